@@ -1,0 +1,120 @@
+"""What a store can refuse, and why: one class per thing a caller would do differently.
+
+Every message names the stream or file it is about and what to do next. Nothing recorded is lost by any of these.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CommitTooLarge",
+    "EventStoreError",
+    "InvalidArgument",
+    "LeaseLost",
+    "LimitReached",
+    "NotAStore",
+    "SchemaTooNew",
+    "StoreClosed",
+    "StoreUnavailable",
+    "StreamClosed",
+    "StreamNotFound",
+    "UnknownMessage",
+    "UnsupportedCapability",
+    "VersionConflict",
+]
+
+
+class EventStoreError(Exception):
+    """Base of everything that a store raises on purpose."""
+
+
+class InvalidArgument(EventStoreError, ValueError):
+    """The call itself is malformed (an empty stream name, a negative limit): nothing was looked at or written."""
+
+
+class CommitTooLarge(EventStoreError, ValueError):
+    """The commit is over a named limit of the port (events, bytes of one payload, messages); split it."""
+
+
+class UnsupportedCapability(EventStoreError):
+    """The commit uses an optional part of the port that this store does not declare in ``capabilities``."""
+
+
+class VersionConflict(EventStoreError):
+    """The stream is not at the version the commit expected: somebody else wrote, or it exists already.
+
+    ``stream`` is its name, ``expected`` what the commit said, ``actual`` what is stored (``NEW`` when it does not exist).
+    """
+
+    def __init__(self, stream: str, *, expected: int, actual: int) -> None:
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"stream {stream!r} is at version {_version(actual)}, the commit expected {_version(expected)}:"
+            " read the stream again and decide anew"
+        )
+
+
+class LeaseLost(EventStoreError):
+    """The lease does not own the stream (any more), or has ended: whoever holds this token must stop writing."""
+
+    def __init__(self, stream: str | None, *, token: int | None, reason: str) -> None:
+        self.stream = stream
+        self.token = token
+        self.reason = reason
+        where = "the lease" if stream is None else f"stream {stream!r}"
+        who = "a commit without a lease" if token is None else f"token {token}"
+        super().__init__(f"{where} is not writable by {who}: {reason}")
+
+
+class UnknownMessage(EventStoreError):
+    """A commit consumes a message that is not waiting in the stream's mailbox (never sent, or consumed already)."""
+
+    def __init__(self, stream: str, message_id: str) -> None:
+        self.stream = stream
+        self.message_id = message_id
+        super().__init__(f"no message {message_id!r} is waiting in the mailbox of stream {stream!r}")
+
+
+class StreamNotFound(EventStoreError, LookupError):
+    """No stream of that name exists."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        super().__init__(f"no stream {stream!r} in this store")
+
+
+class StreamClosed(EventStoreError):
+    """A data message was sent to a stream that is closed: it has finished and reads no more mail."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        super().__init__(f"stream {stream!r} is closed and takes no more messages")
+
+
+class LimitReached(EventStoreError):
+    """A permit the commit asks for is not to be had now (a pool is full, a rate is spent)."""
+
+
+class StoreClosed(EventStoreError):
+    """The store was closed; open it again."""
+
+
+class StoreUnavailable(EventStoreError):
+    """The store cannot be opened, read or written now (permission, disk full, I/O error, file removed or replaced).
+
+    After an I/O error or corruption the store stays in this state until it is opened anew: after a failed fsync the
+    next one lies. What was acknowledged before is unaffected.
+    """
+
+
+class NotAStore(StoreUnavailable):
+    """The file exists, but is no Holdfast store: it is left untouched."""
+
+
+class SchemaTooNew(StoreUnavailable):
+    """The file was written by a newer version of the library: it is left untouched; upgrade to read it."""
+
+
+def _version(version: int) -> str:
+    return "NEW (no such stream)" if version < 0 else str(version)

@@ -1,0 +1,319 @@
+"""The store port: durable actors.
+
+A **stream** is a durable actor: a history, a mailbox, an alarm, searchable attributes, and at most one lease holder.
+This file is the whole contract between a store and whoever uses it. It knows nothing of workflows, of SQL, of files or
+of clocks; a store that keeps what is promised here, and passes `eventstore.conformance`, is a store.
+
+Promises every store keeps:
+
+* **Atomic.** A `Commit` happens wholly or not at all, and is durable when `commit` returns.
+* **Fenced.** A commit under a lease is refused (`LeaseLost`) unless that lease's token owns the stream *in the same
+  transaction*; a commit without a lease is refused while a live lease owns the stream.
+* **Ordered.** Versions of a stream are 1, 2, 3 ... without a gap; positions rise in commit order over the whole log,
+  and no reader of `read_all` ever sees a gap filled later.
+* **Level-triggered.** Whether a stream needs attention is computed from what is stored, never from an edge.
+* **Idempotent.** A message id is delivered to a stream at most once, for ever; a repeated last commit returns its
+  first outcome.
+* **Cancellable.** Cancelling a caller never half-applies anything: it happened or it did not.
+
+Times are integer microseconds since the Unix epoch (`Timestamp`). Names of streams are ``category:name``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from msgspec import UNSET, Struct, UnsetType
+
+__all__ = [
+    "CLAIM_LIMIT_MAX",
+    "COMMIT_EVENTS_MAX",
+    "COMMIT_MESSAGES_MAX",
+    "FIND_LIMIT_MAX",
+    "HEADER_BYTES_MAX",
+    "MAILBOX_PAGE",
+    "NAME_BYTES_MAX",
+    "NEW",
+    "NO_DIGEST",
+    "PAYLOAD_BYTES_MAX",
+    "Capability",
+    "Commit",
+    "CommitId",
+    "EventStore",
+    "Lease",
+    "Message",
+    "MessageId",
+    "NewEvent",
+    "Opening",
+    "Page",
+    "Permit",
+    "RecordedEvent",
+    "Scalar",
+    "StreamHead",
+    "StreamQuery",
+    "Timestamp",
+    "Transaction",
+    "Undelivered",
+    "WaitingMessage",
+    "category_of",
+]
+
+T = TypeVar("T")
+
+Timestamp: TypeAlias = int
+"""Microseconds since the Unix epoch, UTC."""
+CommitId: TypeAlias = str
+MessageId: TypeAlias = str
+Scalar: TypeAlias = str | int | float | bool | None
+Transaction: TypeAlias = Any
+"""The store's own transaction handle, given to `Commit.transaction`; its type is the store's to document."""
+Capability: TypeAlias = Literal["permits", "transaction"]
+"""Optional parts of the port. A commit that uses one the store does not declare is refused, never half-obeyed."""
+
+NEW: Final = -1
+"""`Commit.expected_version` for a stream that must not exist yet. (0: it exists, opened by a message, without events.)"""
+NO_DIGEST: Final = bytes(32)
+"""Stands for the payload digest of an event that never had a payload."""
+
+COMMIT_EVENTS_MAX: Final = 5_000
+"""Events in one commit. A larger group of decisions is written in chunks: never one transaction of 100,000 rows."""
+COMMIT_MESSAGES_MAX: Final = 5_000
+"""Messages sent, or consumed, by one commit."""
+HEADER_BYTES_MAX: Final = 1 << 20
+"""Bytes of one event's header."""
+PAYLOAD_BYTES_MAX: Final = 16 << 20
+"""Bytes of one event's or message's payload (what the engine lets inline is less)."""
+NAME_BYTES_MAX: Final = 512
+"""UTF-8 bytes of a stream's name, a message id, an attribute's name, a worker's name."""
+MAILBOX_PAGE: Final = 1_000
+"""Waiting messages that a `StreamHead` carries, oldest first; the rest follow when these are consumed."""
+FIND_LIMIT_MAX: Final = 1_000
+CLAIM_LIMIT_MAX: Final = 1_000
+
+
+class NewEvent(Struct, frozen=True):
+    """An event to append: a header that says what happened, and the user's values, if any."""
+
+    header: bytes  # a JSON object, UTF-8; stored and hashed as these bytes
+    payload: bytes | None = None  # opaque; JSON in UTF-8 is stored as text, anything else as a blob
+
+
+class RecordedEvent(Struct, frozen=True):
+    """An event as stored. `payload` and `salt` are None once destroyed (or never there: `payload_digest` tells)."""
+
+    stream: str
+    version: int  # 1-based index in its stream
+    position: int  # index in the whole log; rises in commit order, may skip
+    header: bytes
+    payload: bytes | None
+    salt: bytes | None  # 16 random bytes, only with a payload
+    payload_digest: bytes  # SHA-256(salt || payload), NO_DIGEST without a payload
+    digest: bytes  # the chain; see eventstore.digest
+
+
+class Opening(Struct, frozen=True, kw_only=True):
+    """How a message creates the stream that it goes to, if it is not there yet (at version 0, with no events)."""
+
+    attributes: Mapping[str, Scalar] = {}
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One-way mail into a stream's mailbox. The same id to the same stream is delivered once, for ever.
+
+    A *control* message is for the engine (cancel, resume): it wakes a held stream too, and a closed stream takes it
+    (as a no-op for its owner to consume). A *data* message is for the author's code and is refused by a closed stream.
+    """
+
+    id: MessageId
+    stream: str  # to
+    header: bytes  # a JSON object, UTF-8
+    payload: bytes | None = None
+    sender: str | None = None  # from; messages of one sender arrive in the order they were sent
+    control: bool = False
+    opens: Opening | None = None
+
+
+class WaitingMessage(Struct, frozen=True, kw_only=True):
+    """A message as it waits in a mailbox, in order of arrival."""
+
+    id: MessageId
+    sender: str | None
+    control: bool
+    header: bytes
+    payload: bytes | None
+    sent_at: Timestamp
+
+
+class Undelivered(Struct, frozen=True):
+    """A send of a commit that found no open stream: reported in the outcome, never a refusal."""
+
+    id: MessageId
+    stream: str
+    reason: Literal["not_found", "closed"]
+
+
+class Permit(Struct, frozen=True, kw_only=True):
+    """A pool slot or a rate stamp to take or give back with a commit (capability ``permits``)."""
+
+    pool: str
+    holder: str  # who holds it, unique within the pool
+    action: Literal["take", "return"]
+    limit: int  # slots of the pool, or starts in the window
+    window: int | None = None  # microseconds: a rate; None: a pool of slots
+
+
+@runtime_checkable
+class Lease(Protocol):
+    """One per worker: the right to own streams. `token` rises with every lease ever given (the fencing token)."""
+
+    @property
+    def token(self) -> int: ...
+    @property
+    def worker(self) -> str: ...
+    @property
+    def lag(self) -> float:
+        """Seconds by which the event loop was late at the last beat, as the beating thread saw it."""
+
+    def fresh(self) -> bool:
+        """Whether nobody else can believe this lease dead yet, on a monotonic clock; asked before an effect begins.
+
+        False after a pause longer than the lease's time to live, or once it ended. Costs no I/O.
+        """
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    """One atomic step of one stream: all of it happens, or none.
+
+    Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
+    `UnsupportedCapability`, then (unless `id` is the stream's last commit, whose outcome is returned again)
+    `LeaseLost`, `VersionConflict`, `UnknownMessage`.
+    """
+
+    id: CommitId  # a retry of a stream's last commit, its outcome not seen, returns the first outcome
+    stream: str
+    expected_version: int  # optimistic concurrency; NEW = must not exist yet
+    events: tuple[NewEvent, ...] = ()
+    consumes: tuple[MessageId, ...] = ()  # mailbox messages these events answer; an unknown id refuses the commit
+    sends: tuple[Message, ...] = ()  # into other streams' mailboxes: the outbox, same transaction
+    alarm: Timestamp | None | UnsetType = UNSET  # when somebody must look at this stream again; None: never
+    held: bool | UnsetType = UNSET  # paused, suspended, parked: only control messages count as attention
+    closed: bool | UnsetType = UNSET  # finished: the mailbox refuses data messages, so their sender learns it
+    attributes: Mapping[str, Scalar] | UnsetType = UNSET  # merged; None removes; indexed; written only when changed
+    permits: tuple[Permit, ...] = ()  # capability "permits"
+    transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"
+    lease: Lease | None = None  # fenced; a NEW stream committed under a lease is owned by it
+    release: bool = False  # give the stream up: idle, may be claimed by anyone when it needs attention
+    progress: bool = False  # these events hold a fact: whoever claimed the stream got somewhere; its claims are reset
+
+
+class StreamHead(Struct, frozen=True, kw_only=True):
+    """What a stream is now. `commit` returns the head after it."""
+
+    stream: str
+    version: int  # 0: no events yet
+    digest: bytes  # of the last event; the chain's start when there is none
+    created_at: Timestamp
+    updated_at: Timestamp  # of the last commit
+    alarm: Timestamp | None
+    held: bool
+    closed: bool
+    owner: int | None  # token of the lease that owns it (which may have ended)
+    claims: int  # claims since the last commit with progress
+    attributes: Mapping[str, Scalar]
+    messages: tuple[WaitingMessage, ...] = ()  # the first MAILBOX_PAGE; empty in what `find` returns
+    undelivered: tuple[Undelivered, ...] = ()  # only in what `commit` returns
+
+
+class StreamQuery(Struct, frozen=True, kw_only=True):
+    """Which streams: every condition given must hold. `find` returns newest created first (or oldest)."""
+
+    category: str | None = None
+    streams: tuple[str, ...] | None = None  # only these names
+    attributes: Mapping[str, Scalar | tuple[Scalar, ...]] = {}  # equal, or one of; an absent attribute equals None
+    closed: bool | None = None
+    held: bool | None = None
+    created_from: Timestamp | None = None  # inclusive
+    created_until: Timestamp | None = None  # exclusive
+    newest_first: bool = True
+    limit: int = 100  # 1 .. FIND_LIMIT_MAX
+    cursor: str | None = None  # `Page.next` of the page before; opaque
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """One page by keyset: `next` is the cursor of the following page, None on the last."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
+class EventStore(Protocol):
+    """Ten methods. All are safe to call concurrently; all raise `StoreClosed` after `aclose`, `StoreUnavailable` when
+    the medium fails, `InvalidArgument` on malformed arguments."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """The optional parts of the port that this store keeps."""
+
+    async def commit(self, commit: Commit) -> StreamHead:
+        """Apply one step, durably. Concurrent commits share one transaction; a refused one harms no other.
+
+        Raises what `Commit` lists. A caller cancelled while waiting leaves the commit applied or not, never half; the
+        same `Commit` may be sent again and returns the first outcome if it was the stream's last.
+        An undeliverable send is reported in the head, not raised.
+        """
+
+    async def send(self, message: Message) -> None:
+        """Put a message into a mailbox, durably. A repeated id is accepted and does nothing, also once consumed.
+
+        Raises `StreamNotFound` (and `message.opens` is None), `StreamClosed` (a data message to a closed stream).
+        """
+
+    async def head(self, stream: str) -> StreamHead:
+        """The stream now, with its waiting messages. Raises `StreamNotFound`."""
+
+    def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+        """Events with ``after < version <= until``, in order, in bounded memory. Raises `StreamNotFound`.
+
+        Without `until`: up to the version the stream had when the reading began. May be left early.
+        """
+
+    def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
+        """Events of all streams with ``position > after`` in commit order, up to the log's end when reading began."""
+
+    async def find(self, query: StreamQuery) -> Page[StreamHead]:
+        """A page of the streams that fit, by creation time then name; concurrent writes never repeat or skip one
+        that was there throughout."""
+
+    def lease(self, worker: str) -> AbstractAsyncContextManager[Lease]:
+        """A new lease with a token higher than any before. On leaving it ends: its streams are orphans at once."""
+
+    async def claim(
+        self, lease: Lease, *, query: StreamQuery, limit: int, busy: Collection[str] = ()
+    ) -> list[StreamHead]:
+        """Own and return up to `limit` streams that fit `query`, need attention, and are unowned, orphaned (their
+        owner's lease has ended or died) or already this lease's; never one named in `busy` (the caller's in flight).
+
+        A stream needs attention when it is not closed and has a control message; or is not closed, not held, and has
+        a data message, or an alarm due, or an owner whose lease has ended; or is closed and has a control message
+        (its owner consumes it as a no-op). Each returned stream's `claims` was raised by one, durably, before this
+        returns. Longest in need first, roughly. `query.limit`, `cursor` and `newest_first` do not matter here.
+        Raises `LeaseLost` when the lease has ended.
+        """
+
+    async def wait(self, lease: Lease, *, timeout: float) -> None:
+        """Sleep until there may be something for this worker to claim, at most `timeout` seconds.
+
+        Returns early on any commit or message by anyone that may have made a stream need attention, when an alarm
+        falls due, when another lease ends; spurious returns are allowed, a missed wake-up costs at most `timeout`.
+        Never misses one that happened between the caller's last `claim` and this call.
+        """
+
+    async def aclose(self) -> None:
+        """Close; waits for commits under way, refuses new ones. Closing twice does nothing."""
+
+
+def category_of(stream: str) -> str:
+    """The part of a stream's name before its first colon: ``run`` of ``run:nightly-1``."""
+    return stream.partition(":")[0]
