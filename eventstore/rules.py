@@ -1,0 +1,375 @@
+"""The rules of a store, in dicts: the readable specification of `eventstore.port`.
+
+`Streams` is what is stored. Reading it is the quickest way to learn what a store does: `_check` is the order of
+refusal, `apply` is a commit, `deliver` is a mailbox, `needs` is the rule of attention, `ready` is who may claim what.
+Everything is synchronous: a change is atomic because nothing in it can be interrupted.
+
+It deliberately does not know the event loop, waiting, or how a lease comes to be dead: it looks at the leases that
+have not ended, and tells through `on_need` whenever something may have come to need attention.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Collection, Iterator, Mapping
+from heapq import heapify, heappop, heappush
+from itertools import islice
+from typing import Final, Literal
+
+from msgspec import UNSET
+
+from eventstore.clock import Clock
+from eventstore.digest import SALT_BYTES, chain_start, event_digest, payload_digest
+from eventstore.errors import LeaseLost, StreamNotFound, UnknownMessage, VersionConflict
+from eventstore.port import (
+    MAILBOX_PAGE,
+    NEW,
+    Commit,
+    CommitId,
+    Lease,
+    Message,
+    MessageId,
+    NewEvent,
+    Page,
+    RecordedEvent,
+    Scalar,
+    StreamHead,
+    StreamQuery,
+    Timestamp,
+    Undelivered,
+    WaitingMessage,
+    category_of,
+)
+from eventstore.validation import page_cursor, parse_cursor
+
+__all__ = ["Stream", "Streams"]
+
+_STALE_ALARMS_MAX: Final = 64  # entries of the heap that no longer count, beyond one per stream
+
+
+class Stream:
+    """What is stored of one stream."""
+
+    __slots__ = (
+        "alarm",
+        "attributes",
+        "claims",
+        "closed",
+        "controls",
+        "created_at",
+        "delivered",
+        "digest",
+        "events",
+        "held",
+        "last_commit",
+        "mailbox",
+        "name",
+        "outcome",
+        "owner",
+        "queued",
+        "updated_at",
+    )
+
+    def __init__(self, name: str, now: Timestamp) -> None:
+        self.name: Final = name
+        self.created_at: Final = now
+        self.updated_at = now
+        self.events: list[RecordedEvent] = []
+        self.digest = chain_start(name)
+        self.mailbox: dict[MessageId, WaitingMessage] = {}  # in order of arrival
+        self.controls = 0  # of them, for the engine
+        self.delivered: set[MessageId] = set()  # every id ever delivered: the tombstones
+        self.alarm: Timestamp | None = None
+        self.queued: Timestamp | None = None  # the alarm as the heap has it
+        self.held = False
+        self.closed = False
+        self.owner: int | None = None
+        self.claims = 0
+        self.attributes: dict[str, Scalar] = {}
+        self.last_commit: CommitId | None = None
+        self.outcome: StreamHead | None = None  # of the last commit, for whoever repeats it
+
+    def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
+        """The stream as the port shows it, detached from what is stored."""
+        return StreamHead(
+            stream=self.name,
+            version=len(self.events),
+            digest=self.digest,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            alarm=self.alarm,
+            held=self.held,
+            closed=self.closed,
+            owner=self.owner,
+            claims=self.claims,
+            attributes=dict(self.attributes),
+            messages=tuple(islice(self.mailbox.values(), MAILBOX_PAGE)) if mail else (),
+            undelivered=undelivered,
+        )
+
+    def merge(self, attributes: Mapping[str, Scalar]) -> None:
+        """Set attributes; None removes one."""
+        merged = self.attributes | dict(attributes)
+        self.attributes = {name: value for name, value in merged.items() if value is not None}
+
+    def fits(self, query: StreamQuery) -> bool:
+        """Whether every condition holds, but for the order and the page."""
+        return (
+            (query.category is None or category_of(self.name) == query.category)
+            and (query.streams is None or self.name in query.streams)
+            and (query.closed is None or self.closed == query.closed)
+            and (query.held is None or self.held == query.held)
+            and (query.created_from is None or self.created_at >= query.created_from)
+            and (query.created_until is None or self.created_at < query.created_until)
+            and all(
+                self.attributes.get(name) in (wanted if isinstance(wanted, tuple) else (wanted,))
+                for name, wanted in query.attributes.items()
+            )
+        )
+
+
+class Streams:
+    """All streams, the log, and where attention may be."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        leases: Mapping[int, Lease],
+        on_need: Callable[[], None],
+    ) -> None:
+        self.log: list[RecordedEvent] = []  # a position is an index of it, from 1
+        self._clock = clock
+        self._entropy = entropy
+        self._leases = leases  # by token: those that have not ended
+        self._on_need = on_need
+        self._streams: dict[str, Stream] = {}
+        self._order: list[tuple[Timestamp, str]] = []  # of creation: what `find` pages through
+        # Where attention may be: supersets, so that a claim does not look at every stream there ever was.
+        self._mail: dict[str, None] = {}
+        self._due: dict[str, None] = {}
+        self._owned: dict[int, dict[str, None]] = {}
+        self._alarms: list[tuple[Timestamp, str]] = []  # a heap, with entries that no longer count
+
+    def existing(self, name: str) -> Stream:
+        """The stream of that name. Raises `StreamNotFound`."""
+        stream = self._streams.get(name)
+        if stream is None:
+            raise StreamNotFound(name)
+        return stream
+
+    def page(self, query: StreamQuery) -> Page[StreamHead]:
+        """The page of `find`: by creation time then name, from behind the cursor."""
+        order, start, stop = self._order, 0, len(self._order)
+        if query.cursor is not None:
+            last = parse_cursor(query.cursor)
+            if query.newest_first:
+                stop = bisect_left(order, last)
+            else:
+                start = bisect_right(order, last)
+        indexes = range(stop - 1, start - 1, -1) if query.newest_first else range(start, stop)
+        fitting = (stream for index in indexes if (stream := self._streams[order[index][1]]).fits(query))
+        found = list(islice(fitting, query.limit + 1))
+        items = found[: query.limit]
+        return Page(
+            items=tuple(stream.head(mail=False) for stream in items),
+            next=page_cursor(items[-1].created_at, items[-1].name) if len(found) > len(items) else None,
+        )
+
+    # Commits and messages.
+
+    def apply(self, commit: Commit) -> StreamHead:
+        """One commit, wholly or not at all. Raises what `Commit` lists behind the validation of its arguments."""
+        stream = self._streams.get(commit.stream)
+        if stream is not None and stream.outcome is not None and stream.last_commit == commit.id:
+            return stream.outcome
+        self._check(commit, stream)
+        salts = [self._entropy(SALT_BYTES) if event.payload is not None else None for event in commit.events]
+        now = self._clock.now()  # from here on nothing can fail
+        if stream is None:
+            stream = self._create(commit.stream, now)
+            if commit.lease is not None:
+                stream.owner = commit.lease.token
+        owner_before = stream.owner
+        stream.updated_at = now
+        for event, salt in zip(commit.events, salts, strict=True):
+            self._append(stream, event, salt)
+        for message_id in commit.consumes:
+            stream.controls -= stream.mailbox.pop(message_id).control
+        _set_marks(stream, commit)
+        self._index(stream, owner_before)
+        undelivered: list[Undelivered] = []
+        for message in commit.sends:
+            reason = self.deliver(message, now)
+            if reason is not None:
+                undelivered.append(Undelivered(message.id, message.stream, reason))
+        stream.last_commit = commit.id
+        stream.outcome = stream.head(tuple(undelivered))
+        return stream.outcome
+
+    def deliver(self, message: Message, now: Timestamp) -> Literal["not_found", "closed"] | None:
+        """Put a message into its mailbox, or say why not. A tombstone wins over everything."""
+        stream = self._streams.get(message.stream)
+        if stream is None:
+            if message.opens is None:
+                return "not_found"
+            stream = self._create(message.stream, now)
+            stream.merge(message.opens.attributes)
+        elif message.id in stream.delivered:
+            return None
+        elif stream.closed and not message.control:
+            return "closed"
+        stream.delivered.add(message.id)
+        stream.mailbox[message.id] = WaitingMessage(
+            id=message.id,
+            sender=message.sender,
+            control=message.control,
+            header=message.header,
+            payload=message.payload,
+            sent_at=now,
+        )
+        stream.controls += message.control
+        self._index(stream, stream.owner)
+        return None
+
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        owner = stream.owner if stream is not None else None
+        if commit.lease is not None:
+            if commit.lease.token not in self._leases:
+                raise LeaseLost(commit.stream, token=commit.lease.token, reason="the lease has ended")
+            if stream is not None and owner != commit.lease.token:
+                reason = "nobody owns it: claim it" if owner is None else f"token {owner} owns it"
+                raise LeaseLost(commit.stream, token=commit.lease.token, reason=reason)
+        elif owner is not None and self._alive(owner):
+            raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
+        actual = len(stream.events) if stream is not None else NEW
+        if commit.expected_version != actual:
+            raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
+        for message_id in commit.consumes:
+            if stream is None or message_id not in stream.mailbox:
+                raise UnknownMessage(commit.stream, message_id)
+
+    def _create(self, name: str, now: Timestamp) -> Stream:
+        stream = self._streams[name] = Stream(name, now)
+        insort(self._order, (now, name))
+        return stream
+
+    def _append(self, stream: Stream, event: NewEvent, salt: bytes | None) -> None:
+        of_payload = payload_digest(salt or b"", event.payload)
+        stream.digest = event_digest(stream.digest, event.header, of_payload)
+        recorded = RecordedEvent(
+            stream=stream.name,
+            version=len(stream.events) + 1,
+            position=len(self.log) + 1,
+            header=event.header,
+            payload=event.payload,
+            salt=salt,
+            payload_digest=of_payload,
+            digest=stream.digest,
+        )
+        stream.events.append(recorded)
+        self.log.append(recorded)
+
+    # Attention.
+
+    def _alive(self, token: int) -> bool:
+        lease = self._leases.get(token)
+        return lease is not None and lease.fresh()
+
+    def needs(self, stream: Stream) -> bool:
+        """The rule: level-triggered, from nothing but what is stored, which leases live, and the time."""
+        if stream.controls:
+            return True
+        if stream.closed or stream.held:
+            return False
+        due = stream.alarm is not None and stream.alarm <= self._clock.now()
+        orphan = stream.owner is not None and not self._alive(stream.owner)
+        return bool(stream.mailbox) or due or orphan
+
+    def ready(self, token: int, query: StreamQuery, busy: Collection[str]) -> Iterator[Stream]:
+        """Streams that this token may claim now, in no order."""
+        candidates = self._mail | self._due
+        for owner, names in self._owned.items():
+            if not self._alive(owner):
+                candidates |= names
+        for name in candidates:
+            stream = self._streams[name]
+            free = stream.owner is None or stream.owner == token or not self._alive(stream.owner)
+            if free and name not in busy and stream.fits(query) and self.needs(stream):
+                yield stream
+
+    def take(self, stream: Stream, token: int) -> StreamHead:
+        """Claim it: counted before anybody touches it."""
+        owner_before, stream.owner = stream.owner, token
+        stream.claims += 1
+        self._index(stream, owner_before, tell=False)
+        return stream.head()
+
+    def in_need_since(self, stream: Stream) -> tuple[Timestamp, str]:
+        """The order of claims: roughly who has waited longest."""
+        times = [stream.updated_at]
+        if stream.mailbox:
+            times.append(next(iter(stream.mailbox.values())).sent_at)
+        if stream.alarm is not None:
+            times.append(stream.alarm)
+        return min(times), stream.name
+
+    def ripen(self) -> bool:
+        """Move what has fallen due to where a claim sees it; whether any alarm is still to come."""
+        now = self._clock.now()
+        while self._alarms and self._alarms[0][0] <= now:
+            entry = heappop(self._alarms)
+            if self._counts(entry):
+                self._due[entry[1]] = None
+                self._on_need()
+        return bool(self._alarms)
+
+    def _counts(self, entry: tuple[Timestamp, str]) -> bool:
+        alarm, name = entry
+        return self._streams[name].queued == alarm and name not in self._due
+
+    def _queue(self, stream: Stream) -> None:
+        """Keep the heap of alarms true after a change of the stream."""
+        wanted = None if stream.closed else stream.alarm
+        if wanted == stream.queued:
+            return
+        self._due.pop(stream.name, None)
+        stream.queued = wanted
+        if wanted is not None:
+            heappush(self._alarms, (wanted, stream.name))
+        if len(self._alarms) > 2 * len(self._streams) + _STALE_ALARMS_MAX:
+            self._alarms = [entry for entry in self._alarms if self._counts(entry)]
+            heapify(self._alarms)
+
+    def _index(self, stream: Stream, owner_before: int | None, *, tell: bool = True) -> None:
+        """Keep the supersets true after a change of the stream, and say so if it needs attention now."""
+        name = stream.name
+        if stream.controls or (stream.mailbox and not stream.closed):
+            self._mail[name] = None
+        else:
+            self._mail.pop(name, None)
+        if owner_before is not None and (names := self._owned.get(owner_before)) is not None:
+            names.pop(name, None)
+            if not names:
+                del self._owned[owner_before]
+        if stream.owner is not None and not stream.closed:
+            self._owned.setdefault(stream.owner, {})[name] = None
+        self._queue(stream)
+        if tell and self.needs(stream):
+            self._on_need()
+
+
+def _set_marks(stream: Stream, commit: Commit) -> None:
+    if commit.attributes is not UNSET:
+        stream.merge(commit.attributes)
+    if commit.alarm is not UNSET:
+        stream.alarm = commit.alarm
+    if commit.held is not UNSET:
+        stream.held = commit.held
+    if commit.closed is not UNSET:
+        stream.closed = commit.closed
+    if commit.progress:
+        stream.claims = 0
+    if commit.release:
+        stream.owner = None
