@@ -1,0 +1,28 @@
+"""Holdfast: plain asyncio that survives a crash at any point. See README.md and docs/architecture.md."""
+
+from __future__ import annotations
+
+from engine.core.call import Call
+from engine.core.compare import Diagnosis
+from engine.core.failures import ErrorInfo
+from engine.core.fold import RunState, RunStatus, TaskState, TaskStatus
+from engine.tasks import Attempt, Task, TaskOptions, attempt, task
+from engine.workflows import Workflow, durable, workflow
+
+__all__ = [
+    "Attempt",
+    "Call",
+    "Diagnosis",
+    "ErrorInfo",
+    "RunState",
+    "RunStatus",
+    "Task",
+    "TaskOptions",
+    "TaskState",
+    "TaskStatus",
+    "Workflow",
+    "attempt",
+    "durable",
+    "task",
+    "workflow",
+]

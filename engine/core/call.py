@@ -1,0 +1,187 @@
+"""Definitions and calls.
+
+A `Definition` is what `@task` and `@workflow` make of a function; calling it makes a `Call`: a lazy coroutine that also
+knows its definition and arguments. Awaited inside a workflow, a call is handed to the run's instance; awaited outside,
+it does what its definition says (a task is simply its function).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from types import CodeType
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
+
+from engine.core.loop import DeterministicLoop
+from engine.core.values import ArgumentsCodec, ValueCodec, resolved_hints
+from engine.errors import DefinitionError
+
+__all__ = ["Call", "Definition", "OnCancel"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+OnCancel = Literal["abandon", "wait"]
+"""What cancelling the await of a task does: raise at once, or end with the recorded outcome."""
+
+
+class Definition(Generic[P, R]):
+    """A function that a history can name. `name` is its bare name unless given; `fn` is the plain function."""
+
+    kind = "definition"
+    on_cancel: OnCancel = "abandon"
+    raises: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, fn: Callable[P, Any], *, name: str | None) -> None:
+        if not callable(fn) or not hasattr(fn, "__qualname__"):
+            raise DefinitionError(f"@{self.kind} decorates a function, not {fn!r}")
+        self.fn = fn
+        self.name = fn.__name__ if name is None else name
+        if not self.name or any(ord(char) < 33 or char in "/~#" for char in self.name):  # noqa: PLR2004
+            raise DefinitionError(
+                f"{self.name!r} cannot name a {self.kind}: no spaces, control characters, '/', '~' or '#'"
+            )
+        functools.update_wrapper(self, fn)
+        self.__wrapped__ = fn
+
+    @property
+    def where(self) -> str:
+        """How messages call it: ``task 'load'``."""
+        return f"{self.kind} {self.name!r}"
+
+    @functools.cached_property
+    def arguments(self) -> ArgumentsCodec:
+        """How its arguments are recorded. Raises `DefinitionError` for annotations that cannot be."""
+        return ArgumentsCodec(self.fn, self.where)
+
+    @functools.cached_property
+    def result(self) -> ValueCodec:
+        """How its result is recorded. Raises `DefinitionError` for an annotation that cannot be."""
+        hints = resolved_hints(self.fn, self.where)
+        return ValueCodec(hints.get("return", Any), f"the result of {self.where}")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """A call, not yet begun. Raises `ArgumentsError` for arguments that the signature does not take."""
+        self.arguments.check(args, kwargs)
+        return Call(self, args, kwargs, sys._getframe(1))
+
+    def outside(self, call: Call[R]) -> Coroutine[Any, Any, R]:
+        """What awaiting a call outside a workflow does."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{self.where}>"
+
+
+class Call(Coroutine[Any, Any, R_co]):
+    """What calling a task or workflow returns: awaitable, not yet begun. May be awaited once, like any coroutine."""
+
+    __slots__ = ("__weakref__", "_code", "_hash", "_line", "_runner", "args", "definition", "kwargs")
+
+    def __init__(
+        self, definition: Definition[..., R_co], args: tuple[Any, ...], kwargs: Mapping[str, Any], frame: Any
+    ) -> None:
+        self.definition = definition
+        self.args = args
+        self.kwargs = kwargs
+        self._runner: Coroutine[Any, Any, R_co] | None = None
+        # Only what is needed to say where the call was written; keeping the frame would keep all its locals alive.
+        self._code: CodeType = frame.f_code
+        self._line: int = frame.f_lineno
+        loop = asyncio._get_running_loop()
+        self._hash: int = loop.next_hash() if isinstance(loop, DeterministicLoop) else object.__hash__(self)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getattr__(self, name: str) -> Any:
+        # What asyncio and anyio ask a coroutine for when they name or show a task.
+        if name in ("__qualname__", "__name__"):
+            return self.definition.name
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def site(self) -> str:
+        """File and line where the call was written, ``shop.py:41``; no folder, so that it is the same everywhere."""
+        return f"{self._code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{self._line}"
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was awaited, or handed to an engine."""
+        return self._runner is not None
+
+    def take(self) -> None:
+        """Mark it as handed on (to `engine.start`, say), so that nobody warns that it was never awaited."""
+        self._runner = cast("Coroutine[Any, Any, R_co]", _Taken())
+
+    def _begin(self) -> Coroutine[Any, Any, R_co]:
+        if self._runner is None:
+            loop = asyncio._get_running_loop()
+            if isinstance(loop, DeterministicLoop):
+                host: Any = loop.host
+                self._runner = cast("Coroutine[Any, Any, R_co]", host.begin(self))
+            else:
+                self._runner = self.definition.outside(self)
+        return self._runner
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        if self._runner is not None:
+            raise RuntimeError(f"cannot reuse already awaited call of {self.definition.where}")
+        return self._begin().__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._begin().send(value)
+
+    def throw(self, *args: Any) -> Any:
+        return self._begin().throw(*args)
+
+    def close(self) -> None:
+        if self._runner is None:
+            self.take()
+        else:
+            self._runner.close()
+
+    @property
+    def cr_await(self) -> Any:
+        return getattr(self._runner, "cr_await", None)
+
+    @property
+    def cr_code(self) -> CodeType:
+        return cast("CodeType", getattr(self.definition.fn, "__code__", self._code))
+
+    @property
+    def cr_frame(self) -> Any:
+        return getattr(self._runner, "cr_frame", None)
+
+    @property
+    def cr_running(self) -> bool:
+        return bool(getattr(self._runner, "cr_running", False))
+
+    def __repr__(self) -> str:
+        return f"<call of {self.definition.where} at {self.site}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_runner", self) is None:
+            loop = asyncio._get_running_loop()
+            if isinstance(loop, DeterministicLoop) and loop.poisoned:
+                return
+            warnings.warn(f"{self!r} was never awaited", RuntimeWarning, stacklevel=1, source=self)
+
+
+class _Taken:
+    """Stands where a runner would, in a call that somebody else has taken or that was closed unawaited."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def send(self, _value: Any) -> Any:
+        raise RuntimeError("this call was handed to an engine, or closed; it cannot be awaited")
+
+    def throw(self, *_args: Any) -> Any:
+        raise RuntimeError("this call was handed to an engine, or closed; it cannot be awaited")

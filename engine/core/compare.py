@@ -1,0 +1,217 @@
+"""Recorded decisions against decided ones, and the diagnosis when they disagree.
+
+Decisions of one turn are compared as a mapping from id to decision; their order is no information. Where bytes differ,
+the recorded ones are decoded as the present type and values are compared, so that a new field with a default does not
+suspend a run. Call sites and times stay outside the comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from engine.core.call import Definition
+from engine.core.events import (
+    Decision,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    TaskCancelled,
+    TaskScheduled,
+    TimerCancelled,
+    TimerStarted,
+)
+from engine.core.instance import Decided
+from engine.errors import HoldfastError
+
+__all__ = [
+    "Diagnosis",
+    "Difference",
+    "Mismatch",
+    "Reason",
+    "compare",
+    "decode_diagnosis",
+    "describe_decision",
+    "encode_diagnosis",
+]
+
+Reason = Literal["decisions", "delivery", "values", "spinning", "history"]
+"""Decisions differ; nobody waits for a recorded fact; recorded values do not fit the types; a turn does not end; the
+history itself cannot be read."""
+
+_SHOWN: Final = 60  # characters of the arguments that a diagnosis shows
+_ADVICE: Final = (
+    "The run is suspended, nothing is lost. Ways on: bring back the code that wrote this history and resume;"
+    " or change the code so that it decides the same up to here; or cancel the run."
+)
+
+
+class Difference(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the two columns; an empty side means that nothing stands there."""
+
+    recorded: str = ""
+    recorded_site: str = ""
+    decided: str = ""
+    decided_site: str = ""
+
+
+class Diagnosis(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a run cannot go on with the present code, for a person to act on."""
+
+    reason: Reason
+    message: str
+    version: int  # of the fact after which code and history disagree
+    differences: tuple[Difference, ...] = ()
+    advice: str = _ADVICE
+
+    def render(self) -> str:
+        """Several lines of plain text: the message, the two columns, the advice."""
+        lines = [f"at version {self.version}: {self.message}"]
+        if self.differences:
+            rows = [("history has", "the code now asks for")]
+            rows += [
+                (_with_site(d.recorded, d.recorded_site), _with_site(d.decided, d.decided_site))
+                for d in self.differences
+            ]
+            width = max(len(left) for left, _ in rows)
+            lines += [f"  {left:<{width}}  |  {right}" for left, right in rows]
+        lines.append(self.advice)
+        return "\n".join(lines)
+
+
+class Mismatch(HoldfastError):
+    """Code and history disagree; `diagnosis` says how. Never destroys a run: whoever catches it suspends the run."""
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        self.diagnosis = diagnosis
+        super().__init__(diagnosis.render())
+
+
+encode_diagnosis: Final = msgspec.json.Encoder().encode
+decode_diagnosis: Final = msgspec.json.Decoder(Diagnosis).decode
+
+
+def compare(
+    recorded: Mapping[str, Decided],
+    decided: Mapping[str, Decided],
+    *,
+    version: int,
+    complete: bool,
+    definitions: Mapping[str, Definition[..., Any]],
+) -> None:
+    """Raise `Mismatch` unless the recorded decisions are those decided (a subset, for an incomplete last group).
+
+    `version` is that of the fact they follow; `definitions` are those whose types values are compared under, by the
+    name of the task (and, under the empty name, the workflow itself).
+    """
+    differing: list[Difference] = []
+    only_recorded: list[Decided] = []
+    for id_, was in recorded.items():
+        now = decided.get(id_)
+        if now is None:
+            only_recorded.append(was)
+        elif not _same(was, now, definitions):
+            differing.append(_difference(was, now))
+    only_decided = [now for id_, now in decided.items() if id_ not in recorded] if complete or only_recorded else []
+    if not differing and not only_recorded and not (complete and only_decided):
+        return
+    longest = max(len(only_recorded), len(only_decided))
+    for index in range(longest):
+        was_ = only_recorded[index] if index < len(only_recorded) else None
+        now_ = only_decided[index] if index < len(only_decided) else None
+        differing.append(_difference(was_, now_))
+    raise Mismatch(
+        Diagnosis(
+            reason="decisions",
+            message="the code decides otherwise than it did",
+            version=version,
+            differences=tuple(differing),
+        )
+    )
+
+
+def _same(was: Decided, now: Decided, definitions: Mapping[str, Definition[..., Any]]) -> bool:
+    if type(was.event) is not type(now.event):
+        return False
+    match was.event, now.event:
+        case TaskScheduled(task=task), TaskScheduled(task=other):
+            return task == other and _same_values(was.payload, now.payload, definitions.get(task), arguments=True)
+        case TimerStarted(deadline=deadline), TimerStarted(deadline=other_deadline):
+            return deadline == other_deadline
+        case RunCompleted(), _:
+            return _same_values(was.payload, now.payload, definitions.get(""), arguments=False)
+        case RunFailed(error=error), RunFailed(error=other_error):
+            return error == other_error  # the message and the traceback may name lines that have moved
+        case _:
+            return True
+
+
+def _same_values(
+    was: bytes | None, now: bytes | None, definition: Definition[..., Any] | None, *, arguments: bool
+) -> bool:
+    if was == now:
+        return True
+    if was is None or now is None or definition is None:
+        return was is None  # a destroyed payload can no longer contradict anybody
+    decode = definition.arguments.decode if arguments else definition.result.decode
+    try:
+        return bool(decode(was) == decode(now))
+    except HoldfastError:
+        return False
+
+
+def _difference(was: Decided | None, now: Decided | None) -> Difference:
+    return Difference(
+        recorded=describe_decision(was) if was is not None else "",
+        recorded_site=was.event.site if was is not None else "",
+        decided=describe_decision(now) if now is not None else "",
+        decided_site=now.event.site if now is not None else "",
+    )
+
+
+def describe_decision(decided: Decided) -> str:
+    """A decision in a few words: ``charge("alice")  [shop/charge#1]``."""
+    event = decided.event
+    match event:
+        case TaskScheduled(task=task):
+            return f"{task}({_shown_arguments(decided.payload)})  [{event.id}]"
+        case TaskCancelled():
+            return f"cancel the task  [{event.id}]"
+        case TimerStarted(deadline=deadline):
+            return f"a timer until {_clock(deadline)}  [{event.id}]"
+        case TimerCancelled():
+            return f"cancel the timer  [{event.id}]"
+        case RunCompleted():
+            return f"return {_shown(decided.payload)}"
+        case RunFailed(error=error):
+            return f"raise {error}"
+        case RunCancelled():
+            return "end as cancelled"
+        case Decision():
+            return type(event).__name__
+
+
+def _shown_arguments(payload: bytes | None) -> str:
+    if payload is None:
+        return "..."
+    values = msgspec.json.decode(payload)
+    text = ", ".join(msgspec.json.encode(value).decode() for value in values.values())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _shown(payload: bytes | None) -> str:
+    text = "..." if payload is None else payload.decode("utf-8", "replace")
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _clock(microseconds: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    return moment.isoformat(sep=" ", timespec="milliseconds")
+
+
+def _with_site(text: str, site: str) -> str:
+    return f"{text} from {site}" if text and site else text

@@ -1,0 +1,237 @@
+"""Every event of a run's history, as it stands on disk.
+
+An event is a header (one of the Structs below, JSON with the tag first) and an optional payload (the user's values,
+JSON). Additive change only: a field may be added with a default, a tag never changes or goes away; the wire samples in
+`tests/core/test_event_wire.py` hold us to it. Three kinds, told apart by class:
+
+* `Fact`: delivered to the workflow, one at a time.
+* `Decision`: what only workflow code can cause; written directly behind the fact that led to it.
+* `Note`: written by the engine, never seen by workflow code, skipped by replay.
+
+All times are integer microseconds since the Unix epoch and never go back within a run.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import HistoryError
+
+__all__ = [
+    "TURN_RULE",
+    "AnyEvent",
+    "AttemptFailed",
+    "AttemptOutcomeIgnored",
+    "CancelRequested",
+    "Decision",
+    "Event",
+    "Fact",
+    "Note",
+    "RunCancelled",
+    "RunCompleted",
+    "RunFailed",
+    "RunResumed",
+    "RunStarted",
+    "RunSuspended",
+    "RunTerminated",
+    "TaskCancelled",
+    "TaskCompleted",
+    "TaskFailed",
+    "TaskScheduled",
+    "TaskStarted",
+    "TimerCancelled",
+    "TimerFired",
+    "TimerStarted",
+    "decode_header",
+    "encode_header",
+]
+
+TURN_RULE: Final = 1
+"""Version of the turn rule (DESIGN section 5) that new histories are written under."""
+
+
+class Event(Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
+    """What every event has: its tag (`type`) and its time."""
+
+    at: int
+
+
+class Fact(Event, frozen=True, kw_only=True):
+    """Delivered to the workflow."""
+
+
+class Decision(Event, frozen=True, kw_only=True):
+    """Caused by workflow code. `id` is unique among a turn's decisions: they are compared as a mapping."""
+
+    id: str = ""
+    site: str = ""  # file and line that asked for it; outside the comparison
+
+
+class Note(Event, frozen=True, kw_only=True):
+    """Written by the engine; workflow code never sees it."""
+
+
+# Facts ---------------------------------------------------------------------------------------------------------------
+
+
+class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
+    """First event of every run. Payload: the arguments, one JSON object by parameter name."""
+
+    workflow: str
+    seed: str  # 32 hex digits; randomness, uuids and hashes of the run come from it
+    rule: int = TURN_RULE
+    python: str = ""  # minor version that started it, "3.11"
+    anyio: str = ""
+    by: str = ""  # who asked, when known
+    root: str = ""  # id of the run at the top of the tree, empty for a run without parent
+
+
+class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
+    """Payload: the result."""
+
+    id: str
+    attempt: int = 1
+
+
+class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
+    """The final failure; nothing more is tried. Payload: the error (`failures.ErrorInfo`)."""
+
+    id: str
+    error: str  # the exception's qualified type
+    attempt: int = 1
+
+
+class TimerFired(Fact, frozen=True, tag="TimerFired", kw_only=True):
+    id: str
+
+
+class CancelRequested(Fact, frozen=True, tag="CancelRequested", kw_only=True):
+    by: str = ""
+    reason: str = ""
+
+
+# Decisions -----------------------------------------------------------------------------------------------------------
+
+
+class TaskScheduled(Decision, frozen=True, tag="TaskScheduled", kw_only=True):
+    """Payload: the arguments, one JSON object by parameter name."""
+
+    task: str
+
+
+class TaskCancelled(Decision, frozen=True, tag="TaskCancelled", kw_only=True):
+    """The workflow no longer wants the outcome of this task (or, with `on_cancel="wait"`, wants it to end soon)."""
+
+
+class TimerStarted(Decision, frozen=True, tag="TimerStarted", kw_only=True):
+    deadline: int
+
+
+class TimerCancelled(Decision, frozen=True, tag="TimerCancelled", kw_only=True):
+    pass
+
+
+class RunCompleted(Decision, frozen=True, tag="RunCompleted", kw_only=True):
+    """Payload: the result."""
+
+
+class RunFailed(Decision, frozen=True, tag="RunFailed", kw_only=True):
+    """Payload: the error (`failures.ErrorInfo`)."""
+
+    error: str
+
+
+class RunCancelled(Decision, frozen=True, tag="RunCancelled", kw_only=True):
+    reason: str = ""
+
+
+# Notes ---------------------------------------------------------------------------------------------------------------
+
+
+class TaskStarted(Note, frozen=True, tag="TaskStarted", kw_only=True):
+    """Written before the attempt begins, durable before anything acts on the outside."""
+
+    id: str
+    attempt: int
+    worker: str
+    executor: str = "loop"
+
+
+class AttemptFailed(Note, frozen=True, tag="AttemptFailed", kw_only=True):
+    """An attempt failed and another follows at `retry_at`. Payload: the error (`failures.ErrorInfo`)."""
+
+    id: str
+    attempt: int
+    error: str
+    retry_at: int
+
+
+class AttemptOutcomeIgnored(Note, frozen=True, tag="AttemptOutcomeIgnored", kw_only=True):
+    """An attempt ended after its task was cancelled, or its run had ended. Payload: result or error, if any."""
+
+    id: str
+    attempt: int
+    outcome: str  # "completed", "failed" or "cancelled"
+
+
+class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
+    """Code and history disagree. Payload: the diagnosis (`compare.Diagnosis`)."""
+
+    reason: str
+
+
+class RunResumed(Note, frozen=True, tag="RunResumed", kw_only=True):
+    by: str = ""
+
+
+class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
+    """Ends a run without its code."""
+
+    by: str = ""
+    reason: str = ""
+
+
+AnyEvent: TypeAlias = (
+    RunStarted
+    | TaskCompleted
+    | TaskFailed
+    | TimerFired
+    | CancelRequested
+    | TaskScheduled
+    | TaskCancelled
+    | TimerStarted
+    | TimerCancelled
+    | RunCompleted
+    | RunFailed
+    | RunCancelled
+    | TaskStarted
+    | AttemptFailed
+    | AttemptOutcomeIgnored
+    | RunSuspended
+    | RunResumed
+    | RunTerminated
+)
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final[msgspec.json.Decoder[AnyEvent]] = msgspec.json.Decoder(AnyEvent)
+
+encode_header: Final = _encoder.encode
+"""An event as the bytes of its header: compact JSON, the tag first, fields in the order above."""
+
+
+def decode_header(header: bytes, *, where: str = "") -> AnyEvent:
+    """The event of a stored header.
+
+    Raises `HistoryError`, naming `where`, for bytes that are no event of this version of the library.
+    """
+    try:
+        return _decoder.decode(header)
+    except msgspec.MsgspecError as error:
+        place = f" at {where}" if where else ""
+        raise HistoryError(
+            f"the history{place} holds an event that this version of holdfast does not know: {error};"
+            " it was written by a newer version or damaged: upgrade, or verify the file"
+        ) from error

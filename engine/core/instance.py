@@ -1,0 +1,322 @@
+"""The live instance of a run: give it facts, one at a time, and it answers with decisions.
+
+`Instance.deliver` is the whole of the turn rule (DESIGN section 5), and the same function live and at replay. After each
+fact the workflow's loop runs until nothing can run; what was decided on the way is returned, and written directly behind
+that fact. The instance knows no store, no clock and no attempts: it decides, others act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any, Final, NamedTuple
+
+from engine.core.call import Call, Definition
+from engine.core.events import (
+    CancelRequested,
+    Decision,
+    Fact,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerCancelled,
+    TimerFired,
+    TimerStarted,
+)
+from engine.core.failures import ErrorInfo, decode_error, describe, encode_error, rebuild
+from engine.core.loop import DeterministicLoop, LoopFuture, WorkflowTimer
+from engine.errors import ForbiddenInWorkflow, HistoryError, NotRecordable, PayloadTooLarge, WorkflowEnded
+
+__all__ = ["Decided", "Instance", "PendingTask", "PendingTimer"]
+
+_LIBRARIES: Final = frozenset({"asyncio", "anyio", "engine", "contextlib"})
+
+
+class Decided(NamedTuple):
+    """A decision and its payload."""
+
+    event: Decision
+    payload: bytes | None = None
+
+
+class PendingTask:
+    """A task call whose outcome the workflow has not seen yet."""
+
+    __slots__ = ("arguments", "cancelled", "definition", "future", "id", "scheduled_at")
+
+    def __init__(self, id: str, definition: Definition[..., Any], arguments: bytes, scheduled_at: int) -> None:  # noqa: A002
+        self.id = id
+        self.definition = definition
+        self.arguments = arguments
+        self.scheduled_at = scheduled_at  # microseconds; deadlines over all attempts count from here
+        self.cancelled = False  # asked to end, its outcome still awaited (on_cancel="wait")
+        self.future: TaskFuture
+
+
+class PendingTimer(NamedTuple):
+    """A durable timer that has neither fired nor been cancelled. `deadline` in microseconds since the epoch."""
+
+    deadline: int
+    timer: WorkflowTimer
+
+
+class TaskFuture(LoopFuture):
+    """What the await of a task call waits for; cancelling it is a decision."""
+
+    def __init__(self, instance: Instance, pending: PendingTask) -> None:
+        super().__init__(loop=instance.loop)
+        self._instance = instance
+        self._pending = pending
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self.done():
+            return False
+        if self._instance.cancel_task(self._pending):
+            return super().cancel(msg)
+        return True
+
+
+class Instance:
+    """One run, in memory. Discard it (`evict`) after any exception out of `deliver`."""
+
+    def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
+        self.definition = definition
+        self.run_id = run_id
+        self.pending: dict[str, PendingTask] = {}
+        self.timers: dict[str, PendingTimer] = {}
+        self.outcome: RunCompleted | RunFailed | RunCancelled | None = None
+        self.epoch = 0
+        self.seed = ""
+        self._loop: DeterministicLoop | None = None
+        self._main: asyncio.Task[Any] | None = None
+        self._decided: dict[str, Decided] = {}
+        self._ending = False
+
+    @property
+    def loop(self) -> DeterministicLoop:
+        """The run's loop. Raises `HistoryError` before the run has started."""
+        if self._loop is None:
+            raise HistoryError(f"the history of run {self.run_id!r} does not begin with RunStarted")
+        return self._loop
+
+    @property
+    def now(self) -> int:
+        """Microseconds since the epoch: the time of the last delivered fact."""
+        return self.loop.now
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+
+    def deliver(self, fact: Fact, payload: bytes | None = None) -> list[Decided]:
+        """Run one turn: deliver the fact, run until quiet, return what was decided, each id once.
+
+        Raises `HistoryError` for a fact that does not fit (nobody waits for it), `ArgumentsError` or `NotRecordable`
+        for recorded values that the present types do not take, `StepLimitExceeded` for a workflow that spins.
+        """
+        if self.outcome is not None:
+            raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
+        self._decided = {}
+        if isinstance(fact, RunStarted):
+            self._start(fact, payload)
+        else:
+            self.loop.now = max(self.loop.now, fact.at)
+            self._accept(fact, payload)
+        self.loop.run_until_quiet()
+        assert self._main is not None
+        if self._main.done():
+            self._end(self._main)
+        decided, self._decided = list(self._decided.values()), {}
+        return decided
+
+    def _start(self, fact: RunStarted, payload: bytes | None) -> None:
+        if self._loop is not None:
+            raise HistoryError(f"the history of run {self.run_id!r} starts twice")
+        args, kwargs = self.definition.arguments.decode(_present(payload, "the arguments of the run"))
+        self.seed = fact.seed
+        self._loop = DeterministicLoop(self, seed=fact.seed, started_at=fact.at, name=self.definition.name)
+        self._main = self._loop.start_main(self.definition.fn(*args, **kwargs))
+
+    def _accept(self, fact: Fact, payload: bytes | None) -> None:
+        match fact:
+            case TaskCompleted(id=id_):
+                pending = self._take(id_, fact)
+                value = pending.definition.result.decode(_present(payload, f"the result of {id_}"))
+                self.pending.pop(id_)
+                if not pending.future.done():
+                    pending.future.set_result(value)
+            case TaskFailed(id=id_):
+                pending = self._take(id_, fact)
+                info = (
+                    decode_error(payload) if payload is not None else ErrorInfo(type=fact.error, message="(destroyed)")
+                )
+                self.pending.pop(id_)
+                if not pending.future.done():
+                    pending.future.set_exception(rebuild(info, pending.definition.raises))
+            case TimerFired(id=id_):
+                found = self.timers.pop(id_, None)
+                if found is None:
+                    raise HistoryError(f"{fact!r}: no such timer is running")
+                self.loop.fire(found.timer)
+            case CancelRequested(reason=reason):
+                assert self._main is not None
+                self._main.cancel(reason or None)
+            case _:
+                raise HistoryError(f"{fact!r} is not a fact that a run takes")
+
+    def _take(self, id_: str, fact: Fact) -> PendingTask:
+        pending = self.pending.get(id_)
+        if pending is None:
+            raise HistoryError(f"{fact!r}: the workflow does not wait for such a task")
+        return pending
+
+    # -- decisions ----------------------------------------------------------------------------------------------------
+
+    def begin(self, call: Call[Any]) -> Coroutine[Any, Any, Any]:
+        """What awaiting `call` inside this workflow runs."""
+        if call.definition.kind != "task":
+            raise ForbiddenInWorkflow(
+                f"{call!r} was awaited inside a workflow: this version has no child runs yet."
+                " Await its tasks here, or start it beside this run with engine.start"
+            )
+        return self._await_task(call)
+
+    async def _await_task(self, call: Call[Any]) -> Any:
+        pending = self._schedule(call)
+        try:
+            return await pending.future
+        finally:
+            if pending.cancelled and not self.loop.poisoned:
+                _cancel_at_next_await(self.loop)
+
+    def _schedule(self, call: Call[Any]) -> PendingTask:
+        self._check_open(f"{call!r} was awaited")
+        definition = call.definition
+        arguments = definition.arguments.encode(call.args, call.kwargs)
+        # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
+        _ = definition.result
+        id_ = self.loop.current_branch().next_id(definition.name)
+        pending = PendingTask(id_, definition, arguments, self.now)
+        pending.future = TaskFuture(self, pending)
+        self.pending[id_] = pending
+        self._decide(TaskScheduled(at=self.now, id=id_, site=call.site, task=definition.name), arguments)
+        return pending
+
+    def cancel_task(self, pending: PendingTask) -> bool:
+        """The await of a task is cancelled. Returns whether the await ends now."""
+        made_now = pending.id in self._decided
+        if made_now:  # asked for and cancelled within one turn: it never happened
+            del self._decided[pending.id]
+        elif not pending.cancelled:
+            self._decide(TaskCancelled(at=self.now, id=pending.id, site=_site()))
+        if pending.definition.on_cancel == "wait" and not made_now:
+            pending.cancelled = True
+            return False
+        self.pending.pop(pending.id, None)
+        return True
+
+    def start_timer(self, timer: WorkflowTimer) -> None:
+        """A durable timer is wanted: see `LoopHost`."""
+        self._check_open("a timer was started")
+        timer.id = self.loop.current_branch().next_id("timer")
+        deadline = self.loop.deadline_of(timer.when())
+        self.timers[timer.id] = PendingTimer(deadline, timer)
+        self._decide(TimerStarted(at=self.now, id=timer.id, site=_site(), deadline=deadline))
+
+    def cancel_timer(self, timer: WorkflowTimer) -> None:
+        """A durable timer is no longer wanted: see `LoopHost`."""
+        if self.timers.pop(timer.id, None) is None or self.loop.poisoned:
+            return
+        if timer.id in self._decided:
+            del self._decided[timer.id]
+        else:
+            self._decide(TimerCancelled(at=self.now, id=timer.id))
+
+    def _decide(self, event: Decision, payload: bytes | None = None) -> None:
+        self._decided[event.id] = Decided(event, payload)
+
+    def _check_open(self, what: str) -> None:
+        self.loop.check_alive()
+        if self._ending:
+            raise WorkflowEnded(f"{what} after workflow {self.definition.name!r} had returned")
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _end(self, main: asyncio.Task[Any]) -> None:
+        """The workflow function has ended: cancel what it left running, as `asyncio.run` does, and decide the outcome."""
+        self._ending = True
+        event, payload = self._outcome_of(main)
+        loop = self.loop
+        for branch in list(loop.tasks):
+            branch.cancel()
+        loop.run_until_quiet()
+        for generator in loop.live_generators():
+            loop.start_main(_finish_generator(generator))
+        loop.run_until_quiet()
+        for timer in list(self.timers.values()):
+            timer.timer.cancel()
+        for pending in list(self.pending.values()):
+            if pending.id in self._decided and isinstance(self._decided[pending.id].event, TaskScheduled):
+                del self._decided[pending.id]
+            elif not pending.cancelled:
+                self._decide(TaskCancelled(at=self.now, id=pending.id))
+        self.pending.clear()
+        self._decide(event, payload)
+        self.outcome = event
+        self.evict()
+
+    def _outcome_of(self, main: asyncio.Task[Any]) -> tuple[RunCompleted | RunFailed | RunCancelled, bytes | None]:
+        if main.cancelled():
+            try:
+                main.result()
+            except asyncio.CancelledError as cancelled:
+                return RunCancelled(at=self.now, reason=str(cancelled.args[0] or "") if cancelled.args else ""), None
+        error = main.exception()
+        if error is None:
+            try:
+                return RunCompleted(at=self.now), self.definition.result.encode_checked(main.result())
+            except (NotRecordable, PayloadTooLarge) as refused:
+                error = refused
+        info = describe(error)
+        return RunFailed(at=self.now, error=info.type), encode_error(info)
+
+    def evict(self) -> None:
+        """Put the instance away: its coroutines are closed silently and can decide nothing. Doing it twice is fine."""
+        if self._loop is not None:
+            self._loop.poison()
+            self._loop.put_away()
+
+
+async def _finish_generator(generator: Any) -> None:
+    await generator.aclose()
+
+
+def _cancel_at_next_await(loop: DeterministicLoop) -> None:
+    """Repeat a cancellation that `on_cancel="wait"` held back, without counting it twice."""
+    task = asyncio.current_task(loop)
+    if task is not None and task.cancelling():
+        task.uncancel()
+        task.cancel()
+
+
+def _present(payload: bytes | None, what: str) -> bytes:
+    if payload is None:
+        raise HistoryError(f"{what} was destroyed: the history still verifies, but it cannot be replayed")
+    return payload
+
+
+def _site() -> str:
+    """File and line of the nearest caller that is neither this library nor asyncio nor anyio."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _LIBRARIES:
+            return f"{frame.f_code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{frame.f_lineno}"
+        if frame.f_code.co_name in ("run_until_quiet", "deliver"):
+            return ""
+        frame = frame.f_back
+    return ""

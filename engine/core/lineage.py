@@ -1,0 +1,91 @@
+"""Identity: which branch asked, and for the how-many-eth time.
+
+A branch is named by its explicit asyncio name, else by its coroutine's `__qualname__`, plus a counter per parent and
+name; a task call or a timer by its branch, its name and a counter: ``nightly/load~2/extract#1``. So an id does not
+depend on what other branches did, and code added in one branch does not renumber another.
+
+Branches share a hash that comes from the run's seed, so that sets of tasks iterate alike in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from hashlib import sha256
+from random import Random
+from typing import Any, Final
+
+__all__ = ["Branch", "branch_name", "derived_random", "idempotency_key"]
+
+_LOCAL: Final = "<locals>."
+_UNSAFE: Final = str.maketrans({"/": "|", "~": "-", "#": "-"})
+
+
+class Branch:
+    """One asyncio task inside a workflow, as an identity: its id and its counters."""
+
+    __slots__ = ("_counters", "id", "random")
+
+    def __init__(self, id: str) -> None:  # noqa: A002 - the word for it
+        self.id = id
+        self._counters: dict[str, int] = {}
+        self.random: Random | None = None
+
+    def child(self, name: str) -> Branch:
+        """The next branch of that name below this one."""
+        return Branch(f"{self.id}/{name}~{self._count('~' + name)}")
+
+    def next_id(self, name: str) -> str:
+        """The id of the next call (or timer) of that name made by this branch."""
+        return f"{self.id}/{name}#{self._count(name)}"
+
+    def _count(self, name: str) -> int:
+        number = self._counters.get(name, 0) + 1
+        self._counters[name] = number
+        return number
+
+
+def branch_name(explicit: str | None, coro: Coroutine[Any, Any, Any]) -> str:
+    """The name of a branch: what its author called it, else what its function is called.
+
+    anyio names its tasks ``module.qualname``; the module is left out, for it depends on how a file was loaded.
+    """
+    inner = _unwrapped(coro)
+    qualname = getattr(inner, "__qualname__", type(inner).__qualname__)
+    if explicit is None:
+        name = qualname
+    else:
+        module = _module_of(inner)
+        name = qualname if explicit == f"{module}.{qualname}" else explicit
+    return str(name).rpartition(_LOCAL)[2].translate(_UNSAFE)
+
+
+def _unwrapped(coro: Any) -> Any:
+    """The user's coroutine, where anyio has put one of its own around it (its wrapper is not what the branch is)."""
+    frame = getattr(coro, "cr_frame", None)
+    if frame is None or not str(frame.f_globals.get("__name__", "")).startswith("anyio."):
+        return coro
+    held = frame.f_locals.get("coro")  # TaskGroup._run_wrapped_task(coro, ...), up to anyio 4.12
+    if held is None:
+        held = getattr(frame.f_locals.get("self"), "_coro", None)  # TaskHandle._run_coro(self), later ones
+    return coro if held is None else held
+
+
+def _module_of(coro: Any) -> str:
+    frame = getattr(coro, "cr_frame", None)
+    if frame is not None:
+        return str(frame.f_globals.get("__name__", ""))
+    function = getattr(getattr(coro, "definition", None), "fn", coro)
+    return str(getattr(function, "__module__", ""))
+
+
+def idempotency_key(run_id: str, epoch: int, task_id: str) -> str:
+    """The key under which every attempt of one task call runs, for ever: 32 hex digits.
+
+    `epoch` rises with each continue-as-new of the run; it is 0 before the first.
+    """
+    return sha256(f"{run_id}\x00{epoch}\x00{task_id}".encode()).hexdigest()[:32]
+
+
+def derived_random(seed: str, branch_id: str) -> Random:
+    """The branch's own sequence of random numbers, the same at every replay."""
+    return Random(int.from_bytes(sha256(f"{seed}\x00{branch_id}".encode()).digest(), "big"))  # noqa: S311 - not for secrets

@@ -1,0 +1,430 @@
+"""The deterministic loop: an `asyncio` event loop that runs until nothing can run, and then stands still.
+
+It has no clock, no selector and no threads. Time is the time of the last delivered fact; `call_later` and `call_at` are
+handed to the host as durable timers; everything ready runs in the order in which it became ready. The same facts in
+the same order therefore lead to the same steps in every process, which is what replay rests on.
+
+The loop is run *inside* another one (the engine's), from ordinary code: `run_until_quiet` steps aside for whatever loop
+and task were current, and puts them back. Whether code is inside a workflow is decided by the running loop being one of
+these, never by a context variable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import sys
+import weakref
+from asyncio import events
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import Any, Final, Protocol
+
+from engine.core.lineage import Branch, branch_name
+from engine.core.ordered import install_asyncio
+from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface
+from engine.errors import Evicted, ForbiddenInWorkflow, StepLimitExceeded
+
+__all__ = ["STEPS_PER_TURN_MAX", "BranchTask", "DeterministicLoop", "LoopFuture", "LoopHost", "WorkflowTimer"]
+
+STEPS_PER_TURN_MAX: Final = 2_000_000
+"""Callbacks that one turn may run before the run is held to be spinning (a gather of 100,000 needs some 300,000)."""
+
+_HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: spreads consecutive serials over the bits
+_HASH_MASK: Final = (1 << 61) - 1
+_WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+
+install_asyncio()
+
+
+class LoopHost(Protocol):
+    """Who the loop works for: decides about durable timers."""
+
+    def start_timer(self, timer: WorkflowTimer) -> None:
+        """A timer was asked for, with a deadline in the loop's future."""
+
+    def cancel_timer(self, timer: WorkflowTimer) -> None:
+        """A timer that was started, and has not fired, is no longer wanted."""
+
+
+class WorkflowTimer(asyncio.TimerHandle):
+    """What `call_at` returns. `id` is set once the timer is durable; empty for one that never fires or fires at once."""
+
+    id: str = ""
+    _loop: Any  # asyncio's own attribute, which typeshed leaves out
+
+    def cancel(self) -> None:
+        if not self.cancelled():
+            super().cancel()
+            if self.id:
+                self._loop.host.cancel_timer(self)
+
+
+class LoopFuture(asyncio.Future[Any]):
+    """A future whose hash is the same in every process."""
+
+    def __init__(self, *, loop: DeterministicLoop) -> None:
+        self._stable_hash = loop.next_hash()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._stable_hash
+
+
+class BranchTask(asyncio.Task[Any]):
+    """A branch: an asyncio task with a stable hash, whose name at its first step becomes part of its identity."""
+
+    def __init__(
+        self, coro: Coroutine[Any, Any, Any], *, loop: DeterministicLoop, name: str | None, context: Any
+    ) -> None:
+        self._stable_hash = loop.next_hash()
+        self.explicit_name = name
+        self.branch: Branch | None = None
+        super().__init__(coro, loop=loop, name=name, context=context)
+
+    def __hash__(self) -> int:
+        return self._stable_hash
+
+    def set_name(self, value: object) -> None:
+        # Python 3.11's create_task names a task only after it was made; later than its first step it is just a label.
+        if self.branch is None:
+            self.explicit_name = str(value)
+        super().set_name(value)
+
+
+class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
+    """One run's event loop. `seed` gives hashes, `started_at` (microseconds) the zero of `time()`."""
+
+    holds_workflow: Final = True  # what WorkflowSet looks for, without importing this module
+
+    def __init__(self, host: LoopHost, *, seed: str, started_at: int, name: str) -> None:
+        self.host = host
+        self.root = Branch(name)
+        self.now = started_at  # microseconds: the time of the last delivered fact
+        self._started_at = started_at
+        self._ready: deque[Any] = deque()  # handles; their callback, context and args are asyncio's own attributes
+        self._parked: list[Any] = []  # anyio's level cancellation, waiting for somebody else to move
+        self._unnamed: list[tuple[BranchTask, Branch]] = []
+        self._hash = int(seed[:15] or "0", 16)
+        self._running: Any = None
+        self._thread = 0
+        self._poisoned = False
+        self._debug = False
+        self._task_factory: Any = None
+        self._exception_handler: Any = None
+        self._context = contextvars.Context()
+        self._generators: dict[int, weakref.ref[AsyncGenerator[Any, Any]]] = {}
+        self._generator_serial = 0
+        self.tasks: dict[BranchTask, None] = {}  # unfinished ones, oldest first
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def run_until_quiet(self) -> None:
+        """Run every callback that can run, and those that they make ready, until none is left.
+
+        Raises `StepLimitExceeded` when that does not end, and whatever `BaseException` (not `Exception`) a callback let
+        out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
+        """
+        with self._current():
+            self._context.run(self._drain)
+
+    def _drain(self) -> None:
+        ready, steps = self._ready, 0
+        while True:
+            moved = False
+            while ready:
+                handle = ready.popleft()
+                if handle._cancelled:
+                    continue
+                if self._unnamed:
+                    self.name_branches()
+                self._running = handle
+                moved = moved or not _is_level_cancellation(handle)
+                self._step(handle)
+                steps += 1
+                if steps > STEPS_PER_TURN_MAX:
+                    raise StepLimitExceeded(
+                        f"the workflow ran {steps:,} callbacks without waiting for anything durable: look for a loop"
+                        " around `await asyncio.sleep(0)`, or one that swallows CancelledError"
+                    )
+            self._running = None
+            if not (self._parked and moved):
+                return
+            ready.extend(self._parked)
+            self._parked.clear()
+
+    def _step(self, handle: Any) -> None:
+        context, callback, args = handle._context, handle._callback, handle._args
+        try:
+            context.run(callback, *args)
+        except (KeyboardInterrupt, Evicted):
+            raise
+        except BaseException as error:
+            # SystemExit leaves asyncio's own step function too; the task that raised it holds it as its outcome.
+            self.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Be the running loop of this thread, in place of whichever is."""
+        outer_loop = asyncio._get_running_loop()
+        outer_task = asyncio.current_task(outer_loop) if outer_loop is not None else None
+        if outer_loop is not None and outer_task is not None:
+            asyncio.tasks._leave_task(outer_loop, outer_task)
+        outer_hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._generator_begins, finalizer=self._generator_dies)
+        events._set_running_loop(self)
+        self._thread = get_ident()
+        try:
+            yield
+        finally:
+            self._thread = 0
+            events._set_running_loop(outer_loop)
+            sys.set_asyncgen_hooks(*outer_hooks)
+            if outer_loop is not None and outer_task is not None:
+                asyncio.tasks._enter_task(outer_loop, outer_task)
+
+    # -- branches and hashes ------------------------------------------------------------------------------------------
+
+    def next_hash(self) -> int:
+        """The next stable hash: from the run's seed and a counter, so other runs' objects do not collide with it."""
+        self._hash = (self._hash + _HASH_STEP) & _HASH_MASK
+        return self._hash
+
+    def current_branch(self) -> Branch:
+        """The branch that is running; the run itself in a callback that belongs to no task."""
+        task = asyncio.current_task(self)
+        if task is None:
+            return self.root
+        if self._unnamed:
+            self.name_branches()
+        branch = getattr(task, "branch", None)
+        return self._foreign_branch(task) if branch is None else branch
+
+    def name_branches(self) -> None:
+        """Settle the identity of the branches made since the last step, in the order they were made."""
+        for task, parent in self._unnamed:
+            coro: Any = task.get_coro()
+            task.branch = parent.child(branch_name(task.explicit_name, coro))
+        self._unnamed.clear()
+
+    def _foreign_branch(self, task: asyncio.Task[Any]) -> Branch:
+        """A task made by the user's own task factory (an eager one, say) gets its identity when it first asks."""
+        coro: Any = task.get_coro()
+        branch = self.root.child(branch_name(None, coro))
+        task.branch = branch  # type: ignore[attr-defined]
+        return branch
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None, **kwargs: Any
+    ) -> asyncio.Task[Any]:
+        self.check_alive()
+        if self._task_factory is not None:
+            made: asyncio.Task[Any] = self._task_factory(self, coro, name=name, context=context, **kwargs)
+            return made
+        parent = self.current_branch()
+        task = BranchTask(coro, loop=self, name=name, context=context)
+        if _WAIT_FOR is not None and _made_by_wait_for(sys._getframe(1)):
+            task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
+        else:
+            self._unnamed.append((task, parent))
+        self.tasks[task] = None
+        task.add_done_callback(self._task_done)
+        return task
+
+    def start_main(self, coro: Coroutine[Any, Any, Any]) -> BranchTask:
+        """Make the run's main branch (or one of the engine's own) in the run's own, empty context."""
+        task = self._context.run(BranchTask, coro, loop=self, name=None, context=None)
+        task.branch = self.root
+        self.tasks[task] = None
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)  # type: ignore[call-overload]
+
+    def create_future(self) -> LoopFuture:
+        self.check_alive()
+        return LoopFuture(loop=self)
+
+    # -- callbacks and time -------------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Seconds since the run started, as of the last delivered fact."""
+        return (self.now - self._started_at) / 1_000_000
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        if self._poisoned:
+            raise Evicted
+        handle = asyncio.Handle(callback, args, self, context)
+        if self._running is not None and self._running._callback == callback and _is_level_cancellation(handle):
+            self._parked.append(handle)
+        else:
+            self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        if self._thread != get_ident():
+            raise ForbiddenInWorkflow(
+                "another thread called into a workflow's loop: what it knows must arrive as a task's result"
+            )
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        self.check_alive()
+        if math.isnan(when):
+            raise ValueError("a timer's time is not a number (NaN)")
+        timer = WorkflowTimer(when, callback, args, self, context)
+        if when <= self.time():
+            self._ready.append(timer)
+        elif when != math.inf:
+            self.host.start_timer(timer)
+        return timer
+
+    def deadline_of(self, when: float) -> int:
+        """Microseconds since the epoch at which `time()` is at, or just after, `when`."""
+        ticks = math.ceil(when * 1_000_000)
+        while ticks / 1_000_000 < when:  # the product was rounded down
+            ticks += 1
+        return self._started_at + ticks
+
+    def fire(self, timer: WorkflowTimer) -> None:
+        """Make a due timer's callback ready."""
+        timer.id = ""
+        if not timer.cancelled():
+            self._ready.append(timer)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """asyncio's own bookkeeping; ours is in `WorkflowTimer.cancel`."""
+
+    # -- async generators ---------------------------------------------------------------------------------------------
+
+    def _generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self._generator_serial += 1
+        self._generators[self._generator_serial] = weakref.ref(generator)
+
+    def _generator_dies(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Garbage collection found it. When that happens is no part of the history, so it may not decide anything."""
+        self.close_silently(generator)
+
+    def live_generators(self) -> list[AsyncGenerator[Any, Any]]:
+        """The async generators that were begun and not finished, oldest first; forgets them."""
+        found = [generator for ref in self._generators.values() if (generator := ref()) is not None]
+        self._generators.clear()
+        return found
+
+    async def shutdown_asyncgens(self) -> None:
+        for generator in self.live_generators():
+            await generator.aclose()
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def poison(self) -> None:
+        """From now on every durable or loop call raises `Evicted`. There is no way back."""
+        self._poisoned = True
+        self._ready.clear()
+        self._parked.clear()
+        self._unnamed.clear()
+
+    @property
+    def poisoned(self) -> bool:
+        return self._poisoned
+
+    def close_silently(self, awaitable: Any) -> None:
+        """Close a coroutine or async generator so that its `finally` blocks run, but can decide nothing."""
+        before, self._poisoned = self._poisoned, True
+        try:
+            if hasattr(awaitable, "aclose"):
+                awaitable.aclose().send(None)
+            else:
+                awaitable.close()
+        except BaseException:  # noqa: S110 - whatever a dying coroutine raises has nobody left to hear it
+            pass
+        finally:
+            self._poisoned = before
+
+    def put_away(self) -> None:
+        """Close everything that still lives, oldest branch first. The loop must be poisoned."""
+        with self._current():
+            for task in list(self.tasks):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                self.close_silently(task.get_coro())
+            for generator in self.live_generators():
+                self.close_silently(generator)
+        self.tasks.clear()
+
+    def check_alive(self) -> None:
+        """Raise `Evicted` once the instance is being put away."""
+        if self._poisoned:
+            raise Evicted
+
+    # -- the rest of the surface --------------------------------------------------------------------------------------
+
+    def is_running(self) -> bool:
+        return self._thread != 0
+
+    def is_closed(self) -> bool:
+        return self._poisoned
+
+    def get_debug(self) -> bool:
+        return self._debug
+
+    def set_debug(self, enabled: bool) -> None:
+        self._debug = enabled
+
+    def set_task_factory(self, factory: Any) -> None:
+        if factory is not None and not callable(factory):
+            raise TypeError("task factory must be a callable or None")
+        self._task_factory = factory
+
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def get_exception_handler(self) -> Any:
+        return self._exception_handler
+
+    def set_exception_handler(self, handler: Any) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a callable object or None is expected, got {handler!r}")
+        self._exception_handler = handler
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Nothing: the core does not log, and a replay must not repeat a report."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if self._poisoned or self._thread == 0 or self._exception_handler is None:
+            return  # garbage collection of a future may get here at any time; it must not run user code
+        try:
+            self._exception_handler(self, context)
+        except (KeyboardInterrupt, Evicted):
+            raise
+        except BaseException as error:
+            self.default_exception_handler({"message": "the exception handler failed", "exception": error})
+
+
+def _is_level_cancellation(handle: Any) -> bool:
+    """Whether this is anyio's retry of a cancellation, which calls itself again until the cancelled task has ended."""
+    callback = handle._callback
+    return getattr(callback, "__name__", "") == "_deliver_cancellation" and type(
+        getattr(callback, "__self__", None)
+    ).__module__.startswith("anyio.")
+
+
+def _made_by_wait_for(frame: Any) -> bool:
+    """Whether `create_task` was reached from `asyncio.wait_for` through `ensure_future` (CPython 3.11 only)."""
+    for _ in range(3):
+        if frame is None:
+            return False
+        if frame.f_code is _WAIT_FOR:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,139 @@
+"""The replayer: a history, event by event, rebuilds the live instance that wrote it.
+
+Facts are delivered through `Instance.deliver`, exactly as when they happened; the decisions recorded behind each are
+compared with what the code decides now. Notes are not delivered; what the shell must know of them (attempts made,
+whether the run is suspended) is kept on the side. The last group of a history may be incomplete, for a large one is
+written in chunks: what is missing there is returned by `finish`, to be appended.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from msgspec import Struct
+
+from engine.core.call import Definition
+from engine.core.compare import Diagnosis, Mismatch, Reason, compare
+from engine.core.events import (
+    TURN_RULE,
+    AnyEvent,
+    AttemptFailed,
+    Decision,
+    Fact,
+    Note,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+    RunTerminated,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskStarted,
+)
+from engine.core.instance import Decided, Instance
+from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+
+__all__ = ["Attempts", "Replayer"]
+
+
+class Attempts(Struct):
+    """What the notes say of one unfinished task."""
+
+    started: int = 0  # attempts begun, those that a crash cut off included
+    failed: int = 0  # attempts that ended in a recorded failure
+    retry_at: int = 0  # microseconds; when the next may begin
+    slept: int = 0  # microseconds between failures and their retries, added up
+    first_started_at: int = 0
+
+
+class Replayer:
+    """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more."""
+
+    def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
+        self.instance = Instance(definition, run_id)
+        self.attempts: dict[str, Attempts] = {}
+        self.suspended = False
+        self.terminated = False
+        self.version = 0  # of the last event fed
+        self.last_at = 0
+        self._fact: Fact | None = None
+        self._fact_payload: bytes | None = None
+        self._fact_version = 0
+        self._recorded: dict[str, Decided] = {}
+        self._definitions: dict[str, Definition[..., Any]] = {"": definition}
+
+    def feed(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
+        """The next event. Raises `Mismatch` where the code decides otherwise than it did."""
+        self.version = version
+        self.last_at = max(self.last_at, event.at)
+        match event:
+            case Fact():
+                self._settle(complete=True)
+                self._fact, self._fact_payload, self._fact_version = event, payload, version
+                if isinstance(event, TaskCompleted | TaskFailed):
+                    self.attempts.pop(event.id, None)
+            case Decision():
+                if event.id in self._recorded:
+                    self._refuse("history", f"the decision {event.id!r} is recorded twice behind one fact")
+                self._recorded[event.id] = Decided(event, payload)
+                if isinstance(event, TaskCancelled):
+                    self.attempts.pop(event.id, None)
+            case Note():
+                self._note(event)
+
+    def finish(self) -> list[Decided]:
+        """The history ends here. Returns what the last turn decided and the log does not hold yet."""
+        return self._settle(complete=False)
+
+    def _note(self, event: Note) -> None:
+        match event:
+            case TaskStarted(id=id_, attempt=attempt, at=at):
+                attempts = self.attempts.setdefault(id_, Attempts(first_started_at=at))
+                attempts.started = attempt
+            case AttemptFailed(id=id_, retry_at=retry_at, at=at):
+                attempts = self.attempts.setdefault(id_, Attempts())
+                attempts.failed += 1
+                attempts.retry_at = retry_at
+                attempts.slept += max(0, retry_at - at)
+            case RunSuspended():
+                self.suspended = True
+            case RunResumed():
+                self.suspended = False
+            case RunTerminated():
+                self.terminated = True
+            case _:
+                return
+
+    def _settle(self, *, complete: bool) -> list[Decided]:
+        """Deliver the fact held back until its recorded decisions were known, and compare."""
+        fact, recorded = self._fact, self._recorded
+        if fact is None:
+            if recorded:
+                self._refuse("history", "a decision stands before the first fact")
+            return []
+        if isinstance(fact, RunStarted) and fact.rule > TURN_RULE:
+            self._refuse("history", f"it was written under turn rule {fact.rule}, this version knows up to {TURN_RULE}")
+        self._fact, self._recorded = None, {}
+        decided = {item.event.id: item for item in self._deliver(fact)}
+        for pending in self.instance.pending.values():
+            self._definitions.setdefault(pending.definition.name, pending.definition)
+        try:
+            compare(recorded, decided, version=self._fact_version, complete=complete, definitions=self._definitions)
+        except Mismatch:
+            self.instance.evict()
+            raise
+        return [item for id_, item in decided.items() if id_ not in recorded]
+
+    def _deliver(self, fact: Fact) -> list[Decided]:
+        try:
+            return self.instance.deliver(fact, self._fact_payload)
+        except HistoryError as error:
+            self._refuse("delivery", str(error))
+        except (ArgumentsError, NotRecordable) as error:
+            self._refuse("values", str(error))
+        except StepLimitExceeded as error:
+            self._refuse("spinning", str(error))
+
+    def _refuse(self, reason: Reason, message: str) -> NoReturn:
+        self.instance.evict()
+        raise Mismatch(Diagnosis(reason=reason, message=message, version=self._fact_version or self.version))

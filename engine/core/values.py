@@ -1,0 +1,251 @@
+"""User values as typed JSON, and back.
+
+A `ValueCodec` writes one value of an annotated type; an `ArgumentsCodec` writes a call's arguments as one JSON object
+by parameter name. Both are deterministic (`order="deterministic"`: the members of sets and the keys of dicts are
+sorted), refuse what would not come back as what it was, and name the place that is wrong. No pickle, anywhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
+
+__all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", "resolved_hints"]
+
+PAYLOAD_INLINE_BYTES: Final = 256 * 1024
+"""Bytes of one encoded result, or of one call's arguments, that a history holds."""
+
+_encoder: Final = msgspec.json.Encoder(order="deterministic")
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class ValueCodec:
+    """Writes and reads values of one annotated type. `where` names the place in messages ("the result of task load")."""
+
+    __slots__ = ("_decoder", "type", "where")
+
+    def __init__(self, type_: Any, where: str) -> None:
+        self.type = type_
+        self.where = where
+        self._decoder = _decoder(type_, where)
+
+    def encode(self, value: Any) -> bytes:
+        """The value as JSON. Raises `NotRecordable` or `PayloadTooLarge`, naming what and where."""
+        return _encode(value, self.where)
+
+    def encode_checked(self, value: Any) -> bytes:
+        """Like `encode`, and sure that `decode` will take it: a value that is not of its annotated type is refused."""
+        data = _encode(value, self.where)
+        if self.type is not Any:
+            try:
+                self._decoder.decode(data)
+            except msgspec.MsgspecError as error:
+                raise NotRecordable(
+                    f"{self.where} is annotated {_type_text(self.type)}, but the value does not fit: {error}"
+                ) from error
+        return data
+
+    def decode(self, data: bytes) -> Any:
+        """The value of recorded JSON. Raises `NotRecordable` when it does not fit the annotated type any more."""
+        try:
+            return self._decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise NotRecordable(
+                f"{self.where} was recorded as something that {_type_text(self.type)} does not take: {error}"
+            ) from error
+
+
+class Parameter(Struct, frozen=True):
+    """One parameter of a definition, as tools that make calls from text need it."""
+
+    name: str
+    type: Any  # Any where there is no annotation
+    required: bool
+    variadic: bool  # *args or **kwargs
+
+
+class ArgumentsCodec:
+    """Writes and reads the arguments of one function's calls."""
+
+    __slots__ = ("_decoder", "_names", "_signature", "_simple", "_struct", "parameters", "where")
+
+    def __init__(self, fn: Callable[..., Any], where: str) -> None:
+        self.where = where
+        self._signature = inspect.signature(fn)
+        hints = resolved_hints(fn, where)
+        self.parameters = tuple(
+            Parameter(
+                p.name, hints.get(p.name, Any), p.default is p.empty and p.kind not in _VARIADIC, p.kind in _VARIADIC
+            )
+            for p in self._signature.parameters.values()
+        )
+        self._names = tuple(parameter.name for parameter in self.parameters)
+        kinds = {p.kind for p in self._signature.parameters.values()}
+        self._simple = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}
+        fields = [(p.name, _field_type(p, self._signature), UNSET) for p in self.parameters]
+        for parameter in self.parameters:
+            _decoder(parameter.type, f"parameter {parameter.name!r} of {where}")
+        self._struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=False)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise the `TypeError` that calling the function would raise for arguments its signature does not take."""
+        if self._simple and not kwargs and len(args) == len(self._names):
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentsError(f"{self.where}: {error}; its signature is {self._signature}") from None
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """The arguments as one JSON object. Raises `NotRecordable` or `PayloadTooLarge`, naming the parameter."""
+        if self._simple:
+            bound = dict(zip(self._names, args, strict=False))
+            bound.update(kwargs)
+        else:
+            bound = dict(self._signature.bind(*args, **kwargs).arguments)
+        try:
+            return _encode(self._struct(**bound), self.where)
+        except NotRecordable:
+            for name, value in bound.items():
+                _encode(value, f"argument {name!r} of {self.where}")
+            raise
+
+    def decode(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments, of the annotated types. Raises `ArgumentsError` when they do not fit.
+
+        A parameter that was not recorded (added since, with a default) is left to its default.
+        """
+        try:
+            recorded = self._decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise ArgumentsError(
+                f"the arguments of {self.where} do not fit its signature {self._signature}: {error}"
+            ) from error
+        if self._simple:
+            values = [getattr(recorded, name) for name in self._names]
+            if UNSET not in values:
+                return tuple(values), {}
+        return self._spread(recorded)
+
+    def _spread(self, recorded: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        skipped = False
+        for parameter in self._signature.parameters.values():
+            value = getattr(recorded, parameter.name)
+            if value is UNSET:
+                skipped = True
+                if parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+                    raise ArgumentsError(f"the arguments of {self.where} lack {parameter.name!r}, which has no default")
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            elif parameter.kind is parameter.KEYWORD_ONLY or (
+                skipped and parameter.kind is not parameter.POSITIONAL_ONLY
+            ):
+                kwargs[parameter.name] = value
+            else:
+                args.append(value)
+        return tuple(args), kwargs
+
+
+def resolved_hints(fn: Callable[..., Any], where: str) -> dict[str, Any]:
+    """The function's annotations as types. Raises `DefinitionError` for a name that cannot be resolved."""
+    try:
+        return typing.get_type_hints(fn, include_extras=True)
+    except Exception as error:
+        raise DefinitionError(
+            f"the annotations of {where} cannot be resolved ({error}): import the types it names at module level"
+        ) from error
+
+
+def _field_type(parameter: Parameter, signature: inspect.Signature) -> Any:
+    match signature.parameters[parameter.name].kind:
+        case inspect.Parameter.VAR_POSITIONAL:
+            type_: Any = list[parameter.type]  # type: ignore[name-defined]
+        case inspect.Parameter.VAR_KEYWORD:
+            type_ = dict[str, parameter.type]  # type: ignore[name-defined]
+        case _:
+            type_ = parameter.type
+    return type_ | msgspec.UnsetType if type_ is not Any else Any
+
+
+def _decoder(type_: Any, where: str) -> msgspec.json.Decoder[Any]:
+    try:
+        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(type_)
+    except TypeError as error:
+        raise DefinitionError(
+            f"{where} is annotated {_type_text(type_)}, which cannot be written as typed JSON ({error}):"
+            " use builtins, Structs, dataclasses, datetimes, UUIDs, Decimals, enums or bytes, or hand on a path"
+        ) from error
+    if _contains_custom(type_):
+        raise DefinitionError(
+            f"{where} is annotated {_type_text(type_)}, which cannot be written as typed JSON:"
+            " use builtins, Structs, dataclasses, datetimes, UUIDs, Decimals, enums or bytes, or hand on a path"
+        )
+    return decoder
+
+
+def _contains_custom(type_: Any) -> bool:
+    """Whether the annotation itself is, or directly holds, a class that msgspec would leave to a hook."""
+    try:
+        info = msgspec.inspect.type_info(type_)
+    except Exception:
+        return False
+    pending = [info]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, msgspec.inspect.CustomType):
+            return True
+        for attribute in ("types", "item_type", "item_types", "key_type", "value_type"):
+            held = getattr(found, attribute, None)
+            if held is not None:
+                pending.extend(held if isinstance(held, tuple) else (held,))
+    return False
+
+
+def _encode(value: Any, where: str) -> bytes:
+    try:
+        data = _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise NotRecordable(
+            f"{where} cannot be written as typed JSON: {error}. Use builtins, Structs, dataclasses, datetimes, UUIDs,"
+            " Decimals, enums or bytes, or write it to a file and hand on the path"
+        ) from error
+    if len(data) > PAYLOAD_INLINE_BYTES:
+        raise PayloadTooLarge(
+            f"{where} takes {len(data):,} bytes, a history holds at most {PAYLOAD_INLINE_BYTES:,} of one value:"
+            " write it to a file and hand on the path"
+        )
+    if b"null" in data and not _finite(value):
+        # JSON has no NaN or infinity; msgspec writes them as null, which would come back as None.
+        raise NotRecordable(f"{where} holds a NaN or an infinity, which JSON cannot hold: use None, or a string")
+    return data
+
+
+def _finite(value: Any) -> bool:
+    pending = [msgspec.to_builtins(value, builtin_types=(bytes,))]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, float):
+            if not math.isfinite(found):
+                return False
+        elif isinstance(found, dict):
+            pending.extend(found.values())
+        elif isinstance(found, list | tuple | set | frozenset):
+            pending.extend(found)
+    return True
+
+
+def _type_text(type_: Any) -> str:
+    return type_.__qualname__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)

@@ -1,0 +1,141 @@
+"""Everything the engine raises on purpose, in one tree under `HoldfastError`.
+
+A message names what was wrong, where, and what to do. `Evicted` alone is outside the tree: it is a `BaseException`,
+because no user code may catch it by accident. The store's own errors are `eventstore.errors`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentsError",
+    "DefinitionError",
+    "EngineClosed",
+    "EngineFailed",
+    "Evicted",
+    "ForbiddenInWorkflow",
+    "HistoryError",
+    "HoldfastError",
+    "NotRecordable",
+    "PayloadTooLarge",
+    "ResultError",
+    "RunCancelledError",
+    "RunConflict",
+    "RunFailedError",
+    "RunNotFound",
+    "RunSuspendedError",
+    "RunTerminatedError",
+    "StepLimitExceeded",
+    "TaskError",
+    "TaskTimeout",
+    "UnknownWorkflow",
+    "WorkflowEnded",
+]
+
+
+class HoldfastError(Exception):
+    """Base of everything that the engine raises on purpose."""
+
+
+class DefinitionError(HoldfastError, TypeError):
+    """A `@task` or `@workflow` cannot be what it says (not a function, a type that cannot be recorded, a bad option)."""
+
+
+class ArgumentsError(HoldfastError, TypeError):
+    """Arguments do not fit the annotated signature."""
+
+
+class NotRecordable(HoldfastError, TypeError):
+    """A value cannot be written as typed JSON, or would not come back as what it was."""
+
+
+class PayloadTooLarge(HoldfastError, ValueError):
+    """A value is over the inline limit: write it somewhere and hand on its path."""
+
+
+class ForbiddenInWorkflow(HoldfastError, NotImplementedError):
+    """Workflow code asked its loop for I/O, a thread or a process. That belongs into a `@task`."""
+
+
+class WorkflowEnded(HoldfastError, RuntimeError):
+    """A durable call after the workflow function has returned."""
+
+
+class StepLimitExceeded(HoldfastError, RuntimeError):
+    """One turn ran more callbacks than a turn may: the workflow spins without waiting for anything."""
+
+
+class TaskTimeout(HoldfastError, TimeoutError):
+    """An attempt ran longer than its `timeout`, or the task longer than its `deadline`."""
+
+
+class TaskError(HoldfastError):
+    """A task failed finally with an exception that does not come back as itself.
+
+    `type` is its qualified name, `message` its text, `traceback` what was recorded; causes are chained by `__cause__`.
+    """
+
+    def __init__(self, type: str, message: str, traceback: str = "") -> None:  # noqa: A002 - the word for it
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+        super().__init__(f"{type}: {message}" if message else type)
+
+
+class HistoryError(HoldfastError):
+    """A history cannot be read as what it should be (unknown event, unknown turn rule, not the shape of a run)."""
+
+
+class EngineClosed(HoldfastError, RuntimeError):
+    """The engine is not open (yet, or any more)."""
+
+
+class EngineFailed(HoldfastError, RuntimeError):
+    """The engine stopped taking work because its store failed; `__cause__` says why. Runs stay as recorded."""
+
+
+class UnknownWorkflow(HoldfastError, LookupError):
+    """This engine was not given that workflow."""
+
+
+class RunNotFound(HoldfastError, LookupError):
+    """No run of that id."""
+
+
+class RunConflict(HoldfastError, ValueError):
+    """The id belongs to a run of another workflow, or with other arguments."""
+
+
+class ResultError(HoldfastError):
+    """Base of what `result()` raises when a run has no result to give. `run_id` names the run."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        self.run_id = run_id
+        super().__init__(message)
+
+
+class RunFailedError(ResultError):
+    """The workflow raised. `__cause__` is the exception as recorded; `type`, `message` and `traceback` describe it."""
+
+    def __init__(self, run_id: str, *, type: str, message: str, traceback: str) -> None:  # noqa: A002
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+        super().__init__(
+            run_id, f"run {run_id!r} failed with {type}: {message}" if message else f"run {run_id!r} failed with {type}"
+        )
+
+
+class RunCancelledError(ResultError):
+    """The run was cancelled."""
+
+
+class RunTerminatedError(ResultError):
+    """The run was ended from outside, without its code."""
+
+
+class RunSuspendedError(ResultError):
+    """Code and history disagree: the run waits, unharmed, for code that fits. The message holds the diagnosis."""
+
+
+class Evicted(BaseException):
+    """The live instance of a run is being put away. Raised into workflow code so that it can decide nothing more."""

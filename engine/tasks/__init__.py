@@ -1,0 +1,8 @@
+"""What task code may say: `@task`, and `attempt()` for the attempt that is running."""
+
+from __future__ import annotations
+
+from engine.tasks.attempt import Attempt, attempt, bind_attempt
+from engine.tasks.definition import Task, TaskOptions, task
+
+__all__ = ["Attempt", "Task", "TaskOptions", "attempt", "bind_attempt", "task"]

@@ -1,0 +1,39 @@
+"""The attempt that is running, as task code sees it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import Final
+
+from msgspec import Struct
+
+from engine.errors import HoldfastError
+
+__all__ = ["Attempt", "attempt", "bind_attempt"]
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One try of a task. `idempotency_key` is the same for every attempt of one task call, and for no other call."""
+
+    run_id: str
+    task_id: str
+    task: str
+    number: int  # from 1; attempts that a crash cut off are counted
+    idempotency_key: str  # 32 hex digits
+    scheduled_at: int  # microseconds since the epoch
+
+
+_current: Final[ContextVar[Attempt]] = ContextVar("holdfast_attempt")
+
+
+def attempt() -> Attempt:
+    """The attempt that this code runs in, in a coroutine or in a thread. Raises `HoldfastError` outside a task."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise HoldfastError("attempt() works only inside a task that an engine runs") from None
+
+
+def bind_attempt(value: Attempt) -> Token[Attempt]:
+    """Set the current attempt for this context; executors call it."""
+    return _current.set(value)
