@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import CodeType
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from engine.core.loop import DeterministicLoop
 from engine.core.values import ArgumentsCodec, ValueCodec, resolved_hints
@@ -98,11 +98,13 @@ class Call(Coroutine[Any, Any, R_co]):
     def __hash__(self) -> int:
         return self._hash
 
-    def __getattr__(self, name: str) -> Any:
-        # What asyncio and anyio ask a coroutine for when they name or show a task.
-        if name in ("__qualname__", "__name__"):
-            return self.definition.name
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # a typed __getattr__ would let checkers take a call for anything
+
+        def __getattr__(self, name: str) -> Any:
+            # What asyncio and anyio ask a coroutine for when they name or show a task.
+            if name in ("__qualname__", "__name__"):
+                return self.definition.name
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def site(self) -> str:

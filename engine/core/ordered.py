@@ -34,10 +34,7 @@ class OrderedSet(set[Any]):
         super().__init__(self._order)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._order.keys())
-
-    def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._order)
+        return iter(self._order)
 
     def __repr__(self) -> str:
         return f"{{{', '.join(map(repr, self._order))}}}" if self._order else "set()"

@@ -1,0 +1,9 @@
+"""Places where attempts run: the event loop for coroutine functions, threads for plain ones."""
+
+from __future__ import annotations
+
+from engine.executors.coroutines import LoopExecutor
+from engine.executors.port import Executor, Work
+from engine.executors.threads import ThreadExecutor
+
+__all__ = ["Executor", "LoopExecutor", "ThreadExecutor", "Work"]
