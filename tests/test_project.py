@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,13 +41,26 @@ def test_a_broken_link_is_noticed() -> None:
     assert broken_links(ROOT / "README.md", text) == ["docs/gone.md"]
 
 
-def test_readme_samples_are_python() -> None:
-    samples = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    assert samples
-    for sample in samples:
-        ast.parse(sample)
+def test_readme_sample_runs_and_runs_again(tmp_path: Path) -> None:
+    """As a reader would: saved to a file and run, twice. The second time finds the finished run under the same id."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (sample,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "census.py").write_text(sample)
+    lines = 0
+    for name in ("README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+        lines += len((ROOT / name).read_text(encoding="utf-8").splitlines())
+    for _ in range(2):
+        outcome = subprocess.run(
+            [sys.executable, "-W", "error", "census.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (outcome.stdout, outcome.stderr) == (f"{lines} lines\n", "")
 
 
 def test_decisions_are_numbered_listed_and_complete() -> None:
