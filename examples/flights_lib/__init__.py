@@ -1,0 +1,1 @@
+"""The parts of `examples/flights.py` that know nothing of workflows: plain functions on plain values."""
