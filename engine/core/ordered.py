@@ -187,7 +187,8 @@ def _gathering_hash(future: Any) -> int:
     loop = future.get_loop()
     if not getattr(loop, "holds_workflow", False):
         return object.__hash__(future)
-    serial = future.__dict__.get("_holdfast_hash")
+    # Asked with getattr: a subclass of the C future takes attributes, but shows no `__dict__`.
+    serial = getattr(future, "_holdfast_hash", None)
     if serial is None:
-        serial = future.__dict__["_holdfast_hash"] = loop.next_hash()
+        serial = future._holdfast_hash = loop.next_hash()
     return int(serial)
