@@ -1,0 +1,139 @@
+"""The same workflow on plain asyncio, under the same schedule: what it would mean elsewhere.
+
+An ordinary selector loop with a clock that only we move. Task calls wait for a future that the schedule resolves, one
+at a time, each time until nothing can run: what `harness.play` does, with none of the code that is under test but the
+`Call` objects. What comes out must be what the instance decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from typing import Any, NamedTuple
+from unittest import mock
+
+from engine.core.call import Call
+from engine.core.failures import decode_error, describe, rebuild
+from engine.tasks import Task
+from tests.core.harness import TICK, Stuck, World, option_of, outcome_of
+
+QUIET_ROUNDS = 3  # of anyio's cancellation retrying with nobody else moving
+
+
+class Seen(NamedTuple):
+    """How it ended, and which calls were made (those made and cancelled in one turn left out)."""
+
+    ending: tuple[str, Any]
+    calls: list[str]
+
+
+class _Waiting(NamedTuple):
+    option: str
+    call: Call[Any]
+    arguments: bytes
+    future: asyncio.Future[Any]
+    turn: int
+
+
+class Oracle:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.now = 0.0
+        self.turn = 0
+        self.waiting: list[_Waiting] = []
+        self.calls: list[str] = []
+        self.loop = asyncio.SelectorEventLoop()
+        self.loop.time = lambda: self.now  # type: ignore[method-assign]
+
+    async def outside(self, call: Call[Any]) -> Any:
+        arguments = call.definition.arguments.encode(call.args, call.kwargs)
+        option = option_of(call.definition.name, arguments)
+        made = _Waiting(option, call, arguments, self.loop.create_future(), self.turn)
+        self.waiting.append(made)
+        self.calls.append(option)
+        try:
+            return await made.future
+        except asyncio.CancelledError:
+            if made.turn == self.turn and made in self.waiting:
+                self.calls.remove(option)
+            raise
+        finally:
+            if made in self.waiting:
+                self.waiting.remove(made)
+
+    def run(self) -> Seen:
+        world = self.world
+        args, kwargs = world.definition.arguments.decode(
+            world.definition.arguments.encode(world.call.args, world.call.kwargs)
+        )
+        oracle = self
+
+        async def outside(_task: Any, call: Call[Any]) -> Any:
+            return await oracle.outside(call)
+
+        with mock.patch.object(Task, "outside", outside), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # a task cancelled before its first step never awaits its call
+            try:
+                main = self.loop.create_task(world.definition.fn(*args, **kwargs))
+                self.settle()
+                while not main.done():
+                    self.step(main)
+                calls = list(self.calls)
+                for left in asyncio.all_tasks(self.loop):
+                    left.cancel()
+                self.settle()
+                return Seen(self.ending(main), sorted(calls))
+            finally:
+                self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+                self.loop.close()
+
+    def step(self, main: asyncio.Task[Any]) -> None:
+        step, self.turn = self.turn, self.turn + 1
+        if step in self.world.cancel_at:
+            self.now += TICK / 1e6
+            main.cancel("asked")
+            return self.settle()
+        options = sorted(self.waiting, key=lambda w: w.option)
+        timers = sorted((t for t in self.loop._scheduled if not t._cancelled), key=lambda t: t._when)  # type: ignore[attr-defined]
+        count = len(options) + (1 if timers and (self.world.timers == "any" or not options) else 0)
+        if not count:
+            raise Stuck("nothing can happen on plain asyncio either")
+        index = self.world.pick(step, [w.option for w in options] + ["~timer"] * (count - len(options)))
+        if index == len(options):
+            self.now = max(self.now, timers[0]._when)
+        else:
+            self.now += TICK / 1e6
+            chosen = options[index]
+            self.waiting.remove(chosen)
+            definition: Any = chosen.call.definition
+            done, payload, _ = outcome_of(definition, chosen.arguments)
+            if done:
+                chosen.future.set_result(definition.result.decode(payload))
+            else:
+                chosen.future.set_exception(rebuild(decode_error(payload), definition.raises))
+        return self.settle()
+
+    def settle(self) -> None:
+        quiet = 0
+        while quiet < QUIET_ROUNDS:
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+            ready = list(self.loop._ready)  # type: ignore[attr-defined]
+            due = any(not t._cancelled and t._when <= self.now for t in self.loop._scheduled)  # type: ignore[attr-defined]
+            level = all("_deliver_cancellation" in repr(handle) for handle in ready)
+            quiet = quiet + 1 if level and not due else 0
+
+    def ending(self, main: asyncio.Task[Any]) -> tuple[str, Any]:
+        if main.cancelled():
+            return "cancelled", ""
+        error = main.exception()
+        if error is None:
+            return "completed", self.world.definition.result.encode_checked(main.result())
+        info = describe(error)
+        return "failed", (info.type, info.message)
+
+
+def on_plain_asyncio(world: World) -> Seen:
+    return Oracle(world).run()
