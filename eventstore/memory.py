@@ -56,9 +56,9 @@ _READ_CHUNK: Final = 500  # events read between two visits to the event loop
 
 
 class MemoryLease:
-    """A lease of a `MemoryStore`. It beats by itself until it is stalled."""
+    """A lease of a `MemoryStore`. It beats by itself until it is stalled; a lapse is final: it may have been seen."""
 
-    __slots__ = ("_clock", "_stalled_at", "_ttl", "_watch", "ended", "seen", "token", "waited", "worker")
+    __slots__ = ("_clock", "_lapsed", "_stalled_at", "_ttl", "_watch", "ended", "seen", "token", "waited", "worker")
 
     def __init__(
         self, token: int, worker: str, *, ttl: float, clock: Clock, watch: Callable[[MemoryLease], None]
@@ -69,6 +69,7 @@ class MemoryLease:
         self.seen = -1  # the store's news that the first claim since the last wait has taken in
         self.waited = True
         self._stalled_at: float | None = None  # on the monotonic clock, in seconds
+        self._lapsed = False
         self._ttl = ttl
         self._clock = clock
         self._watch = watch
@@ -85,9 +86,9 @@ class MemoryLease:
 
     def fresh(self) -> bool:
         """Whether it lives: not ended, and beating or within its time to live since it stalled."""
-        if self.ended:
-            return False
-        return self._stalled_at is None or self._clock.monotonic() < self._stalled_at + self._ttl
+        if self._stalled_at is not None and self._clock.monotonic() >= self._stalled_at + self._ttl:
+            self._lapsed = True
+        return not self.ended and not self._lapsed
 
     def stall(self) -> None:
         """Stop beating, as a paused process does: stale once the time to live has passed on the monotonic clock."""
@@ -95,8 +96,9 @@ class MemoryLease:
         self._watch(self)
 
     def resume(self) -> None:
-        """Beat again: what nobody took over meanwhile is still owned."""
-        self._stalled_at = None
+        """Beat again, if it is not too late."""
+        if self.fresh():
+            self._stalled_at = None
 
 
 class MemoryStore:
@@ -214,7 +216,7 @@ class MemoryStore:
                 mine.seen = -1  # the rest waits for the next claim: do not sleep on it
             return [self._streams.take(stream, mine.token) for stream in chosen[:limit]]
 
-    async def wait(self, lease: Lease, *, timeout: float) -> None:  # noqa: ASYNC109 - the port's word
+    async def wait(self, lease: Lease, *, timeout: float) -> None:
         """See `EventStore.wait`: news since the last claim is a number, so none can be missed."""
         self._check_open()
         validate_timeout(timeout)
