@@ -1,0 +1,414 @@
+"""What each request does to the streams of a batch: the rules of the port, in memory, between one load and one write.
+
+A `Batch` holds the streams that its requests name as they were when the transaction began. Requests are applied to it
+in order, each seeing what those before it did. A request that is refused raises before it has changed anything, so it
+harms no other. Nothing here touches SQLite, a clock or a file; whether an owner lives is asked of `judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct
+from msgspec.json import encode
+
+from eventstore.digest import SALT_BYTES, chain_start, event_digest, payload_digest
+from eventstore.errors import (
+    EventStoreError,
+    LeaseLost,
+    StreamClosed,
+    StreamNotFound,
+    UnknownMessage,
+    VersionConflict,
+)
+from eventstore.port import (
+    NEW,
+    NO_DIGEST,
+    Commit,
+    Message,
+    Scalar,
+    StreamHead,
+    StreamQuery,
+    Timestamp,
+    Undelivered,
+    WaitingMessage,
+    category_of,
+)
+from eventstore.sqlite.leases import Judge
+from eventstore.sqlite.requests import ClaimRequest, CommitRequest, Unclaim
+from eventstore.sqlite.rows import Known, Mail, StreamRow, payload_to_row
+
+__all__ = ["AttributeChange", "Batch", "answer", "attribute_parameters", "fits"]
+
+
+class AttributeChange(Struct):
+    """An attribute of a stream before and after the batch; None: absent."""
+
+    created_at: Timestamp
+    old: Scalar
+    new: Scalar
+
+
+class Batch:
+    """The streams of one transaction, and what its requests add to the tables."""
+
+    __slots__ = (
+        "_judge",
+        "_next_id",
+        "_open_tokens",
+        "_salts",
+        "_salts_used",
+        "alarm",
+        "attributes",
+        "consumed",
+        "dead",
+        "events",
+        "known",
+        "messages",
+        "needy",
+        "now",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        *,
+        now: Timestamp,
+        streams: dict[str, StreamRow],
+        known: dict[tuple[int, str], Known],
+        last_id: int,
+        open_tokens: set[int],
+        judge: Judge,
+        salts: bytes,
+    ) -> None:
+        self.now = now
+        self.streams = streams
+        self.known = known
+        self._next_id = last_id + 1
+        self._open_tokens = open_tokens
+        self._judge = judge
+        self._salts = salts
+        self._salts_used = 0
+        # What the requests brought about, for the tables; events as flat parameters.
+        self.events: list[Any] = []
+        self.messages: list[tuple[StreamRow, Message, Mail]] = []
+        self.consumed: list[int] = []
+        self.attributes: dict[tuple[int, str], AttributeChange] = {}
+        self.dead: set[int] = set()  # owners that lost streams to a claim
+        # What it may mean for waiters.
+        self.needy = False
+        self.alarm: Timestamp | None = None
+
+    def commit(self, request: CommitRequest) -> StreamHead:
+        """Apply a commit. Raises what `Commit` lists, having changed nothing."""
+        commit = request.commit
+        row = self.streams.get(commit.stream)
+        if row is not None and row.commit_id == commit.id:
+            return row.first_outcome()
+        self._check(commit, row)
+        if row is None:
+            row = self._create(commit.stream)
+            if commit.lease is not None:
+                row.owner = commit.lease.token
+        self._consume(row, commit)
+        self._append(row, request)
+        self._set_state(row, commit)
+        undelivered: tuple[Undelivered, ...] = ()
+        if commit.sends:
+            undelivered = self._send_all(commit.sends)
+        self._tell_waiters(row)
+        head = row.head(undelivered)
+        row.stepped = True
+        row.commit_id = commit.id
+        row.commit_owner = row.owner
+        row.commit_claims = row.claims
+        row.commit_mail = len(head.messages)
+        row.commit_undelivered = _undelivered_text(undelivered)
+        return head
+
+    def send(self, message: Message) -> None:
+        """Deliver a message. Raises `StreamNotFound` or `StreamClosed`."""
+        match self._deliver(message):
+            case "not_found":
+                raise StreamNotFound(message.stream)
+            case "closed":
+                raise StreamClosed(message.stream)
+            case None:
+                return
+
+    def claim(self, request: ClaimRequest) -> tuple[list[StreamHead], dict[str, int | None]]:
+        """Own those of the candidates that still need attention; also says who owned them before.
+
+        Raises `LeaseLost`.
+        """
+        token = request.token
+        if token not in self._open_tokens:
+            raise LeaseLost(None, token=token, reason="it has ended")
+        heads: list[StreamHead] = []
+        owners: dict[str, int | None] = {}
+        for name in request.names:
+            row = self.streams.get(name)
+            if row is None or len(heads) == request.limit:
+                continue
+            orphan = row.owner is not None and (row.owner in request.dead or bool(row.owner_ended))
+            if not (orphan or row.owner is None or row.owner == token):
+                continue
+            if not self._needs(row, orphan=orphan) or not fits(request.query, row):
+                continue
+            if orphan and row.owner is not None:
+                self.dead.add(row.owner)
+            owners[name] = row.owner
+            self._own(row, token)
+            self._hint_alarm(row)
+            row.claims += 1
+            heads.append(row.head())
+        return heads, owners
+
+    def unclaim(self, request: Unclaim) -> None:
+        """Undo a claim whose caller went away."""
+        for name, owner in request.owners.items():
+            row = self.streams.get(name)
+            if row is not None and row.owner == request.token:
+                self._own(row, owner)
+                row.claims -= 1
+        self.needy = True
+
+    def end(self, tokens: Collection[int]) -> None:
+        """End leases: what they own is orphaned for the requests that follow."""
+        self._open_tokens.difference_update(tokens)
+        for row in self.streams.values():
+            if row.owner in tokens:
+                row.owner_ended = 1
+        self.needy = True
+
+    def _needs(self, row: StreamRow, *, orphan: bool) -> bool:
+        if row.control:
+            return True
+        if row.held or row.closed:
+            return False
+        return bool(row.data) or (row.alarm is not None and row.alarm <= self.now) or orphan
+
+    def _tell_waiters(self, row: StreamRow) -> None:
+        self._hint_alarm(row)
+        if self._needs(row, orphan=False):
+            self.needy = True
+
+    def _hint_alarm(self, row: StreamRow) -> None:
+        if row.alarm is None or row.held or row.closed:
+            return
+        if self.alarm is None or row.alarm < self.alarm:
+            self.alarm = row.alarm
+
+    def _own(self, row: StreamRow, owner: int | None) -> None:
+        row.owner = owner
+        row.owner_ended = 0
+        row.changed = True
+
+    def _check(self, commit: Commit, row: StreamRow | None) -> None:
+        owner = None if row is None else row.owner
+        if commit.lease is not None:
+            token = commit.lease.token
+            if token not in self._open_tokens:
+                raise LeaseLost(commit.stream, token=token, reason="the lease has ended")
+            if row is not None and owner != token:
+                reason = "nobody owns it: claim it" if owner is None else f"token {owner} owns it"
+                raise LeaseLost(commit.stream, token=token, reason=reason)
+        elif row is not None and owner is not None and not row.owner_ended and self._judge(owner):
+            raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
+        actual = NEW if row is None else row.version
+        if commit.expected_version != actual:
+            raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
+        for message_id in commit.consumes:
+            if row is None or not self._is_waiting(row, message_id):
+                raise UnknownMessage(commit.stream, message_id)
+
+    def _is_waiting(self, row: StreamRow, message_id: str) -> bool:
+        if row.mailbox is not None and message_id in row.mailbox:
+            return True
+        known = self.known.get((row.id, message_id))
+        return known is not None and bool(known.waiting)
+
+    def _create(self, name: str) -> StreamRow:
+        row = StreamRow(
+            self._next_id, name, 0, "", self.now, self.now, None, 0, 0, None, 0, 0, 0, None, {}, None, None, None,
+            None, None, digest=chain_start(name), is_new=True, mailbox={},
+        )  # fmt: skip
+        self._next_id += 1
+        self.streams[name] = row
+        return row
+
+    def _consume(self, row: StreamRow, commit: Commit) -> None:
+        if not commit.consumes:
+            return
+        mailbox = row.mailbox if row.mailbox is not None else {}
+        for message_id in commit.consumes:
+            mail = mailbox.pop(message_id, None)
+            known = self.known.get((row.id, message_id))
+            if mail is not None:
+                arrival, control = mail.arrival, mail.message.control
+                mail.consumed = True
+            else:
+                assert known is not None
+                arrival, control = known.arrival, bool(known.control)
+            if arrival:
+                self.consumed.append(arrival)
+            if known is not None:
+                known.waiting = 0
+            if control:
+                row.control -= 1
+            else:
+                row.data -= 1
+        row.mail_at = next(iter(mailbox.values())).message.sent_at if mailbox else None
+        row.changed = True
+
+    def _append(self, row: StreamRow, request: CommitRequest) -> None:
+        digest, version, stream = row.digest, row.version, row.id
+        add = self.events.extend
+        for event, (header, payload) in zip(request.commit.events, request.texts, strict=True):
+            version += 1
+            if event.payload is None:
+                digest = event_digest(digest, event.header, NO_DIGEST)
+                add((stream, version, header, None, None, None, digest))
+            else:
+                salt = self._salts[self._salts_used : self._salts_used + SALT_BYTES]
+                self._salts_used += SALT_BYTES
+                of_payload = payload_digest(salt, event.payload)
+                digest = event_digest(digest, event.header, of_payload)
+                add((stream, version, header, payload, salt, of_payload, digest))
+        row.digest, row.version = digest, version
+
+    def _set_state(self, row: StreamRow, commit: Commit) -> None:
+        row.updated_at = self.now
+        if commit.attributes is not UNSET:
+            self._merge(row, commit.attributes)
+        if commit.alarm is not UNSET and commit.alarm != row.alarm:
+            row.alarm, row.changed = commit.alarm, True
+        if commit.held is not UNSET and commit.held != row.held:
+            row.held, row.changed = int(commit.held), True
+        if commit.closed is not UNSET and commit.closed != row.closed:
+            row.closed, row.changed = int(commit.closed), True
+        if commit.progress and row.claims:
+            row.claims, row.changed = 0, True
+        if commit.release and row.owner is not None:
+            self._own(row, None)
+
+    def _merge(self, row: StreamRow, attributes: Mapping[str, Scalar]) -> None:
+        merged = dict(row.attributes)
+        for name, value in attributes.items():
+            old = merged.get(name)
+            if old is value or (old == value and type(old) is type(value)):
+                continue
+            if value is None:
+                del merged[name]
+            else:
+                merged[name] = value
+            change = self.attributes.get((row.id, name))
+            if change is None:
+                self.attributes[row.id, name] = AttributeChange(row.created_at, old, value)
+            else:
+                change.new = value
+            row.changed = True
+        row.attributes = merged
+
+    def _send_all(self, messages: tuple[Message, ...]) -> tuple[Undelivered, ...]:
+        undelivered = []
+        for message in messages:
+            reason = self._deliver(message)
+            if reason is not None:
+                undelivered.append(Undelivered(message.id, message.stream, reason))
+        return tuple(undelivered)
+
+    def _deliver(self, message: Message) -> Literal["not_found", "closed"] | None:
+        """Put a message into its mailbox, or say why not. One that was delivered before wins over everything."""
+        row = self.streams.get(message.stream)
+        if row is None:
+            if message.opens is None:
+                return "not_found"
+            row = self._create(message.stream)
+            self._merge(row, message.opens.attributes)
+        elif (row.id, message.id) in self.known:
+            return None
+        elif row.closed and not message.control:
+            return "closed"
+        mail = Mail(
+            0,
+            WaitingMessage(
+                id=message.id,
+                sender=message.sender,
+                control=message.control,
+                header=message.header,
+                payload=message.payload,
+                sent_at=self.now,
+            ),
+        )
+        self.messages.append((row, message, mail))
+        self.known[row.id, message.id] = Known(row.id, message.id, 0, 1, int(message.control))
+        if row.mailbox is not None:
+            row.mailbox[message.id] = mail
+        if row.control + row.data == 0:
+            row.mail_at = self.now
+        if message.control:
+            row.control += 1
+        else:
+            row.data += 1
+        row.changed = True
+        self.needy = True
+        return None
+
+    def message_parameters(self) -> list[Any]:
+        """Flat parameters of the messages to insert: those consumed already are tombstones from the start."""
+        flat: list[Any] = []
+        for row, message, mail in self.messages:
+            if mail.consumed:
+                flat += (row.id, message.id, message.sender, int(message.control), None, None, self.now, self.now)
+            else:
+                flat += (
+                    row.id, message.id, message.sender, int(message.control), message.header.decode(),
+                    payload_to_row(message.payload), self.now, None,
+                )  # fmt: skip
+        return flat
+
+
+def attribute_parameters(
+    changes: Mapping[tuple[int, str], AttributeChange],
+) -> tuple[list[Any], list[Any]]:
+    """Flat parameters of the index entries to remove, and of those to add."""
+    removed: list[Any] = []
+    added: list[Any] = []
+    for (stream, name), change in changes.items():
+        if change.old is not None:
+            removed += (name, change.old, change.created_at, stream)
+        if change.new is not None:
+            added += (name, change.new, change.created_at, stream)
+    return removed, added
+
+
+def fits(query: StreamQuery, row: StreamRow) -> bool:
+    """Whether every condition of a query holds, but for its order and page."""
+    return (
+        (query.category is None or category_of(row.name) == query.category)
+        and (query.streams is None or row.name in query.streams)
+        and (query.closed is None or bool(row.closed) == query.closed)
+        and (query.held is None or bool(row.held) == query.held)
+        and (query.created_from is None or row.created_at >= query.created_from)
+        and (query.created_until is None or row.created_at < query.created_until)
+        and all(
+            row.attributes.get(name) in (wanted if isinstance(wanted, tuple) else (wanted,))
+            for name, wanted in query.attributes.items()
+        )
+    )
+
+
+def answer(apply: Callable[[], Any]) -> Any:
+    """The value of a request, or the reason why it is refused, as a value."""
+    try:
+        return apply()
+    except EventStoreError as refusal:
+        return refusal
+
+
+def _undelivered_text(undelivered: tuple[Undelivered, ...]) -> str | None:
+    if not undelivered:
+        return None
+    return encode([(each.id, each.stream, each.reason) for each in undelivered]).decode()

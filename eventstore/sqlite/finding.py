@@ -1,0 +1,152 @@
+"""Pages of streams that fit a query, in order of creation, without looking at those that do not fit where possible.
+
+Every index that serves a search ends in ``created_at``, so each of its branches (a value of an attribute, a category)
+is already in the order of the page. A query with several values is a union of such branches, each cut to the page's
+length: its cost grows with the page and the number of values, not with the number of streams.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec.json import Decoder
+
+from eventstore.port import Page, Scalar, StreamHead, StreamQuery
+from eventstore.sqlite.rows import decode_streams, encode_names, stream_json
+from eventstore.validation import page_cursor, parse_cursor
+
+__all__ = ["condition", "find_page"]
+
+_BRANCHES_MAX: Final = 200
+"""Values of one attribute, or categories, that get a branch each (SQLite takes 500); more are sorted in one."""
+
+_decode_names: Final = Decoder(list[str]).decode
+
+_CATEGORIES: Final = """
+    WITH RECURSIVE found(category) AS (
+        SELECT min(category) FROM streams
+        UNION ALL
+        SELECT (SELECT min(category) FROM streams WHERE category > found.category) FROM found
+        WHERE found.category IS NOT NULL)
+    SELECT json_group_array(category) FROM found WHERE category IS NOT NULL
+"""  # steps from category to category along the index
+
+
+def find_page(connection: sqlite3.Connection, query: StreamQuery) -> Page[StreamHead]:
+    """A page of the streams that fit, without their mail."""
+    branches, parameters = _branches(connection, query)
+    order = "DESC" if query.newest_first else "ASC"
+    found = connection.execute(
+        f"""
+        SELECT json_group_array({stream_json("s")})
+        FROM (SELECT id FROM ({" UNION ALL ".join(branches)}) ORDER BY at {order}, name {order} LIMIT :limit) AS page
+        CROSS JOIN streams AS s ON s.id = page.id
+        """,
+        parameters | {"limit": query.limit + 1},
+    ).fetchone()[0]
+    rows = decode_streams(found)  # aggregated in no promised order
+    rows.sort(key=lambda row: (row.created_at, row.name), reverse=query.newest_first)
+    more = len(rows) > query.limit
+    rows = rows[: query.limit]
+    return Page(
+        items=tuple(row.head(mail=False) for row in rows),
+        next=page_cursor(rows[-1].created_at, rows[-1].name) if more else None,
+    )
+
+
+def condition(
+    query: StreamQuery, *, created_at: str = "s.created_at", skip: str | None = None
+) -> tuple[str, dict[str, Any]]:
+    """SQL that holds for a stream ``s`` that fits the query, apart from its order and page, with its parameters.
+
+    `skip` is an attribute that is looked at elsewhere.
+    """
+    terms = ["1"]
+    parameters: dict[str, Any] = {}
+    if query.category is not None:
+        terms.append("s.category = :category")
+        parameters["category"] = query.category
+    if query.streams is not None:
+        terms.append("s.name IN (SELECT value FROM json_each(:streams))")
+        parameters["streams"] = encode_names(query.streams)
+    if query.closed is not None:
+        terms.append(f"s.closed = {int(query.closed)}")
+    if query.held is not None:
+        terms.append(f"s.held = {int(query.held)}")
+    if query.created_from is not None:
+        terms.append(f"{created_at} >= :created_from")
+        parameters["created_from"] = query.created_from
+    if query.created_until is not None:
+        terms.append(f"{created_at} < :created_until")
+        parameters["created_until"] = query.created_until
+    for index, (name, wanted) in enumerate(query.attributes.items()):
+        if name != skip:
+            terms.append(_attribute_term(index, name, _values(wanted), parameters))
+    return " AND ".join(terms), parameters
+
+
+def _attribute_term(index: int, name: str, values: tuple[Scalar, ...], parameters: dict[str, Any]) -> str:
+    """SQL that holds when an attribute has one of these values; absent is None."""
+    parameters[f"name{index}"] = name
+    terms = []
+    present = [value for value in values if value is not None]
+    if present:
+        parameters[f"values{index}"] = encode_names(present)
+        terms.append(
+            f"EXISTS (SELECT 1 FROM attributes AS a WHERE a.name = :name{index}"
+            f" AND a.value IN (SELECT value FROM json_each(:values{index}))"
+            " AND a.created_at = s.created_at AND a.stream = s.id)"
+        )
+    if len(present) < len(values):
+        terms.append(f"NOT EXISTS (SELECT 1 FROM json_each(s.attributes) AS k WHERE k.key = :name{index})")
+    return f"({' OR '.join(terms)})" if terms else "0"
+
+
+def _branches(connection: sqlite3.Connection, query: StreamQuery) -> tuple[list[str], dict[str, Any]]:
+    """SELECTs that together find every stream that fits, each in order and cut to the page, and their parameters."""
+    driver = None if query.streams is not None else _driving_attribute(query.attributes)
+    created_at = "s.created_at" if driver is None else "d.created_at"
+    where, parameters = condition(query, created_at=created_at, skip=driver)
+    order = "DESC" if query.newest_first else "ASC"
+    if query.cursor is not None:
+        parameters["at"], parameters["name"] = parse_cursor(query.cursor)
+        compare = "<" if query.newest_first else ">"
+        # The first comparison bounds the walk along the index, the second is exact.
+        where += f" AND {created_at} {compare}= :at AND ({created_at}, s.name) {compare} (:at, :name)"
+    select = f"SELECT s.id AS id, {created_at} AS at, s.name AS name FROM"
+    tail = f"ORDER BY {created_at} {order}, s.name {order} LIMIT :limit"
+    if driver is not None:
+        parameters["driver"] = driver
+        branches = []
+        for index, value in enumerate(_values(query.attributes[driver])):
+            parameters[f"driver{index}"] = value
+            branches.append(
+                f"{select} attributes AS d CROSS JOIN streams AS s ON s.id = d.stream"
+                f" WHERE d.name = :driver AND d.value = :driver{index} AND {where} {tail}"
+            )
+    else:
+        everywhere = query.streams is None and query.category is None
+        categories = _decode_names(connection.execute(_CATEGORIES).fetchone()[0]) if everywhere else []
+        if 0 < len(categories) <= _BRANCHES_MAX:
+            branches = []
+            for index, category in enumerate(categories):
+                parameters[f"category{index}"] = category
+                branches.append(f"{select} streams AS s WHERE s.category = :category{index} AND {where} {tail}")
+        else:
+            branches = [f"{select} streams AS s WHERE {where} {tail}"]
+    return [f"SELECT * FROM ({branch})" for branch in branches], parameters
+
+
+def _driving_attribute(attributes: Mapping[str, Scalar | tuple[Scalar, ...]]) -> str | None:
+    """The attribute whose index is walked: the first that cannot be absent and has few values."""
+    for name, wanted in attributes.items():
+        values = _values(wanted)
+        if values and None not in values and len(set(values)) == len(values) <= _BRANCHES_MAX:
+            return name
+    return None
+
+
+def _values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    return wanted if isinstance(wanted, tuple) else (wanted,)

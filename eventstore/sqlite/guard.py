@@ -1,0 +1,152 @@
+"""What keeps several processes from hurting one database file: a lock beside it, and a look at who it still is.
+
+`Guard` is one `flock` on a sidecar file. SQLite 3.7.0 to 3.51.2 can corrupt a write-ahead log when a checkpoint
+overlaps a commit of another connection (https://sqlite.org/wal.html#walresetbug), so every write transaction, every
+checkpoint, and opening, recovering and closing a writable connection hold it. `flock` and not
+`lockf`, because POSIX locks do not exclude two stores of one process. A forked child would keep a `flock` alive after
+its parent died: descriptors named to `close_in_child` are closed there at once.
+
+`Identity` notices that the database or its log was removed or replaced under an open connection, which would let
+acknowledged commits go into a file that nobody can find again.
+
+Neither ever opens the database file itself: closing any descriptor of it drops all of SQLite's POSIX locks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, Protocol
+from weakref import WeakSet
+
+from eventstore.errors import StoreUnavailable
+
+__all__ = ["Guard", "Identity", "SqliteVersion", "close_in_child", "sqlite_version"]
+
+_REPAIRED: Final = frozenset({(3, 44, 6), (3, 50, 7)})  # releases inside the range that got the repair
+_RETRY_SECONDS_MIN: Final = 0.0001
+_RETRY_SECONDS_MAX: Final = 0.002  # between two tries for the guard: what a waiting writer may add to its latency
+
+
+class _HoldsDescriptor(Protocol):
+    def forget(self) -> None:
+        """In a forked child: close the descriptor, touch nothing else."""
+
+
+_descriptors: WeakSet[_HoldsDescriptor] = WeakSet()
+
+
+def close_in_child(holder: _HoldsDescriptor) -> None:
+    """Have a forked child close what `holder` has open, so that the lock on it dies with this process."""
+    _descriptors.add(holder)
+
+
+def _after_fork_in_child() -> None:
+    for holder in list(_descriptors):
+        holder.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Guard:
+    """The lock that every writer of one database file takes, in every process. Used by one thread at a time."""
+
+    __slots__ = ("__weakref__", "_descriptor", "path")
+
+    def __init__(self, path: str) -> None:
+        """Open (and create) the sidecar file. Raises `OSError`."""
+        self.path: Final = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        close_in_child(self)
+
+    @contextmanager
+    def held(self, timeout_seconds: float) -> Iterator[None]:
+        """Hold the lock. Raises `StoreUnavailable` when nobody gives it up in time (a stopped process, say)."""
+        self._acquire(timeout_seconds)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        with suppress(OSError):
+            self.close()
+
+    def _acquire(self, timeout_seconds: float) -> None:
+        deadline = None
+        pause = _RETRY_SECONDS_MIN
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                now = time.monotonic()
+                deadline = now + timeout_seconds if deadline is None else deadline
+                if now >= deadline:
+                    raise StoreUnavailable(
+                        f"another process has held {self.path} for {timeout_seconds:g} seconds: a writer of this store"
+                        " is stopped or very slow; continue or end it and try again"
+                    ) from None
+                time.sleep(pause)
+                pause = min(pause * 2, _RETRY_SECONDS_MAX)
+            else:
+                return
+
+
+class Identity:
+    """Which files a connection has open: the database and its write-ahead log, by device and inode."""
+
+    __slots__ = ("_database", "_log", "log_path", "path")
+
+    def __init__(self, path: str) -> None:
+        """Take them down; the connection must have opened its log. Raises `OSError`."""
+        self.path: Final = path
+        self.log_path: Final = path + "-wal"
+        self._database = _file_of(path)
+        self._log = _file_of(self.log_path)
+
+    def verify(self) -> None:
+        """Raises `StoreUnavailable` when either is gone or another. Two `stat` calls."""
+        try:
+            same = _file_of(self.log_path) == self._log and _file_of(self.path) == self._database
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailable(
+                f"{self.path} or its -wal file was removed or replaced while it was open: what was not acknowledged may"
+                " be lost; nothing more is acknowledged until the store is opened anew"
+            )
+
+
+class SqliteVersion:
+    """The SQLite library in use, and whether its write-ahead log has the bug that the guard is there for."""
+
+    __slots__ = ("number", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text: Final = text
+        self.number: Final = tuple(int(part) for part in text.split("."))
+
+    @property
+    def in_wal_bug_range(self) -> bool:
+        """3.7.0 to 3.51.2, but for two repaired releases: who writes a store without our guard can damage it."""
+        return (3, 7, 0) <= self.number <= (3, 51, 2) and self.number not in _REPAIRED
+
+
+def sqlite_version() -> SqliteVersion:
+    """The version of the SQLite library that this Python is linked to."""
+    return SqliteVersion(sqlite3.sqlite_version)
+
+
+def _file_of(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino

@@ -1,0 +1,194 @@
+"""How a connection to a database file comes to be, step by step, and how the writable one ends.
+
+Everything here blocks and runs on the thread that will own the connection. A writer is opened under the guard, in this
+order: look whether the file is ours and not newer than we are (nothing is changed until that is known), create it
+private to its user, `synchronous` first (in WAL mode EXTRA costs no more than FULL, and it closes the hole at
+creation), the write-ahead log, missing migrations, and an fsync of the directory that now names the files.
+
+Whatever fails on the way leaves no connection behind, and a file that is no store as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from typing import Final, Literal, TypeAlias, TypeGuard, get_args
+from urllib.parse import quote
+
+from eventstore.errors import NotAStore, SchemaTooNew, StoreUnavailable
+from eventstore.sqlite.failures import unavailable
+from eventstore.sqlite.guard import Guard, Identity
+from eventstore.sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
+
+__all__ = ["BUSY_SECONDS", "LOG_BYTES_MAX", "Synchronous", "is_synchronous", "open_guard", "open_reader", "open_writer"]
+
+Synchronous: TypeAlias = Literal["EXTRA", "FULL", "NORMAL"]
+
+BUSY_SECONDS: Final = 5.0
+"""How long to wait for a program that locks the database without taking the guard (a shell)."""
+LOG_BYTES_MAX: Final = 64 << 20
+"""The size that the write-ahead log is cut back to when it starts anew."""
+
+_CACHE_KIBIBYTES: Final = 8 << 10  # of the writer's page cache: SQLite's 2 MiB make many streams read pages again
+_CACHED_STATEMENTS: Final = 256
+_IN_MEMORY: Final = frozenset({"", ":memory:"})
+
+
+def is_synchronous(word: str) -> TypeGuard[Synchronous]:
+    """Whether this is one of SQLite's levels that a store may have."""
+    return word in get_args(Synchronous)
+
+
+def open_guard(path: str) -> Guard:
+    """The guard of the database at `path`. Raises `StoreUnavailable` saying what is wrong with the directory."""
+    directory = os.path.dirname(path)
+    if path in _IN_MEMORY or os.path.isdir(path):
+        raise StoreUnavailable(f"{path!r} is no path of a file")
+    if not os.path.isdir(directory):
+        raise StoreUnavailable(f"directory {directory} does not exist; create it, or choose another path")
+    try:
+        return Guard(path + "-guard")
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path}-guard cannot be created or opened: this user needs permission to write the directory {directory}"
+            f" and the store's files in it; change it, or run as the user who owns them ({error.strerror})"
+        ) from error
+
+
+def open_writer(path: str, *, synchronous: Synchronous) -> tuple[sqlite3.Connection, Identity]:
+    """A writable connection with the newest schema. The caller holds the guard.
+
+    Raises `NotAStore`, `SchemaTooNew` or `StoreUnavailable`.
+    """
+    try:
+        _look_without_touching(path)
+        _create_private(path)
+        connection = _connect(path, "rw", statements=_CACHED_STATEMENTS)
+        try:
+            connection.execute(f"PRAGMA synchronous={synchronous}")
+            _harden(connection)
+            _check_is_ours(connection, path)
+            _switch_to_log(connection, path)
+            _migrate(connection, path)
+            _sync_directory(path)
+            return connection, Identity(path)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise unavailable(error, path) from error
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path} cannot be created or opened: {error.strerror}; check the directory, its free space and this"
+            " user's permissions"
+        ) from error
+
+
+def open_reader(path: str) -> sqlite3.Connection:
+    """A connection that cannot write. TEXT comes back as bytes, exactly as stored.
+
+    Raises `NotAStore`, `SchemaTooNew` or `StoreUnavailable`.
+    """
+    try:
+        if not os.path.exists(path):
+            raise StoreUnavailable(f"no store at {path}: there is no such file")
+        connection = _connect(path, "ro", statements=_CACHED_STATEMENTS)
+        try:
+            _harden(connection)
+            _check_is_ours(connection, path, empty_is_ours=False)
+            connection.text_factory = bytes
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise unavailable(error, path) from error
+    return connection
+
+
+def _connect(path: str, mode: str, *, statements: int) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(path)}?mode={mode}",
+        uri=True,
+        isolation_level=None,  # transactions begin where we say
+        timeout=BUSY_SECONDS,
+        cached_statements=statements,
+    )
+
+
+def _look_without_touching(path: str) -> None:
+    """Refuse what is plainly not ours before a lock, a log or a byte of it could change."""
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return
+    with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
+        _check_is_ours(connection, path)
+
+
+def _check_is_ours(connection: sqlite3.Connection, path: str, *, empty_is_ours: bool = True) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    schema = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION_ID:
+        if schema > SCHEMA_VERSION:
+            raise SchemaTooNew(
+                f"{path} has schema version {schema}, this library knows versions up to {SCHEMA_VERSION}: upgrade it"
+                " to read the file, which is left untouched"
+            )
+        return
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application or schema or tables or not empty_is_ours:
+        raise NotAStore(f"{path} is a SQLite database of another program: it is left untouched; choose another path")
+
+
+def _create_private(path: str) -> None:
+    """An empty file for its user alone; SQLite gives its log and index the same mode.
+
+    Closing a descriptor of a database drops SQLite's locks on it in this process: this one was created here, under the
+    guard, so nobody can have it open.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _harden(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    connection.execute("PRAGMA temp_store=MEMORY")
+
+
+def _switch_to_log(connection: sqlite3.Connection, path: str) -> None:
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise StoreUnavailable(
+            f"{path} cannot use a write-ahead log (journal mode stays {mode!r}): is it on a network file system? Put it"
+            " on a local disk"
+        )
+    connection.execute("PRAGMA wal_autocheckpoint=0")  # checkpoints are explicit, under the guard
+    connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES_MAX}")
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
+
+
+def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the schema up to date in one transaction; also makes SQLite open the log, so that its inode is known."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _check_is_ours(connection, path)  # again, now that nobody else can write
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        if version < SCHEMA_VERSION:
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

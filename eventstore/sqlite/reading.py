@@ -1,0 +1,206 @@
+"""Reading: heads, histories, the whole log, and pages of streams, over a few read-only connections.
+
+A read transaction lasts for one page and no longer, because a log that is read cannot be cut back: a history is read by
+asking again behind the last version, with a fixed end, which is exact because events are only ever appended. Nothing is
+held between two pages, so a reader that is left behind costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Final, TypeVar
+
+import aiosqlite
+
+from eventstore.errors import StoreUnavailable, StreamNotFound
+from eventstore.port import MAILBOX_PAGE, NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
+from eventstore.sqlite.failures import poisons, unavailable
+from eventstore.sqlite.finding import find_page
+from eventstore.sqlite.opening import open_reader
+from eventstore.sqlite.rows import StreamRow, load_mailboxes, load_streams
+from eventstore.sqlite.writer import on_thread
+
+__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers"]
+
+T = TypeVar("T")
+
+READERS_MAX: Final = 3
+"""Read-only connections of one store, opened when they are needed."""
+PAGE_EVENTS: Final = 1_000
+"""Events read in one transaction."""
+PAGE_BYTES: Final = 4 << 20
+"""Bytes of headers and payloads read in one transaction, but that a single event may have more."""
+WINDOW_POSITIONS: Final = 50_000
+"""Positions of the whole log looked at in one transaction while searching for a category."""
+
+_EVENTS: Final = """
+    SELECT version, position, header, payload, salt, payload_digest, digest
+    FROM events WHERE stream = ? AND version > ? AND version <= ? ORDER BY version LIMIT ?
+"""
+_LOG: Final = """
+    SELECT s.name, e.version, e.position, e.header, e.payload, e.salt, e.payload_digest, e.digest
+    FROM events AS e CROSS JOIN streams AS s ON s.id = e.stream
+    WHERE e.position > ?1 AND e.position <= ?2 AND (?3 IS NULL OR s.category = ?3) ORDER BY e.position LIMIT ?4
+"""
+
+
+class Readers:
+    """A pool of read-only connections, each with its thread."""
+
+    def __init__(self, path: str, *, on_failure: Callable[[StoreUnavailable], None]) -> None:
+        self._path: Final = path
+        self._on_failure: Final = on_failure  # told of what poisons the store
+        self._free: list[aiosqlite.Connection] = []
+        self._all: set[aiosqlite.Connection] = set()
+        self._slots = asyncio.Semaphore(READERS_MAX)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function with a connection on its thread. Raises `StoreUnavailable`."""
+        async with self._slots:
+            connection = self._free.pop() if self._free else await self._open()
+            try:
+                return await on_thread(connection, lambda: self._guarded(work, connection._conn))
+            finally:
+                self._free.append(connection)  # a function that outlives its cancelled caller only delays the next
+
+    async def head(self, stream: str) -> StreamHead:
+        """Raises `StreamNotFound`."""
+        row = await self.run(lambda connection: _load_head(connection, stream))
+        if row is None:
+            raise StreamNotFound(stream)
+        return row.head()
+
+    async def read(self, stream: str, after: int, until: int | None) -> AsyncIterator[RecordedEvent]:
+        """Raises `StreamNotFound`."""
+        found = await self.run(
+            lambda connection: connection.execute(
+                "SELECT id, version FROM streams WHERE name = ?", (stream,)
+            ).fetchone()
+        )
+        if found is None:
+            raise StreamNotFound(stream)
+        stream_id, version = found
+        end = version if until is None else min(until, version)
+        while after < end:
+            page = await self.run(partial(_read_page, stream=stream, stream_id=stream_id, after=after, end=end))
+            if not page:
+                return
+            for event in page:
+                yield event
+            after = page[-1].version
+
+    async def read_all(self, after: int, category: str | None) -> AsyncIterator[RecordedEvent]:
+        """Events of the whole log, or of one category, up to the end that it has now."""
+        end = await self.run(
+            lambda connection: connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+        )
+        while after < end:
+            until = min(end, after + WINDOW_POSITIONS)
+            page, whole = await self.run(partial(_log_page, after=after, until=until, category=category))
+            for event in page:
+                yield event
+            after = until if whole else page[-1].position
+
+    async def find(self, query: StreamQuery) -> Page[StreamHead]:
+        """A page of the streams that fit."""
+        return await self.run(lambda connection: find_page(connection, query))
+
+    async def aclose(self) -> None:
+        """Close every connection and its thread."""
+        connections, self._all = self._all, set()
+        self._free = []
+        for connection in connections:
+            await connection.close()
+
+    async def _open(self) -> aiosqlite.Connection:
+        connection = aiosqlite.Connection(lambda: open_reader(self._path), iter_chunk_size=1)
+        opening = asyncio.ensure_future(_opened(connection))
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                await connection.close()
+            raise
+        self._all.add(connection)
+        return connection
+
+    def _guarded(self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+        try:
+            return work(connection)
+        except sqlite3.Error as error:
+            failure = unavailable(error, self._path)
+            if poisons(error):
+                self._on_failure(failure)
+            raise failure from error
+
+
+async def _opened(connection: aiosqlite.Connection) -> None:
+    await connection
+
+
+def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:
+    connection.execute("BEGIN")  # the stream and its mailbox as of one moment
+    try:
+        row = load_streams(connection, (stream,), ())[0].get(stream)
+        if row is not None and row.control + row.data:
+            row.mailbox = load_mailboxes(connection, [row.id], MAILBOX_PAGE)[row.id]
+        return row
+    finally:
+        connection.execute("COMMIT")
+
+
+def _read_page(
+    connection: sqlite3.Connection, *, stream: str, stream_id: int, after: int, end: int
+) -> list[RecordedEvent]:
+    page: list[RecordedEvent] = []
+    size = 0
+    cursor = connection.execute(_EVENTS, (stream_id, after, end, PAGE_EVENTS))
+    for version, position, header, payload, salt, payload_digest, digest in cursor:
+        page.append(
+            RecordedEvent(
+                stream,
+                version,
+                position,
+                header,
+                payload,
+                salt,
+                NO_DIGEST if payload_digest is None else payload_digest,
+                digest,
+            )
+        )
+        size += len(header) + len(payload or b"")
+        if size >= PAGE_BYTES:
+            break
+    cursor.close()
+    return page
+
+
+def _log_page(
+    connection: sqlite3.Connection, *, after: int, until: int, category: str | None
+) -> tuple[list[RecordedEvent], bool]:
+    """Events in a window of positions, and whether that was all of it."""
+    page: list[RecordedEvent] = []
+    size = 0
+    cursor = connection.execute(_LOG, (after, until, category, PAGE_EVENTS))
+    for name, version, position, header, payload, salt, payload_digest, digest in cursor:
+        page.append(
+            RecordedEvent(
+                name.decode(),
+                version,
+                position,
+                header,
+                payload,
+                salt,
+                NO_DIGEST if payload_digest is None else payload_digest,
+                digest,
+            )
+        )
+        size += len(header) + len(payload or b"")
+        if size >= PAGE_BYTES:
+            break
+    cursor.close()
+    return page, size < PAGE_BYTES and len(page) < PAGE_EVENTS

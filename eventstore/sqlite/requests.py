@@ -1,0 +1,104 @@
+"""What is asked of the writer, and what a batch of it brought about.
+
+Requests are made on the event loop and read on the writer's thread; nothing in them changes on the way, but for the
+future, which only the loop touches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from eventstore.port import Commit, Message, StreamQuery, Timestamp
+from eventstore.sqlite.leases import SqliteLease
+from eventstore.sqlite.rows import payload_to_row
+
+__all__ = [
+    "BatchOutcome",
+    "ClaimRequest",
+    "CommitRequest",
+    "LeaseEnding",
+    "LeaseRequest",
+    "Request",
+    "SendRequest",
+    "Unclaim",
+    "commit_request",
+]
+
+
+class CommitRequest(Struct, frozen=True, eq=False):
+    """A commit that was found well-formed, with its events as they are stored."""
+
+    future: asyncio.Future[Any]
+    commit: Commit
+    texts: tuple[tuple[str, str | bytes | None], ...]  # header and payload of each event, as they are stored
+    payload_bytes: int
+    rows: int
+
+
+class SendRequest(Struct, frozen=True, eq=False):
+    """A message to deliver."""
+
+    future: asyncio.Future[Any]
+    message: Message
+
+
+class ClaimRequest(Struct, frozen=True, eq=False):
+    """Candidates to claim, for a lease."""
+
+    future: asyncio.Future[Any]
+    token: int
+    query: StreamQuery
+    limit: int
+    names: tuple[str, ...]  # candidates that a reader found, longest in need first; looked at again here
+    dead: frozenset[int]  # owners that were judged dead, for good
+
+
+class Unclaim(Struct, frozen=True, eq=False):
+    """Give back what a cancelled caller claimed, so that its need shows again."""
+
+    future: asyncio.Future[Any]
+    token: int
+    owners: Mapping[str, int | None]  # of the streams before the claim
+
+
+class LeaseRequest(Struct, frozen=True, eq=False):
+    """A worker who wants a lease."""
+
+    future: asyncio.Future[Any]
+    worker: str
+
+
+class LeaseEnding(Struct, frozen=True, eq=False):
+    """Leases that end: their blocks were left, or their store closes."""
+
+    future: asyncio.Future[Any]
+    tokens: tuple[int, ...]
+
+
+Request: TypeAlias = CommitRequest | SendRequest | ClaimRequest | Unclaim | LeaseRequest | LeaseEnding
+
+
+class BatchOutcome(Struct):
+    """What a committed batch brought about: one answer for each request, and what waiters must know."""
+
+    answers: list[tuple[Request, Any]]  # the value, or the exception, of each
+    needy: bool = False  # a stream may have come to need attention
+    alarm: Timestamp | None = None  # the earliest that was set
+    log_bytes: int = 0  # an estimate of what it added to the write-ahead log
+    leases: tuple[SqliteLease, ...] = ()  # created by it
+
+
+def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest:
+    """A validated commit, made ready on the caller's side."""
+    events = commit.events
+    return CommitRequest(
+        future,
+        commit,
+        tuple((event.header.decode(), payload_to_row(event.payload)) for event in events),
+        sum(len(event.payload) for event in events if event.payload is not None),
+        1 + len(events) + len(commit.sends) + len(commit.consumes),
+    )

@@ -1,0 +1,125 @@
+"""The tables of a SQLite store, and how an older file becomes a newer one.
+
+Everything is readable with the plain ``sqlite3`` shell: STRICT tables, JSON as TEXT, times as integer microseconds. A
+payload is TEXT when it is UTF-8 without NUL, else a BLOB.
+
+Migrations go forward only, one transaction for all that are missing. The tables for permits are here before the code
+that uses them, so that a file written today needs no rewriting then.
+
+This file deliberately does not know when a row is written: that is `apply`'s business; it only says which indexes make
+the questions of `claiming` and `reading` cheap.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["APPLICATION_ID", "MAIL_NEEDS", "MIGRATIONS", "OPEN_NEEDS", "SCHEMA_VERSION"]
+
+APPLICATION_ID: Final = 0x486F6C64
+"""``Hold`` in ASCII, in the file's header: how `file` and we recognise a store."""
+
+MAIL_NEEDS: Final = "(control > 0 OR (data > 0 AND held = 0 AND closed = 0))"
+"""A stream that needs attention for its mail. Written the same in the partial index and in every query that uses it."""
+OPEN_NEEDS: Final = "held = 0 AND closed = 0"
+"""A stream that an alarm or a dead owner can make need attention."""
+
+_V1: Final = (
+    """
+    CREATE TABLE streams (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,           -- category:name
+        version INTEGER NOT NULL,            -- 0: no events yet
+        digest BLOB NOT NULL,                -- of the last event
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,         -- of the last commit
+        alarm INTEGER,                       -- when somebody must look at it
+        held INTEGER NOT NULL,
+        closed INTEGER NOT NULL,
+        owner INTEGER,                       -- token of a lease
+        claims INTEGER NOT NULL,             -- since the last commit with progress
+        control INTEGER NOT NULL,            -- waiting control messages
+        data INTEGER NOT NULL,               -- waiting data messages
+        mail_at INTEGER,                     -- when the oldest waiting message arrived
+        attributes TEXT NOT NULL,            -- a JSON object
+        commit_id TEXT,                      -- the last commit, and what its outcome had that may have changed since
+        commit_owner INTEGER,
+        commit_claims INTEGER,
+        commit_mail INTEGER,                 -- how many messages were waiting after it
+        commit_undelivered TEXT,             -- JSON: [[id, stream, reason], ...], NULL for none
+        category TEXT GENERATED ALWAYS AS (substr(name, 1, instr(name, ':') - 1)) VIRTUAL
+    ) STRICT
+    """,
+    "CREATE INDEX streams_created ON streams (category, created_at, name)",
+    "CREATE INDEX streams_open ON streams (category, created_at, name) WHERE closed = 0",
+    f"CREATE INDEX streams_mail ON streams (owner, mail_at) WHERE {MAIL_NEEDS}",
+    f"CREATE INDEX streams_alarm ON streams (owner, alarm) WHERE alarm IS NOT NULL AND {OPEN_NEEDS}",
+    f"CREATE INDEX streams_owned ON streams (owner) WHERE owner IS NOT NULL AND {OPEN_NEEDS}",
+    """
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the whole log; rises in commit order
+        stream INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        header TEXT NOT NULL,                -- a JSON object
+        payload ANY,                         -- NULL: never there, or destroyed; payload_digest tells which
+        salt BLOB,
+        payload_digest BLOB,                 -- NULL: never had a payload
+        digest BLOB NOT NULL,
+        UNIQUE (stream, version)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE messages (
+        arrival INTEGER PRIMARY KEY AUTOINCREMENT,
+        stream INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        sender TEXT,
+        control INTEGER NOT NULL,
+        header TEXT,                         -- NULL once consumed: what stays is a tombstone
+        payload ANY,
+        sent_at INTEGER NOT NULL,
+        consumed_at INTEGER,
+        UNIQUE (stream, id)
+    ) STRICT
+    """,
+    "CREATE INDEX messages_waiting ON messages (stream, arrival) WHERE consumed_at IS NULL",
+    """
+    CREATE TABLE attributes (
+        name TEXT NOT NULL,
+        value ANY NOT NULL,                  -- booleans as 0 and 1
+        created_at INTEGER NOT NULL,         -- of the stream: searches are in this order
+        stream INTEGER NOT NULL,
+        PRIMARY KEY (name, value, created_at, stream)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE leases (
+        token INTEGER PRIMARY KEY AUTOINCREMENT,
+        worker TEXT NOT NULL,
+        started_at INTEGER NOT NULL,
+        ended_at INTEGER                     -- NULL: ask its file whether it is alive
+    ) STRICT
+    """,
+    """
+    CREATE TABLE permits (
+        pool TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        owner INTEGER,                       -- token of the lease it was taken under
+        taken_at INTEGER NOT NULL,
+        PRIMARY KEY (pool, holder)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE permit_waiters (
+        pool TEXT NOT NULL,
+        arrival INTEGER NOT NULL,
+        stream INTEGER NOT NULL,
+        holder TEXT NOT NULL,
+        PRIMARY KEY (pool, arrival)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1,)
+"""Statements that bring a file from schema version n to n + 1, n being the index."""
+SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -1,0 +1,352 @@
+"""`SqliteStore`: the port, on one SQLite file shared by any number of processes.
+
+It joins the writer's queue, the readers, the leases and the waiting; each knows nothing of the others. Waiters are
+woken by a number that rises with every batch that may have made a stream need attention; other processes' commits are
+noticed by SQLite's data version, polled seldom when nothing happens, and their deaths by looking at their lease files
+once in a while. Every promise about attention is kept by `claim` alone: waking only shortens a wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from eventstore.clock import Clock, SystemClock
+from eventstore.errors import InvalidArgument, LeaseLost, StoreClosed, StoreUnavailable
+from eventstore.port import Capability, Commit, Lease, Message, Page, RecordedEvent, StreamHead, StreamQuery
+from eventstore.sqlite.claiming import dead_owners, find_candidates
+from eventstore.sqlite.leases import LeaseFiles, SqliteLease
+from eventstore.sqlite.opening import Synchronous, is_synchronous
+from eventstore.sqlite.reading import Readers
+from eventstore.sqlite.requests import (
+    BatchOutcome,
+    ClaimRequest,
+    LeaseEnding,
+    LeaseRequest,
+    SendRequest,
+    commit_request,
+)
+from eventstore.sqlite.transaction import Transactor
+from eventstore.sqlite.writer import Writer
+from eventstore.validation import (
+    validate_claim,
+    validate_commit,
+    validate_message,
+    validate_name,
+    validate_query,
+    validate_range,
+    validate_stream,
+    validate_timeout,
+)
+
+__all__ = ["DEATH_CHECK_SECONDS", "LEASE_TTL_SECONDS", "POLL_SECONDS_MAX", "POLL_SECONDS_MIN", "SqliteStore"]
+
+LEASE_TTL_SECONDS: Final = 10.0
+"""How long after its last beat a lease is believed alive, by default."""
+POLL_SECONDS_MIN: Final = 0.02
+"""Between two looks for commits of other processes, when there was one lately."""
+POLL_SECONDS_MAX: Final = 0.25
+"""Between two looks when nothing has happened for a while."""
+DEATH_CHECK_SECONDS: Final = 1.0
+"""Between two looks whether other workers have died, while waiting."""
+
+
+class SqliteStore:
+    """An `EventStore` in a SQLite file. Made by `open`; used by the event loop that opened it."""
+
+    capabilities: frozenset[Capability] = frozenset()
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Clock,
+        files: LeaseFiles,
+        leases: dict[int, SqliteLease],
+        transactor: Transactor | None,
+    ) -> None:
+        self.path: Final = path
+        self._clock: Final = clock
+        self._files: Final = files
+        self._leases: Final = leases  # given out by this object, not yet ended
+        self._transactor: Final = transactor
+        self._writer: Final = None if transactor is None else Writer(transactor, on_outcome=self._take_in)
+        self._readers: Final = Readers(path, on_failure=self._poison)
+        self._closing: asyncio.Future[None] | None = None
+        self._news = 0  # rises whenever a stream may have come to need attention
+        self._bell = asyncio.Event()  # a new one after each ring
+        self._data_version = 0
+        self._poll_seconds = POLL_SECONDS_MIN
+        self._calls = 0
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        synchronous: Synchronous = "EXTRA",
+        lease_ttl: float = LEASE_TTL_SECONDS,
+        read_only: bool = False,
+    ) -> SqliteStore:
+        """Open the store at `path`, creating it if there is no file, and bring an older schema up to date.
+
+        `synchronous` "NORMAL" loses acknowledged commits when the power fails (never when the process dies).
+        `lease_ttl` is in seconds, of the leases given out here. Read-only, a store must exist, and commits, messages
+        and leases are refused. Raises `NotAStore`, `SchemaTooNew`, `StoreUnavailable`, `InvalidArgument`.
+        """
+        if not is_synchronous(synchronous):
+            raise InvalidArgument(f"synchronous must be EXTRA, FULL or NORMAL, not {synchronous!r}")
+        if not lease_ttl > 0:
+            raise InvalidArgument(f"lease_ttl must be more than 0 seconds, not {lease_ttl!r}")
+        real = os.path.realpath(path)  # noqa: ASYNC240 - once; the files beside it are named after the true name
+        clock = SystemClock() if clock is None else clock
+        files = LeaseFiles(real + "-leases", ttl_seconds=lease_ttl, clock=clock)
+        leases: dict[int, SqliteLease] = {}
+        transactor = None
+        if not read_only:
+            transactor = Transactor(
+                real, synchronous=synchronous, clock=clock, entropy=entropy, files=files, leases=leases
+            )
+        store = cls(real, clock=clock, files=files, leases=leases, transactor=transactor)
+        try:
+            await store._open()
+        except BaseException:
+            await asyncio.shield(store.aclose())
+            raise
+        return store
+
+    async def _open(self) -> None:
+        if self._writer is None:
+            await self._readers.run(lambda _: None)
+        else:
+            await self._writer.open()
+            self._data_version = await self._writer.data_version()
+
+    async def commit(self, commit: Commit) -> StreamHead:
+        writer = self._open_writer()
+        validate_commit(commit, self.capabilities)
+        future: asyncio.Future[StreamHead] = asyncio.get_running_loop().create_future()
+        writer.submit(commit_request(commit, future))
+        return await future  # the caller's own: cancelling it cancels no batch
+
+    async def send(self, message: Message) -> None:
+        writer = self._open_writer()
+        validate_message(message)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writer.submit(SendRequest(future, message))
+        await future
+
+    async def head(self, stream: str) -> StreamHead:
+        self._check_open()
+        validate_stream(stream)
+        return await self._readers.head(stream)
+
+    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+        self._check_open()
+        validate_stream(stream)
+        validate_range(after, until)
+        async for event in self._readers.read(stream, after, until):
+            yield event
+            self._check_open()
+
+    async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
+        self._check_open()
+        validate_range(after, None, category)
+        async for event in self._readers.read_all(after, category):
+            yield event
+            self._check_open()
+
+    async def find(self, query: StreamQuery) -> Page[StreamHead]:
+        self._check_open()
+        validate_query(query)
+        return await self._readers.find(query)
+
+    @asynccontextmanager
+    async def lease(self, worker: str) -> AsyncIterator[Lease]:
+        writer = self._open_writer()
+        validate_name(worker, "worker")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[SqliteLease] = loop.create_future()
+        writer.submit(LeaseRequest(future, worker))
+        lease = await future
+        try:
+            lease.start(loop)
+            yield lease
+        finally:
+            await self._end(lease)
+
+    async def claim(
+        self, lease: Lease, *, query: StreamQuery, limit: int, busy: Collection[str] = ()
+    ) -> list[StreamHead]:
+        writer = self._open_writer()
+        validate_claim(query, limit)
+        mine = self._mine(lease)
+        if mine.waited:
+            mine.waited, mine.seen = False, self._news
+        mine.due_at = None  # what commits meanwhile brings its alarms with it
+        found = await self._readers.run(
+            lambda connection: find_candidates(
+                connection,
+                token=mine.token,
+                query=query,
+                limit=limit + 1,
+                busy=busy,
+                now=self._clock.now,
+                judge=self._alive,
+            )
+        )
+        mine.hint(found.due_at)
+        mine.dead_seen = found.dead
+        if not found.names:
+            return []
+        if len(found.names) > limit:
+            mine.seen = -1  # the rest waits for the next claim: do not sleep on it
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._open_writer()
+        writer.submit(ClaimRequest(future, mine.token, query, limit, found.names, found.dead))
+        heads: list[StreamHead] = (await future)[0]
+        return heads
+
+    async def wait(self, lease: Lease, *, timeout: float) -> None:
+        self._open_writer()
+        validate_timeout(timeout)
+        mine = self._leases.get(lease.token)
+        if mine is None:
+            await asyncio.sleep(0)
+            return
+        try:
+            await self._wait(mine, timeout)
+        finally:
+            mine.waited = True
+
+    async def aclose(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+            self._ring()
+        await asyncio.shield(self._closing)
+
+    # Waiting.
+
+    async def _wait(self, mine: SqliteLease, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        deadline = start + timeout
+        look_for_dead = start + DEATH_CHECK_SECONDS
+        while True:
+            bell = self._bell
+            await self._look_outside()
+            now = loop.time()
+            if now >= look_for_dead:
+                look_for_dead = now + DEATH_CHECK_SECONDS
+                if not await self._readers.run(lambda c: dead_owners(c, self._alive)) <= mine.dead_seen:
+                    return
+            self._open_writer()
+            due = mine.due_at
+            if mine.ended or mine.seen != self._news or now >= deadline:
+                return
+            left = min(deadline - now, self._poll_seconds)
+            if due is not None:
+                until_due = (due - self._clock.now()) / 1e6
+                if until_due <= 0:
+                    return
+                left = min(left, until_due)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await bell.wait()
+
+    async def _look_outside(self) -> None:
+        """Notice commits of other connections to the file."""
+        assert self._writer is not None
+        version = await self._writer.data_version()
+        if version != self._data_version:
+            self._data_version = version
+            self._poll_seconds = POLL_SECONDS_MIN
+            self._tell()
+        else:
+            self._poll_seconds = min(self._poll_seconds * 1.5, POLL_SECONDS_MAX)
+
+    def _take_in(self, outcome: BatchOutcome) -> None:
+        """A batch was committed: what it means for leases and waiters."""
+        for lease in outcome.leases:
+            self._leases[lease.token] = lease
+        if outcome.alarm is not None:
+            for lease in self._leases.values():
+                if lease.hint(outcome.alarm):
+                    self._ring()
+        if outcome.needy:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news += 1
+        self._ring()
+
+    def _ring(self) -> None:
+        self._bell.set()
+        self._bell = asyncio.Event()
+
+    # Leases.
+
+    def _mine(self, lease: Lease) -> SqliteLease:
+        mine = self._leases.get(lease.token)
+        if mine is None or mine.ended:
+            raise LeaseLost(None, token=lease.token, reason="it has ended")
+        if not mine.fresh():
+            raise LeaseLost(
+                None, token=lease.token, reason="it did not beat for longer than its time to live; take a new one"
+            )
+        return mine
+
+    def _alive(self, token: int) -> bool:
+        lease = self._leases.get(token)
+        return self._files.alive(token) if lease is None else lease.fresh()
+
+    async def _end(self, lease: SqliteLease) -> None:
+        """End a lease in the database, then in the file; whatever fails or is cancelled, it beats no more."""
+        if lease.token not in self._leases:
+            return
+        try:
+            if self._writer is not None and self._closing is None and not lease.ended:
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._writer.submit(LeaseEnding(future, (lease.token,)))
+                with suppress(StoreUnavailable):  # then it dies with its file
+                    await future
+        finally:
+            self._leases.pop(lease.token, None)
+            lease.end()
+            self._tell()
+
+    # Open, closed, unusable.
+
+    async def _close(self) -> None:
+        if self._writer is not None:
+            if self._leases:
+                tokens = tuple(self._leases)
+                self._writer.submit_unattended(lambda future: LeaseEnding(future, tokens))
+            await self._writer.finish()
+            for lease in self._leases.values():
+                lease.end()
+            self._leases.clear()
+        await self._readers.aclose()
+        if self._writer is not None:
+            await self._writer.aclose()
+
+    def _open_writer(self) -> Writer:
+        self._check_open()
+        if self._writer is None or self._transactor is None:
+            raise StoreUnavailable(f"{self.path} was opened read-only: open it for writing to change it")
+        return self._writer
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise StoreClosed(f"the store at {self.path} was closed")
+        if self._transactor is not None and self._transactor.poison is not None:
+            raise StoreUnavailable(str(self._transactor.poison)) from self._transactor.poison
+
+    def _poison(self, failure: StoreUnavailable) -> None:
+        if self._transactor is not None:
+            self._transactor.poison = failure

@@ -1,0 +1,362 @@
+"""One batch, one transaction, one fsync: what runs on the writer's thread.
+
+`Transactor` owns the writable connection. A batch is: take the guard, BEGIN IMMEDIATE, load every stream it names in
+one statement, apply the requests in memory (`apply`), write what changed in a handful of statements, COMMIT, look that
+the files are still the ones opened. The number of calls into SQLite does not grow with the number of commits.
+
+After an I/O error, corruption, or files that were replaced, it is poisoned: every later batch is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, assert_never
+
+from eventstore.clock import Clock
+from eventstore.digest import SALT_BYTES
+from eventstore.errors import EventStoreError, StoreUnavailable
+from eventstore.port import MAILBOX_PAGE, Commit, Message
+from eventstore.sqlite.apply import Batch, answer, attribute_parameters
+from eventstore.sqlite.failures import poisons, unavailable
+from eventstore.sqlite.guard import Guard, Identity
+from eventstore.sqlite.leases import LeaseFiles, SqliteLease
+from eventstore.sqlite.opening import Synchronous, open_guard, open_writer
+from eventstore.sqlite.requests import (
+    BatchOutcome,
+    ClaimRequest,
+    CommitRequest,
+    LeaseEnding,
+    LeaseRequest,
+    Request,
+    SendRequest,
+    Unclaim,
+)
+from eventstore.sqlite.rows import (
+    Known,
+    StreamRow,
+    encode_names,
+    load_known,
+    load_mailboxes,
+    load_streams,
+    write_streams,
+)
+from eventstore.sqlite.statements import execute_rows
+
+__all__ = ["GUARD_SECONDS", "Transactor"]
+
+GUARD_SECONDS: Final = 30.0
+"""How long a writer waits for the other processes on the file before it gives up."""
+
+_INSERT_EVENTS: Final = "INSERT INTO events (stream, version, header, payload, salt, payload_digest, digest)"
+_INSERT_MESSAGES: Final = "INSERT INTO messages (stream, id, sender, control, header, payload, sent_at, consumed_at)"
+_INSERT_ATTRIBUTES: Final = "INSERT OR REPLACE INTO attributes (name, value, created_at, stream)"
+_DELETE_ATTRIBUTES: Final = "DELETE FROM attributes WHERE (name, value, created_at, stream) IN ("
+_CONSUME: Final = (
+    "UPDATE messages SET consumed_at = ?, header = NULL, payload = NULL, sender = NULL"
+    " WHERE arrival IN (SELECT value FROM json_each(?))"
+)
+_END_LEASES: Final = (
+    "UPDATE leases SET ended_at = ? WHERE ended_at IS NULL AND token IN (SELECT value FROM json_each(?))"
+)
+_EVENT_BYTES: Final = 160  # of the log, beside header and payload: digests, record and index
+_STREAM_BYTES: Final = 12_000  # of the log for a stream that changed: the pages that it alone touches
+
+
+class Transactor:
+    """The writable connection of a store, and the batches that run on it. Used by one thread only."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        synchronous: Synchronous,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        files: LeaseFiles,
+        leases: Mapping[int, SqliteLease],
+    ) -> None:
+        self._path: Final = path
+        self._synchronous: Final[Synchronous] = synchronous
+        self._clock: Final = clock
+        self._entropy: Final = entropy
+        self._files: Final = files
+        self._leases: Final = leases  # of this store; the loop adds to it and takes away
+        self._guard: Guard | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
+        self.poison: StoreUnavailable | None = None
+
+    def open(self) -> sqlite3.Connection:
+        """Open the guard and the connection. Raises what `opening` raises."""
+        guard = open_guard(self._path)
+        try:
+            with guard.held(GUARD_SECONDS):
+                self._connection, self._identity = open_writer(self._path, synchronous=self._synchronous)
+                self._files.sweep()
+        except BaseException:
+            guard.close()
+            raise
+        self._guard = guard
+        return self._connection
+
+    def close(self) -> None:
+        """Bring the log into the database, close the connection under the guard, and the guard. Never raises."""
+        guard, connection = self._guard, self._connection
+        self._guard = self._connection = None
+        if guard is None or connection is None:
+            return
+        try:
+            try:
+                with guard.held(GUARD_SECONDS):
+                    self._close_connection(connection)
+            except StoreUnavailable:  # a stopped process has the guard; readers of the log lose nothing
+                connection.close()
+        finally:
+            guard.close()
+
+    def _close_connection(self, connection: sqlite3.Connection) -> None:
+        try:
+            if self.poison is None:
+                connection.execute("PRAGMA busy_timeout=0")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            pass  # what is not brought in stays in the log, where the next to open finds it
+        finally:
+            connection.close()
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed. No lock, no disk."""
+        version: int = self._use(lambda connection: connection.execute("PRAGMA data_version").fetchone()[0])
+        return version
+
+    def checkpoint(self, *, truncate: bool) -> int:
+        """Copy the log into the database; the size in bytes of what of the log is still needed.
+
+        A plain one never waits for a reader; one that truncates waits a moment for readers to move on.
+        """
+        mode = "TRUNCATE" if truncate else "PASSIVE"
+
+        def run(connection: sqlite3.Connection) -> int:
+            assert self._guard is not None
+            with self._guard.held(GUARD_SECONDS):
+                busy, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            return 0 if not busy and frames == copied else max(frames, 0) * 4096
+
+        size: int = self._use(run)
+        return size
+
+    def run(self, requests: Sequence[Request]) -> BatchOutcome:
+        """Apply a batch, durably. Raises `StoreUnavailable`; nothing of the batch is then to be relied on."""
+        outcome: BatchOutcome = self._use(lambda connection: self._run(connection, requests))
+        return outcome
+
+    def _use(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        if self.poison is not None:
+            raise StoreUnavailable(str(self.poison)) from self.poison
+        if self._connection is None:
+            raise StoreUnavailable(f"the connection to {self._path} is closed")
+        try:
+            return work(self._connection)
+        except sqlite3.Error as error:
+            failure = unavailable(error, self._path)
+            if poisons(error):
+                self.poison = failure
+            raise failure from error
+
+    def _run(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> BatchOutcome:
+        assert self._guard is not None
+        assert self._identity is not None
+        created: list[SqliteLease] = []
+        with self._guard.held(GUARD_SECONDS):
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                outcome = self._apply(connection, requests, created)
+                connection.execute("COMMIT")
+            except BaseException:
+                for lease in created:
+                    lease.end()
+                self._roll_back(connection)
+                raise
+            try:
+                self._identity.verify()
+            except StoreUnavailable as failure:
+                self.poison = failure
+                for lease in created:
+                    lease.end()
+                raise
+        return outcome
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        """End a transaction that failed, unless SQLite has ended it already, as it does after some errors."""
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                self.poison = unavailable(error, self._path)
+
+    def _apply(
+        self, connection: sqlite3.Connection, requests: Sequence[Request], created: list[SqliteLease]
+    ) -> BatchOutcome:
+        batch = self._load(connection, requests)
+        ended: set[int] = set()
+        answers = [(request, self._answer(connection, batch, request, created, ended)) for request in requests]
+        log_bytes = self._write(connection, batch)
+        ended |= {token for token in batch.dead if self._files.gone(token)}
+        if ended:
+            connection.execute(_END_LEASES, (batch.now, encode_names(ended)))
+        return BatchOutcome(
+            answers,
+            needy=batch.needy or bool(ended),
+            alarm=batch.alarm,
+            log_bytes=log_bytes,
+            leases=tuple(created),
+        )
+
+    def _answer(
+        self,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        request: Request,
+        created: list[SqliteLease],
+        ended: set[int],
+    ) -> Any:
+        match request:
+            case CommitRequest():
+                return answer(lambda: batch.commit(request))
+            case SendRequest():
+                return answer(lambda: batch.send(request.message))
+            case ClaimRequest():
+                return answer(lambda: batch.claim(request))
+            case Unclaim():
+                return batch.unclaim(request)
+            case LeaseRequest():
+                try:
+                    lease = self._create_lease(connection, request.worker, batch.now)
+                except EventStoreError as refusal:
+                    return refusal
+                created.append(lease)
+                return lease
+            case LeaseEnding():
+                ended.update(request.tokens)
+                return batch.end(request.tokens)
+            case _:
+                assert_never(request)
+
+    def _create_lease(self, connection: sqlite3.Connection, worker: str, now: int) -> SqliteLease:
+        token = connection.execute("INSERT INTO leases (worker, started_at) VALUES (?, ?)", (worker, now)).lastrowid
+        assert token is not None
+        try:
+            return self._files.create(token, worker)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the lease file beside {self._path} cannot be written ({error.strerror}): check free space and this"
+                " user's permissions"
+            ) from error
+
+    def _load(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> Batch:
+        named = _Named()
+        for request in requests:
+            named.add(request)
+        streams, last_id, open_tokens = load_streams(connection, named.streams, named.tokens)
+        for row in streams.values():
+            if row.name in named.acting and not row.control + row.data:
+                row.mailbox = {}
+        return Batch(
+            now=self._clock.now(),
+            streams=streams,
+            known=_load_mail(connection, streams, named),
+            last_id=last_id,
+            open_tokens=open_tokens,
+            judge=self._alive,
+            salts=self._entropy(named.payloads * SALT_BYTES) if named.payloads else b"",
+        )
+
+    def _alive(self, token: int) -> bool:
+        lease = self._leases.get(token)
+        return self._files.alive(token) if lease is None else lease.fresh()
+
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> int:
+        events = batch.events
+        if events:
+            execute_rows(connection, _INSERT_EVENTS, 7, events)
+        write_streams(connection, batch.streams.values())
+        if batch.messages:
+            execute_rows(connection, _INSERT_MESSAGES, 8, batch.message_parameters())
+        if batch.consumed:
+            connection.execute(_CONSUME, (batch.now, encode_names(batch.consumed)))
+        if batch.attributes:
+            removed, added = attribute_parameters(batch.attributes)
+            if removed:
+                execute_rows(connection, _DELETE_ATTRIBUTES, 4, removed, ")")
+            if added:
+                execute_rows(connection, _INSERT_ATTRIBUTES, 4, added)
+        bytes_written = sum(map(len, events[2::7])) + sum(map(len, filter(None, events[3::7])))
+        bytes_written += sum(len(message.payload or b"") for _, message, _ in batch.messages)
+        return bytes_written + _EVENT_BYTES * (len(events) // 7) + _STREAM_BYTES * len(batch.streams)
+
+
+class _Named:
+    """What the requests of a batch name, so that it can be loaded at once."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, None] = {}
+        self.acting: dict[str, int] = {}  # streams whose mailboxes are needed, and how many messages they consume
+        self.tokens: set[int] = set()
+        self.sent: list[tuple[str, str]] = []  # messages, by stream and id, that may have been delivered before
+        self.consumed: list[tuple[str, str]] = []  # and those that must have been
+        self.payloads = 0
+
+    def add(self, request: Request) -> None:
+        match request:
+            case CommitRequest(commit=commit):
+                self._add_commit(commit)
+            case SendRequest(message=message):
+                self._add_message(message)
+            case ClaimRequest():
+                self.tokens.add(request.token)
+                for name in request.names:
+                    self._add_acting(name, 0)
+            case Unclaim():
+                self.streams.update(dict.fromkeys(request.owners))
+            case LeaseRequest() | LeaseEnding():
+                pass
+            case _:
+                assert_never(request)
+
+    def _add_commit(self, commit: Commit) -> None:
+        self._add_acting(commit.stream, len(commit.consumes))
+        for message_id in commit.consumes:
+            self.consumed.append((commit.stream, message_id))
+        for message in commit.sends:
+            self._add_message(message)
+        if commit.lease is not None:
+            self.tokens.add(commit.lease.token)
+        for event in commit.events:
+            self.payloads += event.payload is not None
+
+    def _add_acting(self, name: str, consumes: int) -> None:
+        self.streams[name] = None
+        self.acting[name] = self.acting.get(name, 0) + consumes
+
+    def _add_message(self, message: Message) -> None:
+        self.streams[message.stream] = None
+        self.sent.append((message.stream, message.id))
+
+
+def _load_mail(
+    connection: sqlite3.Connection, streams: Mapping[str, StreamRow], named: _Named
+) -> dict[tuple[int, str], Known]:
+    """Fill in the mailboxes of the streams that act; what is known of the other messages that are named."""
+    wanted = [row.id for row in streams.values() if row.name in named.acting and row.mailbox is None]
+    if wanted:
+        boxes = load_mailboxes(connection, wanted, MAILBOX_PAGE + max(named.acting.values()))
+        for row in streams.values():
+            if row.mailbox is None:
+                row.mailbox = boxes.get(row.id)
+    known = [(streams[stream].id, message_id) for stream, message_id in named.sent if stream in streams]
+    for stream, message_id in named.consumed:  # beyond the oldest that were loaded, or not there
+        found = streams.get(stream)
+        if found is not None and found.mailbox is not None and message_id not in found.mailbox:
+            known.append((found.id, message_id))
+    return load_known(connection, known) if known else {}

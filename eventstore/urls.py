@@ -1,0 +1,76 @@
+"""Stores by URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory:``.
+
+Options follow a question mark: ``sqlite:///runs.db?synchronous=NORMAL``. What is not known is refused, never ignored.
+Each kind of store is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from eventstore.clock import Clock
+from eventstore.errors import InvalidArgument
+from eventstore.port import EventStore
+
+__all__ = ["open_store"]
+
+_FORMS: Final = "sqlite:///relative.db, sqlite:////absolute.db or memory:"
+
+
+async def open_store(url: str, *, clock: Clock | None = None, read_only: bool = False) -> EventStore:
+    """Open the store that a URL names; the caller closes it.
+
+    `read_only` refuses every change, and a file that is not there. Raises `InvalidArgument` for a URL that is not
+    understood, and what the store raises when it is opened.
+    """
+    parts = urlsplit(url)
+    options = _options(url, parts.query)
+    match parts.scheme:
+        case "sqlite":
+            return await _open_sqlite(url, options, clock=clock, read_only=read_only)
+        case "memory":
+            _refuse_rest(url, options)
+            if url.partition("?")[0] != "memory:":
+                raise InvalidArgument(f"store URL {url!r}: 'memory:' is followed by nothing")
+            from eventstore.memory import MemoryStore  # noqa: PLC0415 - only who wants it
+
+            return MemoryStore(clock=clock)
+        case "":
+            raise InvalidArgument(f"store URL {url!r} has no scheme: use {_FORMS}")
+        case _:
+            raise InvalidArgument(f"store URL {url!r}: {parts.scheme!r} is no kind of store; use {_FORMS}")
+
+
+async def _open_sqlite(url: str, options: dict[str, str], *, clock: Clock | None, read_only: bool) -> EventStore:
+    rest = url.partition("?")[0].partition("#")
+    if rest[1]:
+        raise InvalidArgument(f"store URL {url!r} holds '#': write %23 for one in a path")
+    path = rest[0].removeprefix("sqlite:///")
+    if path == rest[0] or not path or path.endswith("/"):
+        raise InvalidArgument(f"store URL {url!r} names no file: use sqlite:///relative.db or sqlite:////absolute.db")
+    if path == ":memory:":
+        raise InvalidArgument(f"store URL {url!r}: a store in memory is 'memory:'")
+    synchronous = options.pop("synchronous", "EXTRA").upper()
+    _refuse_rest(url, options)
+    from eventstore.sqlite import SqliteStore, is_synchronous  # noqa: PLC0415 - only who wants it
+
+    if not is_synchronous(synchronous):
+        raise InvalidArgument(f"store URL {url!r}: synchronous is EXTRA, FULL or NORMAL, not {synchronous!r}")
+    return await SqliteStore.open(unquote(path), clock=clock, synchronous=synchronous, read_only=read_only)
+
+
+def _options(url: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise InvalidArgument(f"store URL {url!r}: options are written name=value&name=value") from None
+    options = dict(pairs)
+    if len(options) != len(pairs):
+        raise InvalidArgument(f"store URL {url!r} says an option twice")
+    return options
+
+
+def _refuse_rest(url: str, options: dict[str, str]) -> None:
+    if options:
+        raise InvalidArgument(f"store URL {url!r}: unknown option {', '.join(sorted(options))}")
