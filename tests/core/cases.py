@@ -45,6 +45,10 @@ async def fail_charge(label: str) -> str:
     raise ValueError(label)
 
 
+Plain = Literal["alike", "sorted", "never"]
+"""Whether plain asyncio, under the same schedule, ends alike; "sorted": but for an order that is by address there."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A workflow, its arguments, and how much of its world is tried."""
@@ -54,7 +58,7 @@ class Case:
     limit: int  # schedules, depth first; those left out are sampled by seed
     timers: Literal["idle", "any"]
     cancels: bool  # whether it is cancelled at every point
-    plain: bool  # whether plain asyncio, under the same schedule, ends alike
+    plain: Plain
 
     @property
     def name(self) -> str:
@@ -73,7 +77,7 @@ def case(
     limit: int = 120,
     timers: Literal["idle", "any"] = "idle",
     cancels: bool = True,
-    plain: bool = True,
+    plain: Plain = "alike",
 ) -> Callable[[Any], Workflow[..., Any]]:
     def register(fn: Any) -> Workflow[..., Any]:
         definition = workflow(fn)

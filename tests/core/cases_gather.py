@@ -126,7 +126,7 @@ async def wait_timeout() -> list[Any]:
     return [sorted(branch.result() for branch in done), late]
 
 
-@case(plain=False)  # plain asyncio hands the set over in the order of addresses
+@case(plain="never")  # plain asyncio hands the set over in the order of addresses
 async def wait_many_done_at_once() -> list[Any]:
     """All end in one turn: `done` is a set of several, whose order then decides what is called."""
     gate = asyncio.Event()
@@ -142,7 +142,7 @@ async def wait_many_done_at_once() -> list[Any]:
     return [await work(branch.result()) for branch in done]
 
 
-@case(plain=False)
+@case(plain="never")
 async def wait_then_call_in_order_of_the_set() -> list[Any]:
     branches = [asyncio.create_task(two(label)) for label in "abcd"]
     _, pending = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)

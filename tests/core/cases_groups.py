@@ -36,7 +36,7 @@ async def group_nested() -> list[Any]:
     return [branch.result() for branch in branches]
 
 
-@case()
+@case(plain="sorted")
 async def group_failing_child_cancels_siblings() -> list[Any]:
     seen: list[str] = []
 
@@ -185,7 +185,7 @@ async def wait_for_in_branches() -> list[Any]:
     return list(await asyncio.gather(patient("a", 3), patient("b", 4)))
 
 
-@case(timers="any", plain=False)
+@case(timers="any", plain="never")
 async def wait_for_a_task_of_its_own() -> list[Any]:
     branch = asyncio.create_task(two("a"), name="kept")
     try:

@@ -81,6 +81,9 @@ class Oracle:
                 while not main.done():
                     self.step(main)
                 calls = list(self.calls)
+                for made in self.waiting:
+                    if made.turn == self.turn:  # wanted in the very turn that ends the run: nothing of it is left
+                        calls.remove(made.option)
                 for left in asyncio.all_tasks(self.loop):
                     left.cancel()
                 self.settle()
