@@ -205,8 +205,8 @@ class MemoryStore:
             validate_claim(query, limit)
             await asyncio.sleep(0)
             mine = self._leases.get(lease.token)
-            if mine is None:
-                raise LeaseLost(None, token=lease.token, reason="it has ended")
+            if mine is None or not mine.fresh():
+                raise LeaseLost(None, token=lease.token, reason="it has ended" if mine is None else "it has lapsed")
             self._ripen()
             if mine.waited:
                 mine.waited, mine.seen = False, self._news

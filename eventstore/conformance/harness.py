@@ -122,12 +122,11 @@ class TurnedClock:
 
 
 class MemoryHarness:
-    """The memory store's harness; the example for others."""
+    """The memory store's harness, also for what is made of it; the example for others."""
 
-    def __init__(self, store_type: Callable[..., EventStore] = MemoryStore) -> None:
+    def __init__(self, store_type: type[MemoryStore] = MemoryStore) -> None:
         self._clock = TurnedClock()
-        self._memory = MemoryStore(clock=self._clock)
-        self._store = self._memory if store_type is MemoryStore else store_type(self._memory)
+        self._store = store_type(clock=self._clock)
 
     @property
     def reopenable(self) -> bool:
@@ -148,7 +147,7 @@ class MemoryHarness:
 
     async def crash_lease(self, lease: Lease) -> None:
         """The death of a holder and its goodbye are the same in one process."""
-        self._memory.end(lease)
+        self._store.end(lease)
 
     async def stall_lease(self, lease: Lease) -> None:
         """Stop its beat, let its time to live pass, and let it go on unaware."""

@@ -86,6 +86,8 @@ async def a_paused_holder_is_not_fresh_and_others_are(harness: StoreHarness) -> 
         await harness.stall_lease(paused)
         assert not paused.fresh()
         assert heir.fresh()
+        with refused(LeaseLost):
+            await store.claim(paused, query=ANY, limit=10)
         assert await claim(other, heir) == ["run:a"]
         with refused(LeaseLost):
             await store.commit(step("run:a", 1, event(), lease=paused))

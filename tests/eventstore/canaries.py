@@ -1,0 +1,394 @@
+"""Memory stores with one planted bug each, and the checks of the suite that must find it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from eventstore.errors import EventStoreError
+from eventstore.memory import MemoryStore
+from eventstore.port import (
+    NEW,
+    Commit,
+    Lease,
+    Message,
+    NewEvent,
+    Page,
+    RecordedEvent,
+    StreamHead,
+    StreamQuery,
+)
+from eventstore.rules import Stream, Streams
+
+
+class Broken(MemoryStore):
+    """A memory store whose rules can be replaced."""
+
+    rules: type[Streams] = Streams
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._streams.__class__ = self.rules
+
+
+class _Unfenced(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        owner = stream.owner if stream is not None else None
+        leases = dict(self._leases)
+        self._leases = {}
+        try:
+            if stream is not None:
+                stream.owner = None
+            super()._check(replace(commit, lease=None), stream)
+        finally:
+            self._leases = leases
+            if stream is not None:
+                stream.owner = owner
+
+
+class NoFencing(Broken):
+    rules = _Unfenced
+
+
+class _ChecksFreshnessOnly(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        if commit.lease is not None and stream is not None and commit.lease.token in self._leases:
+            commit = replace(commit, lease=self._leases.get(stream.owner or 0))
+        super()._check(commit, stream)
+
+
+class FencesByTheLeaseAlone(Broken):
+    """Looks whether the lease lives, not whether it owns the stream."""
+
+    rules = _ChecksFreshnessOnly
+
+
+class EdgeTriggeredWait(MemoryStore):
+    """A waiter hears only what rings while it sleeps."""
+
+    async def wait(self, lease: Lease, *, timeout: float) -> None:
+        mine = self._leases.get(lease.token)
+        if mine is not None:
+            mine.seen = self._news
+        await super().wait(lease, timeout=timeout)
+
+
+class _Edges(Streams):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+    def ready(self, token: int, query: StreamQuery, busy: Collection[str]) -> Iterator[Stream]:
+        for stream in list(super().ready(token, query, busy)):
+            self._mail.pop(stream.name, None)
+            self._due.pop(stream.name, None)
+            yield stream
+
+
+class EdgeTriggeredAttention(Broken):
+    """Tells of each need once, whether or not it was met."""
+
+    rules = _Edges
+
+
+class SleepsThroughAlarms(MemoryStore):
+    def _ripen(self) -> bool:
+        self._streams.ripen()
+        return False
+
+    def notify(self) -> None:
+        """Only mail rings: setting an alarm does not make the waiters look."""
+
+
+class NeverPolls(MemoryStore):
+    """Knows that an alarm falls due only when somebody calls."""
+
+    def _ripen(self) -> bool:
+        super()._ripen()
+        return False
+
+
+class WaitSpins(MemoryStore):
+    async def wait(self, lease: Lease, *, timeout: float) -> None:
+        self._check_open()
+        await asyncio.sleep(0)
+
+
+class _Forgetful(Streams):
+    def apply(self, commit: Commit) -> StreamHead:
+        head = super().apply(commit)
+        self.existing(commit.stream).delivered.difference_update(commit.consumes)
+        return head
+
+
+class ForgetsTombstones(Broken):
+    rules = _Forgetful
+
+
+class HalfAppliesWhenCancelled(MemoryStore):
+    """Awaits in the middle of a commit."""
+
+    async def commit(self, commit: Commit) -> StreamHead:
+        if commit.sends and commit.events:
+            first = replace(commit, sends=(), attributes=UNSET, alarm=UNSET, id=commit.id + " first")
+            head = await super().commit(first)
+            rest = replace(
+                commit, events=(), consumes=(), expected_version=head.version, release=False, lease=commit.lease
+            )
+            return await super().commit(rest)
+        return await super().commit(commit)
+
+
+class _Careless(Streams):
+    def apply(self, commit: Commit) -> StreamHead:
+        stream = self._streams.get(commit.stream)
+        if stream is not None and commit.attributes is not UNSET:
+            stream.merge(commit.attributes)
+        return super().apply(commit)
+
+
+class WritesBeforeItRefuses(Broken):
+    rules = _Careless
+
+
+class RefusesTheWholeBatch(MemoryStore):
+    """Commits that were called together are refused together."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._batch: list[Commit] = []
+
+    async def commit(self, commit: Commit) -> StreamHead:
+        self._batch.append(commit)
+        await asyncio.sleep(0)
+        if len(self._batch) > 1:
+            known = {one.stream for one in self._batch}
+            versions = {name: len(self._streams._streams[name].events) for name in known & set(self._streams._streams)}
+            for one in self._batch:
+                actual = versions.get(one.stream, NEW)
+                if one.expected_version > actual + len(one.events) and one.expected_version > 3:
+                    await asyncio.sleep(0)
+                    self._batch.clear()
+                    raise EventStoreError("one of the batch was refused")
+        try:
+            return await super().commit(commit)
+        finally:
+            if commit in self._batch:
+                self._batch.remove(commit)
+
+
+class _Unrepeatable(Streams):
+    def apply(self, commit: Commit) -> StreamHead:
+        stream = self._streams.get(commit.stream)
+        if stream is not None:
+            stream.last_commit = None
+        return super().apply(commit)
+
+
+class ForgetsTheLastCommit(Broken):
+    rules = _Unrepeatable
+
+
+class _Uncounted(Streams):
+    def take(self, stream: Stream, token: int) -> StreamHead:
+        head = super().take(stream, token)
+        stream.claims -= 1
+        return head
+
+
+class CountsNoClaims(Broken):
+    rules = _Uncounted
+
+
+class _AnyEventIsProgress(Streams):
+    def apply(self, commit: Commit) -> StreamHead:
+        return super().apply(replace(commit, progress=commit.progress or bool(commit.events)))
+
+
+class TakesAnyEventForProgress(Broken):
+    rules = _AnyEventIsProgress
+
+
+class _NoOrphans(Streams):
+    def _alive(self, token: int) -> bool:
+        return True
+
+
+class KeepsTheStreamsOfTheDead(Broken):
+    rules = _NoOrphans
+
+
+class _WakesTheHeld(Streams):
+    def needs(self, stream: Stream) -> bool:
+        held, stream.held = stream.held, False
+        try:
+            return super().needs(stream)
+        finally:
+            stream.held = held
+
+
+class WakesHeldStreams(Broken):
+    rules = _WakesTheHeld
+
+
+class FillsGapsLater(MemoryStore):
+    """Gives out positions before it commits: a reader behind a gap never sees what fills it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._hidden: dict[int, int] = {}  # position -> looks until it shows
+
+    async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
+        async for event in super().read_all(after=after, category=category):
+            looks = self._hidden.setdefault(event.position, 1 if event.position % 7 == 0 else 0)
+            if looks:
+                self._hidden[event.position] = looks - 1
+                continue
+            yield event
+
+
+class ReadsOnePage(MemoryStore):
+    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+        count = 0
+        async for event in super().read(stream, after=after, until=until):
+            count += 1
+            if count > 1_000:
+                return
+            yield event
+
+
+class _Offsets(Streams):
+    def page(self, query: StreamQuery) -> Page[StreamHead]:
+        offset = int(query.cursor) if query.cursor else 0
+        whole = super().page(replace(query, cursor=None, limit=1_000)).items
+        more = len(whole) > offset + query.limit
+        return Page(whole[offset : offset + query.limit], str(offset + query.limit) if more else None)
+
+
+class PagesByOffset(Broken):
+    rules = _Offsets
+
+    async def find(self, query: StreamQuery) -> Page[StreamHead]:
+        return self._streams.page(query)
+
+
+class _Replaces(Streams):
+    def apply(self, commit: Commit) -> StreamHead:
+        stream = self._streams.get(commit.stream)
+        if stream is not None and commit.attributes is not UNSET and stream.last_commit != commit.id:
+            stream.attributes = {}
+        return super().apply(commit)
+
+
+class ReplacesAttributes(Broken):
+    rules = _Replaces
+
+
+class OneSaltForAll(MemoryStore):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, entropy=bytes)
+
+
+class _NoChain(Streams):
+    def _append(self, stream: Stream, event: NewEvent, salt: bytes | None) -> None:
+        last = stream.digest
+        super()._append(stream, replace(event, header=event.header + b" "), salt)
+        assert stream.digest != last
+        stream.events[-1] = self.log[-1] = replace(stream.events[-1], header=event.header)
+
+
+class HashesOtherBytesThanItStores(Broken):
+    rules = _NoChain
+
+
+class _TakesMailWhenClosed(Streams):
+    def deliver(self, message: Message, now: int) -> Any:
+        return super().deliver(replace(message, control=True), now)
+
+
+class TakesMailWhenClosed(Broken):
+    rules = _TakesMailWhenClosed
+
+
+class _LastInFirstOut(Streams):
+    def deliver(self, message: Message, now: int) -> Any:
+        reason = super().deliver(message, now)
+        stream = self._streams.get(message.stream)
+        if stream is not None:
+            stream.mailbox = dict(sorted(stream.mailbox.items(), reverse=True))
+        return reason
+
+
+class DeliversLastInFirstOut(Broken):
+    rules = _LastInFirstOut
+
+
+class _RefusesUndeliverable(Streams):
+    def apply(self, commit: Commit) -> StreamHead:
+        known = {commit.stream, *self._streams}
+        if any(message.opens is None and message.stream not in known for message in commit.sends):
+            raise EventStoreError("somebody is not at home")
+        return super().apply(commit)
+
+
+class RefusesUndeliverableSends(Broken):
+    rules = _RefusesUndeliverable
+
+
+class ClosesOnPendingCommits(MemoryStore):
+    """Closing forgets who is waiting."""
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+    async def commit(self, commit: Commit) -> StreamHead:
+        head = await super().commit(commit)
+        if self._closed:
+            await asyncio.get_running_loop().create_future()
+        return head
+
+
+CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
+    NoFencing: ("fencing.a_stale_token_cannot_write", "fencing.a_lease_cannot_write_what_it_does_not_own"),
+    FencesByTheLeaseAlone: ("fencing.a_stale_token_cannot_write", "fencing.a_lease_cannot_write_what_it_does_not_own"),
+    EdgeTriggeredWait: (
+        "waiting.a_commit_between_claim_and_wait_is_not_missed",
+        "waiting.need_that_was_there_before_anybody_waited_is_seen",
+        "waiting.two_workers_play_ball_without_a_pause",
+    ),
+    EdgeTriggeredAttention: ("attention.attention_does_not_depend_on_when_it_arose",),
+    SleepsThroughAlarms: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
+    NeverPolls: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
+    WaitSpins: ("waiting.a_wait_for_nothing_sleeps",),
+    ForgetsTombstones: ("messages.a_tombstone_lasts",),
+    HalfAppliesWhenCancelled: ("cancelling.a_cancelled_commit_happens_wholly_or_not_at_all",),
+    WritesBeforeItRefuses: ("commits.a_refused_commit_leaves_everything_as_it_was",),
+    RefusesTheWholeBatch: ("groups.a_refused_commit_harms_no_other",),
+    ForgetsTheLastCommit: (
+        "commits.a_repeated_commit_returns_the_first_outcome",
+        "cancelling.a_cancelled_commit_can_be_tried_again",
+        "fencing.a_repeated_commit_is_known_after_its_lease_ended",
+    ),
+    CountsNoClaims: ("attention.a_claim_counts_and_only_progress_resets", "attention.every_row_of_the_rule"),
+    TakesAnyEventForProgress: ("attention.a_claim_counts_and_only_progress_resets",),
+    KeepsTheStreamsOfTheDead: (
+        "attention.every_row_of_the_rule",
+        "leases.a_crashed_holder_frees_its_streams_at_once",
+        "leases.leaving_a_lease_frees_its_streams_at_once",
+    ),
+    WakesHeldStreams: ("attention.every_row_of_the_rule",),
+    FillsGapsLater: ("reading.no_gap_of_the_log_is_ever_filled_later",),
+    ReadsOnePage: ("reading.large_streams_are_read_whole",),
+    PagesByOffset: ("finding.pages_neither_repeat_nor_skip_while_others_write",),
+    ReplacesAttributes: ("finding.attributes_merge_and_none_removes",),
+    OneSaltForAll: ("digests.salts_differ",),
+    HashesOtherBytesThanItStores: ("digests.every_chain_verifies",),
+    TakesMailWhenClosed: ("messages.a_data_message_to_a_closed_stream_is_refused",),
+    DeliversLastInFirstOut: ("messages.mail_of_a_sender_arrives_in_order",),
+    RefusesUndeliverableSends: ("messages.undeliverable_sends_are_reported_and_never_refuse",),
+    ClosesOnPendingCommits: ("closing.closing_waits_for_commits_under_way",),
+}
+"""Each broken store, and the checks that must fail on it."""
