@@ -6,6 +6,7 @@ from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import RunState, RunStatus, TaskState, TaskStatus
+from engine.runtime import Engine, HistoryEvent, RunHandle, RunSummary
 from engine.tasks import Attempt, Task, TaskOptions, attempt, task
 from engine.workflows import Workflow, durable, workflow
 
@@ -13,9 +14,13 @@ __all__ = [
     "Attempt",
     "Call",
     "Diagnosis",
+    "Engine",
     "ErrorInfo",
+    "HistoryEvent",
+    "RunHandle",
     "RunState",
     "RunStatus",
+    "RunSummary",
     "Task",
     "TaskOptions",
     "TaskState",

@@ -136,6 +136,19 @@ class ArgumentsCodec:
                 return tuple(values), {}
         return self._spread(recorded)
 
+    def same(self, one: bytes, other: bytes) -> bool:
+        """Whether two recorded sets of arguments are equal as values of the present types."""
+        try:
+            return self._decoded(one) == self._decoded(other)
+        except ArgumentsError:
+            return False
+
+    def _decoded(self, data: bytes) -> dict[str, Any]:
+        args, kwargs = self.decode(data)
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
     def _spread(self, recorded: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}

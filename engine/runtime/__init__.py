@@ -1,0 +1,8 @@
+"""The shell: joins deciding (`engine.core`) and remembering (`eventstore`), and acts on the outside."""
+
+from __future__ import annotations
+
+from engine.runtime.engine import Engine
+from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
+
+__all__ = ["Engine", "HistoryEvent", "RunHandle", "RunSummary"]

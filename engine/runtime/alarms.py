@@ -1,0 +1,80 @@
+"""Wakes the runs that are in memory when their time has come.
+
+One heap, one callback of the event loop. A clock that can be turned by hand tells us when it was (`on_turn`), so that
+tests need not wait; a wall clock that was set is noticed within `LOOK_AGAIN_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final
+
+from eventstore.clock import Clock
+
+__all__ = ["LOOK_AGAIN_SECONDS", "Alarm", "Alarms"]
+
+LOOK_AGAIN_SECONDS: Final = 10.0
+"""The longest that a sleep trusts the wall clock not to be set."""
+
+
+class Alarm:
+    """One pending wake-up, at `at` microseconds since the epoch. `cancel` it when it is no longer wanted."""
+
+    __slots__ = ("at", "callback")
+
+    def __init__(self, at: int, callback: Callable[[], None]) -> None:
+        self.at = at
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Never call back. The heap forgets it when it comes to the top."""
+        self.callback = None
+
+
+class Alarms:
+    """Alarms on one event loop and one clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heap: list[tuple[int, int, Alarm]] = []
+        self._serial = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        on_turn: Any = getattr(clock, "on_turn", None)
+        self._stop_listening: Callable[[], None] | None = on_turn(self._ring) if on_turn is not None else None
+
+    def at(self, moment: int, callback: Callable[[], None]) -> Alarm:
+        """Call back once, on the loop, when the clock is at `moment` microseconds or later."""
+        alarm = Alarm(moment, callback)
+        heapq.heappush(self._heap, (moment, next(self._serial), alarm))
+        if self._heap[0][2] is alarm:
+            self._set()
+        return alarm
+
+    def close(self) -> None:
+        """Call nobody back any more."""
+        self._closed = True
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._stop_listening is not None:
+            self._stop_listening()
+
+    def _ring(self) -> None:
+        now = self._clock.now()
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].callback is None):
+            callback = heapq.heappop(self._heap)[2].callback
+            if callback is not None:
+                callback()
+        self._set()
+
+    def _set(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._heap and not self._closed:
+            delay = max(0.0, (self._heap[0][0] - self._clock.now()) / 1_000_000)
+            self._timer = asyncio.get_running_loop().call_later(min(delay, LOOK_AGAIN_SECONDS), self._ring)

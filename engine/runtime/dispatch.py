@@ -1,0 +1,140 @@
+"""Gives attempts a slot, runs them, and hands their outcome back to the run they belong to.
+
+First come, first served, per executor. A run asks for a slot, writes `TaskStarted` while it holds one, and only when
+that is durable lets the attempt begin (`launch`): nothing acts on the outside before its record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+from engine.core.instance import PendingTask
+from engine.core.lineage import idempotency_key
+from engine.core.replay import Attempts
+from engine.executors import Executor
+from engine.runtime.alarms import Alarms
+from engine.runtime.attempts import Outcome, run_attempt
+from engine.tasks import Attempt, Task
+from eventstore.clock import Clock
+
+__all__ = ["Asker", "Dispatcher", "Running", "Spawn"]
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Starts a coroutine beside everything else; handed in, so that a simulation can decide who runs when."""
+
+
+class Asker(Protocol):
+    """A run that wants attempts: what the dispatcher knows of a driver."""
+
+    run_id: str
+
+    def granted(self, task_id: str, executor: Executor) -> None:
+        """A slot is yours: start the attempt, or give the slot back."""
+
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
+        """An attempt has ended; None: it was cancelled."""
+
+
+class Running:
+    """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
+
+    __slots__ = ("begun", "number", "task")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.begun = False
+        self.task: asyncio.Task[None]
+
+    def cancel(self) -> None:
+        self.task.cancel()
+
+
+class Dispatcher:
+    """All slots of one engine, and the attempts in them."""
+
+    def __init__(self, executors: Iterable[Executor], *, clock: Clock, alarms: Alarms, spawn: Spawn) -> None:
+        self._executors = {executor.name: executor for executor in executors}
+        self._waiting: dict[str, deque[tuple[Asker, str]]] = {name: deque() for name in self._executors}
+        self._clock = clock
+        self._alarms = alarms
+        self._spawn = spawn
+        self._stopped = False
+        self.running: set[Running] = set()
+        for name, executor in self._executors.items():
+            executor.slots.when_free(lambda name=name: self._grant(name))  # type: ignore[misc]
+
+    def executor_for(self, definition: Task[..., Any]) -> Executor:
+        """Where attempts of this task run."""
+        return self._executors[definition.executor]
+
+    def try_take(self, executor: Executor) -> bool:
+        """A slot at once, unless others wait for one already (or no more attempts begin)."""
+        return not self._stopped and not self._waiting[executor.name] and executor.slots.try_take()
+
+    def enqueue(self, asker: Asker, task_id: str, executor: Executor) -> None:
+        """Call `asker.granted` when it is its turn. Who no longer wants the slot gives it back then."""
+        self._waiting[executor.name].append((asker, task_id))
+        self._grant(executor.name)
+
+    def launch(
+        self, asker: Asker, pending: PendingTask, attempts: Attempts, executor: Executor, *, epoch: int
+    ) -> Running:
+        """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable."""
+        definition: Any = pending.definition
+        running = Running(attempts.started)
+        attempt = Attempt(
+            run_id=asker.run_id,
+            task_id=pending.id,
+            task=definition.name,
+            number=running.number,
+            idempotency_key=idempotency_key(asker.run_id, epoch, pending.id),
+            scheduled_at=pending.scheduled_at,
+        )
+
+        async def live() -> None:
+            running.begun = True
+            outcome: Outcome | None = None
+            try:
+                outcome = await run_attempt(
+                    definition, pending, attempts, attempt, executor=executor, clock=self._clock, alarms=self._alarms
+                )
+            except asyncio.CancelledError:
+                outcome = None  # we asked it to end; it is nobody's failure
+            self.running.discard(running)
+            asker.attempt_ended(pending.id, running.number, outcome)
+
+        def ended(_task: asyncio.Task[None]) -> None:
+            if not running.begun:  # cancelled before its first step: nothing of `live` has run
+                self.running.discard(running)
+                executor.slots.give_back()
+                asker.attempt_ended(pending.id, running.number, None)
+
+        self.running.add(running)
+        running.task = self._spawn(live())
+        running.task.add_done_callback(ended)
+        return running
+
+    def stop(self) -> None:
+        """No attempt begins any more; those that run go on."""
+        self._stopped = True
+        for waiting in self._waiting.values():
+            waiting.clear()
+
+    def cancel_all(self) -> None:
+        """Ask every attempt to end."""
+        for running in list(self.running):
+            running.cancel()
+
+    async def aclose(self) -> None:
+        for executor in self._executors.values():
+            executor.slots.when_free(None)
+            await executor.aclose()
+
+    def _grant(self, name: str) -> None:
+        waiting, executor = self._waiting[name], self._executors[name]
+        while waiting and not self._stopped and executor.slots.try_take():
+            asker, task_id = waiting.popleft()
+            asker.granted(task_id, executor)

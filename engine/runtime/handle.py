@@ -1,0 +1,184 @@
+"""A handle on a run: what a client of an engine can ask and do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from engine.core.compare import decode_diagnosis
+from engine.core.failures import ErrorInfo, decode_error, rebuild
+from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
+from engine.core.values import ValueCodec
+from engine.errors import (
+    EngineFailed,
+    HistoryError,
+    RunCancelledError,
+    RunFailedError,
+    RunSuspendedError,
+    RunTerminatedError,
+)
+from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
+from engine.runtime.mail import CancelMail, ControlMail, ResumeMail, control_message
+from engine.runtime.streams import STATUS, stream_of
+from engine.runtime.watches import Watch
+from eventstore import EventStore
+
+__all__ = ["HistoryEvent", "RunHandle", "RunSummary"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class RunSummary(Struct, frozen=True, kw_only=True):
+    """One line of a list of runs. Times in microseconds since the epoch."""
+
+    id: str
+    workflow: str
+    status: RunStatus
+    version: int  # events in its history
+    created_at: int
+    updated_at: int
+
+
+class Desk(Protocol):
+    """What a handle needs of its engine."""
+
+    @property
+    def store(self) -> EventStore: ...
+    def message_id(self) -> str: ...
+    def watch(self, watch: Watch) -> None:
+        """See to it that the watch rings when its run moves, also when another process moves it."""
+
+    def check(self) -> None: ...
+
+
+class RunHandle(Generic[R_co]):
+    """A run of one engine. Handles are cheap; any number of them may stand for one run.
+
+    Every method raises `RunNotFound` when there is no such run, `EngineClosed` when the engine is closed, and
+    `eventstore.StoreUnavailable` when the store fails.
+    """
+
+    def __init__(self, desk: Desk, watch: Watch, codec: ValueCodec | None) -> None:
+        self.id = watch.run_id
+        self._desk = desk
+        self._watch = watch
+        self._codec = codec
+
+    def __repr__(self) -> str:
+        return f"<run {self.id!r}>"
+
+    async def result(self) -> R_co:
+        """Wait for the run's end and return its result, of the workflow's annotated type.
+
+        Cancelling whoever awaits this does not cancel the run. Raises `RunFailedError` (its `__cause__` is the
+        recorded exception), `RunCancelledError`, `RunTerminatedError`, `RunSuspendedError` (with the diagnosis), or
+        `EngineFailed` when this engine can no longer tell.
+        """
+        watch = self._watch
+        while (outcome := self._known()) is None:
+            self._desk.check()
+            if not watch.resident and (outcome := await self._look()) is not None:
+                break
+            if self._known() is None:  # it may have ended while we looked
+                self._desk.watch(watch)
+                await watch.moved()
+        return self._deliver(outcome)
+
+    async def status(self) -> RunStatus:
+        """The run's status now, as recorded."""
+        head = await head_of(self._store, self.id)
+        status: Any = head.attributes.get(STATUS, "running")
+        return status  # type: ignore[no-any-return]
+
+    async def state(self, *, at: int | None = None) -> RunState:
+        """The fold of the run's history, at a version or now; needs no code of the workflow."""
+        return await read_state(self._store, self.id, at=at)
+
+    async def events(self, *, after: int = 0, follow: bool = False) -> AsyncIterator[HistoryEvent]:
+        """The run's events behind version `after`. With `follow`, goes on until the run has ended or is suspended."""
+        while True:
+            async for item in read_events(self._store, self.id, after=after):
+                after = item.version
+                yield item
+            if not follow:
+                return
+            head = await head_of(self._store, self.id)
+            if head.version > after:
+                continue
+            if head.closed or (head.held and not head.messages):
+                return
+            self._desk.check()
+            self._desk.watch(self._watch)
+            await self._watch.moved()
+
+    async def cancel(self, *, reason: str = "", by: str = "") -> None:
+        """Ask the run to end; the workflow may clean up. Durable when this returns; a finished run is left as it is.
+
+        It takes effect when a worker has the run; a suspended run is then terminated without its code.
+        """
+        await self._send(CancelMail(by=by, reason=reason))
+
+    async def resume(self, *, by: str = "") -> None:
+        """Ask a suspended run to try again with the code that its worker has now. Others are left as they are."""
+        await self._send(ResumeMail(by=by))
+        if self._watch.status == "suspended":
+            self._watch.settle(None)
+
+    def _known(self) -> Outcome | None:
+        """The outcome, if this process was told. Raises `EngineFailed` when it never will be."""
+        watch = self._watch
+        if watch.status is not None:
+            return Outcome(watch.status, watch.payload)
+        if watch.failure is not None:
+            raise EngineFailed(f"the engine stopped before run {self.id!r} ended: {watch.failure}") from watch.failure
+        return None
+
+    @property
+    def _store(self) -> EventStore:
+        self._desk.check()
+        return self._desk.store
+
+    async def _send(self, mail: ControlMail) -> None:
+        head = await head_of(self._store, self.id)
+        if not head.closed:
+            await self._store.send(control_message(stream_of(self.id), self._desk.message_id(), mail))
+
+    async def _look(self) -> Outcome | None:
+        head = await head_of(self._store, self.id)
+        if head.closed or (head.held and not any(message.control for message in head.messages)):
+            return await outcome_of(self._store, head, self.id)
+        return None
+
+    def _deliver(self, outcome: Outcome) -> R_co:
+        match outcome.status:
+            case "completed":
+                if outcome.payload is None:
+                    raise HistoryError(f"the result of run {self.id!r} was destroyed")
+                value: Any = (
+                    self._codec.decode(outcome.payload)
+                    if self._codec is not None
+                    else msgspec.json.decode(outcome.payload)
+                )
+                return value  # type: ignore[no-any-return]
+            case "failed":
+                self._raise_failure(outcome.payload)
+            case "suspended":
+                text = decode_diagnosis(outcome.payload).render() if outcome.payload is not None else ""
+                raise RunSuspendedError(self.id, f"run {self.id!r} is suspended: {text}")
+            case "terminated":
+                raise RunTerminatedError(self.id, f"run {self.id!r} was terminated{_because(outcome.reason)}")
+            case _:
+                assert outcome.status in FINAL_STATUSES
+                raise RunCancelledError(self.id, f"run {self.id!r} was cancelled{_because(outcome.reason)}")
+
+    def _raise_failure(self, payload: bytes | None) -> NoReturn:
+        info = decode_error(payload) if payload is not None else ErrorInfo(type="unknown", message="(destroyed)")
+        raise RunFailedError(self.id, type=info.type, message=info.message, traceback=info.traceback) from rebuild(info)
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""

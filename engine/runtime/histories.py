@@ -1,0 +1,83 @@
+"""Reads runs from a store, without their code: events, folded state, outcome."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from msgspec import Struct
+
+from engine.core.events import AnyEvent, decode_header
+from engine.core.fold import RunState, RunStatus
+from engine.errors import RunNotFound
+from engine.runtime.streams import status_of, stream_of
+from eventstore import EventStore, StreamHead, StreamNotFound
+
+__all__ = ["HistoryEvent", "Outcome", "head_of", "outcome_of", "read_events", "read_state"]
+
+TAIL = 64
+"""Events read first, from the end, when looking for a run's outcome: only late outcomes of attempts stand behind it."""
+
+
+class HistoryEvent(Struct, frozen=True):
+    """One event of a history: `version` is its index in it, `position` its index in the whole log."""
+
+    version: int
+    position: int
+    event: AnyEvent
+    payload: bytes | None  # the user's values as JSON; None when there are none, or they were destroyed
+    header: bytes  # as stored
+    digest: bytes  # of the chain, 32 bytes
+
+
+class Outcome(Struct, frozen=True):
+    """How a run came to rest: its status and the payload of the event that says so."""
+
+    status: RunStatus
+    payload: bytes | None
+    reason: str = ""
+
+
+async def head_of(store: EventStore, run_id: str) -> StreamHead:
+    """The head of a run's stream. Raises `RunNotFound`."""
+    try:
+        return await store.head(stream_of(run_id))
+    except StreamNotFound:
+        raise RunNotFound(f"no run {run_id!r} in this store") from None
+
+
+async def read_events(
+    store: EventStore, run_id: str, *, after: int = 0, until: int | None = None
+) -> AsyncIterator[HistoryEvent]:
+    """A run's events in order, in bounded memory. Raises `RunNotFound`, `HistoryError` for an unknown event."""
+    try:
+        async for recorded in store.read(stream_of(run_id), after=after, until=until):
+            event = decode_header(recorded.header, where=f", version {recorded.version} of run {run_id!r},")
+            yield HistoryEvent(
+                recorded.version, recorded.position, event, recorded.payload, recorded.header, recorded.digest
+            )
+    except StreamNotFound:
+        raise RunNotFound(f"no run {run_id!r} in this store") from None
+
+
+async def read_state(store: EventStore, run_id: str, *, at: int | None = None) -> RunState:
+    """The fold of a run's history, up to a version."""
+    state = RunState(run_id=run_id)
+    async for item in read_events(store, run_id, until=at):
+        state.apply(item.version, item.event, item.payload)
+    return state
+
+
+async def outcome_of(store: EventStore, head: StreamHead, run_id: str) -> Outcome | None:
+    """How the run came to rest, if it did."""
+    end, size = head.version, TAIL
+    while end > 0:
+        start = max(0, end - size)
+        found: Outcome | None = None
+        async for item in read_events(store, run_id, after=start, until=end):
+            status = status_of(item.event)
+            if status is not None:
+                found = Outcome(status, item.payload, getattr(item.event, "reason", ""))
+        if found is not None:
+            return found
+        end, size = start, size * 4
+    return None

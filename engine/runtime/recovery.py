@@ -1,0 +1,118 @@
+"""Rebuilds runs from the store: reads a history, replays it, and says what became of it.
+
+What cannot be rebuilt is never destroyed: a mismatch becomes a suspension, which is itself a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from engine.core.call import Definition
+from engine.core.compare import Diagnosis, Mismatch, encode_diagnosis
+from engine.core.events import RunTerminated, decode_header
+from engine.core.fold import RunStatus
+from engine.core.instance import Decided
+from engine.core.replay import Replayer
+from engine.errors import HistoryError
+from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
+from engine.runtime.streams import STATUS, new_event, run_id_of, suspension
+from eventstore import Clock, Commit, EventStore, Lease, NewEvent, StreamHead
+
+__all__ = ["Rebuilt", "Settled", "mail_of", "rebuild_run", "settle_closed", "suspend", "terminate"]
+
+
+class Rebuilt(Struct):
+    """A run that can go on."""
+
+    replayer: Replayer
+    backlog: list[Decided]
+
+
+class Settled(Struct):
+    """A run that came to rest without its code: suspended, or terminated."""
+
+    status: RunStatus
+    payload: bytes | None
+
+
+async def rebuild_run(store: EventStore, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
+    """Replay the whole history of a stream. Raises `Mismatch` when the code does not fit it."""
+    run_id = run_id_of(head.stream)
+    replayer = Replayer(definition, run_id)
+    async for recorded in store.read(head.stream, until=head.version):
+        try:
+            event = decode_header(recorded.header, where=f", version {recorded.version} of run {run_id!r},")
+        except HistoryError as error:
+            replayer.instance.evict()
+            raise Mismatch(Diagnosis(reason="history", message=str(error), version=recorded.version)) from error
+        replayer.feed(recorded.version, event, recorded.payload)
+    return Rebuilt(replayer, replayer.finish())
+
+
+def mail_of(head: StreamHead) -> tuple[CancelMail | None, ResumeMail | None]:
+    """The first cancellation, and the first wish to resume, that wait in the mailbox."""
+    cancel: CancelMail | None = None
+    resume: ResumeMail | None = None
+    for message in head.messages:
+        if not message.control:
+            continue
+        match mail_or_none(message):
+            case CancelMail() as mail:
+                cancel = cancel or mail
+            case ResumeMail() as mail:
+                resume = resume or mail
+            case None:
+                continue
+    return cancel, resume
+
+
+async def suspend(
+    store: EventStore, lease: Lease, head: StreamHead, diagnosis: Diagnosis, *, clock: Clock, commit_id: str
+) -> Settled:
+    """Record that the run waits for code that fits, and give it up. Its control mail is answered by that."""
+    note = suspension(diagnosis, at=max(clock.now(), head.updated_at))
+    await store.commit(_rest(head, lease, commit_id, [note], {STATUS: "suspended"}, held=True))
+    return Settled("suspended", encode_diagnosis(diagnosis))
+
+
+async def terminate(
+    store: EventStore, lease: Lease, head: StreamHead, mail: CancelMail, *, clock: Clock, commit_id: str
+) -> Settled:
+    """End a suspended run without its code: cancel always works."""
+    reason = mail.reason or "cancelled while suspended"
+    note = new_event(RunTerminated(at=max(clock.now(), head.updated_at), by=mail.by, reason=reason))
+    await store.commit(_rest(head, lease, commit_id, [note], {STATUS: "terminated"}, held=False, closed=True))
+    return Settled("terminated", None)
+
+
+async def settle_closed(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:
+    """Control mail that reached a finished run: nothing to do but to take it out of the box."""
+    await store.commit(_rest(head, lease, commit_id, [], {}, held=head.held))
+
+
+def _rest(
+    head: StreamHead,
+    lease: Lease,
+    commit_id: str,
+    events: Sequence[NewEvent],
+    attributes: dict[str, str],
+    *,
+    held: bool,
+    closed: bool = False,
+) -> Commit:
+    return Commit(
+        id=commit_id,
+        stream=head.stream,
+        expected_version=head.version,
+        events=tuple(events),
+        consumes=tuple(message.id for message in head.messages if message.control),
+        attributes=attributes,
+        alarm=None,
+        held=held,
+        closed=closed or head.closed,
+        lease=lease,
+        release=True,
+    )

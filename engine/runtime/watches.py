@@ -1,0 +1,82 @@
+"""Tells those who wait for a run in this process what has become of it, without a look at the store.
+
+A `Watch` lives as long as somebody holds it; the engine itself holds them weakly, so that 100,000 finished runs leave
+nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from engine.core.fold import RunStatus
+
+__all__ = ["Watch", "Watches"]
+
+
+class Watch:
+    """One run, as seen from this process: its end once known here, and a bell that rings when it has moved."""
+
+    __slots__ = ("__weakref__", "_bells", "failure", "payload", "resident", "run_id", "status")
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.status: RunStatus | None = None  # final, or suspended; None: not known here
+        self.payload: bytes | None = None  # result, error or diagnosis
+        self.resident = False  # whether a driver of this process tells us all there is to know
+        self.failure: BaseException | None = None  # why nobody in this process will ever know
+        self._bells: set[asyncio.Future[None]] = set()
+
+    def settle(self, status: RunStatus | None, payload: bytes | None = None) -> None:
+        """The run has come to rest (or, with None, goes on)."""
+        self.status, self.payload = status, payload
+        self.ring()
+
+    def ring(self) -> None:
+        """The run has moved: everybody who waits looks again."""
+        bells, self._bells = self._bells, set()
+        for bell in bells:
+            if not bell.done():
+                bell.set_result(None)
+
+    async def moved(self) -> None:
+        """Wait for the next `ring`."""
+        bell = asyncio.get_running_loop().create_future()
+        self._bells.add(bell)
+        try:
+            await bell
+        finally:
+            self._bells.discard(bell)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._bells)
+
+
+class Watches:
+    """The watches of one engine, by run id, for as long as somebody holds them."""
+
+    def __init__(self) -> None:
+        self._by_id: WeakValueDictionary[str, Watch] = WeakValueDictionary()
+
+    def of(self, run_id: str) -> Watch:
+        """The run's watch, made if there is none."""
+        watch = self._by_id.get(run_id)
+        if watch is None:
+            watch = self._by_id[run_id] = Watch(run_id)
+        return watch
+
+    def find(self, run_id: str) -> Watch | None:
+        """The run's watch, if anybody holds it."""
+        return self._by_id.get(run_id)
+
+    def all(self) -> list[Watch]:
+        """Those that somebody holds now."""
+        return list(self._by_id.values())
+
+    def fail(self, failure: BaseException) -> None:
+        """Nobody in this process will hear of these runs any more."""
+        for watch in self.all():
+            watch.failure = failure
+            watch.ring()

@@ -1,0 +1,364 @@
+"""The worker of one engine: holds the lease, claims the runs that need attention, keeps those in memory.
+
+Claiming is level-triggered: what needs attention is asked of the store again and again, so nothing is missed that a
+notification failed to tell. Everything that may begin or end here is bounded by a named limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import anyio
+from msgspec import Struct
+
+from engine.core.call import Definition
+from engine.core.compare import Mismatch
+from engine.core.events import RunStarted
+from engine.core.instance import Instance
+from engine.core.replay import Attempts
+from engine.errors import EngineFailed
+from engine.executors import LoopExecutor, ThreadExecutor
+from engine.runtime.alarms import Alarms
+from engine.runtime.dispatch import Dispatcher
+from engine.runtime.driver import Driver
+from engine.runtime.recovery import mail_of, rebuild_run, settle_closed, suspend, terminate
+from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW, new_event, run_id_of, stream_of
+from engine.runtime.watches import Watches
+from eventstore import NEW, Clock, Commit, EventStore, EventStoreError, Lease, LeaseLost, StreamHead, StreamQuery
+from eventstore.errors import VersionConflict
+from eventstore.port import CLAIM_LIMIT_MAX
+
+__all__ = ["Limits", "Worker"]
+
+REBUILDS_AT_ONCE: Final = 16
+"""Histories that are read and replayed at the same time."""
+WAIT_SECONDS: Final = 30.0
+"""The longest that the worker sleeps without asking the store what needs attention."""
+FRESH_SECONDS: Final = 0.05
+"""How often a worker whose lease went stale looks whether it beats again."""
+FULL_SECONDS: Final = 0.1
+"""How often a worker whose memory is full looks for mail of the runs in it, and for room."""
+CANCEL_SECONDS: Final = 5.0
+"""How long cancelled attempts may take to end, at the end of the grace period, before they are left behind."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one engine takes on at once."""
+
+    concurrency: int = 1_000  # attempts of coroutine tasks
+    threads: int = 32  # attempts of plain functions
+    runs: int = 2_000  # runs in memory with something to do
+    cached: int = 500  # live instances kept for runs that rest
+    grace: float = 30.0  # seconds that attempts may go on when the engine closes
+
+
+class Rested(Struct):
+    """The live instance of a run that was given up, in case it comes back to us unchanged."""
+
+    instance: Instance
+    version: int
+    last_at: int
+    attempts: dict[str, Attempts]
+
+
+class Worker:
+    """See the module. Used as: `open`, then `launch` any number of times, then `aclose`."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        definitions: Mapping[str, Definition[..., Any]],
+        *,
+        name: str,
+        limits: Limits,
+        only: Collection[str] | None,
+        clock: Clock,
+        watches: Watches,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.watches = watches
+        self.stopping = False
+        self.failure: BaseException | None = None
+        self.lease: Lease
+        self.alarms: Alarms
+        self.dispatcher: Dispatcher
+        self._definitions = definitions
+        self._name = name
+        self._limits = limits
+        self._query = StreamQuery(
+            category=RUN_CATEGORY,
+            streams=None if only is None else tuple(stream_of(run_id) for run_id in only),
+            attributes={WORKFLOW: tuple(definitions)},
+        )
+        self._drivers: dict[str, Driver] = {}
+        self._rebuilding: set[str] = set()
+        self._rested: OrderedDict[str, Rested] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._claiming: asyncio.Task[None] | None = None
+        self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
+        self._commits = 0
+        self._exit = AsyncExitStack()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take a lease and begin to claim."""
+        self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
+        self.alarms = Alarms(self.clock)
+        executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
+        self.dispatcher = Dispatcher(executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn)
+        self._claiming = self.spawn(self._claim_forever())
+
+    async def aclose(self) -> None:
+        """Stop: let attempts finish within the grace period, cancel the rest, write what they said, end the lease."""
+        self.stopping = True
+        with anyio.CancelScope(shield=True):
+            if self._claiming is not None:
+                self._claiming.cancel()
+            self.dispatcher.stop()
+            if self.failure is None:
+                await self._wait_for_attempts(self._limits.grace)
+            self.dispatcher.cancel_all()
+            await self._wait_for_attempts(CANCEL_SECONDS)
+            await self._wait_for_steps()
+            for driver in list(self._drivers.values()):
+                driver.discard()
+            for rested in self._rested.values():
+                rested.instance.evict()
+            self._drivers.clear()
+            self._rested.clear()
+            self.alarms.close()
+            await self.dispatcher.aclose()
+            await self._exit.aclose()
+
+    async def _wait_for_attempts(self, seconds: float) -> None:
+        running = [running.task for running in self.dispatcher.running]
+        if running:
+            await asyncio.wait(running, timeout=seconds)
+
+    async def _wait_for_steps(self) -> None:
+        """What is being written is written; then only attempts that do not end are left, and they write nothing."""
+        attempts = {running.task for running in self.dispatcher.running}
+        while steps := [task for task in self._tasks if task not in attempts]:
+            await asyncio.wait(steps, timeout=CANCEL_SECONDS)
+
+    def spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine beside everything else. What it lets out stops the engine, never silently."""
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """The store, or this engine, cannot go on: stop taking work, tell everybody who waits."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        self.dispatcher.stop()
+        self.dispatcher.cancel_all()
+        if self._claiming is not None:
+            self._claiming.cancel()
+        self.watches.fail(error)
+
+    def check(self) -> None:
+        """Raise `EngineFailed` once the engine cannot go on."""
+        if self.failure is not None:
+            raise EngineFailed(
+                f"the engine stopped taking work: {self.failure}; runs stay as recorded, open the engine again"
+            ) from self.failure
+
+    # -- new runs -----------------------------------------------------------------------------------------------------
+
+    async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
+        """Create a run; returns when that is durable. Raises `VersionConflict` when a stream of that name exists."""
+        if len(self._drivers) >= self._limits.runs or self.stopping:
+            await self._enqueue(definition, run_id, fact, arguments)
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def told(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+                done.exception()  # whoever waited may have been cancelled; that is no unheard error
+
+        driver = Driver(self, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
+        driver.first_commit = told
+        self._adopt(driver)
+        driver.begin(fact, arguments)
+        await asyncio.shield(done)
+
+    async def _enqueue(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
+        """Over the limit of runs in memory: record it, and let whoever has room claim it."""
+        commit = Commit(
+            id=self.next_commit_id(),
+            stream=stream_of(run_id),
+            expected_version=NEW,
+            events=(new_event(fact, arguments),),
+            alarm=fact.at,
+            attributes={WORKFLOW: definition.name, STATUS: "running"},
+            progress=True,
+        )
+        await self.store.commit(commit)
+
+    # -- claiming -----------------------------------------------------------------------------------------------------
+
+    async def _claim_forever(self) -> None:
+        while not self.stopping:
+            try:
+                await self._claim_once()
+            except LeaseLost:
+                # We were held dead (a long pause): whoever took over has our runs. Begin again as a new worker.
+                await self._renew_lease()
+            except EventStoreError as error:
+                self.failed(error)
+                return
+
+    async def _claim_once(self) -> None:
+        full = self._room_left() <= 0
+        query = self._resident_query() if full else self._query
+        heads = await self.store.claim(self.lease, query=query, limit=self._claim_limit(), busy=self._busy())
+        for head in heads:
+            self._take(head)
+        if full:
+            await asyncio.sleep(FULL_SECONDS)  # others may need attention that we cannot give: `wait` would not sleep
+        elif not heads:
+            await self.store.wait(self.lease, timeout=WAIT_SECONDS)
+
+    async def _renew_lease(self) -> None:
+        for driver in list(self._drivers.values()):
+            self.left(driver)
+        await self._exit.aclose()
+        self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
+
+    def _room_left(self) -> int:
+        return self._limits.runs - len(self._drivers) - len(self._rebuilding)
+
+    def _resident_query(self) -> StreamQuery:
+        """When memory is full: only the mail of runs that are in it."""
+        return StreamQuery(category=RUN_CATEGORY, streams=tuple(stream_of(run_id) for run_id in self._drivers))
+
+    def _claim_limit(self) -> int:
+        return min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
+
+    def _busy(self) -> list[str]:
+        busy = [stream_of(run_id) for run_id in self._rebuilding]
+        busy += [driver.stream for driver in self._drivers.values() if driver.consuming or driver.reclaimed is not None]
+        return busy
+
+    def _take(self, head: StreamHead) -> None:
+        run_id = run_id_of(head.stream)
+        driver = self._drivers.get(run_id)
+        if driver is None:
+            if run_id not in self._rebuilding:
+                self._rebuilding.add(run_id)
+                self.spawn(self._rebuild(head))
+        elif driver.releasing:
+            driver.reclaimed = head
+        else:
+            driver.receive(head)
+
+    async def _rebuild(self, head: StreamHead) -> None:
+        run_id = run_id_of(head.stream)
+        try:
+            async with self._rebuilds:
+                if not self.stopping and self.failure is None:
+                    await self._bring_back(head, run_id)
+        except (LeaseLost, VersionConflict):
+            return  # somebody else has it now
+        except EventStoreError as error:
+            self.failed(error)
+        finally:
+            self._rebuilding.discard(run_id)
+
+    async def _bring_back(self, head: StreamHead, run_id: str) -> None:
+        """A claimed run: put it to rest without its code, or make a driver of it."""
+        if head.closed:
+            await settle_closed(self.store, self.lease, head, commit_id=self.next_commit_id())
+            return
+        cancel, resume = mail_of(head)
+        if head.held and cancel is not None:
+            settled = await terminate(
+                self.store, self.lease, head, cancel, clock=self.clock, commit_id=self.next_commit_id()
+            )
+            self._tell(run_id, settled.status, settled.payload)
+            return
+        if (rested := self._rested.pop(run_id, None)) is not None:
+            if rested.version == head.version:
+                driver = Driver(
+                    self, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts
+                )
+                self._adopt(driver)
+                driver.go_on(head, [])
+                return
+            rested.instance.evict()
+        definition = self._definitions[str(head.attributes[WORKFLOW])]
+        try:
+            rebuilt = await rebuild_run(self.store, head, definition)
+        except Mismatch as mismatch:
+            settled = await suspend(
+                self.store, self.lease, head, mismatch.diagnosis, clock=self.clock, commit_id=self.next_commit_id()
+            )
+            self._tell(run_id, settled.status, settled.payload)
+            return
+        replayer = rebuilt.replayer
+        driver = Driver(
+            self, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts
+        )
+        self._adopt(driver)
+        resumed_by = (resume.by if resume is not None else "") if head.held else None
+        driver.go_on(head, rebuilt.backlog, resumed_by=resumed_by)
+
+    # -- what drivers ask (see `driver.Site`) -------------------------------------------------------------------------
+
+    def next_commit_id(self) -> str:
+        self._commits += 1
+        return f"{self.lease.token}-{self._commits}"
+
+    async def until_fresh(self) -> None:
+        while not self.lease.fresh():
+            if self.stopping:
+                raise LeaseLost(None, token=self.lease.token, reason="it went stale while the engine was closing")
+            await asyncio.sleep(FRESH_SECONDS)
+
+    def left(self, driver: Driver) -> None:
+        """The run has ended here, or is no longer ours."""
+        self._forget(driver)
+        driver.discard()
+
+    def parked(self, driver: Driver) -> None:
+        """The run was given up: keep its instance, the oldest of those kept makes room."""
+        self._forget(driver)
+        self._rested[driver.run_id] = Rested(driver.instance, driver.version, driver.last_at, driver.attempts)
+        while len(self._rested) > self._limits.cached:
+            _, oldest = self._rested.popitem(last=False)
+            oldest.instance.evict()
+
+    def _adopt(self, driver: Driver) -> None:
+        self._drivers[driver.run_id] = driver
+        if (watch := self.watches.find(driver.run_id)) is not None:
+            watch.resident = True
+
+    def _forget(self, driver: Driver) -> None:
+        if self._drivers.get(driver.run_id) is driver:
+            del self._drivers[driver.run_id]
+            if (watch := self.watches.find(driver.run_id)) is not None:
+                watch.resident = False
+                watch.ring()
+
+    def _tell(self, run_id: str, status: Any, payload: bytes | None) -> None:
+        if (watch := self.watches.find(run_id)) is not None:
+            watch.settle(status, payload)
