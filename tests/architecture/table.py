@@ -43,6 +43,8 @@ PUBLIC: Final = (
     "engine.errors",
     "eventstore",
     "eventstore.conformance",
+    "eventstore.sqlite",
+    "eventstore.urls",
     "engine.assets",
     "engine.schedules",
     "engine.audit",

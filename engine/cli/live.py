@@ -1,0 +1,170 @@
+"""Progress on a terminal: one frame as a pure function of the runs, the time and the size of the screen.
+
+Who shows frames, and when, is `progress`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from engine import TaskState
+from engine.cli.readable import clipped, clock, duration
+from engine.cli.styles import STYLES
+from engine.cli.tally import Counts, NameRow, Watched, counts, name_rows
+
+__all__ = ["frame"]
+
+_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_SPINNER_STEP: Final = 80_000  # microseconds
+_SECOND: Final = 1_000_000
+_BAR_WIDTH: Final = 32
+_LINES_AROUND_ROWS: Final = 8  # of a frame that are no table rows
+_TIMER_SHOWN_AFTER: Final = 2 * _SECOND  # a timer is worth a line when nothing else has happened for so long
+
+
+def frame(runs: Sequence[Watched], *, now: int, height: int, stopping: str = "") -> RenderableType:
+    """What the screen shows at `now` (microseconds since the epoch)."""
+    parts: list[RenderableType]
+    if len(runs) == 1:
+        parts = _one(runs[0], now=now, rows_max=max(3, height - _LINES_AROUND_ROWS))
+    else:
+        parts = _many(runs, now=now, rows_max=max(3, height - 4))
+    if stopping:
+        parts.append(Text(stopping, style="yellow"))
+    return Group(*parts)
+
+
+def _one(run: Watched, *, now: int, rows_max: int) -> list[RenderableType]:
+    figures = counts(run)
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        Text(_spin(now), style="cyan"),
+        Text(run.workflow, style="bold"),
+        Text(run.run_id, style="dim"),
+        Text(duration((now - run.began_at) / _SECOND), style="cyan"),
+    )
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        "",
+        ProgressBar(total=max(1, figures.total), completed=figures.done, width=_BAR_WIDTH),
+        _done_text(figures),
+    )
+    parts: list[RenderableType] = [head, bar, Text(f"  {_doing(run, figures, now)}", style="dim")]
+    rows = name_rows(run.state.tasks.values())
+    if rows:
+        parts += [Text(""), _table(rows, run, now, rows_max)]
+    return parts
+
+
+def _spin(now: int) -> str:
+    return _SPINNER[now // _SPINNER_STEP % len(_SPINNER)]
+
+
+def _done_text(figures: Counts) -> Text:
+    text = Text(f"{figures.done:,} of {figures.total:,} tasks done")
+    if figures.before:
+        text.append(f" ({figures.before:,} before, not run again)", style="dim")
+    return text
+
+
+def _doing(run: Watched, figures: Counts, now: int) -> str:
+    if run.state.cancel_requested and not run.state.ended:
+        return "cancelling"
+    parts = [
+        f"{number:,} {word}"
+        for number, word in (
+            (figures.running, "running"),
+            (figures.retrying, "waiting for a retry"),
+            (figures.scheduled, "scheduled"),
+            (figures.failed, "failed"),
+        )
+        if number
+    ]
+    quiet = now - run.state.updated_at > _TIMER_SHOWN_AFTER
+    if run.state.timers and quiet and not figures.running:
+        parts.append(f"a timer rings at {clock(min(run.state.timers.values()))}")
+    return " · ".join(parts) or "deciding what is next"
+
+
+def _table(rows: list[NameRow], run: Watched, now: int, rows_max: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    table.add_column("  task", no_wrap=True, overflow="ellipsis", min_width=12)
+    table.add_column("done", justify="right", no_wrap=True)
+    table.add_column("mean", justify="right", no_wrap=True)
+    table.add_column("max", justify="right", no_wrap=True)
+    table.add_column("now", no_wrap=True, overflow="ellipsis")
+    by_name: dict[str, list[TaskState]] = {}
+    for task in run.state.tasks.values():
+        if task.status in {"running", "retrying", "failed"}:
+            by_name.setdefault(task.name, []).append(task)
+    busy = [row for row in rows if row.done < row.count]
+    shown = rows if len(rows) <= rows_max else busy[:rows_max]
+    for row in shown:
+        finished = row.done == row.count
+        table.add_row(
+            Text(f"  {row.name}"),
+            Text(f"{row.done:,}/{row.count:,}", style="green" if finished else ""),
+            duration(row.mean_seconds) if row.done else "",
+            duration(row.max_seconds) if row.done else "",
+            _now_text(by_name.get(row.name, []), now),
+        )
+    if len(shown) < len(rows):
+        table.add_row(Text(f"  … {len(rows) - len(shown)} more", style="dim"))
+    return table
+
+
+def _now_text(tasks: list[TaskState], now: int) -> Text:
+    """What the tasks of one name are at: how many run and for how long; the next retry and why."""
+    text = Text()
+    running = [task for task in tasks if task.status == "running"]
+    if running:
+        longest = (now - min(task.started_at or now for task in running)) / _SECOND
+        again = max(task.attempts for task in running)
+        attempt = f", attempt {again}" if again > 1 else ""
+        text.append(f"{len(running):,} running, {duration(longest)}{attempt}", style="cyan")
+    waiting = [task for task in tasks if task.status == "retrying"]
+    if waiting:
+        first = min(waiting, key=lambda task: task.retry_at or now)
+        in_seconds = ((first.retry_at or now) - now) / _SECOND
+        text.append("  " if text else "")
+        text.append(f"{len(waiting):,} to retry, next in {duration(in_seconds)}", style="yellow")
+        if first.error is not None:
+            text.append(f" ({clipped(f'{first.error.type}: {first.error.message}', 60)})", style="dim")
+    failed = sum(task.status == "failed" for task in tasks)
+    if failed:
+        text.append("  " if text else "")
+        text.append(f"{failed:,} failed", style="red")
+    return text
+
+
+def _many(runs: Sequence[Watched], *, now: int, rows_max: int) -> list[RenderableType]:
+    open_ = [run for run in runs if not run.over]
+    shown = open_[:rows_max] if len(runs) > rows_max else list(runs)
+    elapsed = duration((now - min(run.began_at for run in runs)) / _SECOND)
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (f"{_spin(now)} ", "cyan"),
+            (f"{len(runs) - len(open_):,} of {len(runs):,} runs are through", "bold"),
+            (f"  {elapsed}", "cyan"),
+        )
+    ]
+    table = Table.grid(padding=(0, 2))
+    for run in shown:
+        figures = counts(run)
+        status = run.state.status
+        doing = _doing(run, figures, now) if status == "running" else status
+        table.add_row(
+            Text(f"  {run.run_id}", style="dim" if run.over else ""),
+            _done_text(figures),
+            Text(doing, style=STYLES.get(status, "") if run.over else "dim"),
+        )
+    parts.append(table)
+    if len(shown) < len(runs):
+        parts.append(Text(f"  … {len(runs) - len(shown):,} more", style="dim"))
+    return parts

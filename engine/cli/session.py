@@ -1,0 +1,253 @@
+"""`run` and `resume`: an engine that works on the runs the user asked for, watched until they are through or stopped.
+
+Two engines, one after the other: a client, which claims nothing and finds out which runs are meant and what of them is
+done already, then a worker that claims these runs and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shlex
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from msgspec import Struct
+from rich.text import Text
+
+from engine import Engine, RunHandle, RunState, Workflow
+from engine.cli.arguments import bind
+from engine.cli.output import Output
+from engine.cli.problems import Exit, Problem
+from engine.cli.progress import View, view_on
+from engine.cli.signals import StopRequest
+from engine.cli.stores import DEFAULT_STORE
+from engine.cli.summary import document, summary
+from engine.cli.tally import Watched
+from engine.cli.targets import Target
+from engine.errors import RunNotFound
+from eventstore import Clock, EventStore, SystemClock
+
+__all__ = ["Session", "resume_all", "resume_one", "run"]
+
+_ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # nothing that is mistaken for something else
+_ID_LETTERS: Final = 6
+_SEVERITY: Final = (Exit.INTERRUPTED, Exit.SUSPENDED, Exit.FAILED, Exit.COMPLETED)
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """What both commands are given."""
+
+    target: Target
+    store: EventStore
+    url: str
+    output: Output
+    grace: float  # seconds that running tasks have to end after a stop was asked for
+    by: str  # who asks, for the history
+    debug: bool = False
+    clock: Clock = SystemClock()
+
+    def resume_command(self, run_id: str) -> str:
+        """What to type to let a run go on."""
+        words = ["holdfast", "resume", self.target.text, run_id]
+        return shlex.join(words if self.url == DEFAULT_STORE else [*words, "--store", self.url])
+
+
+# ------------------------------------------------------------------------------------------------ the commands
+
+
+async def run(session: Session, words: Sequence[str], *, run_id: str | None) -> Exit:
+    """Continue the newest unfinished run with these arguments, or start one; with an id: attach, continue or start."""
+    workflow = session.target.only()
+    args, kwargs = bind(workflow, words)
+    with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
+        watched = await _find(session, workflow, args, kwargs, run_id)
+        async with _working(session, [watched], stop) as (engine, view):
+            handle = await engine.start(workflow(*args, **kwargs), id=watched.run_id)
+            await _watch(session, stop, view, [(handle, watched)])
+        return await _report(session, [watched], stop, single=True)
+
+
+async def resume_one(session: Session, run_id: str) -> Exit:
+    """Continue one run."""
+    with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
+        async with Engine(session.store) as client:
+            watched = Watched.begin(await client.run(run_id).state(), now=session.clock.now())
+        names = [each.name for each in session.target.workflows]
+        if watched.workflow not in names:
+            has = f"has {', '.join(names)}" if names else "has no workflow"
+            raise Problem(f"run {run_id} is of workflow {watched.workflow!r}, but {session.target.text} {has}")
+        return await _resume(session, [watched], stop, single=True)
+
+
+async def resume_all(session: Session) -> Exit:
+    """Continue all unfinished runs of the target's workflows."""
+    chosen = session.target.chosen
+    workflows = session.target.workflows if chosen is None else (chosen,)
+    with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
+        watched: list[Watched] = []
+        async with Engine(session.store) as client:
+            for workflow in workflows:
+                watched += [
+                    Watched.begin(await handle.state(), now=session.clock.now())
+                    async for handle in _unfinished(client, workflow)
+                ]
+        if not watched:
+            names = ", ".join(each.name for each in workflows)
+            if session.output.json:
+                session.output.document({"runs": []})
+            else:
+                session.output.line(f"no unfinished run of {names} in {session.url}")
+            return Exit.COMPLETED
+        return await _resume(session, watched, stop, single=False)
+
+
+async def _resume(session: Session, watched: list[Watched], stop: StopRequest, *, single: bool) -> Exit:
+    async with _working(session, watched, stop) as (engine, view):
+        await _watch(session, stop, view, [(engine.run(each.run_id), each) for each in watched])
+    return await _report(session, watched, stop, single=single)
+
+
+async def _unfinished(client: Engine, workflow: Workflow[..., Any]) -> AsyncIterator[RunHandle[Any]]:
+    cursor: str | None = None
+    while True:
+        page = await client.runs(
+            workflow=workflow.name, status=("running", "suspended"), cursor=cursor, newest_first=False
+        )
+        for item in page.items:
+            yield client.run(item.id)
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+# ------------------------------------------------------------------------------------------------ the steps
+
+
+async def _find(
+    session: Session, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run_id: str | None
+) -> Watched:
+    """The run that is meant, as it stands; a new one if there is none."""
+    async with Engine(session.store, workflows=[workflow], only=()) as client:
+        if run_id is None:
+            call = workflow(*args, **kwargs)
+            try:
+                found = await client.unfinished(call)
+            finally:
+                call.close()
+            run_id = found.id if found is not None else None
+        if run_id is not None:
+            try:
+                return Watched.begin(await client.run(run_id).state(), now=session.clock.now())
+            except RunNotFound:
+                pass  # --id of a run that is to be started
+    state = RunState(run_id=run_id or _new_id(workflow.name), workflow=workflow.name)
+    return Watched.begin(state, now=session.clock.now())
+
+
+def _new_id(workflow: str) -> str:
+    return f"{workflow}-{''.join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LETTERS))}"
+
+
+@asynccontextmanager
+async def _working(
+    session: Session, watched: Sequence[Watched], stop: StopRequest
+) -> AsyncIterator[tuple[Engine, View]]:
+    """An engine that claims these runs only, shown while it works and while it closes."""
+    view = view_on(session.output, watched, session.clock)
+    stop.before_exit = view.restore
+    async with (
+        view,
+        Engine(
+            session.store,
+            workflows=session.target.workflows,
+            only={each.run_id for each in watched},
+            grace=session.grace,
+        ) as engine,
+    ):
+        yield engine, view
+
+
+async def _watch(
+    session: Session, stop: StopRequest, view: View, runs: Sequence[tuple[RunHandle[Any], Watched]]
+) -> None:
+    """Follow the runs until all are through, or the user asks to stop."""
+    loop = asyncio.get_running_loop()
+    following = [loop.create_task(_follow(session, handle, run, view)) for handle, run in runs]
+    stopping = loop.create_task(stop.wait())
+    pending = {*following, stopping}
+    try:
+        while stopping in pending and len(pending) > 1:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in (*following, stopping):
+            task.cancel()
+        await asyncio.wait([*following, stopping])
+    if stop.asked and not all(run.over for _, run in runs):
+        view.stopping(f"stopping: running tasks have {session.grace:g} s to end (interrupt again to end at once)")
+
+
+async def _follow(session: Session, handle: RunHandle[Any], run: Watched, view: View) -> None:
+    if run.state.status == "suspended":
+        await handle.resume(by=session.by)
+    async for recorded in handle.events(after=run.state.version, follow=True):
+        view.event(run, run.take(recorded))
+
+
+async def _report(session: Session, watched: Sequence[Watched], stop: StopRequest, *, single: bool) -> Exit:
+    """Say how each run ended, or how to go on; the exit code is that of the worst."""
+    stopped = [run for run in watched if not run.over] if stop.asked else []
+    if stopped:
+        await _catch_up(session, stopped)
+    now = session.clock.now()
+    if session.output.json:
+        documents = [document(run, now=now, interrupted=stop.asked) for run in watched]
+        session.output.document(documents[0] if single else {"runs": documents})
+    else:
+        for run in watched:
+            _show(session, run, now=now, interrupted=stop.asked)
+    codes = {_exit_of(run) for run in watched}
+    return next(code for code in _SEVERITY if code in codes)
+
+
+async def _catch_up(session: Session, watched: Sequence[Watched]) -> None:
+    """Take in what running tasks still recorded while the engine closed."""
+    async with Engine(session.store) as client:
+        for run in watched:
+            try:
+                async for recorded in client.run(run.run_id).events(after=run.state.version):
+                    run.take(recorded)
+            except RunNotFound:
+                continue  # stopped before it was recorded that it began
+
+
+def _show(session: Session, run: Watched, *, now: int, interrupted: bool) -> None:
+    output = session.output
+    output.line("")
+    output.show(summary(run, now=now, interrupted=interrupted, every_frame=session.debug))
+    if run.state.status == "suspended":
+        output.line("")
+        output.show(Text.assemble("  When the code is as it should be: ", (session.resume_command(run.run_id), "bold")))
+    elif not run.over:
+        output.line("")
+        if run.state.version == 0:
+            output.line("  It had not begun. The same command starts it.")
+            return
+        output.line("  Nothing recorded is lost. To go on:")
+        output.line(f"    {session.resume_command(run.run_id)}", style="bold")
+        output.line("  or the same command again.")
+
+
+def _exit_of(run: Watched) -> Exit:
+    match run.state.status:
+        case "completed":
+            return Exit.COMPLETED
+        case "failed" | "cancelled" | "terminated":
+            return Exit.FAILED
+        case "suspended":
+            return Exit.SUSPENDED
+        case _:
+            return Exit.INTERRUPTED
