@@ -7,6 +7,7 @@ that is durable lets the attempt begin (`launch`): nothing acts on the outside b
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
@@ -34,8 +35,8 @@ class Asker(Protocol):
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot is yours: start the attempt, or give the slot back."""
 
-    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
-        """An attempt has ended; None: it was cancelled."""
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> Coroutine[Any, Any, None] | None:
+        """An attempt has ended; None: it was cancelled. What it returns is to be awaited, in any task."""
 
 
 class Running:
@@ -62,6 +63,7 @@ class Dispatcher:
         self._alarms = alarms
         self._spawn = spawn
         self._stopped = False
+        self._context = contextvars.copy_context()
         self.running: set[Running] = set()
         for name, executor in self._executors.items():
             executor.slots.when_free(lambda name=name: self._grant(name))  # type: ignore[misc]
@@ -104,16 +106,19 @@ class Dispatcher:
             except asyncio.CancelledError:
                 outcome = None  # we asked it to end; it is nobody's failure
             self.running.discard(running)
-            asker.attempt_ended(pending.id, running.number, outcome)
+            if (rest := asker.attempt_ended(pending.id, running.number, outcome)) is not None:
+                await rest  # the run's next step, in this task: it saves making another
 
         def ended(_task: asyncio.Task[None]) -> None:
             if not running.begun:  # cancelled before its first step: nothing of `live` has run
                 self.running.discard(running)
                 executor.slots.give_back()
-                asker.attempt_ended(pending.id, running.number, None)
+                if (rest := asker.attempt_ended(pending.id, running.number, None)) is not None:
+                    self._spawn(rest)
 
         self.running.add(running)
-        running.task = self._spawn(live())
+        # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
+        running.task = self._context.copy().run(self._spawn, live())
         running.task.add_done_callback(ended)
         return running
 

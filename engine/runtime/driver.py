@@ -14,32 +14,29 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET
 
 from engine.core.compare import Diagnosis, Reason
 from engine.core.events import (
     AttemptFailed,
-    AttemptOutcomeIgnored,
     CancelRequested,
-    Fact,
     RunResumed,
     RunStarted,
-    TaskCancelled,
     TaskCompleted,
     TaskFailed,
-    TaskScheduled,
-    TaskStarted,
     TimerFired,
 )
 from engine.core.failures import ErrorInfo, encode_error
-from engine.core.instance import Decided, Instance, PendingTask
+from engine.core.instance import Decided, Instance
 from engine.core.replay import Attempts
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.executors import Executor
 from engine.runtime.alarms import Alarm, Alarms
 from engine.runtime.attempts import Completed, Failed, Outcome, Retried
-from engine.runtime.dispatch import Dispatcher, Running
+from engine.runtime.board import Board
+from engine.runtime.dispatch import Dispatcher
 from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
+from engine.runtime.steps import Arrival, Step, ignored, ignored_arrival, stamped, task_failed, wanted
 from engine.runtime.streams import STATUS, WORKFLOW, new_event, status_of, stream_of, suspension
 from engine.runtime.watches import Watches
 from eventstore import Clock, Commit, EventStore, EventStoreError, Lease, NewEvent, StreamHead
@@ -73,32 +70,6 @@ class Site(Protocol):
     def failed(self, error: BaseException) -> None: ...
 
 
-class Arrival(Struct, frozen=True):
-    """A fact on its way to the instance, with the mailbox message it came by."""
-
-    fact: Fact | None
-    payload: bytes | None = None
-    message: str | None = None
-
-
-class Step(Struct):
-    """What one step decided: written as a whole, then acted on."""
-
-    events: list[NewEvent] = field(default_factory=list)
-    consumes: list[tuple[int, str]] = field(default_factory=list)  # behind how many events of this step, which message
-    cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
-    scheduled: list[str] = field(default_factory=list)
-    starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
-    progress: bool = False
-    suspended: bool = False
-    release: bool = False
-    alarm: int | None | UnsetType = UNSET
-    resumed: bool = False
-    attributes: dict[str, str] = field(default_factory=dict)
-    ended: Decided | None = None
-    diagnosis: bytes | None = None
-
-
 class Driver:
     """One resident run. Made by the worker, for a new run (`begin`) or a rebuilt one (`go_on`)."""
 
@@ -111,8 +82,9 @@ class Driver:
         self.stream = stream_of(instance.run_id)
         self.version = version
         self.last_at = last_at
-        self.attempts = attempts
-        self.running: dict[str, Running] = {}
+        self.board = Board(
+            instance, attempts, dispatcher=site.dispatcher, alarms=site.alarms, clock=site.clock, kick=self._kick
+        )
         self.first_commit: Callable[[BaseException | None], None] | None = (
             None  # told once, of a new run's first commit
         )
@@ -121,18 +93,14 @@ class Driver:
         self.discarded = False
         self._arrivals: deque[Arrival] = deque()
         self._notes: list[NewEvent] = []
-        self._granted: deque[tuple[str, Executor]] = deque()
-        self._queued: set[str] = set()
-        self._retries: dict[str, Alarm] = {}
         self._backlog: list[Decided] = []
         self._resumption: NewEvent | None = None
         self._consuming: set[str] = set()
         self._timer: Alarm | None = None
         self._alarm: int | None = None  # as it stands in the store
         self._pumping = False
-        self._ended = False
 
-    # -- beginnings ---------------------------------------------------------------------------------------------------
+    # -- beginnings and the end ---------------------------------------------------------------------------------------
 
     def begin(self, fact: RunStarted, arguments: bytes) -> None:
         """A new run: its first step creates the stream."""
@@ -141,17 +109,15 @@ class Driver:
 
     def go_on(self, head: StreamHead, backlog: list[Decided], *, resumed_by: str | None = None) -> None:
         """A rebuilt run: append what its last turn decided and the log lacks, and take up every open end."""
-        self._alarm = head.alarm
         self._backlog = backlog
         if resumed_by is not None:
             self._resumption = new_event(RunResumed(at=self._stamp(), by=resumed_by))
         missing = {item.event.id for item in backlog}
         for id_ in self.instance.pending:
             if id_ not in missing:  # those are started when their TaskScheduled is written
-                self._take_up(id_)
-        self.receive(head)
+                self.board.take_up(self, id_)
         self._set_timer()
-        self._kick()
+        self.receive(head)
 
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm."""
@@ -175,54 +141,48 @@ class Driver:
         """Whether mail of this run is being answered: it would only be claimed again for the same."""
         return bool(self._consuming)
 
+    @property
+    def attempts(self) -> dict[str, Attempts]:
+        """What is known of the attempts of its pending tasks."""
+        return self.board.attempts
+
     def discard(self) -> None:
         """Put the run out of memory; the log has all there is to know. Its attempts are asked to end."""
         self.discarded = True
-        self._stop_timers()
-        for running in list(self.running.values()):
-            running.cancel()
-        while self._granted:
-            self._granted.popleft()[1].slots.give_back()
+        self._stop_timer()
+        self.board.close()
         self.instance.evict()
 
     # -- what arrives -------------------------------------------------------------------------------------------------
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """See `dispatch.Asker`."""
-        if self.discarded or self._ended or task_id not in self._queued:
-            executor.slots.give_back()
-            return
-        self._granted.append((task_id, executor))
-        self._kick()
+        self.board.granted(task_id, executor)
 
-    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> Coroutine[Any, Any, None] | None:
         """See `dispatch.Asker`."""
-        self.running.pop(task_id, None)
+        self.board.running.pop(task_id, None)
         if self.discarded:
-            return
+            return None
         match outcome:
             case Completed(payload=payload):
                 self._arrivals.append(Arrival(TaskCompleted(at=0, id=task_id, attempt=number), payload))
             case Failed(error=error):
-                self._arrivals.append(Arrival(_task_failed(task_id, number, error), encode_error(error)))
+                self._arrivals.append(Arrival(task_failed(task_id, number, error), encode_error(error)))
             case Retried():
                 self._retry(task_id, number, outcome)
             case None:
                 self._cut_off(task_id, number)
-        self._kick()
+        return self._pump_now()
 
     def _retry(self, task_id: str, number: int, outcome: Retried) -> None:
-        attempts = self.attempts.get(task_id)
-        if attempts is None or task_id not in self.instance.pending:
-            self._notes.append(_ignored(task_id, number, "failed", self._stamp(), encode_error(outcome.error)))
+        at, error = self._stamp(), encode_error(outcome.error)
+        if task_id not in self.instance.pending:
+            self._notes.append(ignored(task_id, number, "failed", at, error))
             return
-        at = self._stamp()
-        attempts.failed += 1
-        attempts.retry_at = outcome.retry_at
-        attempts.slept += max(0, outcome.retry_at - at)
         note = AttemptFailed(at=at, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
-        self._notes.append(new_event(note, encode_error(outcome.error)))
-        self._take_up(task_id)
+        self._notes.append(new_event(note, error))
+        self.board.failed(self, task_id, at=at, retry_at=outcome.retry_at)
 
     def _cut_off(self, task_id: str, number: int) -> None:
         """An attempt that was asked to end has ended."""
@@ -231,27 +191,9 @@ class Driver:
         pending = self.instance.pending.get(task_id)
         if pending is not None and pending.cancelled:
             error = ErrorInfo(type="asyncio.exceptions.CancelledError", message="the attempt was cancelled")
-            self._arrivals.append(Arrival(_task_failed(task_id, number, error), encode_error(error)))
+            self._arrivals.append(Arrival(task_failed(task_id, number, error), encode_error(error)))
         else:
-            self._notes.append(_ignored(task_id, number, "cancelled", self._stamp(), None))
-
-    def _take_up(self, task_id: str) -> None:
-        """See to it that a pending task gets its next attempt: when its wait is over, and a slot is free."""
-        attempts = self.attempts.setdefault(task_id, Attempts())
-        if attempts.retry_at > self.site.clock.now():
-            self._retries[task_id] = self.site.alarms.at(attempts.retry_at, lambda: self._retry_due(task_id))
-        else:
-            self._enqueue(task_id)
-
-    def _retry_due(self, task_id: str) -> None:
-        self._retries.pop(task_id, None)
-        if task_id in self.instance.pending and not self.discarded:
-            self._enqueue(task_id)
-
-    def _enqueue(self, task_id: str) -> None:
-        definition: Any = self.instance.pending[task_id].definition
-        self._queued.add(task_id)
-        self.site.dispatcher.enqueue(self, task_id, self.site.dispatcher.executor_for(definition))
+            self._notes.append(ignored(task_id, number, "cancelled", self._stamp()))
 
     def _timers_due(self) -> None:
         self._timer = None
@@ -266,28 +208,32 @@ class Driver:
 
     def _set_timer(self) -> None:
         """One alarm, for the earliest of the run's durable timers."""
-        soonest = min((timer.deadline for timer in self.instance.timers.values()), default=None)
-        if self._timer is not None:
-            if self._timer.at == soonest:
-                return
-            self._timer.cancel()
+        soonest = self._next_timer()
+        if self._timer is not None and self._timer.at == soonest:
+            return
+        self._stop_timer()
         self._timer = None if soonest is None else self.site.alarms.at(soonest, self._timers_due)
 
-    def _stop_timers(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for alarm in self._retries.values():
-            alarm.cancel()
-        self._retries.clear()
-        self._queued.clear()
+
+    def _next_timer(self) -> int | None:
+        return min((timer.deadline for timer in self.instance.timers.values()), default=None)
 
     # -- the pump -----------------------------------------------------------------------------------------------------
 
     def _kick(self) -> None:
-        if not self._pumping and not self.discarded:
-            self._pumping = True
-            self.site.spawn(self._pump())
+        if (pump := self._pump_now()) is not None:
+            self.site.spawn(pump)
+
+    def _pump_now(self) -> Coroutine[Any, Any, None] | None:
+        """The pump, if it does not run already: for a caller that can await it in a task of its own."""
+        if self._pumping or self.discarded:
+            return None
+        self._pumping = True
+        return self._pump()
 
     async def _pump(self) -> None:
         try:
@@ -311,8 +257,13 @@ class Driver:
             self.site.failed(error)
         finally:
             self._pumping = False
-        if not self.discarded and self._ended and not self.running:
+        if not self.discarded and self._over:
             self.site.left(self)
+
+    @property
+    def _over(self) -> bool:
+        """Whether the run has ended, with every attempt of it."""
+        return self.instance.outcome is not None and not self.board.running
 
     def _report(self, error: BaseException | None) -> None:
         if self.first_commit is not None:
@@ -320,9 +271,11 @@ class Driver:
             told(error)
 
     def _has_work(self) -> bool:
-        if self._arrivals or self._notes or self._granted or self._backlog or self._resumption:
+        if self._arrivals or self._notes or self._backlog or self._resumption or self.board.has_grants:
             return True
-        return not self._ended and not self.site.stopping and (self._alarm is not None or self._may_release())
+        if self.instance.outcome is not None or self.site.stopping:
+            return False
+        return self._alarm is not None or self._may_release()
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
@@ -337,7 +290,7 @@ class Driver:
             step.events.append(self._resumption)
             step.attributes[STATUS] = "running"
             step.resumed, self._resumption = True, None
-        self._decided(step, self._backlog)
+        step.add(self._backlog)
         self._backlog = []
         for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
             if step.suspended:
@@ -346,106 +299,44 @@ class Driver:
         step.events += self._notes
         self._notes = []
         if not step.suspended and self.instance.outcome is None:
-            self._choose_starts(step)
+            self.board.choose_starts(self, step, self._stamp, self.site.lease.worker)
             self._choose_rest(step)
         return step
 
     def _deliver(self, step: Step, arrival: Arrival) -> None:
+        """One turn: the fact, and directly behind it what the workflow decided."""
         fact = arrival.fact
-        wanted = fact is not None and self.instance.outcome is None and self._wanted(fact)
-        if fact is None or not wanted:
-            self._ignore(step, arrival)
-        else:
-            fact = _stamped(fact, self._stamp(fact.at))
+        deliverable = fact is not None and self.instance.outcome is None and wanted(fact, self.instance)
+        if fact is not None and deliverable:
+            fact = stamped(fact, self._stamp(fact.at))
             step.events.append(new_event(fact, arrival.payload))
             step.progress = True
+        elif (note := ignored_arrival(arrival, self._stamp())) is not None:
+            step.events.append(note)
         if arrival.message is not None:
             step.consumes.append((len(step.events), arrival.message))
-        if fact is not None and wanted:
-            if isinstance(fact, TaskCompleted | TaskFailed):
-                self.attempts.pop(fact.id, None)
-            try:
-                self._decided(step, self.instance.deliver(fact, arrival.payload))
-            except StepLimitExceeded as error:
-                self._suspend(step, "spinning", error)
-            except (ArgumentsError, NotRecordable) as error:
-                self._suspend(step, "values", error)
-            except HistoryError as error:
-                self._suspend(step, "delivery", error)
-
-    def _wanted(self, fact: Fact) -> bool:
-        match fact:
-            case TaskCompleted(id=id_) | TaskFailed(id=id_):
-                return id_ in self.instance.pending
-            case TimerFired(id=id_):
-                return id_ in self.instance.timers
-            case _:
-                return True
-
-    def _ignore(self, step: Step, arrival: Arrival) -> None:
-        """A fact for a cancelled or finished id becomes a note, never delivered."""
-        match arrival.fact:
-            case TaskCompleted(id=id_, attempt=number):
-                step.events.append(_ignored(id_, number, "completed", self._stamp(), arrival.payload))
-            case TaskFailed(id=id_, attempt=number):
-                step.events.append(_ignored(id_, number, "failed", self._stamp(), arrival.payload))
-            case _:
-                return
-
-    def _decided(self, step: Step, decided: list[Decided]) -> None:
-        for item in decided:
-            event = item.event
-            step.events.append(new_event(event, item.payload))
-            if isinstance(event, TaskScheduled):
-                step.scheduled.append(event.id)
-            elif isinstance(event, TaskCancelled):
-                step.cancelled.append(event.id)
-            elif (status := status_of(event)) is not None:
-                step.ended = item
-                step.attributes[STATUS] = status
+        if fact is None or not deliverable:
+            return
+        if isinstance(fact, TaskCompleted | TaskFailed):
+            self.board.attempts.pop(fact.id, None)
+        try:
+            step.add(self.instance.deliver(fact, arrival.payload))
+        except StepLimitExceeded as error:
+            self._suspend(step, "spinning", error)
+        except (ArgumentsError, NotRecordable) as error:
+            self._suspend(step, "values", error)
+        except HistoryError as error:
+            self._suspend(step, "delivery", error)
 
     def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
-        diagnosis = Diagnosis(reason=reason, message=str(error), version=self.version + len(step.events))
+        """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""
+        diagnosis = Diagnosis(reason=reason, message=str(error), version=max(self.version, 0) + len(step.events))
         note = suspension(diagnosis, at=self._stamp())
         step.events.append(note)
         step.diagnosis = note.payload
         step.suspended = step.release = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
-
-    def _choose_starts(self, step: Step) -> None:
-        """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
-        dispatcher, pending = self.site.dispatcher, self.instance.pending
-        while self._granted:
-            id_, executor = self._granted.popleft()
-            if id_ in self._queued and id_ in pending:
-                self._queued.discard(id_)
-                self._start(step, pending[id_], executor)
-            else:
-                executor.slots.give_back()
-        for id_ in step.scheduled:
-            task = pending.get(id_)
-            if task is None:
-                continue
-            self.attempts[id_] = Attempts()
-            definition: Any = task.definition
-            executor = dispatcher.executor_for(definition)
-            if dispatcher.try_take(executor):
-                self._start(step, task, executor)
-            else:
-                self._enqueue(id_)
-
-    def _start(self, step: Step, pending: PendingTask, executor: Executor) -> None:
-        attempts = self.attempts[pending.id]
-        attempts.started += 1
-        at = self._stamp()
-        if not attempts.first_started_at:
-            attempts.first_started_at = at
-        note = TaskStarted(
-            at=at, id=pending.id, attempt=attempts.started, worker=self.site.lease.worker, executor=executor.name
-        )
-        step.events.append(new_event(note))
-        step.starting.append((pending, executor))
 
     def _choose_rest(self, step: Step) -> None:
         """Whether the run has nothing to do for a while, and when somebody must look at it again."""
@@ -456,15 +347,13 @@ class Driver:
             step.alarm = None  # while it is in memory we keep its time ourselves
 
     def _may_release(self, cancelled: list[str] | tuple[()] = ()) -> bool:
-        if self.site.stopping or self._queued or any(id_ not in cancelled for id_ in self.running):
+        if self.site.stopping or not self.board.idle(cancelled):
             return False
         due = self._next_due()
         return due is None or due - self.site.clock.now() > IDLE_RELEASE_SECONDS * 1_000_000
 
     def _next_due(self) -> int | None:
-        deadlines = [timer.deadline for timer in self.instance.timers.values()]
-        deadlines += [self.attempts[id_].retry_at for id_ in self._retries if id_ in self.attempts]
-        return min(deadlines, default=None)
+        return min((due for due in (self._next_timer(), self.board.next_retry()) if due is not None), default=None)
 
     # -- write --------------------------------------------------------------------------------------------------------
 
@@ -484,21 +373,20 @@ class Driver:
         attributes: dict[str, Any] = dict(step.attributes) if last else {}
         if self.version < 0:
             attributes = {WORKFLOW: self.instance.definition.name, STATUS: "running", **attributes}
+        answered = tuple(id_ for index, id_ in step.consumes if (index > at or at == 0) and index <= until)
         await self.site.store.commit(
             Commit(
                 id=self.site.next_commit_id(),
                 stream=self.stream,
                 expected_version=self.version,
                 events=tuple(events),
-                consumes=tuple(
-                    id_ for index, id_ in step.consumes if (at < index or at == 0) and (index <= until or last)
-                ),
+                consumes=answered,
                 alarm=step.alarm if last else UNSET,
                 held=step.suspended if last and (step.suspended or step.resumed) else UNSET,
                 closed=True if step.ended is not None and last else UNSET,
                 attributes=attributes or UNSET,
                 lease=self.site.lease,
-                release=last and (step.release or (self.instance.outcome is not None and not self.running)),
+                release=last and (step.release or self._over),
                 progress=step.progress,
             )
         )
@@ -513,14 +401,12 @@ class Driver:
         if step.resumed:
             self._tell(None, None)
         for id_ in step.cancelled:
-            self._call_off(id_)
-        for pending, executor in step.starting:
-            if self.discarded or self.site.stopping:
+            self.board.call_off(id_)
+        if self.discarded or self.site.stopping:
+            for _, executor in step.starting:
                 executor.slots.give_back()
-            else:
-                self.running[pending.id] = self.site.dispatcher.launch(
-                    self, pending, self.attempts[pending.id], executor, epoch=self.instance.epoch
-                )
+        else:
+            self.board.launch(self, step, epoch=self.instance.epoch)
         if self.discarded:
             return
         if step.ended is not None:
@@ -530,24 +416,14 @@ class Driver:
             self.site.left(self)
         elif step.release:
             self._rest()
-        else:
+        elif self.instance.outcome is None:
             self._set_timer()
             self._ring()
 
-    def _call_off(self, task_id: str) -> None:
-        """The workflow no longer wants this task: ask its attempt to end, forget its wait for a slot or a retry."""
-        if (running := self.running.get(task_id)) is not None:
-            running.cancel()
-        if (alarm := self._retries.pop(task_id, None)) is not None:
-            alarm.cancel()
-        self._queued.discard(task_id)
-        if task_id not in self.instance.pending:
-            self.attempts.pop(task_id, None)
-
     def _finish(self, ended: Decided) -> None:
-        self._ended = True
-        self._stop_timers()
-        for running in list(self.running.values()):
+        self._stop_timer()
+        self.board.forget_waits()
+        for running in list(self.board.running.values()):
             running.cancel()
         self._tell(status_of(ended.event), ended.payload)
 
@@ -559,7 +435,8 @@ class Driver:
             self._set_timer()
             self.receive(head)
             return
-        self._stop_timers()
+        self._stop_timer()
+        self.board.forget_waits()
         self._ring()
         self.site.parked(self)
 
@@ -570,25 +447,3 @@ class Driver:
     def _ring(self) -> None:
         if (watch := self.site.watches.find(self.run_id)) is not None:
             watch.ring()
-
-
-def _stamped(fact: Fact, at: int) -> Fact:
-    match fact:
-        case TaskCompleted(id=id_, attempt=attempt):
-            return TaskCompleted(at=at, id=id_, attempt=attempt)
-        case TaskFailed(id=id_, attempt=attempt, error=error):
-            return TaskFailed(at=at, id=id_, attempt=attempt, error=error)
-        case TimerFired(id=id_):
-            return TimerFired(at=at, id=id_)
-        case CancelRequested(by=by, reason=reason):
-            return CancelRequested(at=at, by=by, reason=reason)
-        case _:
-            return fact
-
-
-def _task_failed(task_id: str, number: int, error: ErrorInfo) -> TaskFailed:
-    return TaskFailed(at=0, id=task_id, error=error.type, attempt=number)
-
-
-def _ignored(task_id: str, number: int, outcome: str, at: int, payload: bytes | None) -> NewEvent:
-    return new_event(AttemptOutcomeIgnored(at=at, id=task_id, attempt=number, outcome=outcome), payload)

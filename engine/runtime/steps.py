@@ -1,0 +1,112 @@
+"""One step of a run: what arrives, and what is decided, before it is written.
+
+Plain data and the small functions that make events of it; `driver` fills a `Step`, writes it, and acts on it.
+"""
+
+from __future__ import annotations
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from engine.core.events import (
+    AttemptOutcomeIgnored,
+    CancelRequested,
+    Fact,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerFired,
+)
+from engine.core.failures import ErrorInfo
+from engine.core.instance import Decided, Instance, PendingTask
+from engine.executors import Executor
+from engine.runtime.streams import STATUS, new_event, status_of
+from eventstore import NewEvent
+
+__all__ = ["Arrival", "Step", "ignored", "ignored_arrival", "stamped", "task_failed", "wanted"]
+
+
+class Arrival(Struct, frozen=True):
+    """A fact on its way to the instance, with the mailbox message it came by; without a fact, just the message."""
+
+    fact: Fact | None
+    payload: bytes | None = None
+    message: str | None = None
+
+
+class Step(Struct):
+    """What one step decided: written as a whole, then acted on."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    consumes: list[tuple[int, str]] = field(default_factory=list)  # behind how many events of this step, which message
+    cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
+    scheduled: list[str] = field(default_factory=list)
+    starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
+    progress: bool = False
+    suspended: bool = False
+    resumed: bool = False
+    release: bool = False
+    alarm: int | UnsetType | None = UNSET
+    attributes: dict[str, str] = field(default_factory=dict)
+    ended: Decided | None = None
+    diagnosis: bytes | None = None
+
+    def add(self, decided: list[Decided]) -> None:
+        """Write decisions behind the fact that led to them, and note what follows from them."""
+        for item in decided:
+            event = item.event
+            self.events.append(new_event(event, item.payload))
+            if isinstance(event, TaskScheduled):
+                self.scheduled.append(event.id)
+            elif isinstance(event, TaskCancelled):
+                self.cancelled.append(event.id)
+            elif (status := status_of(event)) is not None:
+                self.ended = item
+                self.attributes[STATUS] = status
+
+
+def wanted(fact: Fact, instance: Instance) -> bool:
+    """Whether the run still waits for this fact."""
+    match fact:
+        case TaskCompleted(id=id_) | TaskFailed(id=id_):
+            return id_ in instance.pending
+        case TimerFired(id=id_):
+            return id_ in instance.timers
+        case _:
+            return instance.outcome is None
+
+
+def stamped(fact: Fact, at: int) -> Fact:
+    """The fact with the time of its delivery."""
+    match fact:
+        case TaskCompleted(id=id_, attempt=attempt):
+            return TaskCompleted(at=at, id=id_, attempt=attempt)
+        case TaskFailed(id=id_, attempt=attempt, error=error):
+            return TaskFailed(at=at, id=id_, attempt=attempt, error=error)
+        case TimerFired(id=id_):
+            return TimerFired(at=at, id=id_)
+        case CancelRequested(by=by, reason=reason):
+            return CancelRequested(at=at, by=by, reason=reason)
+        case _:
+            return fact
+
+
+def task_failed(task_id: str, number: int, error: ErrorInfo) -> TaskFailed:
+    """The final failure of a task, not yet stamped."""
+    return TaskFailed(at=0, id=task_id, error=error.type, attempt=number)
+
+
+def ignored(task_id: str, number: int, outcome: str, at: int, payload: bytes | None = None) -> NewEvent:
+    """The note of an outcome that nobody waits for."""
+    return new_event(AttemptOutcomeIgnored(at=at, id=task_id, attempt=number, outcome=outcome), payload)
+
+
+def ignored_arrival(arrival: Arrival, at: int) -> NewEvent | None:
+    """A fact for a cancelled or finished task becomes a note, never delivered; other stale facts leave no trace."""
+    match arrival.fact:
+        case TaskCompleted(id=id_, attempt=number):
+            return ignored(id_, number, "completed", at, arrival.payload)
+        case TaskFailed(id=id_, attempt=number):
+            return ignored(id_, number, "failed", at, arrival.payload)
+        case _:
+            return None
