@@ -29,17 +29,16 @@ from eventstore.port import (
     Message,
     Scalar,
     StreamHead,
-    StreamQuery,
     Timestamp,
     Undelivered,
     WaitingMessage,
-    category_of,
 )
+from eventstore.sqlite.finding import fits
 from eventstore.sqlite.leases import Judge
 from eventstore.sqlite.requests import ClaimRequest, CommitRequest, Unclaim
 from eventstore.sqlite.rows import Known, Mail, StreamRow, payload_to_row
 
-__all__ = ["AttributeChange", "Batch", "answer", "attribute_parameters", "fits"]
+__all__ = ["AttributeChange", "Batch", "answer", "attribute_parameters"]
 
 
 class AttributeChange(Struct):
@@ -382,22 +381,6 @@ def attribute_parameters(
         if change.new is not None:
             added += (name, change.new, change.created_at, stream)
     return removed, added
-
-
-def fits(query: StreamQuery, row: StreamRow) -> bool:
-    """Whether every condition of a query holds, but for its order and page."""
-    return (
-        (query.category is None or category_of(row.name) == query.category)
-        and (query.streams is None or row.name in query.streams)
-        and (query.closed is None or bool(row.closed) == query.closed)
-        and (query.held is None or bool(row.held) == query.held)
-        and (query.created_from is None or row.created_at >= query.created_from)
-        and (query.created_until is None or row.created_at < query.created_until)
-        and all(
-            row.attributes.get(name) in (wanted if isinstance(wanted, tuple) else (wanted,))
-            for name, wanted in query.attributes.items()
-        )
-    )
 
 
 def answer(apply: Callable[[], Any]) -> Any:

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from msgspec.json import Decoder
 
-from eventstore.port import Page, Scalar, StreamHead, StreamQuery
-from eventstore.sqlite.rows import decode_streams, encode_names, stream_json
+from eventstore.port import Page, Scalar, StreamHead, StreamQuery, category_of
+from eventstore.sqlite.rows import StreamRow, decode_streams, encode_names, stream_json
 from eventstore.validation import page_cursor, parse_cursor
 
-__all__ = ["condition", "find_page"]
+__all__ = ["condition", "find_page", "fits"]
 
 _BRANCHES_MAX: Final = 200
 """Values of one attribute, or categories, that get a branch each (SQLite takes 500); more are sorted in one."""
@@ -85,6 +85,22 @@ def condition(
         if name != skip:
             terms.append(_attribute_term(index, name, _values(wanted), parameters))
     return " AND ".join(terms), parameters
+
+
+def fits(query: StreamQuery, row: StreamRow) -> bool:
+    """The same in memory: whether a stream fits the query, apart from its order and page."""
+    return (
+        (query.category is None or category_of(row.name) == query.category)
+        and (query.streams is None or row.name in query.streams)
+        and (query.closed is None or bool(row.closed) == query.closed)
+        and (query.held is None or bool(row.held) == query.held)
+        and (query.created_from is None or row.created_at >= query.created_from)
+        and (query.created_until is None or row.created_at < query.created_until)
+        and all(
+            row.attributes.get(name) in (wanted if isinstance(wanted, tuple) else (wanted,))
+            for name, wanted in query.attributes.items()
+        )
+    )
 
 
 def _attribute_term(index: int, name: str, values: tuple[Scalar, ...], parameters: dict[str, Any]) -> str:

@@ -21,7 +21,16 @@ from eventstore.sqlite.failures import unavailable
 from eventstore.sqlite.guard import Guard, Identity
 from eventstore.sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
 
-__all__ = ["BUSY_SECONDS", "LOG_BYTES_MAX", "Synchronous", "is_synchronous", "open_guard", "open_reader", "open_writer"]
+__all__ = [
+    "BUSY_SECONDS",
+    "LOG_BYTES_MAX",
+    "PAGE_BYTES",
+    "Synchronous",
+    "is_synchronous",
+    "open_guard",
+    "open_reader",
+    "open_writer",
+]
 
 Synchronous: TypeAlias = Literal["EXTRA", "FULL", "NORMAL"]
 
@@ -29,6 +38,9 @@ BUSY_SECONDS: Final = 5.0
 """How long to wait for a program that locks the database without taking the guard (a shell)."""
 LOG_BYTES_MAX: Final = 64 << 20
 """The size that the write-ahead log is cut back to when it starts anew."""
+
+PAGE_BYTES: Final = 4_096
+"""Of a page of the database and of its log."""
 
 _CACHE_KIBIBYTES: Final = 8 << 10  # of the writer's page cache: SQLite's 2 MiB make many streams read pages again
 _CACHED_STATEMENTS: Final = 256
@@ -156,6 +168,7 @@ def _harden(connection: sqlite3.Connection) -> None:
 
 
 def _switch_to_log(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a file that is empty yet
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
         raise StoreUnavailable(

@@ -13,15 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-import aiosqlite
-
-from eventstore.errors import StoreUnavailable, StreamNotFound
+from eventstore.errors import StoreClosed, StoreUnavailable, StreamNotFound
 from eventstore.port import MAILBOX_PAGE, NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.finding import find_page
 from eventstore.sqlite.opening import open_reader
 from eventstore.sqlite.rows import StreamRow, load_mailboxes, load_streams
-from eventstore.sqlite.writer import on_thread
+from eventstore.sqlite.threads import Connection, on_thread, open_connection
 
 __all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers"]
 
@@ -53,13 +51,15 @@ class Readers:
     def __init__(self, path: str, *, on_failure: Callable[[StoreUnavailable], None]) -> None:
         self._path: Final = path
         self._on_failure: Final = on_failure  # told of what poisons the store
-        self._free: list[aiosqlite.Connection] = []
-        self._all: set[aiosqlite.Connection] = set()
+        self._free: list[Connection] = []
+        self._all: set[Connection] = set()
         self._slots = asyncio.Semaphore(READERS_MAX)
+        self._closed = False
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function with a connection on its thread. Raises `StoreUnavailable`."""
+        """Run a function with a connection on its thread. Raises `StoreUnavailable`, `StoreClosed`."""
         async with self._slots:
+            self._check_open()
             connection = self._free.pop() if self._free else await self._open()
             try:
                 return await on_thread(connection, lambda: self._guarded(work, connection._conn))
@@ -109,24 +109,24 @@ class Readers:
         return await self.run(lambda connection: find_page(connection, query))
 
     async def aclose(self) -> None:
-        """Close every connection and its thread."""
+        """Close every connection and its thread, behind what they are reading."""
+        self._closed = True
         connections, self._all = self._all, set()
         self._free = []
         for connection in connections:
             await connection.close()
 
-    async def _open(self) -> aiosqlite.Connection:
-        connection = aiosqlite.Connection(lambda: open_reader(self._path), iter_chunk_size=1)
-        opening = asyncio.ensure_future(_opened(connection))
-        try:
-            await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            await asyncio.wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                await connection.close()
-            raise
+    async def _open(self) -> Connection:
+        connection = await open_connection(lambda: open_reader(self._path), lambda: None)
+        if self._closed:
+            await connection.close()
+            self._check_open()
         self._all.add(connection)
         return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed(f"the store at {self._path} was closed")
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
         try:
@@ -138,16 +138,14 @@ class Readers:
             raise failure from error
 
 
-async def _opened(connection: aiosqlite.Connection) -> None:
-    await connection
-
-
 def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:
-    connection.execute("BEGIN")  # the stream and its mailbox as of one moment
+    row = load_streams(connection, (stream,), ())[0].get(stream)
+    if row is None or not row.control + row.data:
+        return row
+    connection.execute("BEGIN")  # again, the stream and its mailbox as of one moment
     try:
-        row = load_streams(connection, (stream,), ())[0].get(stream)
-        if row is not None and row.control + row.data:
-            row.mailbox = load_mailboxes(connection, [row.id], MAILBOX_PAGE)[row.id]
+        row = load_streams(connection, (stream,), ())[0][stream]
+        row.mailbox = load_mailboxes(connection, [row.id], MAILBOX_PAGE)[row.id]
         return row
     finally:
         connection.execute("COMMIT")

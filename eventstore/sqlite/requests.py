@@ -83,9 +83,9 @@ Request: TypeAlias = CommitRequest | SendRequest | ClaimRequest | Unclaim | Leas
 
 
 class BatchOutcome(Struct):
-    """What a committed batch brought about: one answer for each request, and what waiters must know."""
+    """What a committed batch brought about: the answers, and what waiters must know."""
 
-    answers: list[tuple[Request, Any]]  # the value, or the exception, of each
+    answers: list[Any]  # the value, or the exception, of each request in turn
     needy: bool = False  # a stream may have come to need attention
     alarm: Timestamp | None = None  # the earliest that was set
     log_bytes: int = 0  # an estimate of what it added to the write-ahead log

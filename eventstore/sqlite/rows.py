@@ -126,6 +126,7 @@ class Known(Struct, array_like=True):
 
 _decode_streams: Final = Decoder(list[StreamRow]).decode
 _decode_known: Final = Decoder(list[Known]).decode
+_decode_attributes: Final = Decoder(dict[str, Scalar]).decode
 _decode_undelivered: Final = Decoder(list[tuple[str, str, Any]]).decode
 _decode_tokens: Final = Decoder(list[int]).decode
 
@@ -159,15 +160,38 @@ _LOAD_STREAMS: Final = f"""
 """
 
 
+_LOAD_STREAM: Final = f"""
+    SELECT (SELECT max(id) FROM streams),
+           (SELECT count(*) FROM leases WHERE token = ?2 AND ended_at IS NULL),
+           {", ".join(f"s.{name}" for name in _COLUMNS)}, l.ended_at IS NOT NULL
+    FROM (SELECT 1) LEFT JOIN streams AS s ON s.name = ?1 LEFT JOIN leases AS l ON l.token = s.owner
+"""
+
+
 def load_streams(
-    connection: sqlite3.Connection, names: Iterable[str], tokens: Iterable[int]
+    connection: sqlite3.Connection, names: Collection[str], tokens: Collection[int]
 ) -> tuple[dict[str, StreamRow], int, set[int]]:
     """The streams of these names, the highest stream id, and which of these leases have not ended."""
+    if len(names) == 1 and len(tokens) <= 1:
+        return _load_stream(connection, next(iter(names)), next(iter(tokens), None))
     found, last_id, open_tokens = connection.execute(
         _LOAD_STREAMS, (encode_names(names), encode_names(tokens))
     ).fetchone()
     rows = {row.name: row for row in decode_streams(found)}
     return rows, last_id or 0, set(_decode_tokens(open_tokens))
+
+
+def _load_stream(
+    connection: sqlite3.Connection, name: str, token: int | None
+) -> tuple[dict[str, StreamRow], int, set[int]]:
+    """The same for one stream: a lone commit is most of what a quiet store does, and JSON has its price."""
+    last_id, is_open, *columns = connection.execute(_LOAD_STREAM, (name, token)).fetchone()
+    open_tokens = {token} if token is not None and is_open else set()
+    if columns[0] is None:
+        return {}, last_id or 0, open_tokens
+    row = StreamRow(*columns)
+    row.name, row.digest, row.attributes = name, columns[3], _decode_attributes(columns[14])
+    return {name: row}, last_id, open_tokens
 
 
 def decode_streams(text: str | bytes) -> list[StreamRow]:
@@ -271,13 +295,24 @@ _CHANGES: Final = (
 )  # fmt: skip
 
 
-def _update(columns: tuple[str, ...]) -> tuple[str, str]:
-    sets = ", ".join(f"{name} = v.column{index}" for index, name in enumerate(columns[1:], start=2))
-    return f"UPDATE streams SET {sets} FROM (", ") AS v WHERE streams.id = v.column1"
+class _Update:
+    """UPDATE of some columns of many streams; of one, which is the usual case, in its plain form."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        sets = ", ".join(f"{name} = v.column{index}" for index, name in enumerate(columns[1:], start=2))
+        self._columns: Final = len(columns)
+        self._head: Final = f"UPDATE streams SET {sets} FROM ("
+        self._one: Final = f"UPDATE streams SET {', '.join(f'{name} = ?' for name in columns[1:])} WHERE id = ?"
+
+    def execute(self, connection: sqlite3.Connection, parameters: list[Any]) -> None:
+        if len(parameters) == self._columns:
+            connection.execute(self._one, (*parameters[1:], parameters[0]))
+        else:
+            execute_rows(connection, self._head, self._columns, parameters, ") AS v WHERE streams.id = v.column1")
 
 
-_STEP_HEAD, _STEP_TAIL = _update(_STEPS)
-_CHANGE_HEAD, _CHANGE_TAIL = _update(_CHANGES)
+_STEP: Final = _Update(_STEPS)
+_CHANGE: Final = _Update(_CHANGES)
 
 
 def write_streams(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> None:
@@ -306,9 +341,9 @@ def write_streams(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> 
     if inserts:
         execute_rows(connection, _INSERT, len(_COLUMNS), inserts)
     if steps:
-        execute_rows(connection, _STEP_HEAD, len(_STEPS), steps, _STEP_TAIL)
+        _STEP.execute(connection, steps)
     if changes:
-        execute_rows(connection, _CHANGE_HEAD, len(_CHANGES), changes, _CHANGE_TAIL)
+        _CHANGE.execute(connection, changes)
 
 
 def payload_to_row(payload: bytes | None) -> str | bytes | None:

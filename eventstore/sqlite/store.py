@@ -42,7 +42,14 @@ from eventstore.validation import (
     validate_timeout,
 )
 
-__all__ = ["DEATH_CHECK_SECONDS", "LEASE_TTL_SECONDS", "POLL_SECONDS_MAX", "POLL_SECONDS_MIN", "SqliteStore"]
+__all__ = [
+    "DEATH_CHECK_SECONDS",
+    "LEASE_TTL_SECONDS",
+    "POLL_GROWTH",
+    "POLL_SECONDS_MAX",
+    "POLL_SECONDS_MIN",
+    "SqliteStore",
+]
 
 LEASE_TTL_SECONDS: Final = 10.0
 """How long after its last beat a lease is believed alive, by default."""
@@ -50,6 +57,8 @@ POLL_SECONDS_MIN: Final = 0.02
 """Between two looks for commits of other processes, when there was one lately."""
 POLL_SECONDS_MAX: Final = 0.25
 """Between two looks when nothing has happened for a while."""
+POLL_GROWTH: Final = 1.5
+"""By how much the pause grows when there was none."""
 DEATH_CHECK_SECONDS: Final = 1.0
 """Between two looks whether other workers have died, while waiting."""
 
@@ -80,7 +89,6 @@ class SqliteStore:
         self._bell = asyncio.Event()  # a new one after each ring
         self._data_version = 0
         self._poll_seconds = POLL_SECONDS_MIN
-        self._calls = 0
 
     @classmethod
     async def open(
@@ -173,12 +181,13 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[SqliteLease] = loop.create_future()
         writer.submit(LeaseRequest(future, worker))
-        lease = await future
         try:
+            lease = await future
             lease.start(loop)
             yield lease
         finally:
-            await self._end(lease)
+            if future.done() and not future.cancelled() and future.exception() is None:  # also if nobody took it
+                await self._end(future.result())
 
     async def claim(
         self, lease: Lease, *, query: StreamQuery, limit: int, busy: Collection[str] = ()
@@ -209,7 +218,12 @@ class SqliteStore:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open_writer()
         writer.submit(ClaimRequest(future, mine.token, query, limit, found.names, found.dead))
-        heads: list[StreamHead] = (await future)[0]
+        try:
+            heads: list[StreamHead] = (await future)[0]
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                writer.give_back(mine.token, future.result()[1])  # claimed, and nobody was told
+            raise
         return heads
 
     async def wait(self, lease: Lease, *, timeout: float) -> None:
@@ -217,9 +231,9 @@ class SqliteStore:
         validate_timeout(timeout)
         mine = self._leases.get(lease.token)
         if mine is None:
-            await asyncio.sleep(0)
             return
         try:
+            await asyncio.sleep(0)  # a loop of claims and waits lets others run, whatever there is to claim
             await self._wait(mine, timeout)
         finally:
             mine.waited = True
@@ -234,41 +248,43 @@ class SqliteStore:
 
     async def _wait(self, mine: SqliteLease, timeout: float) -> None:
         loop = asyncio.get_running_loop()
-        start = loop.time()
-        deadline = start + timeout
-        look_for_dead = start + DEATH_CHECK_SECONDS
+        look_at = loop.time()  # for other processes' commits: at once, they may have come since the last claim
+        deadline = look_at + timeout
+        look_for_dead_at = look_at + DEATH_CHECK_SECONDS
         while True:
-            bell = self._bell
-            await self._look_outside()
-            now = loop.time()
-            if now >= look_for_dead:
-                look_for_dead = now + DEATH_CHECK_SECONDS
-                if not await self._readers.run(lambda c: dead_owners(c, self._alive)) <= mine.dead_seen:
-                    return
             self._open_writer()
-            due = mine.due_at
-            if mine.ended or mine.seen != self._news or now >= deadline:
+            bell = self._bell
+            now = loop.time()
+            if mine.seen != self._news or not mine.fresh():
                 return
-            left = min(deadline - now, self._poll_seconds)
-            if due is not None:
-                until_due = (due - self._clock.now()) / 1e6
-                if until_due <= 0:
+            if now >= look_at:
+                await self._look_outside()
+                look_at = now + self._poll_seconds
+                continue
+            if now >= look_for_dead_at:
+                look_for_dead_at = now + DEATH_CHECK_SECONDS
+                dead = await self._readers.run(lambda connection: dead_owners(connection, self._alive))
+                if not dead <= mine.dead_seen:
                     return
-                left = min(left, until_due)
+                continue
+            until = min(deadline, look_at, look_for_dead_at) - now
+            if mine.due_at is not None:
+                until = min(until, (mine.due_at - self._clock.now()) / 1e6)
+            if until <= 0:
+                return
             with suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(until):
                     await bell.wait()
 
     async def _look_outside(self) -> None:
         """Notice commits of other connections to the file."""
-        assert self._writer is not None
-        version = await self._writer.data_version()
+        version = await self._open_writer().data_version()
         if version != self._data_version:
             self._data_version = version
             self._poll_seconds = POLL_SECONDS_MIN
             self._tell()
         else:
-            self._poll_seconds = min(self._poll_seconds * 1.5, POLL_SECONDS_MAX)
+            self._poll_seconds = min(self._poll_seconds * POLL_GROWTH, POLL_SECONDS_MAX)
 
     def _take_in(self, outcome: BatchOutcome) -> None:
         """A batch was committed: what it means for leases and waiters."""
@@ -311,10 +327,9 @@ class SqliteStore:
             return
         try:
             if self._writer is not None and self._closing is None and not lease.ended:
-                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._writer.submit(LeaseEnding(future, (lease.token,)))
+                ending = self._writer.submit_unattended(lambda future: LeaseEnding(future, (lease.token,)))
                 with suppress(StoreUnavailable):  # then it dies with its file
-                    await future
+                    await asyncio.shield(ending)
         finally:
             self._leases.pop(lease.token, None)
             lease.end()

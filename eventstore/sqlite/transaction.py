@@ -21,7 +21,7 @@ from eventstore.sqlite.apply import Batch, answer, attribute_parameters
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.guard import Guard, Identity
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
-from eventstore.sqlite.opening import Synchronous, open_guard, open_writer
+from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
 from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
@@ -59,6 +59,7 @@ _CONSUME: Final = (
 _END_LEASES: Final = (
     "UPDATE leases SET ended_at = ? WHERE ended_at IS NULL AND token IN (SELECT value FROM json_each(?))"
 )
+_TRUNCATE_SECONDS: Final = 0.2  # that cutting the log back may wait for readers, while commits wait for it
 _EVENT_BYTES: Final = 160  # of the log, beside header and payload: digests, record and index
 _STREAM_BYTES: Final = 12_000  # of the log for a stream that changed: the pages that it alone touches
 
@@ -135,13 +136,17 @@ class Transactor:
 
         A plain one never waits for a reader; one that truncates waits a moment for readers to move on.
         """
-        mode = "TRUNCATE" if truncate else "PASSIVE"
+        mode, wait_seconds = ("TRUNCATE", _TRUNCATE_SECONDS) if truncate else ("PASSIVE", BUSY_SECONDS)
 
         def run(connection: sqlite3.Connection) -> int:
             assert self._guard is not None
             with self._guard.held(GUARD_SECONDS):
-                busy, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-            return 0 if not busy and frames == copied else max(frames, 0) * 4096
+                connection.execute(f"PRAGMA busy_timeout={wait_seconds * 1_000:.0f}")
+                try:
+                    busy, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1_000:.0f}")
+            return 0 if not busy and frames == copied else max(frames, 0) * PAGE_BYTES
 
         size: int = self._use(run)
         return size
@@ -200,7 +205,7 @@ class Transactor:
     ) -> BatchOutcome:
         batch = self._load(connection, requests)
         ended: set[int] = set()
-        answers = [(request, self._answer(connection, batch, request, created, ended)) for request in requests]
+        answers = [self._answer(connection, batch, request, created, ended) for request in requests]
         log_bytes = self._write(connection, batch)
         ended |= {token for token in batch.dead if self._files.gone(token)}
         if ended:

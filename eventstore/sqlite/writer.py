@@ -1,9 +1,9 @@
 """Group commit: requests queue on the event loop and go to the writer's thread together.
 
-When the thread is idle a batch is sent at once; while one runs, others gather for the next. Nothing is ever delayed in
-the hope of more. A request belongs to the batch once it was taken from the queue: a caller that is cancelled before is
-never written, one that is cancelled after is only not told. No await stands between BEGIN and COMMIT, because a batch
-is one function on the thread.
+When the thread is idle it is woken at once and takes all that is queued; while a batch runs, others gather for the
+next. Nothing is ever delayed in the hope of more. A request belongs to a batch once the thread has taken it: a caller
+that is cancelled before is never written, one that is cancelled after is only not told. Callers wait on futures of
+their own, so cancelling one cannot reach a transaction, and no await stands between BEGIN and COMMIT.
 
 This module knows when and together with what a request runs, and not what it does.
 """
@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
-
-import aiosqlite
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from eventstore.errors import StoreUnavailable
 from eventstore.sqlite.leases import SqliteLease
@@ -29,11 +27,10 @@ from eventstore.sqlite.requests import (
     Request,
     Unclaim,
 )
+from eventstore.sqlite.threads import Connection, close_connection, on_thread, open_connection, submit
 from eventstore.sqlite.transaction import Transactor
 
-__all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "CHECKPOINT_BYTES", "Writer", "on_thread"]
-
-T = TypeVar("T")
+__all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "CHECKPOINT_BYTES", "Writer"]
 
 BATCH_REQUESTS_MAX: Final = 500
 """Requests in one transaction."""
@@ -45,89 +42,83 @@ CHECKPOINT_BYTES: Final = 8 << 20
 """What is written to the log, about, before it is copied into the database."""
 
 
-async def on_thread(connection: aiosqlite.Connection, work: Callable[[], T]) -> T:
-    """Run a function on a connection's own thread, in turn.
-
-    The only use of aiosqlite's entry point, which is not public and for which its version is pinned: its public
-    methods run one statement each, and a transaction with awaits inside could be left open by a cancelled caller.
-    """
-    result: T = await connection._execute(work)  # type: ignore[no-untyped-call]
-    return result
-
-
 class Writer:
     """The queue before a `Transactor`, on one event loop."""
 
     def __init__(self, transactor: Transactor, *, on_outcome: Callable[[BatchOutcome], None]) -> None:
         self._transactor: Final = transactor
         self._on_outcome: Final = on_outcome  # told of every committed batch before its callers are
-        self._queue: deque[Request] = deque()
-        self._burst: asyncio.Task[None] | None = None  # lives while there is anything to do
-        self._connection: aiosqlite.Connection | None = None
-        self._log_bytes = 0
+        self._loop: Final = asyncio.get_running_loop()
+        self._queue: Final[deque[Request]] = deque()
+        self._running = False  # whether the thread has or will have a batch
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._connection: Connection | None = None
+        self._log_bytes = 0  # touched by the thread only
 
     async def open(self) -> None:
-        """Open the writable connection. Raises what `opening` raises; leaves no thread behind, also when cancelled."""
-        connection = aiosqlite.Connection(self._transactor.open, iter_chunk_size=1)
-        opening = asyncio.ensure_future(_opened(connection))
-        try:
-            await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            await asyncio.wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                await self._close(connection)
-            raise
-        self._connection = connection
+        """Open the writable connection. Raises what `opening` raises."""
+        self._connection = await open_connection(self._transactor.open, self._transactor.close)
 
     def submit(self, request: Request) -> None:
         """Queue a request; its future is answered when the batch it goes with is durable."""
         self._queue.append(request)
-        if self._burst is None or self._burst.done():  # done: cancelled at the end of a program before it began
-            self._burst = asyncio.ensure_future(self._work())
+        if not self._running:
+            self._start()
 
-    def submit_unattended(self, make: Callable[[asyncio.Future[Any]], Request]) -> None:
-        """Queue a request that nobody waits for; its failure is everybody's, and others are told."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def submit_unattended(self, make: Callable[[asyncio.Future[Any]], Request]) -> asyncio.Future[Any]:
+        """Queue a request that nobody need wait for; its failure is everybody's, and others are told."""
+        future: asyncio.Future[Any] = self._loop.create_future()
         future.add_done_callback(_look)
         self.submit(make(future))
+        return future
+
+    def give_back(self, token: int, owners: Mapping[str, int | None]) -> None:
+        """Undo a claim whose caller was cancelled."""
+        if owners:
+            self.submit_unattended(lambda future: Unclaim(future, token, owners))
 
     async def data_version(self) -> int:
         """See `Transactor.data_version`."""
-        return await self._call(self._transactor.data_version)
+        return await on_thread(self._opened(), self._transactor.data_version)
 
     async def finish(self) -> None:
         """Wait until everything that is queued is done."""
-        while self._queue or not (self._burst is None or self._burst.done()):
-            if self._burst is None or self._burst.done():
-                self._burst = asyncio.ensure_future(self._work())
-            await asyncio.wait([self._burst])
+        while self._running:
+            await self._idle.wait()
 
     async def aclose(self) -> None:
         """Finish what is queued, and close the connection and its thread."""
         await self.finish()
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._close(connection)
+            await close_connection(connection, self._transactor.close)
 
-    async def _close(self, connection: aiosqlite.Connection) -> None:
-        try:
-            await on_thread(connection, self._transactor.close)
-        finally:
-            await connection.close()
-
-    async def _call(self, work: Callable[[], T]) -> T:
+    def _opened(self) -> Connection:
         if self._connection is None:
             raise StoreUnavailable("the writable connection is closed")
-        return await on_thread(self._connection, work)
+        return self._connection
 
-    async def _work(self) -> None:
+    def _start(self) -> None:
+        submit(self._opened(), self._work)
+        self._running = True
+        self._idle.clear()
+
+    def _work(self) -> None:
+        """On the thread: one batch; its answers go back to the loop before the log is looked after."""
+        requests = self._take()
+        outcome: BatchOutcome | Exception | None = None
+        if requests:
+            try:
+                outcome = self._transactor.run(requests)
+            except Exception as failure:
+                outcome = failure
         try:
-            while self._queue:
-                requests = self._take()
-                if requests:
-                    await self._run(requests)
-        finally:
-            self._burst = None
+            self._loop.call_soon_threadsafe(self._deliver, requests, outcome)
+        except RuntimeError:  # the loop was closed under us: the program has ended without closing the store
+            return
+        if isinstance(outcome, BatchOutcome):
+            self._checkpoint_if_due(outcome.log_bytes)
 
     def _take(self) -> list[Request]:
         """The next batch: in order, without those whose callers have gone, up to the limits."""
@@ -146,16 +137,24 @@ class Writer:
                 taken.append(request)
         return taken
 
-    async def _run(self, requests: list[Request]) -> None:
-        try:
-            outcome = await _uncancelled(self._call(lambda: self._transactor.run(requests)))
-        except Exception as failure:
-            _refuse(requests, failure)
-            return
-        self._on_outcome(outcome)
-        for request, answer in outcome.answers:
-            self._answer(request, answer)
-        await self._checkpoint_if_due(outcome.log_bytes)
+    def _deliver(self, requests: list[Request], outcome: BatchOutcome | Exception | None) -> None:
+        """On the loop: start the next batch, then tell everybody of this one."""
+        if self._queue:
+            self._start()
+        else:
+            self._running = False
+            self._idle.set()
+        match outcome:
+            case BatchOutcome():
+                self._on_outcome(outcome)
+                for request, answer in zip(requests, outcome.answers, strict=True):
+                    self._answer(request, answer)
+            case Exception():
+                for request in requests:
+                    if not request.future.done():
+                        request.future.set_exception(outcome)
+            case None:
+                pass
 
     def _answer(self, request: Request, answer: Any) -> None:
         future = request.future
@@ -164,49 +163,25 @@ class Writer:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        elif isinstance(request, ClaimRequest) and isinstance(answer, tuple) and answer[1]:
-            self.submit_unattended(lambda unattended: Unclaim(unattended, request.token, answer[1]))
+        elif isinstance(request, ClaimRequest) and isinstance(answer, tuple):
+            self.give_back(request.token, answer[1])
         elif isinstance(request, LeaseRequest) and isinstance(answer, SqliteLease):
             answer.end()
             self.submit_unattended(lambda unattended: LeaseEnding(unattended, (answer.token,)))
 
-    async def _checkpoint_if_due(self, log_bytes: int) -> None:
+    def _checkpoint_if_due(self, log_bytes: int) -> None:
         self._log_bytes += log_bytes
         if self._log_bytes < CHECKPOINT_BYTES:
             return
         try:
-            left = await _uncancelled(self._call(lambda: self._transactor.checkpoint(truncate=False)))
+            left = self._transactor.checkpoint(truncate=False)
             if left > LOG_BYTES_MAX:
-                left = await _uncancelled(self._call(lambda: self._transactor.checkpoint(truncate=True)))
+                left = self._transactor.checkpoint(truncate=True)
         except StoreUnavailable:
             left = 0  # the next batch meets the same trouble and has somebody to tell
         self._log_bytes = 0 if left < CHECKPOINT_BYTES else CHECKPOINT_BYTES // 2
 
 
-async def _opened(connection: aiosqlite.Connection) -> None:
-    await connection
-
-
-async def _uncancelled(work: Any) -> Any:
-    """Await to the end, whoever cancels: at the end of `asyncio.run` every task is, and a batch is under way."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-        except BaseException:
-            break
-    return task.result()
-
-
 def _look(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def _refuse(requests: list[Request], failure: Exception) -> None:
-    for request in requests:
-        if not request.future.done():
-            request.future.set_exception(failure)
