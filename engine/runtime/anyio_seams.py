@@ -1,4 +1,4 @@
-"""The one place that reaches into anyio's backend: its scopes keep children in sets, which must not iterate by address."""
+"""The one place that reaches into anyio's backend: its scopes keep children in sets, and a set iterates by address."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ async def run_attempt(
         raise
     except BaseException as error:
         failure = error
-    return await _after_failure(definition, pending, attempts, failure, args, kwargs, clock)
+    return await _after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock)
 
 
 async def _after_failure(
@@ -88,8 +88,8 @@ async def _after_failure(
     pending: PendingTask,
     attempts: Attempts,
     failure: BaseException,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    *,
     clock: Clock,
 ) -> Outcome:
     now = clock.now()
@@ -99,7 +99,7 @@ async def _after_failure(
         slept=attempts.slept / 1_000_000,
     )
     try:
-        wait = await seconds_to_wait(definition, failure, past, args, kwargs)
+        wait = await seconds_to_wait(definition, failure, past, *arguments)
     except Exception as error:
         error.add_note(f"raised by the retry policy of {definition.where}, asked about the exception that is its cause")
         error.__cause__ = failure

@@ -153,16 +153,16 @@ class RunHandle(Generic[R_co]):
         return None
 
     def _deliver(self, outcome: Outcome) -> R_co:
+        if outcome.status != "completed":
+            self._raise(outcome)
+        if outcome.payload is None:
+            raise HistoryError(f"the result of run {self.id!r} was destroyed")
+        codec = self._codec
+        value: Any = msgspec.json.decode(outcome.payload) if codec is None else codec.decode(outcome.payload)
+        return value  # type: ignore[no-any-return]
+
+    def _raise(self, outcome: Outcome) -> NoReturn:
         match outcome.status:
-            case "completed":
-                if outcome.payload is None:
-                    raise HistoryError(f"the result of run {self.id!r} was destroyed")
-                value: Any = (
-                    self._codec.decode(outcome.payload)
-                    if self._codec is not None
-                    else msgspec.json.decode(outcome.payload)
-                )
-                return value  # type: ignore[no-any-return]
             case "failed":
                 self._raise_failure(outcome.payload)
             case "suspended":
