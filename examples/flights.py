@@ -41,7 +41,7 @@ try:
         written_whole,
     )
     from flights_lib.report import Facts, Group, Summary, html_report, summed_up
-    from flights_lib.tables import TABLES, Finding, judged
+    from flights_lib.tables import TABLES, Finding, judge
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f'{error}; this example needs: pip install "holdfast[examples]"') from error
 
@@ -95,7 +95,7 @@ def check_table(table: str, path: str) -> list[Finding]:
     """The table's size, and every rule that needs no other table."""
     with connect(**{table: path}) as db:
         ((total,),) = rows(db, f"SELECT count(*) FROM {table}")
-        findings = [judged(db, table, rule) for rule in TABLES[table].rules if not rule.parent]
+        findings = judge(db, table, [rule for rule in TABLES[table].rules if not rule.parent])
     expected = TABLES[table].rows
     return [Finding(table, "", f"has {total:,} rows, not {expected:,}", abs(total - expected), total), *findings]
 
@@ -104,7 +104,7 @@ def check_table(table: str, path: str) -> list[Finding]:
 def check_reference(table: str, columns: str, tables: dict[str, str]) -> list[Finding]:
     """Whether what these columns name is there in the table that they refer to."""
     with connect(**tables) as db:
-        return [judged(db, table, rule) for rule in TABLES[table].rules if rule.parent and rule.columns == columns]
+        return judge(db, table, [rule for rule in TABLES[table].rules if rule.parent and rule.columns == columns])
 
 
 def insist(findings: list[Finding]) -> None:

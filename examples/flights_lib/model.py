@@ -18,10 +18,10 @@ NUMBERS = [
     *("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"),
 ]
 NAMES = ["weekday", "carrier", "origin", "dest", "origin_hour", "carrier_hour"]
-BINS = 32  # of a number, with about as many flights in each
+BINS = 16  # of a number, with about as many flights in each
 ROUNDS = 12
 RATE = 0.3
-PRIOR_FLIGHTS = 50.0  # how many flights' worth of doubt there is about the weight of each bin
+PRIOR_FLIGHTS = 200.0  # how many flights' worth of doubt there is about the weight of each bin
 
 Integers = np.ndarray[Any, np.dtype[np.intp]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -179,15 +179,15 @@ class Finding(msgspec.Struct, frozen=True):
         return "\n    e.g. ".join([line, *self.sample])
 
 
-class DataQualityError(Exception):
-    """The data are not what the rest of the pipeline was written for."""
-
-
-def judged(db: duckdb.DuckDBPyConnection, table: str, rule: Rule) -> Finding:
-    """Count the rows that break the rule, and show the first few."""
+def judge(db: duckdb.DuckDBPyConnection, table: str, rules: list[Rule]) -> list[Finding]:
+    """For each rule, how many rows of the table break it, and the first few of them."""
     ((total,),) = rows(db, f"SELECT count(*) FROM {table}")
-    ((count,),) = rows(db, f"SELECT count(*) FROM {table} AS this WHERE {rule.broken}")
-    shown = list(dict.fromkeys(f"{TABLES[table].key}, {rule.columns}".split(", ")))
-    broken = f"SELECT {', '.join(shown)} FROM {table} AS this WHERE {rule.broken} ORDER BY ALL LIMIT 3"
-    sample = [", ".join(f"{k}={v}" for k, v in zip(shown, row, strict=True)) for row in rows(db, broken)]
-    return Finding(table, rule.columns, rule.problem, count, total, rule.known, rule.meaning, sample)
+    findings = []
+    for rule in rules:
+        broken = f"FROM {table} AS this WHERE {rule.broken}"
+        ((count,),) = rows(db, f"SELECT count(*) {broken}")
+        shown = list(dict.fromkeys(f"{TABLES[table].key}, {rule.columns}".split(", ")))
+        first = rows(db, f"SELECT {', '.join(shown)} {broken} ORDER BY ALL LIMIT 3") if count else []
+        sample = [", ".join(f"{k}={v}" for k, v in zip(shown, row, strict=True)) for row in first]
+        findings.append(Finding(table, rule.columns, rule.problem, count, total, rule.known, rule.meaning, sample))
+    return findings
