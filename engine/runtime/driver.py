@@ -9,10 +9,9 @@ told). Nothing acts on the outside before the record of the decision is durable.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import UNSET
 
@@ -31,43 +30,23 @@ from engine.core.instance import Decided, Instance
 from engine.core.replay import Attempts
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.executors import Executor
-from engine.runtime.alarms import Alarm, Alarms
+from engine.runtime.alarms import Alarm
 from engine.runtime.attempts import Completed, Failed, Outcome, Retried
 from engine.runtime.board import Board
-from engine.runtime.dispatch import Dispatcher
 from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
+from engine.runtime.site import Site
 from engine.runtime.steps import Arrival, Step, ignored, ignored_arrival, stamped, task_failed, wanted
-from engine.runtime.streams import STATUS, WORKFLOW, new_event, status_of, stream_of, suspension
-from engine.runtime.watches import Watches
-from eventstore import Clock, Commit, EventStore, EventStoreError, Lease, NewEvent, StreamHead
+from engine.runtime.streams import STATUS, new_event, status_of, stream_of, suspension
+from engine.runtime.writing import commits_of
+from eventstore import NewEvent, StreamHead
 from eventstore.errors import LeaseLost, VersionConflict
-from eventstore.port import COMMIT_EVENTS_MAX
 
-__all__ = ["IDLE_RELEASE_SECONDS", "STEP_FACTS_MAX", "Driver", "Site"]
+__all__ = ["IDLE_RELEASE_SECONDS", "STEP_FACTS_MAX", "Driver"]
 
 STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
 IDLE_RELEASE_SECONDS: Final = 1.0
 """A run that has nothing to do for longer than this is given up, and claimed again when its time has come."""
-
-
-class Site(Protocol):
-    """What a driver needs of the worker that it lives in."""
-
-    store: EventStore
-    lease: Lease
-    clock: Clock
-    alarms: Alarms
-    dispatcher: Dispatcher
-    watches: Watches
-    stopping: bool
-
-    def spawn(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
-    def next_commit_id(self) -> str: ...
-    async def until_fresh(self) -> None: ...
-    def left(self, driver: Driver) -> None: ...
-    def parked(self, driver: Driver) -> None: ...
-    def failed(self, error: BaseException) -> None: ...
 
 
 class Driver:
@@ -243,16 +222,13 @@ class Driver:
                 if step.starting and not self.site.lease.fresh():
                     # A pause longer than the lease: others may have taken over. Ask the store before anything begins.
                     await self.site.until_fresh()
-                    await self._commit(Step(), [], last=True)
+                    await self._write(Step())
                 self._act(step)
         except (LeaseLost, VersionConflict) as error:
             self._report(error)
             self.site.left(self)
-        except EventStoreError as error:
-            self._report(error)
-            self.site.failed(error)
         except Exception as error:
-            # A bug of ours, never of the workflow: stop loudly, everything recorded is intact.
+            # The store failed, or this is a bug of ours: stop loudly; everything recorded is intact.
             self._report(error)
             self.site.failed(error)
         finally:
@@ -358,48 +334,31 @@ class Driver:
     # -- write --------------------------------------------------------------------------------------------------------
 
     async def _write(self, step: Step) -> None:
-        """Commit the step; a large one in chunks, each with the messages that its events answer."""
-        events, at = step.events, 0
-        while len(events) - at > COMMIT_EVENTS_MAX:
-            await self._commit(step, events[at : at + COMMIT_EVENTS_MAX], at=at, last=False)
-            at += COMMIT_EVENTS_MAX
+        site = self.site
         self.releasing = step.release
-        await self._commit(step, events[at:], at=at, last=True)
+        for commit in commits_of(
+            step,
+            stream=self.stream,
+            workflow=self.instance.definition.name,
+            version=self.version,
+            lease=site.lease,
+            over=self._over,
+            next_id=site.next_commit_id,
+        ):
+            await site.store.commit(commit)
+            self.version = max(self.version, 0) + len(commit.events)
+            if self.first_commit is not None:
+                self._report(None)
+        if step.alarm is not UNSET:
+            self._alarm = step.alarm
         for _, message in step.consumes:
             self._consuming.discard(message)
-
-    async def _commit(self, step: Step, events: list[NewEvent], *, at: int = 0, last: bool) -> None:
-        until = at + len(events)
-        attributes: dict[str, Any] = dict(step.attributes) if last else {}
-        if self.version < 0:
-            attributes = {WORKFLOW: self.instance.definition.name, STATUS: "running", **attributes}
-        answered = tuple(id_ for index, id_ in step.consumes if (index > at or at == 0) and index <= until)
-        await self.site.store.commit(
-            Commit(
-                id=self.site.next_commit_id(),
-                stream=self.stream,
-                expected_version=self.version,
-                events=tuple(events),
-                consumes=answered,
-                alarm=step.alarm if last else UNSET,
-                held=step.suspended if last and (step.suspended or step.resumed) else UNSET,
-                closed=True if step.ended is not None and last else UNSET,
-                attributes=attributes or UNSET,
-                lease=self.site.lease,
-                release=last and (step.release or self._over),
-                progress=step.progress,
-            )
-        )
-        self.version = max(self.version, 0) + len(events)
-        if last and step.alarm is not UNSET:
-            self._alarm = step.alarm
-        self._report(None)
 
     # -- act ----------------------------------------------------------------------------------------------------------
 
     def _act(self, step: Step) -> None:
         if step.resumed:
-            self._tell(None, None)
+            self.site.watches.settle(self.run_id, None)
         for id_ in step.cancelled:
             self.board.call_off(id_)
         if self.discarded or self.site.stopping:
@@ -412,20 +371,20 @@ class Driver:
         if step.ended is not None:
             self._finish(step.ended)
         elif step.suspended:
-            self._tell("suspended", step.diagnosis)
+            self.site.watches.settle(self.run_id, "suspended", step.diagnosis)
             self.site.left(self)
         elif step.release:
             self._rest()
         elif self.instance.outcome is None:
             self._set_timer()
-            self._ring()
+            self.site.watches.ring(self.run_id)
 
     def _finish(self, ended: Decided) -> None:
         self._stop_timer()
         self.board.forget_waits()
         for running in list(self.board.running.values()):
             running.cancel()
-        self._tell(status_of(ended.event), ended.payload)
+        self.site.watches.settle(self.run_id, status_of(ended.event), ended.payload)
 
     def _rest(self) -> None:
         """The run was given up, unless this worker has claimed it again since."""
@@ -437,13 +396,5 @@ class Driver:
             return
         self._stop_timer()
         self.board.forget_waits()
-        self._ring()
+        self.site.watches.ring(self.run_id)
         self.site.parked(self)
-
-    def _tell(self, status: Any, payload: bytes | None) -> None:
-        if (watch := self.site.watches.find(self.run_id)) is not None:
-            watch.settle(status, payload)
-
-    def _ring(self) -> None:
-        if (watch := self.site.watches.find(self.run_id)) is not None:
-            watch.ring()

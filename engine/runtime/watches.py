@@ -71,6 +71,16 @@ class Watches:
         """The run's watch, if anybody holds it."""
         return self._by_id.get(run_id)
 
+    def settle(self, run_id: str, status: RunStatus | None, payload: bytes | None = None) -> None:
+        """Tell whoever waits for the run how it has come to rest."""
+        if (watch := self._by_id.get(run_id)) is not None:
+            watch.settle(status, payload)
+
+    def ring(self, run_id: str) -> None:
+        """Tell whoever waits for the run that it has moved."""
+        if (watch := self._by_id.get(run_id)) is not None:
+            watch.ring()
+
     def all(self) -> list[Watch]:
         """Those that somebody holds now."""
         return list(self._by_id.values())

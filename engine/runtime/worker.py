@@ -294,7 +294,7 @@ class Worker:
             settled = await terminate(
                 self.store, self.lease, head, cancel, clock=self.clock, commit_id=self.next_commit_id()
             )
-            self._tell(run_id, settled.status, settled.payload)
+            self.watches.settle(run_id, settled.status, settled.payload)
             return
         if (rested := self._rested.pop(run_id, None)) is not None:
             if rested.version == head.version:
@@ -312,7 +312,7 @@ class Worker:
             settled = await suspend(
                 self.store, self.lease, head, mismatch.diagnosis, clock=self.clock, commit_id=self.next_commit_id()
             )
-            self._tell(run_id, settled.status, settled.payload)
+            self.watches.settle(run_id, settled.status, settled.payload)
             return
         replayer = rebuilt.replayer
         driver = Driver(
@@ -322,7 +322,7 @@ class Worker:
         resumed_by = (resume.by if resume is not None else "") if head.held else None
         driver.go_on(head, rebuilt.backlog, resumed_by=resumed_by)
 
-    # -- what drivers ask (see `driver.Site`) -------------------------------------------------------------------------
+    # -- what drivers ask (see `site.Site`) -------------------------------------------------------------------------
 
     def next_commit_id(self) -> str:
         self._commits += 1
@@ -358,7 +358,3 @@ class Worker:
             if (watch := self.watches.find(driver.run_id)) is not None:
                 watch.resident = False
                 watch.ring()
-
-    def _tell(self, run_id: str, status: Any, payload: bytes | None) -> None:
-        if (watch := self.watches.find(run_id)) is not None:
-            watch.settle(status, payload)

@@ -1,0 +1,47 @@
+"""What a driver needs of the worker that it lives in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.runtime.alarms import Alarms
+from engine.runtime.dispatch import Dispatcher
+from engine.runtime.watches import Watches
+from eventstore import Clock, EventStore, Lease
+
+if TYPE_CHECKING:
+    from engine.runtime.driver import Driver
+
+__all__ = ["Site"]
+
+
+class Site(Protocol):
+    """One worker, as its drivers see it."""
+
+    store: EventStore
+    lease: Lease
+    clock: Clock
+    alarms: Alarms
+    dispatcher: Dispatcher
+    watches: Watches
+    stopping: bool  # no attempt begins any more
+
+    def spawn(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Run a coroutine beside everything else."""
+
+    def next_commit_id(self) -> str:
+        """An id that no commit had before."""
+
+    async def until_fresh(self) -> None:
+        """Wait until nobody can believe the lease dead. Raises `LeaseLost` when that will not be."""
+
+    def left(self, driver: Driver) -> None:
+        """The run has ended here, or is no longer ours."""
+
+    def parked(self, driver: Driver) -> None:
+        """The run was given up, unharmed."""
+
+    def failed(self, error: BaseException) -> None:
+        """The store, or this engine, cannot go on."""
