@@ -1,0 +1,60 @@
+"""Whether many runs share commits.
+
+A thousand runs of five tasks are started at once. Beside it, the rows that they wrote are written by hand, 500 to a
+commit. The ratio is rows per second over raw rows per second. Each step
+of each run is a commit to the store; that they share transactions is what the ratio shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from raw import ROWS_PER_COMMIT, event_rows, rows_written_per_second
+from report import Aim, Option, Report, options, publish, spread
+from workloads import many_runs_seconds
+
+SIZES = (
+    Option("runs", 1_000, "runs started at once"),
+    Option("tasks", 5, "tasks of each run, one after the other"),
+    Option("rounds", 5, "times that engine and baseline are measured, in turn"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> Report:
+    given = options("Many short runs at once against raw batched rows.", SIZES, arguments)
+    ratios, engine, raw, runs = [], [], [], []
+    written = 0
+    with tempfile.TemporaryDirectory(dir=given.directory) as name:
+        directory = Path(name)
+        asyncio.run(many_runs_seconds(directory / "warm.db", runs=min(given.runs, 20), tasks=given.tasks))
+        for index in range(given.rounds):
+            store = directory / f"engine-{index}.db"
+            seconds = asyncio.run(many_runs_seconds(store, runs=given.runs, tasks=given.tasks))
+            rows = event_rows(store)
+            written = len(rows)
+            engine.append(written / seconds)
+            runs.append(given.runs / seconds)
+            raw.append(rows_written_per_second(rows, directory / f"raw-{index}.db", rows_per_commit=ROWS_PER_COMMIT))
+            ratios.append(engine[-1] / raw[-1])
+        return publish(
+            given,
+            benchmark="many_runs",
+            question="Do many runs share commits?",
+            ratio=ratios,
+            ratio_of=f"event rows per second / raw rows per second, {ROWS_PER_COMMIT} to a commit",
+            aim=Aim(at_least=0.1),
+            directory=directory,
+            measured={
+                "rows": written,
+                "engine_rows_per_second": spread(engine),
+                "engine_runs_per_second": spread(runs),
+                "raw_rows_per_second": spread(raw),
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The workflows that are measured, and one timed use of an engine for each way of running them.
+
+The task does nothing and the values are small integers: what is measured is the engine, and every byte that a user's
+code adds would be added to both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from engine import Engine, task, workflow
+
+__all__ = ["fan_out", "fan_out_seconds", "many_runs_seconds", "steps", "steps_seconds", "url_of"]
+
+
+@task
+async def echo(value: int) -> int:
+    """The smallest task there is."""
+    return value
+
+
+@workflow
+async def steps(count: int) -> int:
+    """One task after the other."""
+    total = 0
+    for value in range(count):
+        total += await echo(value)
+    return total
+
+
+@workflow
+async def fan_out(count: int) -> int:
+    """All tasks at once."""
+    return sum(await asyncio.gather(*(echo(value) for value in range(count))))
+
+
+def url_of(path: Path) -> str:
+    """The URL of the store in this file."""
+    return f"sqlite:///{path}"
+
+
+async def steps_seconds(path: Path, *, count: int) -> float:
+    """From `start` to the result, of one run with `count` steps, on a new store."""
+    async with Engine(url_of(path), workflows=[steps]) as engine:
+        started = time.perf_counter()
+        run = await engine.start(steps(count), id="steps")
+        result = await run.result()
+        seconds = time.perf_counter() - started
+    assert result == count * (count - 1) // 2
+    return seconds
+
+
+async def fan_out_seconds(path: Path, *, count: int) -> float:
+    """From `start` to the result, of one run with `count` tasks at once, on a new store."""
+    async with Engine(url_of(path), workflows=[fan_out]) as engine:
+        started = time.perf_counter()
+        run = await engine.start(fan_out(count), id="fan_out")
+        result = await run.result()
+        seconds = time.perf_counter() - started
+    assert result == count * (count - 1) // 2
+    return seconds
+
+
+async def many_runs_seconds(path: Path, *, runs: int, tasks: int) -> float:
+    """From the first `start` to the last result, of so many runs of so many steps, all started at once."""
+    async with Engine(url_of(path), workflows=[steps]) as engine:
+        started = time.perf_counter()
+        handles = await asyncio.gather(*(engine.start(steps(tasks)) for _ in range(runs)))
+        results = await asyncio.gather(*(handle.result() for handle in handles))
+        seconds = time.perf_counter() - started
+    assert results == [tasks * (tasks - 1) // 2] * runs
+    return seconds
