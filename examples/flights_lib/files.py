@@ -54,9 +54,11 @@ def sync(path: Path) -> None:
 def connect(database: str = ":memory:", **tables: str) -> duckdb.DuckDBPyConnection:
     """A DuckDB that sees some Parquet files as tables.
 
-    It has one thread: tasks run side by side already, and a sum of floats must not depend on the order of threads.
+    It has one thread: tasks run side by side already, and a sum of floats must not depend on the order of threads. And
+    it draws no progress bar: the terminal is not its.
     """
     db = duckdb.connect(database, config={"threads": 1, "memory_limit": "1GB", "temp_directory": ""})
+    rows(db, "SET enable_progress_bar = false")
     for name, path in tables.items():
         rows(db, f"CREATE VIEW {name} AS FROM read_parquet({text(path)})")
     return db

@@ -30,10 +30,12 @@ EWR,2013,1,1,6,39.0,26.0,59.4,270,10.4,20.0,0.0,1012.0,10.0,2013-01-01T11:00:00Z
 JFK,2013,1,1,6,40.0,27.0,60.4,260,11.5,21.0,0.1,1011.0,9.0,2013-01-01T11:00:00Z
 JFK,2013,2,1,6,41.0,28.0,61.4,250,12.6,22.0,0.2,1010.0,8.0,2013-02-01T11:00:00Z
 """
-FLIGHTS = (
-    "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,flight,tailnum,origin,"
-    "dest,air_time,distance,hour,minute,time_hour\n"
-) + """2013,1,1,610,600,10,745,730,15,UA,100,N1,EWR,ORD,110,719,6,0,2013-01-01T11:00:00Z
+FLIGHT_COLUMNS = [
+    *("year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "sched_arr_time", "arr_delay"),
+    *("carrier", "flight", "tailnum", "origin", "dest", "air_time", "distance", "hour", "minute", "time_hour"),
+]
+FLIGHTS = f"""{",".join(FLIGHT_COLUMNS)}
+2013,1,1,610,600,10,745,730,15,UA,100,N1,EWR,ORD,110,719,6,0,2013-01-01T11:00:00Z
 2013,1,1,632,630,2,801,800,1,AA,200,N2,JFK,ORD,112,740,6,30,2013-01-01T11:00:00Z
 2013,1,1,645,645,0,830,816,14,UA,101,N2,EWR,ORD,120,719,6,45,2013-01-01T11:00:00Z
 2013,2,1,NA,615,NA,NA,745,NA,AA,201,N1,JFK,ORD,NA,740,6,15,2013-02-01T11:00:00Z
@@ -43,6 +45,11 @@ CSV = {"airlines": AIRLINES, "airports": AIRPORTS, "planes": PLANES, "weather": 
 
 Extracted = dict[str, str]
 """The path of each table's Parquet file."""
+
+
+def listed(folder: str | Path) -> list[str]:
+    """The names in a folder, sorted."""
+    return sorted(entry.name for entry in Path(folder).iterdir())
 
 
 @pytest.fixture(scope="session")

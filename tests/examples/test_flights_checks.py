@@ -55,7 +55,11 @@ def test_good_data_pass_and_every_rule_was_asked(example, extract_all):
 
 
 VIOLATIONS = {
-    "missing": ({"airlines": edited(AIRLINES, "UA,United", "UA,NA")}, "airlines: name is missing: 1 of 2 rows", "carrier=UA"),
+    "missing": (
+        {"airlines": edited(AIRLINES, "UA,United", "UA,NA")},
+        "airlines: name is missing: 1 of 2 rows",
+        "carrier=UA",
+    ),
     "missing key": ({"planes": edited(PLANES, "N2,1993", ",1993")}, "planes: tailnum is missing: 1 of 2 rows", "None"),
     "repeated": (
         {"airlines": edited(AIRLINES, "UA,United", "AA,United")},
@@ -72,7 +76,11 @@ VIOLATIONS = {
         "flights: dep_delay is not in -120..1440: 1 of 5 rows",
         "time_hour=2013-01-01 11:00:00, carrier=UA, flight=100, origin=EWR, dep_delay=9999",
     ),
-    "latitude": ({"airports": edited(AIRPORTS, "40.69", "91")}, "airports: lat is not in -90..90: 1 of 3 rows", "lat=91"),
+    "latitude": (
+        {"airports": edited(AIRPORTS, "40.69", "91")},
+        "airports: lat is not in -90..90: 1 of 3 rows",
+        "lat=91",
+    ),
     "wind": ({"weather": edited(WEATHER, "10.4", "1048.4")}, "weather: wind_speed is not in 0..150: 1 of 3", "1048.4"),
     "seats": ({"planes": edited(PLANES, ",149,", ",0,")}, "planes: seats is not in 1..900: 1 of 2 rows", "seats=0"),
     "dangling airline": (
@@ -107,7 +115,11 @@ VIOLATIONS = {
         "flights: dep_time is missing, yet the flight arrived: 1 of 5 rows",
         "flight=201",
     ),
-    "too fast": ({"flights": edited(FLIGHTS, "ORD,110,719", "ORD,50,719")}, "air_time means over 650 mph: 1 of 5", "100"),
+    "too fast": (
+        {"flights": edited(FLIGHTS, "ORD,110,719", "ORD,50,719")},
+        "air_time means over 650 mph: 1 of 5",
+        "100",
+    ),
 }
 
 
@@ -124,14 +136,20 @@ def test_a_violation_fails_the_run_and_says_which_rows(example, extract_all, vio
 
 
 def test_too_many_rows_and_none_at_all_fail_the_run(example, extract_all):
-    tables = extract_all(flights=FLIGHTS + FIRST.replace("UA,100", "UA,300") + "\n", planes=PLANES.splitlines()[0] + "\n")
+    tables = extract_all(
+        flights=FLIGHTS + FIRST.replace("UA,100", "UA,300") + "\n", planes=PLANES.splitlines()[0] + "\n"
+    )
     findings = example.check_table.fn("flights", tables["flights"]) + example.check_table.fn("planes", tables["planes"])
-    with pytest.raises(example.DataQualityError, match=r"\n  flights has 6 rows, not 5\n[\s\S]*\n  planes has 0 rows, not 2"):
+    with pytest.raises(
+        example.DataQualityError, match=r"\n  flights has 6 rows, not 5\n[\s\S]*\n  planes has 0 rows, not 2"
+    ):
         example.insist(findings)
 
 
 def test_all_that_is_wrong_is_said_at_once_and_no_more_than_three_rows_are_shown(example, extract_all):
-    findings = judge_all(example, extract_all(airports=edited(AIRPORTS, "ORD", "MDW"), planes=edited(PLANES, "N2", "N3")))
+    findings = judge_all(
+        example, extract_all(airports=edited(AIRPORTS, "ORD", "MDW"), planes=edited(PLANES, "N2", "N3"))
+    )
     with pytest.raises(example.DataQualityError) as failure:
         example.insist(findings)
     message = str(failure.value)
@@ -143,7 +161,8 @@ def test_all_that_is_wrong_is_said_at_once_and_no_more_than_three_rows_are_shown
 def test_known_warts_are_warnings_until_there_is_one_more(example, extract_all, monkeypatch):
     flights = example.TABLES["flights"]
     rules = [
-        msgspec.structs.replace(rule, known=5 if rule.columns == "dest" else 1, meaning="known") for rule in flights.rules
+        msgspec.structs.replace(rule, known=5 if rule.columns == "dest" else 1, meaning="known")
+        for rule in flights.rules
     ]
     monkeypatch.setitem(example.TABLES, "flights", msgspec.structs.replace(flights, rules=rules))
     findings = judge_all(example, extract_all(airports=edited(AIRPORTS, "ORD", "MDW")))

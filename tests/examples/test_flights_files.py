@@ -1,6 +1,5 @@
 """Files that appear whole or not at all, CSV files that must be what they should be, and transactions."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.conftest import EXAMPLES
+from tests.examples.conftest import EXAMPLES, listed
 
 COLUMNS = {"carrier": "VARCHAR", "flights": "INTEGER"}
 
@@ -25,7 +24,13 @@ def run_and_be_killed(code: str, *arguments: str) -> None:
     """Run code that ends by killing its own process, as `kill -9` would."""
     prelude = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); from flights_lib.files import *; from pathlib import Path\n"
     die = "import os, signal\ndef die(): os.kill(os.getpid(), signal.SIGKILL)\n"
-    done = subprocess.run([sys.executable, "-c", prelude + die + code, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + die + code, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -46,7 +51,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(files, tmp_path):
         temporary.write_text("ne")
         raise OSError("disk")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
+    assert listed(tmp_path) == ["file.txt"]
 
 
 def test_the_content_is_on_the_disk_before_the_name_is(files, tmp_path, monkeypatch):
@@ -66,10 +71,10 @@ def test_what_a_killed_attempt_left_is_cleared_away_by_the_next(files, tmp_path)
         str(path),
     )
     assert path.read_text() == "old"
-    assert len(os.listdir(tmp_path)) == 4
+    assert len(listed(tmp_path)) == 4
     with files.written_whole(path) as temporary:
         temporary.write_text("new")
-    assert sorted(os.listdir(tmp_path)) == ["file.txt", "other.txt"]
+    assert (listed(tmp_path)) == ["file.txt", "other.txt"]
     assert path.read_text() == "new"
 
 
@@ -103,7 +108,14 @@ def test_a_csv_file_is_read_with_its_types_quotes_and_gaps(files, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["flights,carrier\n1,AA\n", "carrier\nAA\n", "carrier,flights,more\nAA,1,2\n", "carrier,arrivals\nAA,1\n", "", "AA,1\n"],
+    [
+        "flights,carrier\n1,AA\n",
+        "carrier\nAA\n",
+        "carrier,flights,more\nAA,1,2\n",
+        "carrier,arrivals\nAA,1\n",
+        "",
+        "AA,1\n",
+    ],
 )
 def test_other_columns_than_expected_are_an_error_that_lists_them(files, tmp_path, content):
     with pytest.raises(ValueError, match=r"table\.csv has the columns .*; expected carrier, flights"):
@@ -155,7 +167,7 @@ def test_a_database_is_created_once_and_with_all_that_is_in_it(files, tmp_path):
     files.create_database(path, "CREATE TABLE t AS SELECT 2 AS x")  # is there already
     with files.database(str(path)) as db:
         assert files.rows(db, "FROM t") == [(1,)]
-    assert os.listdir(tmp_path) == ["t.duckdb"]
+    assert listed(tmp_path) == ["t.duckdb"]
 
 
 @pytest.mark.parametrize(("moment", "kept"), [("", [(1,)]), ("db.commit(); ", [(2,)])], ids=["before", "after"])
@@ -168,7 +180,7 @@ def test_a_process_killed_before_or_after_its_commit_leaves_none_or_all_of_it(fi
     )
     with files.database(str(path)) as db:
         assert files.rows(db, "FROM t") == kept
-    assert os.listdir(tmp_path) == ["t.duckdb"]
+    assert listed(tmp_path) == ["t.duckdb"]
 
 
 def test_a_file_held_by_another_process_is_an_error_and_free_when_that_is_killed(files, tmp_path):
@@ -177,7 +189,9 @@ def test_a_file_held_by_another_process_is_an_error_and_free_when_that_is_killed
     path = tmp_path / "t.duckdb"
     files.create_database(path, "CREATE TABLE t AS SELECT 1 AS x")
     code = "import duckdb, sys; db = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(duckdb.IOException, match="lock"), files.database(str(path)):
             pass
@@ -185,3 +199,8 @@ def test_a_file_held_by_another_process_is_an_error_and_free_when_that_is_killed
         holder.wait()
     with files.database(str(path)) as db:
         assert files.rows(db, "FROM t") == [(1,)]
+
+
+def test_duckdb_writes_nothing_to_the_terminal(files):
+    with files.connect() as db:
+        assert files.rows(db, "SELECT current_setting('enable_progress_bar')") == [(False,)]
