@@ -155,7 +155,7 @@ def transform_month(month: int, tables: dict[str, str], out: str) -> Month:
     """Each flight of a month with its airline, destination, plane and weather, and what the model will look at."""
     target = Path(out, "months", f"2013-{month:02}.parquet")
     with connect(**tables) as db:
-        save(db, f"{JOINED} WHERE f.month = {month} ORDER BY {TABLES['flights'].key}", target)
+        save(db, f"FROM ({JOINED} WHERE f.month = {month}) ORDER BY {TABLES['flights'].key}", target)
         ((before,),) = rows(db, f"SELECT count(*) FROM flights WHERE month = {month}")
         ((after,),) = rows(db, f"SELECT count(*) FROM read_parquet({text(target)})")
     if before != after:
