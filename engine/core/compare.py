@@ -39,9 +39,9 @@ __all__ = [
     "encode_diagnosis",
 ]
 
-Reason = Literal["decisions", "delivery", "values", "spinning", "history"]
+Reason = Literal["decisions", "delivery", "values", "spinning", "history", "internal"]
 """Decisions differ; nobody waits for a recorded fact; recorded values do not fit the types; a turn does not end; the
-history itself cannot be read."""
+history itself cannot be read; something failed that should not."""
 
 _SHOWN: Final = 60  # characters of the arguments that a diagnosis shows
 _ADVICE: Final = (

@@ -8,6 +8,7 @@ path: a name is looked up among builtins and the declared types only.
 from __future__ import annotations
 
 import builtins
+import math
 import traceback as tracebacks
 from collections.abc import Sequence
 from typing import Any, Final
@@ -26,6 +27,8 @@ CAUSES_MAX: Final = 16
 """Causes of causes, and members of a group, that are recorded."""
 
 _SCALARS: Final = (str, int, float, bool, type(None))
+_INT_MIN: Final = -(1 << 63)
+_INT_MAX: Final = (1 << 64) - 1  # what msgspec writes
 
 
 class ErrorInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,7 +60,7 @@ def describe(error: BaseException, *, depth: int = CAUSES_MAX) -> ErrorInfo:
     """An exception as data. Never raises: an exception whose `str` fails is recorded as such."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    args = error.args if all(type(arg) in _SCALARS and arg == arg for arg in error.args) else None  # noqa: PLR0124 - NaN
+    args = _recordable(error.args)
     if isinstance(error, TaskError) and type(error) is TaskError:
         args = (error.type, error.message)
     return ErrorInfo(
@@ -108,6 +111,17 @@ def _lookup(name: str, raises: Sequence[type[BaseException]]) -> type[BaseExcept
     if isinstance(type_, type) and issubclass(type_, Exception) and not issubclass(type_, BaseExceptionGroup):
         return type_
     return None
+
+
+def _recordable(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The arguments, if every one of them can be written as JSON and read back."""
+    if not all(type(arg) in _SCALARS for arg in args):
+        return None
+    if any(isinstance(arg, float) and not math.isfinite(arg) for arg in args):
+        return None
+    if any(isinstance(arg, int) and not _INT_MIN <= arg <= _INT_MAX for arg in args):
+        return None
+    return tuple(_clip(arg) if isinstance(arg, str) else arg for arg in args[:CAUSES_MAX])
 
 
 def _text(error: BaseException) -> str:

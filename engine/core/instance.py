@@ -1,8 +1,8 @@
 """The live instance of a run: give it facts, one at a time, and it answers with decisions.
 
-`Instance.deliver` is the whole of the turn rule (DESIGN section 5), and the same function live and at replay. After each
-fact the workflow's loop runs until nothing can run; what was decided on the way is returned, and written directly behind
-that fact. The instance knows no store, no clock and no attempts: it decides, others act.
+`Instance.deliver` is the whole of the turn rule (DESIGN section 5), and the same function live and at replay. After
+each fact the workflow's loop runs until nothing can run; what was decided on the way is returned, and written directly
+behind that fact. The instance knows no store, no clock and no attempts: it decides, others act.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Decided(NamedTuple):
 class PendingTask:
     """A task call whose outcome the workflow has not seen yet."""
 
-    __slots__ = ("arguments", "cancelled", "definition", "future", "id", "scheduled_at")
+    __slots__ = ("arguments", "cancel_message", "cancelled", "definition", "future", "held", "id", "scheduled_at")
 
     def __init__(self, id: str, definition: Definition[..., Any], arguments: bytes, scheduled_at: int) -> None:  # noqa: A002
         self.id = id
@@ -57,6 +57,8 @@ class PendingTask:
         self.arguments = arguments
         self.scheduled_at = scheduled_at  # microseconds; deadlines over all attempts count from here
         self.cancelled = False  # asked to end, its outcome still awaited (on_cancel="wait")
+        self.held = 0  # requests to cancel its await that were held back meanwhile
+        self.cancel_message: Any = None  # of the first of them that had one
         self.future: TaskFuture
 
 
@@ -80,6 +82,9 @@ class TaskFuture(LoopFuture):
             return False
         if self._instance.cancel_task(self._pending):
             return super().cancel(msg)
+        self._pending.held += 1
+        if self._pending.cancel_message is None:
+            self._pending.cancel_message = msg
         return True
 
 
@@ -98,6 +103,7 @@ class Instance:
         self._main: asyncio.Task[Any] | None = None
         self._decided: dict[str, Decided] = {}
         self._ending = False
+        self._cancel_reason = ""
 
     @property
     def loop(self) -> DeterministicLoop:
@@ -165,6 +171,7 @@ class Instance:
                 self.loop.fire(found.timer)
             case CancelRequested(reason=reason):
                 assert self._main is not None
+                self._cancel_reason = self._cancel_reason or reason
                 self._main.cancel(reason or None)
             case _:
                 raise HistoryError(f"{fact!r} is not a fact that a run takes")
@@ -191,8 +198,8 @@ class Instance:
         try:
             return await pending.future
         finally:
-            if pending.cancelled and not self.loop.poisoned:
-                _cancel_at_next_await(self.loop)
+            if pending.held and not self.loop.poisoned:
+                _cancel_at_next_await(self.loop, pending)
 
     def _schedule(self, call: Call[Any]) -> PendingTask:
         self._check_open(f"{call!r} was awaited")
@@ -209,7 +216,8 @@ class Instance:
 
     def cancel_task(self, pending: PendingTask) -> bool:
         """The await of a task is cancelled. Returns whether the await ends now."""
-        made_now = pending.id in self._decided
+        decided = self._decided.get(pending.id)
+        made_now = decided is not None and isinstance(decided.event, TaskScheduled)
         if made_now:  # asked for and cancelled within one turn: it never happened
             del self._decided[pending.id]
         elif not pending.cancelled:
@@ -248,7 +256,7 @@ class Instance:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _end(self, main: asyncio.Task[Any]) -> None:
-        """The workflow function has ended: cancel what it left running, as `asyncio.run` does, and decide the outcome."""
+        """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
         self._ending = True
         event, payload = self._outcome_of(main)
         loop = self.loop
@@ -272,10 +280,7 @@ class Instance:
 
     def _outcome_of(self, main: asyncio.Task[Any]) -> tuple[RunCompleted | RunFailed | RunCancelled, bytes | None]:
         if main.cancelled():
-            try:
-                main.result()
-            except asyncio.CancelledError as cancelled:
-                return RunCancelled(at=self.now, reason=str(cancelled.args[0] or "") if cancelled.args else ""), None
+            return RunCancelled(at=self.now, reason=self._cancel_reason or _message_of(main)), None
         error = main.exception()
         if error is None:
             try:
@@ -296,12 +301,32 @@ async def _finish_generator(generator: Any) -> None:
     await generator.aclose()
 
 
-def _cancel_at_next_await(loop: DeterministicLoop) -> None:
-    """Repeat a cancellation that `on_cancel="wait"` held back, without counting it twice."""
+def _message_of(cancelled: asyncio.Task[Any]) -> str:
+    """What a workflow said that cancelled itself. (Who was asked to by a fact ends with that fact's reason: a message gets
+    lost on the way in some Python versions, and in anyio's there are addresses.)
+    """
+    try:
+        cancelled.result()
+    except asyncio.CancelledError as error:
+        return str(error.args[0] or "") if error.args else ""
+    return ""
+
+
+def _cancel_at_next_await(loop: DeterministicLoop, pending: PendingTask) -> None:
+    """Repeat a cancellation that `on_cancel="wait"` held back, once the branch waits for something else.
+
+    Not with `task.cancel()` here and now: before Python 3.13 a task keeps that even when the timeout or group that
+    asked for it takes it back (`uncancel`) on the way to its next await, and would be cancelled by nobody.
+    """
     task = asyncio.current_task(loop)
-    if task is not None and task.cancelling():
-        task.uncancel()
-        task.cancel()
+    if task is not None:
+        loop.call_soon(_cancel_again, task, task.cancelling() - pending.held, pending.cancel_message)
+
+
+def _cancel_again(task: asyncio.Task[Any], requests_before: int, message: Any) -> None:
+    if not task.done() and task.cancelling() > requests_before:  # not all of those held back were taken back
+        task.uncancel()  # it was counted when it was asked for
+        task.cancel(message)
 
 
 def _present(payload: bytes | None, what: str) -> bytes:

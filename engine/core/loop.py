@@ -28,10 +28,21 @@ from engine.core.ordered import install_asyncio
 from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface
 from engine.errors import Evicted, ForbiddenInWorkflow, StepLimitExceeded
 
-__all__ = ["STEPS_PER_TURN_MAX", "BranchTask", "DeterministicLoop", "LoopFuture", "LoopHost", "WorkflowTimer"]
+__all__ = [
+    "STEPS_PER_TURN_MAX",
+    "TIME_MAX",
+    "BranchTask",
+    "DeterministicLoop",
+    "LoopFuture",
+    "LoopHost",
+    "WorkflowTimer",
+]
 
 STEPS_PER_TURN_MAX: Final = 2_000_000
 """Callbacks that one turn may run before the run is held to be spinning (a gather of 100,000 needs some 300,000)."""
+
+TIME_MAX: Final = 253_402_300_800_000_000
+"""Microseconds since the epoch of the year 10000: a timer for then or later, `inf` above all, never fires."""
 
 _HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: spreads consecutive serials over the bits
 _HASH_MASK: Final = (1 << 61) - 1
@@ -286,12 +297,14 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         timer = WorkflowTimer(when, callback, args, self, context)
         if when <= self.time():
             self._ready.append(timer)
-        elif when != math.inf:
+        elif self.deadline_of(when) < TIME_MAX:
             self.host.start_timer(timer)
         return timer
 
     def deadline_of(self, when: float) -> int:
         """Microseconds since the epoch at which `time()` is at, or just after, `when`."""
+        if when * 1_000_000 >= TIME_MAX:
+            return TIME_MAX
         ticks = math.ceil(when * 1_000_000)
         while ticks / 1_000_000 < when:  # the product was rounded down
             ticks += 1

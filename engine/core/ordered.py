@@ -1,8 +1,8 @@
 """Sets that iterate in insertion order, where a library keeps awaitables in a set inside a workflow.
 
-`asyncio.wait`, `as_completed`, `TaskGroup` and anyio's scopes keep tasks and scopes in sets, and a set iterates by hash,
-which for most objects is their address: another one in every process. Our own tasks and futures have a hash that comes
-from the run's seed; for what is not ours (raw coroutines, anyio's scopes) the name `set` *inside those modules* is
+`asyncio.wait`, `as_completed`, `TaskGroup` and anyio's scopes keep tasks and scopes in sets, and a set iterates by
+hash, which for most objects is their address: another one in every process. Our own tasks and futures have a hash that
+comes from the run's seed; for what is not ours (raw coroutines, anyio's scopes) the name `set` *inside those modules* is
 replaced by `WorkflowSet`. Outside a workflow, `WorkflowSet(...)` is the builtin `set`: one call more, nothing else.
 
 This, and gather's future class getting a hash, are the only process-wide changes the core makes.
@@ -161,7 +161,7 @@ class _SetSwitch(type):
 class WorkflowSet(metaclass=_SetSwitch):
     """Called like `set`: an `OrderedSet` inside a workflow, a builtin `set` everywhere else."""
 
-    def __new__(cls, iterable: Iterable[Any] = ()) -> Any:  # noqa: PYI034 - it never returns its own type
+    def __new__(cls, iterable: Iterable[Any] = ()) -> Any:
         if getattr(asyncio._get_running_loop(), "holds_workflow", False):
             return OrderedSet(iterable)
         return builtins.set(iterable)

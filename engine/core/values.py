@@ -47,7 +47,7 @@ class ValueCodec:
         if self.type is not Any:
             try:
                 self._decoder.decode(data)
-            except msgspec.MsgspecError as error:
+            except Exception as error:
                 raise NotRecordable(
                     f"{self.where} is annotated {_type_text(self.type)}, but the value does not fit: {error}"
                 ) from error
@@ -57,7 +57,7 @@ class ValueCodec:
         """The value of recorded JSON. Raises `NotRecordable` when it does not fit the annotated type any more."""
         try:
             return self._decoder.decode(data)
-        except msgspec.MsgspecError as error:
+        except Exception as error:  # a user's __post_init__ may raise anything
             raise NotRecordable(
                 f"{self.where} was recorded as something that {_type_text(self.type)} does not take: {error}"
             ) from error
@@ -126,7 +126,7 @@ class ArgumentsCodec:
         """
         try:
             recorded = self._decoder.decode(data)
-        except msgspec.MsgspecError as error:
+        except Exception as error:  # a user's __post_init__ may raise anything
             raise ArgumentsError(
                 f"the arguments of {self.where} do not fit its signature {self._signature}: {error}"
             ) from error

@@ -6,12 +6,14 @@ Nothing here writes: an `Outcome` comes back, and the run's driver records it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from engine.core.failures import ErrorInfo, describe
 from engine.core.instance import PendingTask
+from engine.core.loop import TIME_MAX
 from engine.core.replay import Attempts
 from engine.errors import ArgumentsError, NotRecordable, PayloadTooLarge, TaskTimeout
 from engine.executors import Executor, Work
@@ -54,8 +56,9 @@ async def run_attempt(
     executor: Executor,
     clock: Clock,
     alarms: Alarms,
+    asked_to_end: Callable[[], bool],
 ) -> Outcome:
-    """Run one attempt in a slot taken before. Only cancellation by whoever runs this comes out as an exception."""
+    """Run one attempt in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
     try:
         args, kwargs = definition.arguments.decode(pending.arguments)
     except ArgumentsError as error:
@@ -72,15 +75,16 @@ async def run_attempt(
     except (NotRecordable, PayloadTooLarge) as error:
         return Failed(describe(error))  # another attempt would return the same kind of thing
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if asked_to_end():
             raise
         failure: BaseException = error  # the task's own code raised it; nobody asked us to stop
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         failure = error
-    return await _after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock)
+    return await _after_failure(
+        definition, pending, attempts, failure, (args, kwargs), clock=clock, asked_to_end=asked_to_end
+    )
 
 
 async def _after_failure(
@@ -91,6 +95,7 @@ async def _after_failure(
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     *,
     clock: Clock,
+    asked_to_end: Callable[[], bool],
 ) -> Outcome:
     now = clock.now()
     past = PastAttempts(
@@ -100,13 +105,15 @@ async def _after_failure(
     )
     try:
         wait = await seconds_to_wait(definition, failure, past, *arguments)
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and asked_to_end()):
+            raise
         error.add_note(f"raised by the retry policy of {definition.where}, asked about the exception that is its cause")
         error.__cause__ = failure
         return Failed(describe(error))
     if wait is None:
         return Failed(describe(failure))
-    retry_at = now + round(wait * 1_000_000)
+    retry_at = min(TIME_MAX, now + round(wait * 1_000_000))
     deadline = definition.policy.deadline
     if deadline is not None and retry_at >= pending.scheduled_at + round(deadline * 1_000_000):
         failure.add_note(f"not retried: the next attempt would begin after the deadline of {deadline:g} s")

@@ -53,9 +53,10 @@ class Board:
         """Whether slots were granted that no attempt uses yet."""
         return bool(self._granted)
 
-    def idle(self, cancelled: list[str] | tuple[()]) -> bool:
-        """Whether nothing is tried or waits for a slot, but what is being cancelled."""
-        return not self._queued and not self._granted and all(id_ in cancelled for id_ in self.running)
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is tried, or waits for a slot. An attempt that was asked to end is tried until it has."""
+        return not (self._queued or self._granted or self.running)
 
     def next_retry(self) -> int | None:
         """Microseconds at which the earliest retry is due."""
@@ -124,15 +125,20 @@ class Board:
                 asker, pending, self.attempts[pending.id], executor, epoch=epoch
             )
 
-    def call_off(self, task_id: str) -> None:
-        """The workflow no longer wants this task: its attempt is asked to end, its waits are over."""
-        if (running := self.running.get(task_id)) is not None:
+    def call_off(self, task_id: str) -> bool:
+        """The workflow no longer wants this task: its waits are over, and its attempt, if there is one, is asked to end.
+
+        Returns whether there is one.
+        """
+        running = self.running.get(task_id)
+        if running is not None:
             running.cancel()
         if (alarm := self._retries.pop(task_id, None)) is not None:
             alarm.cancel()
         self._queued.discard(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
+        return running is not None
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""

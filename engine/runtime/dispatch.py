@@ -42,14 +42,17 @@ class Asker(Protocol):
 class Running:
     """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
 
-    __slots__ = ("begun", "number", "task")
+    __slots__ = ("asked_to_end", "begun", "number", "task")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.begun = False
+        self.asked_to_end = False
         self.task: asyncio.Task[None]
 
     def cancel(self) -> None:
+        """Ask it to end."""
+        self.asked_to_end = True
         self.task.cancel()
 
 
@@ -63,6 +66,7 @@ class Dispatcher:
         self._alarms = alarms
         self._spawn = spawn
         self._stopped = False
+        self._granting = False
         self._context = contextvars.copy_context()
         self.running: set[Running] = set()
         for name, executor in self._executors.items():
@@ -101,12 +105,24 @@ class Dispatcher:
             outcome: Outcome | None = None
             try:
                 outcome = await run_attempt(
-                    definition, pending, attempts, attempt, executor=executor, clock=self._clock, alarms=self._alarms
+                    definition,
+                    pending,
+                    attempts,
+                    attempt,
+                    executor=executor,
+                    clock=self._clock,
+                    alarms=self._alarms,
+                    asked_to_end=lambda: running.asked_to_end,
                 )
             except asyncio.CancelledError:
                 outcome = None  # we asked it to end; it is nobody's failure
             self.running.discard(running)
-            if (rest := asker.attempt_ended(pending.id, running.number, outcome)) is not None:
+            rest = asker.attempt_ended(pending.id, running.number, outcome)
+            if rest is None:
+                return
+            if running.task.cancelling():
+                self._spawn(rest)  # a cancellation still hangs over this task, and it is not the run's
+            else:
                 await rest  # the run's next step, in this task: it saves making another
 
         def ended(_task: asyncio.Task[None]) -> None:
@@ -139,7 +155,13 @@ class Dispatcher:
             await executor.aclose()
 
     def _grant(self, name: str) -> None:
+        if self._granting:
+            return  # somebody gave back what was just granted: the loop below goes on with the next
         waiting, executor = self._waiting[name], self._executors[name]
-        while waiting and not self._stopped and executor.slots.try_take():
-            asker, task_id = waiting.popleft()
-            asker.granted(task_id, executor)
+        self._granting = True
+        try:
+            while waiting and not self._stopped and executor.slots.try_take():
+                asker, task_id = waiting.popleft()
+                asker.granted(task_id, executor)
+        finally:
+            self._granting = False

@@ -25,7 +25,7 @@ from engine.core.events import (
     TaskFailed,
     TimerFired,
 )
-from engine.core.failures import ErrorInfo, encode_error
+from engine.core.failures import encode_error
 from engine.core.instance import Decided, Instance
 from engine.core.replay import Attempts
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
@@ -35,7 +35,7 @@ from engine.runtime.attempts import Completed, Failed, Outcome, Retried
 from engine.runtime.board import Board
 from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
 from engine.runtime.site import Site
-from engine.runtime.steps import Arrival, Step, ignored, ignored_arrival, stamped, task_failed, wanted
+from engine.runtime.steps import Arrival, Step, ignored, ignored_arrival, stamped, task_cancelled, task_failed, wanted
 from engine.runtime.streams import STATUS, new_event, status_of, stream_of, suspension
 from engine.runtime.writing import commits_of
 from eventstore import NewEvent, StreamHead
@@ -95,7 +95,7 @@ class Driver:
         for id_ in self.instance.pending:
             if id_ not in missing:  # those are started when their TaskScheduled is written
                 self.board.take_up(self, id_)
-        self._set_timer()
+        self._timers_due()
         self.receive(head)
 
     def receive(self, head: StreamHead) -> None:
@@ -167,10 +167,10 @@ class Driver:
         """An attempt that was asked to end has ended."""
         if self.site.stopping:
             return  # it counts as never ended: whoever has the run next begins another
-        pending = self.instance.pending.get(task_id)
-        if pending is not None and pending.cancelled:
-            error = ErrorInfo(type="asyncio.exceptions.CancelledError", message="the attempt was cancelled")
-            self._arrivals.append(Arrival(task_failed(task_id, number, error), encode_error(error)))
+        if task_id in self.instance.pending:
+            self._arrivals.append(
+                task_cancelled(task_id, number)
+            )  # its await goes on until an outcome (on_cancel="wait")
         else:
             self._notes.append(ignored(task_id, number, "cancelled", self._stamp()))
 
@@ -218,11 +218,15 @@ class Driver:
         try:
             while not self.discarded and self._has_work():
                 step = self._decide()
-                await self._write(step)
-                if step.starting and not self.site.lease.fresh():
-                    # A pause longer than the lease: others may have taken over. Ask the store before anything begins.
-                    await self.site.until_fresh()
-                    await self._write(Step())
+                try:
+                    await self._write(step)
+                    if step.starting and not self.site.lease.fresh():
+                        # A pause longer than the lease: others may have taken over. Ask the store before we begin.
+                        await self.site.until_fresh()
+                        await self._write(Step())
+                except BaseException:
+                    step.give_back()
+                    raise
                 self._act(step)
         except (LeaseLost, VersionConflict) as error:
             self._report(error)
@@ -277,6 +281,8 @@ class Driver:
         if not step.suspended and self.instance.outcome is None:
             self.board.choose_starts(self, step, self._stamp, self.site.lease.worker)
             self._choose_rest(step)
+        elif self._alarm is not None:
+            step.alarm = None
         return step
 
     def _deliver(self, step: Step, arrival: Arrival) -> None:
@@ -303,27 +309,28 @@ class Driver:
             self._suspend(step, "values", error)
         except HistoryError as error:
             self._suspend(step, "delivery", error)
+        except Exception as error:
+            self._suspend(step, "internal", error)  # ours, or the user's in a place we call: it stops this run alone
 
     def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
         """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""
         diagnosis = Diagnosis(reason=reason, message=str(error), version=max(self.version, 0) + len(step.events))
         note = suspension(diagnosis, at=self._stamp())
         step.events.append(note)
-        step.diagnosis = note.payload
         step.suspended = step.release = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
 
     def _choose_rest(self, step: Step) -> None:
         """Whether the run has nothing to do for a while, and when somebody must look at it again."""
-        if not self._arrivals and not step.starting and self._may_release(step.cancelled):
+        if not self._arrivals and not step.starting and self._may_release():
             step.release = True
             step.alarm = self._next_due()
         elif self._alarm is not None:
             step.alarm = None  # while it is in memory we keep its time ourselves
 
-    def _may_release(self, cancelled: list[str] | tuple[()] = ()) -> bool:
-        if self.site.stopping or not self.board.idle(cancelled):
+    def _may_release(self) -> bool:
+        if self.site.stopping or not self.board.idle:
             return False
         due = self._next_due()
         return due is None or due - self.site.clock.now() > IDLE_RELEASE_SECONDS * 1_000_000
@@ -357,13 +364,11 @@ class Driver:
     # -- act ----------------------------------------------------------------------------------------------------------
 
     def _act(self, step: Step) -> None:
-        if step.resumed:
-            self.site.watches.settle(self.run_id, None)
         for id_ in step.cancelled:
-            self.board.call_off(id_)
+            if not self.board.call_off(id_) and id_ in self.instance.pending:
+                self._arrivals.append(task_cancelled(id_, self.attempts[id_].started))
         if self.discarded or self.site.stopping:
-            for _, executor in step.starting:
-                executor.slots.give_back()
+            step.give_back()
         else:
             self.board.launch(self, step, epoch=self.instance.epoch)
         if self.discarded:
@@ -371,7 +376,6 @@ class Driver:
         if step.ended is not None:
             self._finish(step.ended)
         elif step.suspended:
-            self.site.watches.settle(self.run_id, "suspended", step.diagnosis)
             self.site.left(self)
         elif step.release:
             self._rest()
@@ -384,7 +388,8 @@ class Driver:
         self.board.forget_waits()
         for running in list(self.board.running.values()):
             running.cancel()
-        self.site.watches.settle(self.run_id, status_of(ended.event), ended.payload)
+        reason = getattr(ended.event, "reason", "")
+        self.site.watches.settle(self.run_id, status_of(ended.event), ended.payload, reason)
 
     def _rest(self) -> None:
         """The run was given up, unless this worker has claimed it again since."""
@@ -394,7 +399,7 @@ class Driver:
             self._set_timer()
             self.receive(head)
             return
+        self.discarded = True  # this driver; the instance rests
         self._stop_timer()
-        self.board.forget_waits()
-        self.site.watches.ring(self.run_id)
+        self.board.close()
         self.site.parked(self)

@@ -73,7 +73,7 @@ class Engine:
                 raise HoldfastError(f"Engine({name}={limit!r}): at least 1")
         self._limits = Limits(concurrency=concurrency, threads=threads, runs=runs, cached=max(0, cached), grace=grace)
         self._only = None if only is None else tuple(only)
-        self._watches = Watches()
+        self._watches = Watches(self._is_resident)
         self._store: EventStore | None = None
         self._worker: Worker | None = None
         self._observer: Observer | None = None
@@ -171,14 +171,17 @@ class Engine:
         Raises `RunConflict` when the id belongs to a run of something else, `UnknownWorkflow`, `ArgumentsError` for
         arguments that do not fit the annotations, `NotRecordable`, `PayloadTooLarge`.
         """
+        if isinstance(call, Call):
+            call.take()  # also when it is refused: the error says what is wrong, not a warning that nobody awaited it
         self.check()
         definition = self._definition_of(call)
         arguments = self._encoded(definition, call)
-        call.take()
         run_id = f"{definition.name}-{self._entropy(6).hex()}" if id is None else check_run_id(id)
         watch = self._watches.of(run_id)
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
-        if watch.resident:
+        assert self._worker is not None
+        if self._worker.has(run_id):
+            await self._worker.created(run_id)
             await self._check_same(run_id, definition, arguments)
             return handle
         fact = RunStarted(
@@ -188,12 +191,14 @@ class Engine:
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             anyio=self._anyio,
         )
-        assert self._worker is not None
         try:
             await self._worker.launch(definition, run_id, fact, arguments)
         except (VersionConflict, LeaseLost):  # there is such a stream, and it is another's, or nobody's
             await self._check_same(run_id, definition, arguments)
         return handle
+
+    def _is_resident(self, run_id: str) -> bool:
+        return self._worker is not None and self._worker.has(run_id)
 
     def run(self, id: str) -> RunHandle[Any]:  # noqa: A002 - the word for it
         """A handle on a run by its id; whether there is one is asked by the handle's methods."""

@@ -124,14 +124,12 @@ class RunHandle(Generic[R_co]):
     async def resume(self, *, by: str = "") -> None:
         """Ask a suspended run to try again with the code that its worker has now. Others are left as they are."""
         await self._send(ResumeMail(by=by))
-        if self._watch.status == "suspended":
-            self._watch.settle(None)
 
     def _known(self) -> Outcome | None:
         """The outcome, if this process was told. Raises `EngineFailed` when it never will be."""
         watch = self._watch
         if watch.status is not None:
-            return Outcome(watch.status, watch.payload)
+            return Outcome(watch.status, watch.payload, watch.reason)
         if watch.failure is not None:
             raise EngineFailed(f"the engine stopped before run {self.id!r} ended: {watch.failure}") from watch.failure
         return None

@@ -11,9 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 from engine.core.call import Definition
-from engine.core.compare import Diagnosis, Mismatch, encode_diagnosis
+from engine.core.compare import Diagnosis, Mismatch
 from engine.core.events import RunTerminated, decode_header
-from engine.core.fold import RunStatus
 from engine.core.instance import Decided
 from engine.core.replay import Replayer
 from engine.errors import HistoryError
@@ -21,7 +20,7 @@ from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
 from engine.runtime.streams import STATUS, new_event, run_id_of, suspension
 from eventstore import Clock, Commit, EventStore, Lease, NewEvent, StreamHead
 
-__all__ = ["Rebuilt", "Settled", "mail_of", "rebuild_run", "settle_closed", "suspend", "terminate"]
+__all__ = ["Rebuilt", "mail_of", "rebuild_run", "settle_closed", "suspend", "terminate"]
 
 
 class Rebuilt(Struct):
@@ -29,13 +28,6 @@ class Rebuilt(Struct):
 
     replayer: Replayer
     backlog: list[Decided]
-
-
-class Settled(Struct):
-    """A run that came to rest without its code: suspended, or terminated."""
-
-    status: RunStatus
-    payload: bytes | None
 
 
 async def rebuild_run(store: EventStore, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
@@ -71,21 +63,19 @@ def mail_of(head: StreamHead) -> tuple[CancelMail | None, ResumeMail | None]:
 
 async def suspend(
     store: EventStore, lease: Lease, head: StreamHead, diagnosis: Diagnosis, *, clock: Clock, commit_id: str
-) -> Settled:
+) -> None:
     """Record that the run waits for code that fits, and give it up. Its control mail is answered by that."""
     note = suspension(diagnosis, at=max(clock.now(), head.updated_at))
     await store.commit(_rest(head, lease, commit_id, [note], {STATUS: "suspended"}, held=True))
-    return Settled("suspended", encode_diagnosis(diagnosis))
 
 
 async def terminate(
     store: EventStore, lease: Lease, head: StreamHead, mail: CancelMail, *, clock: Clock, commit_id: str
-) -> Settled:
+) -> None:
     """End a suspended run without its code: cancel always works."""
     reason = mail.reason or "cancelled while suspended"
     note = new_event(RunTerminated(at=max(clock.now(), head.updated_at), by=mail.by, reason=reason))
     await store.commit(_rest(head, lease, commit_id, [note], {STATUS: "terminated"}, held=False, closed=True))
-    return Settled("terminated", None)
 
 
 async def settle_closed(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:

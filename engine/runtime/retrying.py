@@ -7,6 +7,7 @@ the history and handed to the policies as if they had been watching all along.
 
 from __future__ import annotations
 
+import math
 from inspect import isawaitable
 from typing import Any
 
@@ -45,6 +46,8 @@ async def seconds_to_wait(
     state.upcoming_sleep = float(wait)
     if policy.stop is not None and await _answer(policy.stop(state)):
         return None
+    if not math.isfinite(state.upcoming_sleep):
+        raise ValueError(f"the wait policy of {definition.where} answered {wait!r} seconds")
     return max(0.0, state.upcoming_sleep)
 
 

@@ -17,13 +17,13 @@ from engine.core.events import (
     TaskScheduled,
     TimerFired,
 )
-from engine.core.failures import ErrorInfo
+from engine.core.failures import ErrorInfo, encode_error
 from engine.core.instance import Decided, Instance, PendingTask
 from engine.executors import Executor
 from engine.runtime.streams import STATUS, new_event, status_of
 from eventstore import NewEvent
 
-__all__ = ["Arrival", "Step", "ignored", "ignored_arrival", "stamped", "task_failed", "wanted"]
+__all__ = ["Arrival", "Step", "ignored", "ignored_arrival", "stamped", "task_cancelled", "task_failed", "wanted"]
 
 
 class Arrival(Struct, frozen=True):
@@ -49,7 +49,6 @@ class Step(Struct):
     alarm: int | UnsetType | None = UNSET
     attributes: dict[str, str] = field(default_factory=dict)
     ended: Decided | None = None
-    diagnosis: bytes | None = None
 
     def add(self, decided: list[Decided]) -> None:
         """Write decisions behind the fact that led to them, and note what follows from them."""
@@ -63,6 +62,17 @@ class Step(Struct):
             elif (status := status_of(event)) is not None:
                 self.ended = item
                 self.attributes[STATUS] = status
+
+    def give_back(self) -> None:
+        """Its attempts will not begin: their slots are free again."""
+        for _, executor in self.starting:
+            executor.slots.give_back()
+
+
+def task_cancelled(task_id: str, number: int) -> Arrival:
+    """The outcome of a task that was asked to end, and did, or never began."""
+    error = ErrorInfo(type="asyncio.exceptions.CancelledError", message="the task was cancelled")
+    return Arrival(task_failed(task_id, number, error), encode_error(error))
 
 
 def wanted(fact: Fact, instance: Instance) -> bool:

@@ -7,6 +7,7 @@ nothing behind.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from engine.core.fold import RunStatus
@@ -17,19 +18,20 @@ __all__ = ["Watch", "Watches"]
 class Watch:
     """One run, as seen from this process: its end once known here, and a bell that rings when it has moved."""
 
-    __slots__ = ("__weakref__", "_bells", "failure", "payload", "resident", "run_id", "status")
+    __slots__ = ("__weakref__", "_bells", "failure", "payload", "reason", "resident", "run_id", "status")
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self.status: RunStatus | None = None  # final, or suspended; None: not known here
-        self.payload: bytes | None = None  # result, error or diagnosis
+        self.status: RunStatus | None = None  # final; None: not known here
+        self.payload: bytes | None = None  # result or error
+        self.reason = ""
         self.resident = False  # whether a driver of this process tells us all there is to know
         self.failure: BaseException | None = None  # why nobody in this process will ever know
         self._bells: set[asyncio.Future[None]] = set()
 
-    def settle(self, status: RunStatus | None, payload: bytes | None = None) -> None:
-        """The run has come to rest (or, with None, goes on)."""
-        self.status, self.payload = status, payload
+    def settle(self, status: RunStatus | None, payload: bytes | None, reason: str) -> None:
+        """The run has ended."""
+        self.status, self.payload, self.reason = status, payload, reason
         self.ring()
 
     def ring(self) -> None:
@@ -55,9 +57,13 @@ class Watch:
 
 
 class Watches:
-    """The watches of one engine, by run id, for as long as somebody holds them."""
+    """The watches of one engine, by run id, for as long as somebody holds them.
 
-    def __init__(self) -> None:
+    `is_resident` says whether a run is in this process's memory, so that its driver will tell what becomes of it.
+    """
+
+    def __init__(self, is_resident: Callable[[str], bool]) -> None:
+        self._is_resident = is_resident
         self._by_id: WeakValueDictionary[str, Watch] = WeakValueDictionary()
 
     def of(self, run_id: str) -> Watch:
@@ -65,16 +71,17 @@ class Watches:
         watch = self._by_id.get(run_id)
         if watch is None:
             watch = self._by_id[run_id] = Watch(run_id)
+            watch.resident = self._is_resident(run_id)
         return watch
 
     def find(self, run_id: str) -> Watch | None:
         """The run's watch, if anybody holds it."""
         return self._by_id.get(run_id)
 
-    def settle(self, run_id: str, status: RunStatus | None, payload: bytes | None = None) -> None:
-        """Tell whoever waits for the run how it has come to rest."""
+    def settle(self, run_id: str, status: RunStatus | None, payload: bytes | None, reason: str) -> None:
+        """Tell whoever waits for the run how it has ended."""
         if (watch := self._by_id.get(run_id)) is not None:
-            watch.settle(status, payload)
+            watch.settle(status, payload, reason)
 
     def ring(self, run_id: str) -> None:
         """Tell whoever waits for the run that it has moved."""

@@ -96,6 +96,7 @@ class Worker:
             attributes={WORKFLOW: tuple(definitions)},
         )
         self._drivers: dict[str, Driver] = {}
+        self._creating: dict[str, asyncio.Future[None]] = {}
         self._rebuilding: set[str] = set()
         self._rested: OrderedDict[str, Rested] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,7 +166,8 @@ class Worker:
             return
         self.failure = error
         self.dispatcher.stop()
-        self.dispatcher.cancel_all()
+        for driver in list(self._drivers.values()):
+            self.left(driver)  # what an instance knows and the log does not is not to be built upon
         if self._claiming is not None:
             self._claiming.cancel()
         self.watches.fail(error)
@@ -198,8 +200,19 @@ class Worker:
         driver = Driver(self, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
         driver.first_commit = told
         self._adopt(driver)
+        self._creating[run_id] = done
+        done.add_done_callback(lambda _: self._creating.pop(run_id, None))
         driver.begin(fact, arguments)
         await asyncio.shield(done)
+
+    def has(self, run_id: str) -> bool:
+        """Whether the run is in this worker's memory, or about to be."""
+        return run_id in self._drivers or run_id in self._rebuilding
+
+    async def created(self, run_id: str) -> None:
+        """Wait until a launch of this id that is under way has been written, or refused."""
+        if (done := self._creating.get(run_id)) is not None:
+            await asyncio.wait([done])
 
     async def _enqueue(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
         """Over the limit of runs in memory: record it, and let whoever has room claim it."""
@@ -291,10 +304,8 @@ class Worker:
             return
         cancel, resume = mail_of(head)
         if head.held and cancel is not None:
-            settled = await terminate(
-                self.store, self.lease, head, cancel, clock=self.clock, commit_id=self.next_commit_id()
-            )
-            self.watches.settle(run_id, settled.status, settled.payload)
+            await terminate(self.store, self.lease, head, cancel, clock=self.clock, commit_id=self.next_commit_id())
+            self.watches.ring(run_id)
             return
         if (rested := self._rested.pop(run_id, None)) is not None:
             if rested.version == head.version:
@@ -309,10 +320,10 @@ class Worker:
         try:
             rebuilt = await rebuild_run(self.store, head, definition)
         except Mismatch as mismatch:
-            settled = await suspend(
+            await suspend(
                 self.store, self.lease, head, mismatch.diagnosis, clock=self.clock, commit_id=self.next_commit_id()
             )
-            self.watches.settle(run_id, settled.status, settled.payload)
+            self.watches.ring(run_id)
             return
         replayer = rebuilt.replayer
         driver = Driver(
