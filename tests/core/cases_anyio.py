@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from tests.core.cases import Declined, case, fail, undo, work
+from tests.core.cases import Declined, case, charge, fail, undo, work
 from tests.core.cases_gather import failing, two
 
 
@@ -315,6 +315,19 @@ async def anyio_condition() -> list[str]:
         for label in "ab":
             group.start_soon(produce, label)
     return order
+
+
+@case(plain="never", timers="any")
+async def anyio_scope_waits_for_the_outcome() -> list[Any]:
+    log: list[Any] = []
+    with anyio.move_on_after(3) as scope:
+        log.append(await charge("a"))
+        log.append(await work("b"))
+    log.append(scope.cancelled_caught)
+    with anyio.move_on_after(3) as scope:
+        log.append(await charge("c"))
+    log.append(await work("after"))
+    return [*log, scope.cancelled_caught]
 
 
 @case()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from tests.core.cases import Declined, case, fail, work
@@ -186,6 +187,21 @@ async def as_completed_fails() -> list[str]:
         except Declined as error:
             order.append(f"declined {error}")
     return order
+
+
+if sys.version_info >= (
+    3,
+    13,
+):  # elsewhere it runs in the subprocesses of test_processes.py, where such a Python is found
+
+    @case()
+    async def as_completed_async_for() -> list[str]:
+        order = []
+        mine = [asyncio.create_task(two("a"), name="mine"), work("b"), work("c")]
+        async for earliest in asyncio.as_completed(mine):
+            order.append(f"{await earliest} {earliest is mine[0]}")
+            order.append(await work("after", len(order)))
+        return order
 
 
 @case()

@@ -231,6 +231,32 @@ async def timeout_waits_for_the_outcome() -> list[Any]:
     return log
 
 
+@case(plain="never", timers="any")
+async def wait_for_waits_for_the_outcome() -> list[Any]:
+    log: list[Any] = []
+    for label in "ab":
+        try:
+            log.append(await asyncio.wait_for(charge(label), 5))
+        except TimeoutError:
+            log.append(f"{label} late")
+    log.append(await work("and nobody is cancelled by it later"))
+    return log
+
+
+@case(plain="never")
+async def group_waits_for_the_outcome() -> list[Any]:
+    """A failing child cancels the body while a charge is under way: known, and no cancellation is left over."""
+    log: list[Any] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail("f"))
+            log.append(await charge("a"))
+    except* Declined:
+        log.append("declined")
+    log.append(await work("after"))
+    return log
+
+
 @case(plain="never")
 async def durable_values() -> list[Any]:
     async def draw(label: str) -> list[Any]:
@@ -248,7 +274,7 @@ async def spins_a_little() -> int:
 
     async def spin() -> None:
         nonlocal turns
-        while not branch.done():
+        while not branch.done() and turns < 9:
             turns += 1
             if turns % 3 == 0:
                 await work("pause", turns)
@@ -256,4 +282,5 @@ async def spins_a_little() -> int:
 
     branch = asyncio.create_task(two("a"))
     await spin()
+    await branch
     return turns

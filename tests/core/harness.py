@@ -40,6 +40,7 @@ from engine.core.replay import Replayer
 
 START = 1_767_225_600_000_000  # microseconds: 2026-01-01
 TICK = 1_000  # microseconds between two facts that are no timers
+STEPS_MAX = 2_000
 SEED = "00112233445566778899aabbccddeeff"
 RUN_ID = "run-1"
 
@@ -217,6 +218,7 @@ def rebuild(world: World, prefix: History) -> tuple[Replayer, Recorder]:
 
 def _go_on(world: World, instance: Instance, recorder: Recorder) -> History:
     while instance.outcome is None:
+        assert recorder.facts < STEPS_MAX, f"{world.call!r} does not end under this schedule"
         recorder.turn(instance, *choose(world, instance, recorder.facts - 1))
     return recorder.history
 
