@@ -308,12 +308,12 @@ class Streams:
 
     def in_need_since(self, stream: Stream) -> tuple[Timestamp, str]:
         """The order of claims: roughly who has waited longest."""
-        times = [stream.updated_at]
+        times: list[Timestamp] = []
         if stream.mailbox:
             times.append(next(iter(stream.mailbox.values())).sent_at)
-        if stream.alarm is not None:
+        if stream.alarm is not None and stream.alarm <= self._clock.now():
             times.append(stream.alarm)
-        return min(times), stream.name
+        return min(times, default=stream.updated_at), stream.name
 
     def ripen(self) -> bool:
         """Move what has fallen due to where a claim sees it; whether any alarm is still to come."""

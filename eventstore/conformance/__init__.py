@@ -2,11 +2,10 @@
 
 Each check is a coroutine function that takes a `StoreHarness` with an empty store behind it, and raises when a promise
 of `eventstore.port` is not kept. The suite promises to use nothing but the port and the harness; it deliberately does
-not know any store, any test runner, or anything of this project's own tests. With pytest (pytest-asyncio in auto mode):
+not know any store but memory's, any test runner, or anything of this project's own tests. With pytest (pytest-asyncio
+in auto mode):
 
     import pytest
-
-    pytest.register_assert_rewrite("eventstore.conformance")  # before the import below: asserts then explain themselves
 
     from eventstore.conformance import CHECKS, Check, StoreHarness, name_of
 
@@ -20,10 +19,17 @@ not know any store, any test runner, or anything of this project's own tests. Wi
     async def test_conformance(check: Check, harness: StoreHarness) -> None:
         await check(harness)
 
-What a store does not have (`EventStore.capabilities`) is checked to be refused.
+`MemoryHarness` is an example of a harness. What a store does not have (`EventStore.capabilities`) is checked to be
+refused.
 """
 
 from __future__ import annotations
+
+import sys
+from pkgutil import iter_modules
+
+if (_pytest := sys.modules.get("pytest")) is not None:  # before the checks are imported: their asserts then show values
+    _pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 from eventstore.conformance.checks import CHECKS, name_of
 from eventstore.conformance.harness import Check, MemoryHarness, StoreHarness, TurnedClock

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-pytest.register_assert_rewrite("eventstore.conformance")
-
-from eventstore.conformance import CHECKS, Check, MemoryHarness, StoreHarness, name_of  # noqa: E402
+from eventstore.conformance import CHECKS, Check, MemoryHarness, StoreHarness, name_of
 
 
 @pytest.fixture

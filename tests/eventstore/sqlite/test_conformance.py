@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("eventstore.conformance")
-
-from eventstore.conformance import CHECKS, Check, name_of  # noqa: E402
-from tests.eventstore.sqlite.harness import SqliteHarness  # noqa: E402
+from eventstore.conformance import CHECKS, Check, name_of
+from tests.eventstore.sqlite.harness import SqliteHarness
 
 
 @pytest.fixture
