@@ -8,6 +8,7 @@ behind that fact. The instance knows no store, no clock and no attempts: it deci
 from __future__ import annotations
 
 import asyncio
+import heapq
 import sys
 from collections.abc import Coroutine
 from types import FrameType
@@ -102,6 +103,8 @@ class Instance:
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
         self._decided: dict[str, Decided] = {}
+        self._deadlines: list[tuple[int, int, str]] = []  # a heap; timers that are gone leave it when they come up
+        self._timer_serial = 0
         self._ending = False
         self._cancel_reason = ""
 
@@ -228,12 +231,28 @@ class Instance:
         self.pending.pop(pending.id, None)
         return True
 
+    def next_deadline(self) -> int | None:
+        """Microseconds since the epoch at which the earliest running timer is due."""
+        heap = self._deadlines
+        while heap and heap[0][2] not in self.timers:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def take_due(self, now: int) -> list[TimerFired]:
+        """The facts of all timers due at `now`, earliest first, each handed out once."""
+        due: list[TimerFired] = []
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            due.append(TimerFired(at=deadline, id=heapq.heappop(self._deadlines)[2]))
+        return due
+
     def start_timer(self, timer: WorkflowTimer) -> None:
         """A durable timer is wanted: see `LoopHost`."""
         self._check_open("a timer was started")
         timer.id = self.loop.current_branch().next_id("timer")
         deadline = self.loop.deadline_of(timer.when())
         self.timers[timer.id] = PendingTimer(deadline, timer)
+        heapq.heappush(self._deadlines, (deadline, self._timer_serial, timer.id))
+        self._timer_serial += 1
         self._decide(TimerStarted(at=self.now, id=timer.id, site=_site(), deadline=deadline))
 
     def cancel_timer(self, timer: WorkflowTimer) -> None:

@@ -115,8 +115,9 @@ class Replayer:
             self._refuse("history", f"it was written under turn rule {fact.rule}, this version knows up to {TURN_RULE}")
         self._fact, self._recorded = None, {}
         decided = {item.event.id: item for item in self._deliver(fact)}
-        for pending in self.instance.pending.values():
-            self._definitions.setdefault(pending.definition.name, pending.definition)
+        for id_ in decided:  # only what was decided now can be new
+            if (task := self.instance.pending.get(id_)) is not None:
+                self._definitions.setdefault(task.definition.name, task.definition)
         try:
             compare(recorded, decided, version=self._fact_version, complete=complete, definitions=self._definitions)
         except Mismatch:

@@ -126,9 +126,9 @@ class Board:
             )
 
     def call_off(self, task_id: str) -> bool:
-        """The workflow no longer wants this task: its waits are over, and its attempt, if there is one, is asked to end.
+        """The workflow no longer wants this task: its waits are over, its attempt is asked to end.
 
-        Returns whether there is one.
+        Returns whether there was such an attempt.
         """
         running = self.running.get(task_id)
         if running is not None:

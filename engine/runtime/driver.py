@@ -23,7 +23,6 @@ from engine.core.events import (
     RunStarted,
     TaskCompleted,
     TaskFailed,
-    TimerFired,
 )
 from engine.core.failures import encode_error
 from engine.core.instance import Decided, Instance
@@ -168,18 +167,14 @@ class Driver:
         if self.site.stopping:
             return  # it counts as never ended: whoever has the run next begins another
         if task_id in self.instance.pending:
-            self._arrivals.append(
-                task_cancelled(task_id, number)
-            )  # its await goes on until an outcome (on_cancel="wait")
+            self._arrivals.append(task_cancelled(task_id, number))  # its await lasts until an outcome
         else:
             self._notes.append(ignored(task_id, number, "cancelled", self._stamp()))
 
     def _timers_due(self) -> None:
         self._timer = None
-        now = self.site.clock.now()
-        due = [(timer.deadline, id_) for id_, timer in self.instance.timers.items() if timer.deadline <= now]
-        for deadline, id_ in sorted(due, key=lambda item: item[0]):
-            self._arrivals.append(Arrival(TimerFired(at=deadline, id=id_)))
+        due = self.instance.take_due(self.site.clock.now())
+        self._arrivals.extend(Arrival(fact) for fact in due)
         if due:
             self._kick()
         else:
@@ -187,7 +182,7 @@ class Driver:
 
     def _set_timer(self) -> None:
         """One alarm, for the earliest of the run's durable timers."""
-        soonest = self._next_timer()
+        soonest = self.instance.next_deadline()
         if self._timer is not None and self._timer.at == soonest:
             return
         self._stop_timer()
@@ -197,9 +192,6 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _next_timer(self) -> int | None:
-        return min((timer.deadline for timer in self.instance.timers.values()), default=None)
 
     # -- the pump -----------------------------------------------------------------------------------------------------
 
@@ -336,7 +328,8 @@ class Driver:
         return due is None or due - self.site.clock.now() > IDLE_RELEASE_SECONDS * 1_000_000
 
     def _next_due(self) -> int | None:
-        return min((due for due in (self._next_timer(), self.board.next_retry()) if due is not None), default=None)
+        dues = (self.instance.next_deadline(), self.board.next_retry())
+        return min((due for due in dues if due is not None), default=None)
 
     # -- write --------------------------------------------------------------------------------------------------------
 
