@@ -105,10 +105,14 @@ class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
 
 
 class TimerFired(Fact, frozen=True, tag="TimerFired", kw_only=True):
+    """The deadline of a durable timer has passed."""
+
     id: str
 
 
 class CancelRequested(Fact, frozen=True, tag="CancelRequested", kw_only=True):
+    """Somebody wants the run to end: the workflow function is cancelled, and may clean up."""
+
     by: str = ""
     reason: str = ""
 
@@ -127,11 +131,13 @@ class TaskCancelled(Decision, frozen=True, tag="TaskCancelled", kw_only=True):
 
 
 class TimerStarted(Decision, frozen=True, tag="TimerStarted", kw_only=True):
+    """A durable timer is wanted."""
+
     deadline: int
 
 
 class TimerCancelled(Decision, frozen=True, tag="TimerCancelled", kw_only=True):
-    pass
+    """The timer is no longer wanted."""
 
 
 class RunCompleted(Decision, frozen=True, tag="RunCompleted", kw_only=True):
@@ -145,6 +151,8 @@ class RunFailed(Decision, frozen=True, tag="RunFailed", kw_only=True):
 
 
 class RunCancelled(Decision, frozen=True, tag="RunCancelled", kw_only=True):
+    """The workflow function ended with a cancellation."""
+
     reason: str = ""
 
 
@@ -184,6 +192,8 @@ class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
 
 
 class RunResumed(Note, frozen=True, tag="RunResumed", kw_only=True):
+    """A suspended run may go on, with the code there is now."""
+
     by: str = ""
 
 

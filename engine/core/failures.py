@@ -107,7 +107,7 @@ def _lookup(name: str, raises: Sequence[type[BaseException]]) -> type[BaseExcept
             return declared
     own = name.removeprefix("engine.errors.")
     type_ = getattr(errors, own, None) if own != name else getattr(builtins, name, None)
-    # Only ordinary exceptions come back as themselves: a recorded SystemExit or KeyboardInterrupt must not end a process.
+    # Only ordinary exceptions come back as themselves: a recorded SystemExit must not end a process.
     if isinstance(type_, type) and issubclass(type_, Exception) and not issubclass(type_, BaseExceptionGroup):
         return type_
     return None

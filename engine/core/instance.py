@@ -321,8 +321,10 @@ async def _finish_generator(generator: Any) -> None:
 
 
 def _message_of(cancelled: asyncio.Task[Any]) -> str:
-    """What a workflow said that cancelled itself. (Who was asked to by a fact ends with that fact's reason: a message gets
-    lost on the way in some Python versions, and in anyio's there are addresses.)
+    """What a workflow said that cancelled itself.
+
+    One that was asked to by a fact ends with that fact's reason: the message of a CancelledError gets lost on the way
+    in some Python versions, and in anyio's there are addresses.
     """
     try:
         cancelled.result()

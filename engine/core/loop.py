@@ -62,7 +62,7 @@ class LoopHost(Protocol):
 
 
 class WorkflowTimer(asyncio.TimerHandle):
-    """What `call_at` returns. `id` is set once the timer is durable; empty for one that never fires or fires at once."""
+    """What `call_at` returns. `id` is set while the timer is durable; empty for one that never fires, or at once."""
 
     id: str = ""
     _loop: Any  # asyncio's own attribute, which typeshed leaves out

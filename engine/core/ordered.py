@@ -2,8 +2,8 @@
 
 `asyncio.wait`, `as_completed`, `TaskGroup` and anyio's scopes keep tasks and scopes in sets, and a set iterates by
 hash, which for most objects is their address: another one in every process. Our own tasks and futures have a hash that
-comes from the run's seed; for what is not ours (raw coroutines, anyio's scopes) the name `set` *inside those modules* is
-replaced by `WorkflowSet`. Outside a workflow, `WorkflowSet(...)` is the builtin `set`: one call more, nothing else.
+comes from the run's seed; for what is not ours (raw coroutines, anyio's scopes) the name `set` *inside those modules*
+is replaced by `WorkflowSet`. Outside a workflow, `WorkflowSet(...)` is the builtin `set`: one call more, nothing else.
 
 This, and gather's future class getting a hash, are the only process-wide changes the core makes.
 """

@@ -28,7 +28,7 @@ _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYW
 
 
 class ValueCodec:
-    """Writes and reads values of one annotated type. `where` names the place in messages ("the result of task load")."""
+    """Writes and reads values of one annotated type. `where` names the place in messages ("the result of task x")."""
 
     __slots__ = ("_decoder", "type", "where")
 
