@@ -6,9 +6,11 @@ What a command needs beyond its help is imported when it runs, so that help come
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final, get_args
@@ -21,6 +23,7 @@ from engine.cli.problems import Exit, problem_of
 __all__ = ["app", "entry"]
 
 _DEFAULT_STORE: Final = "sqlite:///holdfast.db"
+_THREADS_END_SECONDS: Final = 1.0
 _STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 _EXIT_CODES: Final = """\b
 Exit codes:
@@ -71,8 +74,26 @@ GraceOption = Annotated[
 
 
 def entry() -> None:
-    """Run the command line in `sys.argv`."""
-    app(prog_name="holdfast")
+    """Run the command line in `sys.argv` and end the process, also when a task's thread does not end."""
+    try:
+        app(prog_name="holdfast")
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    else:
+        code = 0
+    _flush()
+    left = [each for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
+    for thread in left:
+        thread.join(_THREADS_END_SECONDS / len(left))
+    if any(thread.is_alive() for thread in left):
+        os._exit(code)  # the interpreter would wait for it; what it does is not recorded as done, and will be run again
+    sys.exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 @app.command(
@@ -250,7 +271,7 @@ def _show_versions(asked: bool) -> None:
 @app.callback()
 def options(
     *,
-    version: Annotated[  # noqa: ARG001 - its callback does it
+    version: Annotated[
         bool,
         typer.Option(
             "--version",

@@ -65,7 +65,7 @@ def bind(definition: Workflow[..., Any], words: Sequence[str]) -> tuple[tuple[An
     if extra and variadic is not None:
         values[variadic] = extra
     ordered = {name: values[name] for name in parameters if name in values}
-    bound = inspect.BoundArguments(inspect.signature(definition.fn), ordered)  # type: ignore[arg-type]
+    bound = inspect.BoundArguments(inspect.signature(definition.fn), ordered)
     return bound.args, bound.kwargs
 
 

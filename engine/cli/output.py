@@ -20,8 +20,8 @@ from engine.cli.problems import Problem
 
 __all__ = ["Output", "complain"]
 
-_FILE_COLUMNS: Final = 160
-"""Width of tables where there is no terminal to ask."""
+_FILE_COLUMNS: Final = 1_000
+"""Columns where there is no terminal to ask: nothing is wrapped or cut short in a file."""
 
 
 class Output:
@@ -45,7 +45,13 @@ class Output:
 
     def show(self, view: RenderableType) -> None:
         """Something larger for a person."""
-        self.console.print(view)
+        if self.console.is_terminal:
+            self.console.print(view)
+            return
+        with self.console.capture() as captured:
+            self.console.print(view)
+        for line in captured.get().splitlines():
+            self.stream.write(f"{line.rstrip()}\n")  # tables are padded to their full width
         self.stream.flush()
 
     def document(self, value: Any) -> None:

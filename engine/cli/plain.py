@@ -25,14 +25,14 @@ def first_line(run: Watched) -> str:
 
 def line(run: Watched, event: Mapping[str, Any], *, many: bool = False) -> str | None:
     """The line for an event that `run` has already taken in; None for events that are worth none."""
-    text = _text(run, event)
+    text = _text(run, event, many=many)
     if text is None:
         return None
     elapsed = f"[{duration((event['at'] - run.began_at) / _SECOND):>8}]"
     return f"{elapsed} {run.run_id}: {text}" if many else f"{elapsed} {text}"
 
 
-def _text(run: Watched, event: Mapping[str, Any]) -> str | None:
+def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
     task = run.state.tasks.get(event.get("id", ""))
     match event["type"]:
         case "TaskCompleted" if task is not None:
@@ -52,7 +52,7 @@ def _text(run: Watched, event: Mapping[str, Any]) -> str | None:
             return "resumed"
         case "RunSuspended":
             return "suspended: code and history disagree"
-        case "RunCompleted" | "RunFailed" | "RunCancelled" | "RunTerminated":
+        case "RunCompleted" | "RunFailed" | "RunCancelled" | "RunTerminated" if many:
             return run.state.status
         case _:
             return None

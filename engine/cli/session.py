@@ -155,17 +155,12 @@ async def _working(
     session: Session, watched: Sequence[Watched], stop: StopRequest
 ) -> AsyncIterator[tuple[Engine, View]]:
     """An engine that claims these runs only, shown while it works and while it closes."""
+    engine = Engine(
+        session.store, workflows=session.target.workflows, only={each.run_id for each in watched}, grace=session.grace
+    )
     view = view_on(session.output, watched, session.clock)
     stop.before_exit = view.restore
-    async with (
-        view,
-        Engine(
-            session.store,
-            workflows=session.target.workflows,
-            only={each.run_id for each in watched},
-            grace=session.grace,
-        ) as engine,
-    ):
+    async with view, engine:
         yield engine, view
 
 

@@ -61,6 +61,8 @@ def _headline(run: Watched, now: int, *, interrupted: bool) -> Text:
         text.append(f" {'in' if status == 'completed' else 'after'} {duration(session)}")
     else:
         text.append(f" after {duration(session)}")
+    if run.state.ended_at is not None and run.version_before and run.version_before < run.state.version:
+        text.append(f", {duration((run.state.ended_at - run.state.started_at) / _SECOND)} since it began")
     if run.state.reason:
         text.append(f": {run.state.reason}")
     text.append(f"   run {run.run_id}", style="dim")
@@ -72,6 +74,8 @@ def _notes(run: Watched) -> list[str]:
     notes = []
     if figures.before:
         notes.append(f"{figures.before:,} of {figures.total:,} tasks were already done, not run again")
+    if not run.over:
+        notes.append(f"{figures.done:,} of the {figures.total:,} tasks so far are done, and will not be run again")
     if figures.cut_off:
         one = figures.cut_off == 1
         notes.append(
