@@ -213,9 +213,10 @@ class Driver:
                 try:
                     await self._write(step)
                     if step.starting and not self.site.lease.fresh():
-                        # A pause longer than the lease: others may have taken over. Ask the store before we begin.
-                        await self.site.until_fresh()
-                        await self._write(Step())
+                        # A pause longer than the lease: others may have taken over since the commit.
+                        raise LeaseLost(
+                            self.stream, token=self.site.lease.token, reason="its beat is too old to act on"
+                        )
                 except BaseException:
                     step.give_back()
                     raise

@@ -34,9 +34,6 @@ class Site(Protocol):
     def next_commit_id(self) -> str:
         """An id that no commit had before."""
 
-    async def until_fresh(self) -> None:
-        """Wait until nobody can believe the lease dead. Raises `LeaseLost` when that will not be."""
-
     def left(self, driver: Driver) -> None:
         """The run has ended here, or is no longer ours."""
 

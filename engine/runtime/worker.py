@@ -38,8 +38,6 @@ REBUILDS_AT_ONCE: Final = 16
 """Histories that are read and replayed at the same time."""
 WAIT_SECONDS: Final = 30.0
 """The longest that the worker sleeps without asking the store what needs attention."""
-FRESH_SECONDS: Final = 0.05
-"""How often a worker whose lease went stale looks whether it beats again."""
 FULL_SECONDS: Final = 0.1
 """How often a worker whose memory is full looks for mail of the runs in it, and for room."""
 CANCEL_SECONDS: Final = 5.0
@@ -338,12 +336,6 @@ class Worker:
     def next_commit_id(self) -> str:
         self._commits += 1
         return f"{self.lease.token}-{self._commits}"
-
-    async def until_fresh(self) -> None:
-        while not self.lease.fresh():
-            if self.stopping:
-                raise LeaseLost(None, token=self.lease.token, reason="it went stale while the engine was closing")
-            await asyncio.sleep(FRESH_SECONDS)
 
     def left(self, driver: Driver) -> None:
         """The run has ended here, or is no longer ours."""
