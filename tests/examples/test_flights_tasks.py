@@ -233,8 +233,18 @@ class TestWarehouse:
         assert [g.label for g in example.summarize.fn("weekday, hour", warehouse)] == [["2", "6"], ["5", "6"]]
 
     def test_the_tasks_that_open_it_are_tried_again_when_it_is_held(self, example):
+        import duckdb
+        from tenacity import Future, RetryCallState
+
+        def retried(task, error):
+            state = RetryCallState(None, task.fn, (), {})
+            state.outcome = Future.construct(1, error, has_exception=True)
+            return task.policy.retry(state) and not task.policy.stop(state)
+
         for name in ("create_warehouse", "load_dimension", "load_month", "check_warehouse", "summarize"):
-            assert getattr(example, name).policy.retries
+            task = getattr(example, name)
+            assert retried(task, duckdb.IOException("Could not set lock on file"))
+            assert not retried(task, example.DataQualityError("waiting does not mend this"))
 
 
 def test_results_are_small_and_survive_the_history(example, extract_all, out):
