@@ -23,6 +23,7 @@ from eventstore.conformance import (
     messages,
     reading,
     waiting,
+    working,
 )
 from eventstore.conformance.harness import Check
 
@@ -59,6 +60,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         digests,
         cancelling,
         closing,
+        working,
     )
     for check in _checks_of(module)
 )

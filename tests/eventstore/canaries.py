@@ -363,7 +363,10 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     SleepsThroughAlarms: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
     NeverPolls: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
     WaitSpins: ("waiting.a_wait_for_nothing_sleeps",),
-    ForgetsTombstones: ("messages.a_tombstone_lasts",),
+    ForgetsTombstones: (
+        "messages.a_tombstone_lasts",
+        "working.workers_that_come_and_go_lose_nothing_and_repeat_nothing",
+    ),
     HalfAppliesWhenCancelled: ("cancelling.a_cancelled_commit_happens_wholly_or_not_at_all",),
     WritesBeforeItRefuses: ("commits.a_refused_commit_leaves_everything_as_it_was",),
     RefusesTheWholeBatch: ("groups.a_refused_commit_harms_no_other",),
@@ -375,6 +378,7 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     CountsNoClaims: ("attention.a_claim_counts_and_only_progress_resets", "attention.every_row_of_the_rule"),
     TakesAnyEventForProgress: ("attention.a_claim_counts_and_only_progress_resets",),
     KeepsTheStreamsOfTheDead: (
+        "working.workers_that_come_and_go_lose_nothing_and_repeat_nothing",
         "attention.every_row_of_the_rule",
         "leases.a_crashed_holder_frees_its_streams_at_once",
         "leases.leaving_a_lease_frees_its_streams_at_once",
@@ -387,7 +391,10 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     OneSaltForAll: ("digests.salts_differ",),
     HashesOtherBytesThanItStores: ("digests.every_chain_verifies",),
     TakesMailWhenClosed: ("messages.a_data_message_to_a_closed_stream_is_refused",),
-    DeliversLastInFirstOut: ("messages.mail_of_a_sender_arrives_in_order",),
+    DeliversLastInFirstOut: (
+        "messages.mail_of_a_sender_arrives_in_order",
+        "working.workers_that_come_and_go_lose_nothing_and_repeat_nothing",
+    ),
     RefusesUndeliverableSends: ("messages.undeliverable_sends_are_reported_and_never_refuse",),
     ClosesOnPendingCommits: ("closing.closing_waits_for_commits_under_way",),
 }
