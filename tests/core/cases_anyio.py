@@ -330,6 +330,25 @@ async def anyio_scope_waits_for_the_outcome() -> list[Any]:
     return [*log, scope.cancelled_caught]
 
 
+@case(plain="sorted")
+async def anyio_child_scopes_are_cancelled_in_order() -> list[Any]:
+    log: list[str] = []
+
+    async def scoped(label: str) -> None:
+        with anyio.CancelScope():
+            try:
+                await two(label)
+            finally:
+                log.append(label)
+
+    async with anyio.create_task_group() as group:
+        for label in "abcdefgh":
+            group.start_soon(scoped, label)
+        await work("main")
+        group.cancel_scope.cancel()
+    return log
+
+
 @case()
 async def anyio_scope_of_another_branch() -> list[Any]:
     scopes: list[anyio.CancelScope] = []

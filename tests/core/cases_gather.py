@@ -158,6 +158,23 @@ async def as_completed_plain() -> list[str]:
     return [await earliest for earliest in asyncio.as_completed([two("a"), work("b"), work("c")])]
 
 
+@case(plain="never")  # plain asyncio makes its tasks in the order of the coroutines' addresses
+async def as_completed_raw_coroutines() -> list[str]:
+    return [await earliest for earliest in asyncio.as_completed([two(label) for label in "abcdef"])]
+
+
+@case(plain="never")
+async def as_completed_raw_coroutines_of_many_kinds() -> list[str]:
+    """Nothing is waited for: the order is that in which the tasks were made."""
+
+    async def at_once(label: str) -> str:
+        return label
+
+    await work("before")
+    order = [await earliest for earliest in asyncio.as_completed([at_once(label) for label in "abcdef"])]
+    return [await work(label) for label in order]
+
+
 @case()
 async def as_completed_tasks_and_calls() -> list[str]:
     order = []

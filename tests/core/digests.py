@@ -4,8 +4,8 @@ For each, two digests: of the events in their order, which must be the same in e
 events by group and id, which must be the same under every Python. Call sites and tracebacks are left out of both:
 which line of a call that spans several is "the" line is the interpreter's business.
 
-Arguments: how many objects to allocate first (another layout of the memory), and --crash to also crash each history
-after every event, --unordered to take the ordered sets away again (the canary).
+Arguments: how many objects to allocate first (another layout of the memory); --crash=NAME to also crash that workflow
+after every event; --unordered to take the ordered sets away again (the canary).
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ def main() -> None:
         del asyncio.tasks.set, asyncio.taskgroups.set
     else:
         install(anyio._backends._asyncio)
-    crash = "--crash" in sys.argv
-    json.dump({name: digests_of(case, crash=crash) for name, case in CASES.items()}, sys.stdout)
+    json.dump({n: digests_of(case, crash=f"--crash={n}" in sys.argv) for n, case in CASES.items()}, sys.stdout)
 
 
 if __name__ == "__main__":
