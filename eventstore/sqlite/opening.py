@@ -1,8 +1,8 @@
 """How a connection to a database file comes to be, step by step, and how the writable one ends.
 
-Everything here blocks and runs on the thread that will own the connection. A writer is opened under the guard, in this
-order: look whether the file is ours and not newer than we are (nothing is changed until that is known), create it
-private to its user, `synchronous` first (in WAL mode EXTRA costs no more than FULL, and it closes the hole at
+Everything here blocks and runs on the thread that will own the connection. A writer is opened in this order: look
+whether the file is ours and not newer than we are (nothing is changed until that is known), take the guard, create the
+file private to its user, `synchronous` first (in WAL mode EXTRA costs no more than FULL, and it closes the hole at
 creation), the write-ahead log, missing migrations, and an fsync of the directory that now names the files.
 
 Whatever fails on the way leaves no connection behind, and a file that is no store as it was.
@@ -44,7 +44,6 @@ PAGE_BYTES: Final = 4_096
 
 _CACHE_KIBIBYTES: Final = 8 << 10  # of the writer's page cache: SQLite's 2 MiB make many streams read pages again
 _CACHED_STATEMENTS: Final = 256
-_IN_MEMORY: Final = frozenset({"", ":memory:"})
 
 
 def is_synchronous(word: str) -> TypeGuard[Synchronous]:
@@ -53,19 +52,25 @@ def is_synchronous(word: str) -> TypeGuard[Synchronous]:
 
 
 def open_guard(path: str) -> Guard:
-    """The guard of the database at `path`. Raises `StoreUnavailable` saying what is wrong with the directory."""
+    """The guard of the database at `path`, if there is one of ours or none yet.
+
+    Raises `NotAStore` and `SchemaTooNew`, having created nothing, and `StoreUnavailable`.
+    """
     directory = os.path.dirname(path)
-    if path in _IN_MEMORY or os.path.isdir(path):
-        raise StoreUnavailable(f"{path!r} is no path of a file")
+    if os.path.isdir(path):
+        raise StoreUnavailable(f"{path} is a directory; name a file")
     if not os.path.isdir(directory):
         raise StoreUnavailable(f"directory {directory} does not exist; create it, or choose another path")
     try:
+        _look_without_touching(path)
         return Guard(path + "-guard")
     except OSError as error:
         raise StoreUnavailable(
             f"{path}-guard cannot be created or opened: this user needs permission to write the directory {directory}"
             f" and the store's files in it; change it, or run as the user who owns them ({error.strerror})"
         ) from error
+    except sqlite3.Error as error:
+        raise unavailable(error, path) from error
 
 
 def open_writer(path: str, *, synchronous: Synchronous) -> tuple[sqlite3.Connection, Identity]:
@@ -74,7 +79,6 @@ def open_writer(path: str, *, synchronous: Synchronous) -> tuple[sqlite3.Connect
     Raises `NotAStore`, `SchemaTooNew` or `StoreUnavailable`.
     """
     try:
-        _look_without_touching(path)
         _create_private(path)
         connection = _connect(path, "rw", statements=_CACHED_STATEMENTS)
         try:
@@ -105,6 +109,7 @@ def open_reader(path: str) -> sqlite3.Connection:
     try:
         if not os.path.exists(path):
             raise StoreUnavailable(f"no store at {path}: there is no such file")
+        _look_without_touching(path)
         connection = _connect(path, "ro", statements=_CACHED_STATEMENTS)
         try:
             _harden(connection)

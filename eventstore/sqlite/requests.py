@@ -90,6 +90,7 @@ class BatchOutcome(Struct):
     alarm: Timestamp | None = None  # the earliest that was set
     log_bytes: int = 0  # an estimate of what it added to the write-ahead log
     leases: tuple[SqliteLease, ...] = ()  # created by it
+    gone: frozenset[int] = frozenset()  # dead owners whose leases it ended, and whose files nobody holds
 
 
 def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest:

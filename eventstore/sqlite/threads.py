@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import aiosqlite
@@ -31,9 +32,17 @@ async def open_connection(connect: Callable[[], sqlite3.Connection], close: Call
     try:
         await asyncio.shield(opening)
     except asyncio.CancelledError:
-        await asyncio.wait([opening])
-        if not opening.cancelled() and opening.exception() is None:
+        while not opening.done():  # however often it is cancelled
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([opening])
+        if opening.cancelled() or opening.exception() is not None:
+            connection._thread.join()
+        else:
             await close_connection(connection, close)
+        raise
+    except BaseException:
+        # The thread was told to end and has nothing else to do; left alone it may report that to a loop that is closed.
+        connection._thread.join()
         raise
     return connection
 

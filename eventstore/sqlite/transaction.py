@@ -190,6 +190,8 @@ class Transactor:
                 for lease in created:
                     lease.end()
                 raise
+            for token in outcome.gone:
+                self._files.remove(token)
         return outcome
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
@@ -207,7 +209,8 @@ class Transactor:
         ended: set[int] = set()
         answers = [self._answer(connection, batch, request, created, ended) for request in requests]
         log_bytes = self._write(connection, batch)
-        ended |= {token for token in batch.dead if self._files.gone(token)}
+        gone = frozenset(token for token in batch.dead if self._files.gone(token))
+        ended |= gone
         if ended:
             connection.execute(_END_LEASES, (batch.now, encode_names(ended)))
         return BatchOutcome(
@@ -216,6 +219,7 @@ class Transactor:
             alarm=batch.alarm,
             log_bytes=log_bytes,
             leases=tuple(created),
+            gone=gone,
         )
 
     def _answer(
