@@ -109,7 +109,7 @@ class Call(Coroutine[Any, Any, R_co]):
     @property
     def site(self) -> str:
         """File and line where the call was written, ``shop.py:41``; no folder, so that it is the same everywhere."""
-        return f"{self._code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{self._line}"
+        return f"{_file_name(self._code.co_filename)}:{self._line}"
 
     @property
     def begun(self) -> bool:
@@ -172,6 +172,11 @@ class Call(Coroutine[Any, Any, R_co]):
             if isinstance(loop, DeterministicLoop) and loop.poisoned:
                 return
             warnings.warn(f"{self!r} was never awaited", RuntimeWarning, stacklevel=1, source=self)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 class _Taken:

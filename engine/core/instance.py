@@ -205,7 +205,7 @@ class Instance:
                 _cancel_at_next_await(self.loop, pending)
 
     def _schedule(self, call: Call[Any]) -> PendingTask:
-        self._check_open(f"{call!r} was awaited")
+        self._check_open(call)
         definition = call.definition
         arguments = definition.arguments.encode(call.args, call.kwargs)
         # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
@@ -247,7 +247,7 @@ class Instance:
 
     def start_timer(self, timer: WorkflowTimer) -> None:
         """A durable timer is wanted: see `LoopHost`."""
-        self._check_open("a timer was started")
+        self._check_open("a timer")
         timer.id = self.loop.current_branch().next_id("timer")
         deadline = self.loop.deadline_of(timer.when())
         self.timers[timer.id] = PendingTimer(deadline, timer)
@@ -267,10 +267,10 @@ class Instance:
     def _decide(self, event: Decision, payload: bytes | None = None) -> None:
         self._decided[event.id] = Decided(event, payload)
 
-    def _check_open(self, what: str) -> None:
+    def _check_open(self, what: object) -> None:
         self.loop.check_alive()
         if self._ending:
-            raise WorkflowEnded(f"{what} after workflow {self.definition.name!r} had returned")
+            raise WorkflowEnded(f"{what} was begun after workflow {self.definition.name!r} had returned")
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

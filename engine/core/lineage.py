@@ -10,6 +10,7 @@ Branches share a hash that comes from the run's seed, so that sets of tasks iter
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import lru_cache
 from hashlib import sha256
 from random import Random
 from typing import Any, Final
@@ -51,12 +52,14 @@ def branch_name(explicit: str | None, coro: Coroutine[Any, Any, Any]) -> str:
     """
     inner = _unwrapped(coro)
     qualname = getattr(inner, "__qualname__", type(inner).__qualname__)
-    if explicit is None:
-        name = qualname
-    else:
-        module = _module_of(inner)
-        name = qualname if explicit == f"{module}.{qualname}" else explicit
-    return str(name).rpartition(_LOCAL)[2].translate(_UNSAFE)
+    if explicit is None or explicit == f"{_module_of(inner)}.{qualname}":
+        return _cleaned(str(qualname))
+    return _cleaned(explicit)
+
+
+@lru_cache(maxsize=1_024)
+def _cleaned(name: str) -> str:
+    return name.rpartition(_LOCAL)[2].translate(_UNSAFE)
 
 
 def _unwrapped(coro: Any) -> Any:

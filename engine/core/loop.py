@@ -16,14 +16,14 @@ import contextvars
 import math
 import sys
 import weakref
-from asyncio import events
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from threading import get_ident
 from typing import Any, Final, Protocol
 
+from engine.core.handles import BranchTask, LoopFuture, WorkflowTimer
 from engine.core.lineage import Branch, branch_name
+from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
 from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface
 from engine.errors import Evicted, ForbiddenInWorkflow, StepLimitExceeded
@@ -61,51 +61,6 @@ class LoopHost(Protocol):
         """A timer that was started, and has not fired, is no longer wanted."""
 
 
-class WorkflowTimer(asyncio.TimerHandle):
-    """What `call_at` returns. `id` is set while the timer is durable; empty for one that never fires, or at once."""
-
-    id: str = ""
-    _loop: Any  # asyncio's own attribute, which typeshed leaves out
-
-    def cancel(self) -> None:
-        if not self.cancelled():
-            super().cancel()
-            if self.id:
-                self._loop.host.cancel_timer(self)
-
-
-class LoopFuture(asyncio.Future[Any]):
-    """A future whose hash is the same in every process."""
-
-    def __init__(self, *, loop: DeterministicLoop) -> None:
-        self._stable_hash = loop.next_hash()
-        super().__init__(loop=loop)
-
-    def __hash__(self) -> int:
-        return self._stable_hash
-
-
-class BranchTask(asyncio.Task[Any]):
-    """A branch: an asyncio task with a stable hash, whose name at its first step becomes part of its identity."""
-
-    def __init__(
-        self, coro: Coroutine[Any, Any, Any], *, loop: DeterministicLoop, name: str | None, context: Any
-    ) -> None:
-        self._stable_hash = loop.next_hash()
-        self.explicit_name = name
-        self.branch: Branch | None = None
-        super().__init__(coro, loop=loop, name=name, context=context)
-
-    def __hash__(self) -> int:
-        return self._stable_hash
-
-    def set_name(self, value: object) -> None:
-        # Python 3.11's create_task names a task only after it was made; later than its first step it is just a label.
-        if self.branch is None:
-            self.explicit_name = str(value)
-        super().set_name(value)
-
-
 class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
     """One run's event loop. `seed` gives hashes, `started_at` (microseconds) the zero of `time()`."""
 
@@ -121,7 +76,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         self._unnamed: list[tuple[BranchTask, Branch]] = []
         self._hash = int(seed[:15] or "0", 16)
         self._running: Any = None
-        self._thread = 0
+        self.thread = 0
         self._poisoned = False
         self._debug = False
         self._task_factory: Any = None
@@ -139,8 +94,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         Raises `StepLimitExceeded` when that does not end, and whatever `BaseException` (not `Exception`) a callback let
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
-        with self._current():
-            self._context.run(self._drain)
+        run_nested(self, self._context.run, self._drain)
 
     def _drain(self) -> None:
         ready, steps = self._ready, 0
@@ -176,26 +130,6 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         except BaseException as error:
             # SystemExit leaves asyncio's own step function too; the task that raised it holds it as its outcome.
             self.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
-
-    @contextmanager
-    def _current(self) -> Iterator[None]:
-        """Be the running loop of this thread, in place of whichever is."""
-        outer_loop = asyncio._get_running_loop()
-        outer_task = asyncio.current_task(outer_loop) if outer_loop is not None else None
-        if outer_loop is not None and outer_task is not None:
-            asyncio.tasks._leave_task(outer_loop, outer_task)
-        outer_hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._generator_begins, finalizer=self._generator_dies)
-        events._set_running_loop(self)
-        self._thread = get_ident()
-        try:
-            yield
-        finally:
-            self._thread = 0
-            events._set_running_loop(outer_loop)
-            sys.set_asyncgen_hooks(*outer_hooks)
-            if outer_loop is not None and outer_task is not None:
-                asyncio.tasks._enter_task(outer_loop, outer_task)
 
     # -- branches and hashes ------------------------------------------------------------------------------------------
 
@@ -277,7 +211,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         return handle
 
     def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
-        if self._thread != get_ident():
+        if self.thread != get_ident():
             raise ForbiddenInWorkflow(
                 "another thread called into a workflow's loop: what it knows must arrive as a task's result"
             )
@@ -321,11 +255,12 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
 
     # -- async generators ---------------------------------------------------------------------------------------------
 
-    def _generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Remember an async generator, by weak reference."""
         self._generator_serial += 1
         self._generators[self._generator_serial] = weakref.ref(generator)
 
-    def _generator_dies(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def generator_dies(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Garbage collection found it. When that happens is no part of the history, so it may not decide anything."""
         self.close_silently(generator)
 
@@ -367,13 +302,15 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
 
     def put_away(self) -> None:
         """Close everything that still lives, oldest branch first. The loop must be poisoned."""
-        with self._current():
-            for task in list(self.tasks):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                self.close_silently(task.get_coro())
-            for generator in self.live_generators():
-                self.close_silently(generator)
+        run_nested(self, self._close_all)
         self.tasks.clear()
+
+    def _close_all(self) -> None:
+        for task in list(self.tasks):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            self.close_silently(task.get_coro())
+        for generator in self.live_generators():
+            self.close_silently(generator)
 
     def check_alive(self) -> None:
         """Raise `Evicted` once the instance is being put away."""
@@ -383,7 +320,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
     # -- the rest of the surface --------------------------------------------------------------------------------------
 
     def is_running(self) -> bool:
-        return self._thread != 0
+        return self.thread != 0
 
     def is_closed(self) -> bool:
         return self._poisoned
@@ -414,7 +351,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         """Nothing: the core does not log, and a replay must not repeat a report."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self._poisoned or self._thread == 0 or self._exception_handler is None:
+        if self._poisoned or self.thread == 0 or self._exception_handler is None:
             return  # garbage collection of a future may get here at any time; it must not run user code
         try:
             self._exception_handler(self, context)

@@ -1,0 +1,57 @@
+"""The awaitables and handles of a deterministic loop: asyncio's own, with a hash that is the same in every process.
+
+Sets of them (in `asyncio.wait`, in anyio's scopes, in user code) therefore iterate alike at every replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from engine.core.lineage import Branch
+
+__all__ = ["BranchTask", "LoopFuture", "WorkflowTimer"]
+
+
+class WorkflowTimer(asyncio.TimerHandle):
+    """What `call_at` returns. `id` is set while the timer is durable; empty for one that never fires, or at once."""
+
+    id: str = ""
+    _loop: Any  # asyncio's own attribute, which typeshed leaves out
+
+    def cancel(self) -> None:
+        if not self.cancelled():
+            super().cancel()
+            if self.id:
+                self._loop.host.cancel_timer(self)
+
+
+class LoopFuture(asyncio.Future[Any]):
+    """A future whose hash is the same in every process."""
+
+    def __init__(self, *, loop: Any) -> None:
+        self._stable_hash: int = loop.next_hash()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._stable_hash
+
+
+class BranchTask(asyncio.Task[Any]):
+    """A branch: an asyncio task with a stable hash, whose name at its first step becomes part of its identity."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: Any, name: str | None, context: Any) -> None:
+        self._stable_hash: int = loop.next_hash()
+        self.explicit_name = name
+        self.branch: Branch | None = None
+        super().__init__(coro, loop=loop, name=name, context=context)
+
+    def __hash__(self) -> int:
+        return self._stable_hash
+
+    def set_name(self, value: object) -> None:
+        # Python 3.11's create_task names a task only after it was made; later than its first step it is just a label.
+        if self.branch is None:
+            self.explicit_name = str(value)
+        super().set_name(value)

@@ -1,0 +1,38 @@
+"""One event loop inside another: steps aside for whatever loop and task are current, and puts them back."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+__all__ = ["run_nested"]
+
+
+def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
+    """Call `work(*args)` with `loop` as the running loop of this thread.
+
+    Meanwhile the loop's `thread` is this thread's identity, and 0 otherwise; async generators that begin or are
+    collected inside are handed to its `generator_begins` and `generator_dies`.
+    The outer loop may be asyncio's or uvloop's, or there may be none. Its current task is left and entered again,
+    which CPython 3.14 insists on and earlier versions allow.
+    """
+    outer_loop = asyncio._get_running_loop()
+    outer_task = asyncio.current_task(outer_loop) if outer_loop is not None else None
+    if outer_loop is not None and outer_task is not None:
+        asyncio.tasks._leave_task(outer_loop, outer_task)
+    outer_hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=loop.generator_begins, finalizer=loop.generator_dies)
+    events._set_running_loop(loop)
+    loop.thread = get_ident()
+    try:
+        work(*args)
+    finally:
+        loop.thread = 0
+        events._set_running_loop(outer_loop)
+        sys.set_asyncgen_hooks(*outer_hooks)
+        if outer_loop is not None and outer_task is not None:
+            asyncio.tasks._enter_task(outer_loop, outer_task)
