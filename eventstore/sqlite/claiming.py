@@ -88,19 +88,22 @@ def candidates_sql(query: StreamQuery, *, some_dead: bool) -> tuple[str, dict[st
     where += " AND s.name NOT IN (SELECT value FROM json_each(:busy))"
     owners = ["s.owner IS NULL", "s.owner = :token"]
     if some_dead:
-        owners.append("s.owner IN (SELECT value FROM json_each(:dead))")
+        owners.append(_DEAD)
     if query.streams is None:
-        source, needs = "streams AS s", _needs(owners)
+        selects = [
+            _select(f"streams AS s INDEXED BY {index}", f"{owner} AND {need}", since)
+            for index, need, since in _FREE_NEEDS
+            for owner in owners
+        ]
+        if some_dead:
+            index, need, since = _ORPHAN_NEEDS
+            selects.append(_select(f"streams AS s INDEXED BY {index}", f"{_DEAD} AND {need}", since))
     else:  # few names: look each of them up
         source = "json_each(:streams) AS j CROSS JOIN streams AS s ON s.name = j.value"
-        needs = [(f"({' OR '.join(owners)}) AND {need}", since) for need, since in _ALL_NEEDS]
-        if not some_dead:
-            needs = needs[:2]
-    branches = " UNION ALL ".join(
-        f"SELECT * FROM (SELECT s.name AS name, {since} AS since FROM {source} WHERE {need} AND {where}"
-        f" ORDER BY {since} LIMIT :limit)"
-        for need, since in needs
-    )
+        selects = [_select(source, f"({' OR '.join(owners)}) AND {need}", since) for _, need, since in _FREE_NEEDS]
+        if some_dead:
+            selects.append(_select(source, f"{_DEAD} AND {_ORPHAN_NEEDS[1]}", _ORPHAN_NEEDS[2]))
+    branches = " UNION ALL ".join(select.format(where=where) for select in selects)
     return (
         f"""
         SELECT
@@ -115,18 +118,18 @@ def candidates_sql(query: StreamQuery, *, some_dead: bool) -> tuple[str, dict[st
     )
 
 
-_ORPHANED: Final = "s.owner IN (SELECT value FROM json_each(:dead))"
-_ALL_NEEDS: Final = (
-    (MAIL_NEEDS, "s.mail_at"),
-    (f"s.alarm <= :now AND {OPEN_NEEDS}", "s.alarm"),
-    (f"{_ORPHANED} AND {OPEN_NEEDS}", "s.updated_at"),
+_DEAD: Final = "s.owner IN (SELECT value FROM json_each(:dead))"
+_FREE_NEEDS: Final = (
+    ("streams_mail", MAIL_NEEDS, "s.mail_at"),
+    ("streams_alarm", f"s.alarm <= :now AND {OPEN_NEEDS}", "s.alarm"),
 )
+_ORPHAN_NEEDS: Final = ("streams_owned", OPEN_NEEDS, "s.updated_at")
+"""Each need with the partial index that holds only those who may have it, and since when they have it. The index is
+named, because a query that also asks for a category would tempt SQLite to walk all open streams of that category."""
 
 
-def _needs(owners: list[str]) -> list[tuple[str, str]]:
-    """Conditions of need and since when, each a range of one partial index."""
-    mail, alarm, orphaned = _ALL_NEEDS
-    needs = [(f"{owner} AND {need}", since) for need, since in (mail, alarm) for owner in owners]
-    if len(owners) > 2:
-        needs.append(orphaned)
-    return needs
+def _select(source: str, need: str, since: str) -> str:
+    return (
+        f"SELECT * FROM (SELECT s.name AS name, {since} AS since FROM {source} WHERE {need} AND {{where}}"
+        f" ORDER BY {since} LIMIT :limit)"
+    )

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from eventstore.port import Commit, Message, StreamQuery, Timestamp
-from eventstore.sqlite.leases import SqliteLease
 from eventstore.sqlite.rows import payload_to_row
 
 __all__ = [
@@ -89,7 +88,6 @@ class BatchOutcome(Struct):
     needy: bool = False  # a stream may have come to need attention
     alarm: Timestamp | None = None  # the earliest that was set
     log_bytes: int = 0  # an estimate of what it added to the write-ahead log
-    leases: tuple[SqliteLease, ...] = ()  # created by it
     gone: frozenset[int] = frozenset()  # dead owners whose leases it ended, and whose files nobody holds
 
 

@@ -183,6 +183,7 @@ class SqliteStore:
         writer.submit(LeaseRequest(future, worker))
         try:
             lease = await future
+            self._leases[lease.token] = lease
             lease.start(loop)
             yield lease
         finally:
@@ -287,9 +288,7 @@ class SqliteStore:
             self._poll_seconds = min(self._poll_seconds * POLL_GROWTH, POLL_SECONDS_MAX)
 
     def _take_in(self, outcome: BatchOutcome) -> None:
-        """A batch was committed: what it means for leases and waiters."""
-        for lease in outcome.leases:
-            self._leases[lease.token] = lease
+        """A batch was committed: what it means for waiters."""
         if outcome.alarm is not None:
             for lease in self._leases.values():
                 if lease.hint(outcome.alarm):
@@ -323,8 +322,6 @@ class SqliteStore:
 
     async def _end(self, lease: SqliteLease) -> None:
         """End a lease in the database, then in the file; whatever fails or is cancelled, it beats no more."""
-        if lease.token not in self._leases:
-            return
         try:
             if self._writer is not None and self._closing is None and not lease.ended:
                 ending = self._writer.submit_unattended(lambda future: LeaseEnding(future, (lease.token,)))

@@ -218,7 +218,6 @@ class Transactor:
             needy=batch.needy or bool(ended),
             alarm=batch.alarm,
             log_bytes=log_bytes,
-            leases=tuple(created),
             gone=gone,
         )
 

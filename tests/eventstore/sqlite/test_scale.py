@@ -1,0 +1,185 @@
+"""What must not grow with what is stored: claiming beside many sleeping streams, pages of a search, waiting.
+
+Work is counted in the steps of SQLite's virtual machine, which do not depend on the machine or its load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore import NEW, Commit, NewEvent, StreamQuery
+from eventstore.conformance.harness import ANY, begin, data, event, step
+from eventstore.sqlite import SqliteStore
+from eventstore.sqlite.claiming import candidates_sql, find_candidates
+from eventstore.sqlite.finding import find_page
+from eventstore.sqlite.opening import open_reader
+from tests.eventstore.sqlite.conftest import Opener
+
+FAR = 1 << 60
+FEW, MANY = 1_000, 5_000  # both more than a batch, whose streams are of one moment and sorted by name
+
+
+async def fill(store: SqliteStore, count: int) -> None:
+    """Sleeping streams of every kind: free with an alarm to come, owned by a living lease, held with mail, finished."""
+
+    def commit(number: int) -> Commit:
+        kind = number % 4
+        return Commit(
+            id="x",
+            stream=f"run:{number:06}",
+            expected_version=NEW,
+            events=(NewEvent(b"{}"),),
+            alarm=FAR if kind in (0, 1, 2) else None,
+            held=kind == 2,
+            closed=kind == 3,
+            attributes={"workflow": "sleeper" if number % 10 else "rare", "status": "completed"},
+        )
+
+    async with store.lease("filler"):
+        await asyncio.gather(*(store.commit(commit(number)) for number in range(count)))
+        await asyncio.gather(*(store.send(data(f"run:{number:06}", "m")) for number in range(2, count, 4)))
+
+
+def steps_of(path: Path, use: Callable[[sqlite3.Connection], Any]) -> tuple[int, Any]:
+    """Steps of the virtual machine that a function takes on a read-only connection, and what it returns."""
+    connection = open_reader(str(path))
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    try:
+        use(connection)  # once before, so that nothing is prepared any more
+        connection.set_progress_handler(count, 1)
+        result = use(connection)
+        return steps, result
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+async def small_and_large(tmp_path: Path, opened: Opener) -> tuple[Path, Path]:
+    paths = tmp_path / "small.db", tmp_path / "large.db"
+    for path, count in zip(paths, (FEW, MANY), strict=True):
+        store = await opened(path=path)
+        await fill(store, count)
+        async with store.lease("needy"):
+            for number in range(3):
+                await begin(store, f"run:needy-{number}")
+                await store.send(data(f"run:needy-{number}", "m"))
+            await store.commit(step("run:due", NEW, event(), alarm=1))
+    return paths
+
+
+def claiming(query: StreamQuery) -> Callable[[sqlite3.Connection], Any]:
+    return lambda connection: find_candidates(
+        connection, token=1 << 40, query=query, limit=10, busy=(), now=lambda: 2, judge=lambda _: False
+    )
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ANY,
+        StreamQuery(category="run", attributes={"workflow": ("rare", None)}),
+        StreamQuery(streams=("run:needy-1", "run:due", "run:000000")),
+    ],
+    ids=["any", "workflow", "names"],
+)
+async def test_claiming_does_not_look_at_those_who_sleep(
+    small_and_large: tuple[Path, Path], query: StreamQuery
+) -> None:
+    (few, found), (many, found_too) = (steps_of(path, claiming(query)) for path in small_and_large)
+    assert found.names == found_too.names
+    assert found.names
+    assert many < few * 1.2 + 200, (few, many)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        StreamQuery(limit=5),
+        StreamQuery(limit=5, category="run"),
+        StreamQuery(limit=5, category="run", closed=False),
+        StreamQuery(limit=5, attributes={"status": "completed"}),
+        StreamQuery(limit=5, attributes={"workflow": ("rare", "sleeper")}, newest_first=False),
+        StreamQuery(limit=5, category="other"),
+    ],
+    ids=["any", "category", "open", "attribute", "one of", "none"],
+)
+async def test_a_page_costs_what_is_on_it(small_and_large: tuple[Path, Path], query: StreamQuery) -> None:
+    def both(connection: sqlite3.Connection) -> list[int]:
+        page = find_page(connection, query)
+        sizes = [len(page.items)]
+        if page.next is not None:
+            sizes.append(len(find_page(connection, StreamQuery(**{**_fields(query), "cursor": page.next})).items))
+        return sizes
+
+    (few, sizes), (many, sizes_too) = (steps_of(path, both) for path in small_and_large)
+    assert sizes == sizes_too
+    assert many < few * 2 + 1_000, (few, many)
+
+
+async def test_plans_walk_the_partial_indexes(path: Path, opened: Opener) -> None:
+    await begin(await opened(), "run:a")
+    connection = open_reader(str(path))
+    connection.text_factory = str
+    try:
+        for query in (ANY, StreamQuery(category="run", closed=False, attributes={"a": 1})):
+            sql, parameters = candidates_sql(query, some_dead=True)
+            parameters |= {"token": 1, "dead": "[2]", "busy": "[]", "now": 5, "limit": 10}
+            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+            streams = [line for line in plan if re.search(r"\b(s|streams)\b", line)]
+            assert not any(line.startswith("SCAN") for line in streams), streams
+            used = set(re.findall(r"INDEX (\w+)", " ".join(streams)))
+            assert used == {"streams_mail", "streams_alarm", "streams_owned"}, streams
+    finally:
+        connection.close()
+
+
+async def test_a_claim_that_finds_nothing_writes_nothing(store: SqliteStore) -> None:
+    await begin(store, "run:a")
+    async with store.lease("worker") as lease:
+        batches = 0
+        run = store._transactor.run
+
+        def counting(requests):
+            nonlocal batches
+            batches += 1
+            return run(requests)
+
+        store._transactor.run = counting
+        assert await store.claim(lease, query=ANY, limit=10) == []
+        assert batches == 0
+        store._transactor.run = run
+
+
+async def test_waiting_for_nothing_costs_next_to_nothing(store: SqliteStore) -> None:
+    """Looks outside become rare: a quarter of a second apart, whatever `wait`'s caller does."""
+    async with store.lease("worker") as lease:
+        looks = 0
+        data_version = store._transactor.data_version
+
+        def counting() -> int:
+            nonlocal looks
+            looks += 1
+            return data_version()
+
+        await store.claim(lease, query=ANY, limit=1)
+        store._poll_seconds = 0.25
+        store._transactor.data_version = counting
+        await store.wait(lease, timeout=0.6)
+        assert 1 <= looks <= 4
+
+
+def _fields(query: StreamQuery) -> dict[str, Any]:
+    return {name: getattr(query, name) for name in query.__struct_fields__}
