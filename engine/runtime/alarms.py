@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from eventstore.clock import Clock
 
-__all__ = ["LOOK_AGAIN_SECONDS", "Alarm", "Alarms"]
+__all__ = ["LOOK_AGAIN_SECONDS", "Alarm", "Alarms", "OneAlarm"]
 
 LOOK_AGAIN_SECONDS: Final = 10.0
 """The longest that a sleep trusts the wall clock not to be set."""
@@ -32,6 +32,25 @@ class Alarm:
     def cancel(self) -> None:
         """Never call back. The heap forgets it when it comes to the top."""
         self.callback = None
+
+
+class OneAlarm:
+    """At most one pending alarm, for what is earliest of many things."""
+
+    __slots__ = ("_alarm", "_alarms", "_callback")
+
+    def __init__(self, alarms: Alarms, callback: Callable[[], None]) -> None:
+        self._alarms = alarms
+        self._callback = callback
+        self._alarm: Alarm | None = None
+
+    def set(self, at: int | None) -> None:
+        """Call back at `at` microseconds and not at what was set before; None: not at all."""
+        if self._alarm is not None:
+            if self._alarm.at == at and self._alarm.callback is not None:
+                return
+            self._alarm.cancel()
+        self._alarm = None if at is None else self._alarms.at(at, self._callback)
 
 
 class Alarms:
@@ -66,7 +85,8 @@ class Alarms:
     def _ring(self) -> None:
         now = self._clock.now()
         while self._heap and (self._heap[0][0] <= now or self._heap[0][2].callback is None):
-            callback = heapq.heappop(self._heap)[2].callback
+            alarm = heapq.heappop(self._heap)[2]
+            callback, alarm.callback = alarm.callback, None
             if callback is not None:
                 callback()
         self._set()

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from engine.core.compare import Diagnosis, Reason
 from engine.core.events import (
     AttemptFailed,
     CancelRequested,
@@ -27,15 +26,15 @@ from engine.core.events import (
 from engine.core.failures import encode_error
 from engine.core.instance import Decided, Instance
 from engine.core.replay import Attempts
-from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.executors import Executor
-from engine.runtime.alarms import Alarm
+from engine.runtime.alarms import OneAlarm
 from engine.runtime.attempts import Completed, Failed, Outcome, Retried
 from engine.runtime.board import Board
 from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
 from engine.runtime.site import Site
-from engine.runtime.steps import Arrival, Step, ignored, ignored_arrival, stamped, task_cancelled, task_failed, wanted
-from engine.runtime.streams import STATUS, new_event, status_of, stream_of, suspension
+from engine.runtime.steps import Arrival, Step, ignored, task_cancelled, task_failed
+from engine.runtime.streams import STATUS, new_event, status_of, stream_of
+from engine.runtime.turns import Turns
 from engine.runtime.writing import commits_of
 from eventstore import NewEvent, StreamHead
 from eventstore.errors import LeaseLost, VersionConflict
@@ -59,7 +58,7 @@ class Driver:
         self.run_id = instance.run_id
         self.stream = stream_of(instance.run_id)
         self.version = version
-        self.last_at = last_at
+        self.turns = Turns(instance, last_at=last_at, clock=site.clock)
         self.board = Board(
             instance, attempts, dispatcher=site.dispatcher, alarms=site.alarms, clock=site.clock, kick=self._kick
         )
@@ -74,7 +73,7 @@ class Driver:
         self._backlog: list[Decided] = []
         self._resumption: NewEvent | None = None
         self._consuming: set[str] = set()
-        self._timer: Alarm | None = None
+        self._timer = OneAlarm(site.alarms, self._timers_due)
         self._alarm: int | None = None  # as it stands in the store
         self._pumping = False
 
@@ -89,7 +88,7 @@ class Driver:
         """A rebuilt run: append what its last turn decided and the log lacks, and take up every open end."""
         self._backlog = backlog
         if resumed_by is not None:
-            self._resumption = new_event(RunResumed(at=self._stamp(), by=resumed_by))
+            self._resumption = new_event(RunResumed(at=self.turns.stamp(), by=resumed_by))
         missing = {item.event.id for item in backlog}
         for id_ in self.instance.pending:
             if id_ not in missing:  # those are started when their TaskScheduled is written
@@ -119,15 +118,10 @@ class Driver:
         """Whether mail of this run is being answered: it would only be claimed again for the same."""
         return bool(self._consuming)
 
-    @property
-    def attempts(self) -> dict[str, Attempts]:
-        """What is known of the attempts of its pending tasks."""
-        return self.board.attempts
-
     def discard(self) -> None:
         """Put the run out of memory; the log has all there is to know. Its attempts are asked to end."""
         self.discarded = True
-        self._stop_timer()
+        self._timer.set(None)
         self.board.close()
         self.instance.evict()
 
@@ -154,7 +148,7 @@ class Driver:
         return self._pump_now()
 
     def _retry(self, task_id: str, number: int, outcome: Retried) -> None:
-        at, error = self._stamp(), encode_error(outcome.error)
+        at, error = self.turns.stamp(), encode_error(outcome.error)
         if task_id not in self.instance.pending:
             self._notes.append(ignored(task_id, number, "failed", at, error))
             return
@@ -169,29 +163,15 @@ class Driver:
         if task_id in self.instance.pending:
             self._arrivals.append(task_cancelled(task_id, number))  # its await lasts until an outcome
         else:
-            self._notes.append(ignored(task_id, number, "cancelled", self._stamp()))
+            self._notes.append(ignored(task_id, number, "cancelled", self.turns.stamp()))
 
     def _timers_due(self) -> None:
-        self._timer = None
         due = self.instance.take_due(self.site.clock.now())
         self._arrivals.extend(Arrival(fact) for fact in due)
         if due:
             self._kick()
         else:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        """One alarm, for the earliest of the run's durable timers."""
-        soonest = self.instance.next_deadline()
-        if self._timer is not None and self._timer.at == soonest:
-            return
-        self._stop_timer()
-        self._timer = None if soonest is None else self.site.alarms.at(soonest, self._timers_due)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._timer.set(self.instance.next_deadline())
 
     # -- the pump -----------------------------------------------------------------------------------------------------
 
@@ -212,18 +192,13 @@ class Driver:
                 step = self._decide()
                 try:
                     await self._write(step)
-                    if step.starting and not self.site.lease.fresh():
-                        # A pause longer than the lease: others may have taken over since the commit.
-                        raise LeaseLost(
-                            self.stream, token=self.site.lease.token, reason="its beat is too old to act on"
-                        )
                 except BaseException:
                     step.give_back()
                     raise
                 self._act(step)
         except (LeaseLost, VersionConflict) as error:
             self._report(error)
-            self.site.left(self)
+            self.site.left(self, lost=True)
         except Exception as error:
             # The store failed, or this is a bug of ours: stop loudly; everything recorded is intact.
             self._report(error)
@@ -252,11 +227,6 @@ class Driver:
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
-    def _stamp(self, earliest: int = 0) -> int:
-        """Now, and never before what was stamped before it."""
-        self.last_at = max(self.site.clock.now(), self.last_at, earliest)
-        return self.last_at
-
     def _decide(self) -> Step:
         step = Step()
         if self._resumption is not None:
@@ -268,51 +238,18 @@ class Driver:
         for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
             if step.suspended:
                 break
-            self._deliver(step, self._arrivals.popleft())
+            arrival = self._arrivals.popleft()
+            self.turns.take(step, arrival, self.version)
+            if isinstance(arrival.fact, TaskCompleted | TaskFailed) and arrival.fact.id not in self.instance.pending:
+                self.board.attempts.pop(arrival.fact.id, None)
         step.events += self._notes
         self._notes = []
         if not step.suspended and self.instance.outcome is None:
-            self.board.choose_starts(self, step, self._stamp, self.site.lease.worker)
+            self.board.choose_starts(self, step, self.turns.stamp, self.site.lease.worker)
             self._choose_rest(step)
         elif self._alarm is not None:
             step.alarm = None
         return step
-
-    def _deliver(self, step: Step, arrival: Arrival) -> None:
-        """One turn: the fact, and directly behind it what the workflow decided."""
-        fact = arrival.fact
-        deliverable = fact is not None and self.instance.outcome is None and wanted(fact, self.instance)
-        if fact is not None and deliverable:
-            fact = stamped(fact, self._stamp(fact.at))
-            step.events.append(new_event(fact, arrival.payload))
-            step.progress = True
-        elif (note := ignored_arrival(arrival, self._stamp())) is not None:
-            step.events.append(note)
-        if arrival.message is not None:
-            step.consumes.append((len(step.events), arrival.message))
-        if fact is None or not deliverable:
-            return
-        if isinstance(fact, TaskCompleted | TaskFailed):
-            self.board.attempts.pop(fact.id, None)
-        try:
-            step.add(self.instance.deliver(fact, arrival.payload))
-        except StepLimitExceeded as error:
-            self._suspend(step, "spinning", error)
-        except (ArgumentsError, NotRecordable) as error:
-            self._suspend(step, "values", error)
-        except HistoryError as error:
-            self._suspend(step, "delivery", error)
-        except Exception as error:
-            self._suspend(step, "internal", error)  # ours, or the user's in a place we call: it stops this run alone
-
-    def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
-        """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""
-        diagnosis = Diagnosis(reason=reason, message=str(error), version=max(self.version, 0) + len(step.events))
-        note = suspension(diagnosis, at=self._stamp())
-        step.events.append(note)
-        step.suspended = step.release = True
-        step.alarm = None
-        step.attributes[STATUS] = "suspended"
 
     def _choose_rest(self, step: Step) -> None:
         """Whether the run has nothing to do for a while, and when somebody must look at it again."""
@@ -354,13 +291,16 @@ class Driver:
             self._alarm = step.alarm
         for _, message in step.consumes:
             self._consuming.discard(message)
+        if step.starting and not site.lease.fresh():
+            # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
+            raise LeaseLost(self.stream, token=site.lease.token, reason="its beat is too old to act on")
 
     # -- act ----------------------------------------------------------------------------------------------------------
 
     def _act(self, step: Step) -> None:
         for id_ in step.cancelled:
             if not self.board.call_off(id_) and id_ in self.instance.pending:
-                self._arrivals.append(task_cancelled(id_, self.attempts[id_].started))
+                self._arrivals.append(task_cancelled(id_, self.board.attempts[id_].started))
         if self.discarded or self.site.stopping:
             step.give_back()
         else:
@@ -374,11 +314,11 @@ class Driver:
         elif step.release:
             self._rest()
         elif self.instance.outcome is None:
-            self._set_timer()
+            self._timer.set(self.instance.next_deadline())
             self.site.watches.ring(self.run_id)
 
     def _finish(self, ended: Decided) -> None:
-        self._stop_timer()
+        self._timer.set(None)
         self.board.forget_waits()
         for running in list(self.board.running.values()):
             running.cancel()
@@ -390,10 +330,10 @@ class Driver:
         self.releasing = False
         if self.reclaimed is not None:
             head, self.reclaimed = self.reclaimed, None
-            self._set_timer()
+            self._timer.set(self.instance.next_deadline())
             self.receive(head)
             return
         self.discarded = True  # this driver; the instance rests
-        self._stop_timer()
+        self._timer.set(None)
         self.board.close()
         self.site.parked(self)

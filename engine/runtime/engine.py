@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Iterable
 from importlib import metadata
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
@@ -19,6 +18,7 @@ from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.histories import read_events
 from engine.runtime.observer import Observer
+from engine.runtime.spawning import Spawner
 from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW, check_run_id, run_id_of
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
@@ -29,6 +29,9 @@ from eventstore.urls import open_store
 __all__ = ["Engine"]
 
 R = TypeVar("R")
+
+CLOSE_SECONDS: Final = 1.0
+"""Between two looks whether the engine's own coroutines have ended, while it closes."""
 
 
 class Engine:
@@ -77,7 +80,7 @@ class Engine:
         self._store: EventStore | None = None
         self._worker: Worker | None = None
         self._observer: Observer | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawn = Spawner(self._watches.fail)
         self._anyio = ""
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -114,12 +117,10 @@ class Engine:
         try:
             if self._observer is not None:
                 self._observer.stop()
-            for task in list(self._tasks):
-                task.cancel()
+            self._spawn.cancel_all()
             if worker is not None:
                 await worker.aclose()
-            if self._tasks:
-                await asyncio.wait(list(self._tasks))
+            await self._spawn.wait(seconds=CLOSE_SECONDS)
             self._watches.fail(EngineClosed("the engine was closed"))
         finally:
             await self._close_store()
@@ -128,12 +129,6 @@ class Engine:
         store, self._store = self._store, None
         if store is not None and store is not self._given:
             await store.aclose()
-
-    def _spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coro)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     # -- what a handle needs (see `handle.Desk`) ----------------------------------------------------------------------
 
@@ -181,7 +176,7 @@ class Engine:
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
         assert self._worker is not None
         if self._worker.has(run_id):
-            await self._worker.created(run_id)
+            await self._worker.launches.settled(run_id)
             await self._check_same(run_id, definition, arguments)
             return handle
         fact = RunStarted(

@@ -34,8 +34,8 @@ class Site(Protocol):
     def next_commit_id(self) -> str:
         """An id that no commit had before."""
 
-    def left(self, driver: Driver) -> None:
-        """The run has ended here, or is no longer ours."""
+    def left(self, driver: Driver, *, lost: bool = False) -> None:
+        """The run has ended here, or (`lost`) was refused to us."""
 
     def parked(self, driver: Driver) -> None:
         """The run was given up, unharmed."""

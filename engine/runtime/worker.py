@@ -7,8 +7,7 @@ notification failed to tell. Everything that may begin or end here is bounded by
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -18,17 +17,18 @@ from msgspec import Struct
 from engine.core.call import Definition
 from engine.core.compare import Mismatch
 from engine.core.events import RunStarted
-from engine.core.instance import Instance
-from engine.core.replay import Attempts
 from engine.errors import EngineFailed
 from engine.executors import LoopExecutor, ThreadExecutor
 from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
+from engine.runtime.launching import Launches
 from engine.runtime.recovery import mail_of, rebuild_run, settle_closed, suspend, terminate
-from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW, new_event, run_id_of, stream_of
+from engine.runtime.residents import Residents
+from engine.runtime.spawning import Spawner
+from engine.runtime.streams import RUN_CATEGORY, WORKFLOW, run_id_of, stream_of
 from engine.runtime.watches import Watches
-from eventstore import NEW, Clock, Commit, EventStore, EventStoreError, Lease, LeaseLost, StreamHead, StreamQuery
+from eventstore import Clock, EventStore, EventStoreError, Lease, LeaseLost, StreamHead, StreamNotFound, StreamQuery
 from eventstore.errors import VersionConflict
 from eventstore.port import CLAIM_LIMIT_MAX
 
@@ -52,15 +52,6 @@ class Limits(Struct, frozen=True, kw_only=True):
     runs: int = 2_000  # runs in memory with something to do
     cached: int = 500  # live instances kept for runs that rest
     grace: float = 30.0  # seconds that attempts may go on when the engine closes
-
-
-class Rested(Struct):
-    """The live instance of a run that was given up, in case it comes back to us unchanged."""
-
-    instance: Instance
-    version: int
-    last_at: int
-    attempts: dict[str, Attempts]
 
 
 class Worker:
@@ -93,11 +84,10 @@ class Worker:
             streams=None if only is None else tuple(stream_of(run_id) for run_id in only),
             attributes={WORKFLOW: tuple(definitions)},
         )
-        self._drivers: dict[str, Driver] = {}
-        self._creating: dict[str, asyncio.Future[None]] = {}
+        self.spawn = Spawner(self.failed)
+        self.residents = Residents(watches, cached=limits.cached)
+        self.launches = Launches(self, self.residents)
         self._rebuilding: set[str] = set()
-        self._rested: OrderedDict[str, Rested] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
         self._commits = 0
@@ -124,13 +114,9 @@ class Worker:
                 await self._wait_for_attempts(self._limits.grace)
             self.dispatcher.cancel_all()
             await self._wait_for_attempts(CANCEL_SECONDS)
-            await self._wait_for_steps()
-            for driver in list(self._drivers.values()):
-                driver.discard()
-            for rested in self._rested.values():
-                rested.instance.evict()
-            self._drivers.clear()
-            self._rested.clear()
+            # What is being written is written; attempts that do not end are left behind, and write nothing any more.
+            await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
+            self.residents.clear()
             self.alarms.close()
             await self.dispatcher.aclose()
             await self._exit.aclose()
@@ -140,32 +126,13 @@ class Worker:
         if running:
             await asyncio.wait(running, timeout=seconds)
 
-    async def _wait_for_steps(self) -> None:
-        """What is being written is written; then only attempts that do not end are left, and they write nothing."""
-        attempts = {running.task for running in self.dispatcher.running}
-        while steps := [task for task in self._tasks if task not in attempts]:
-            await asyncio.wait(steps, timeout=CANCEL_SECONDS)
-
-    def spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine beside everything else. What it lets out stops the engine, never silently."""
-        task = asyncio.get_running_loop().create_task(coro)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.failed(error)
-
     def failed(self, error: BaseException) -> None:
         """The store, or this engine, cannot go on: stop taking work, tell everybody who waits."""
         if self.failure is not None:
             return
         self.failure = error
         self.dispatcher.stop()
-        for driver in list(self._drivers.values()):
-            self.left(driver)  # what an instance knows and the log does not is not to be built upon
+        self.residents.clear()  # what an instance knows and the log does not is not to be built upon
         if self._claiming is not None:
             self._claiming.cancel()
         self.watches.fail(error)
@@ -180,50 +147,15 @@ class Worker:
     # -- new runs -----------------------------------------------------------------------------------------------------
 
     async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
-        """Create a run; returns when that is durable. Raises `VersionConflict` when a stream of that name exists."""
-        if len(self._drivers) >= self._limits.runs or self.stopping:
-            await self._enqueue(definition, run_id, fact, arguments)
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def told(error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-                done.exception()  # whoever waited may have been cancelled; that is no unheard error
-
-        driver = Driver(self, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
-        driver.first_commit = told
-        self._adopt(driver)
-        self._creating[run_id] = done
-        done.add_done_callback(lambda _: self._creating.pop(run_id, None))
-        driver.begin(fact, arguments)
-        await asyncio.shield(done)
+        """Create a run; returns when that is durable. Raises `VersionConflict` or `LeaseLost` when the id is taken."""
+        if self._room_left() <= 0 or self.stopping:
+            await self.launches.enqueue(definition, run_id, fact, arguments)
+        else:
+            await self.launches.launch(definition, run_id, fact, arguments)
 
     def has(self, run_id: str) -> bool:
         """Whether the run is in this worker's memory, or about to be."""
-        return run_id in self._drivers or run_id in self._rebuilding
-
-    async def created(self, run_id: str) -> None:
-        """Wait until a launch of this id that is under way has been written, or refused."""
-        if (done := self._creating.get(run_id)) is not None:
-            await asyncio.wait([done])
-
-    async def _enqueue(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
-        """Over the limit of runs in memory: record it, and let whoever has room claim it."""
-        commit = Commit(
-            id=self.next_commit_id(),
-            stream=stream_of(run_id),
-            expected_version=NEW,
-            events=(new_event(fact, arguments),),
-            alarm=fact.at,
-            attributes={WORKFLOW: definition.name, STATUS: "running"},
-            progress=True,
-        )
-        await self.store.commit(commit)
+        return run_id in self.residents.drivers or run_id in self._rebuilding or run_id in self.launches
 
     # -- claiming -----------------------------------------------------------------------------------------------------
 
@@ -250,43 +182,50 @@ class Worker:
             await self.store.wait(self.lease, timeout=WAIT_SECONDS)
 
     async def _renew_lease(self) -> None:
-        for driver in list(self._drivers.values()):
-            self.left(driver)
+        self.residents.clear()
         await self._exit.aclose()
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
 
     def _room_left(self) -> int:
-        return self._limits.runs - len(self._drivers) - len(self._rebuilding)
+        return self._limits.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
 
     def _resident_query(self) -> StreamQuery:
         """When memory is full: only the mail of runs that are in it."""
-        return StreamQuery(category=RUN_CATEGORY, streams=tuple(stream_of(run_id) for run_id in self._drivers))
+        return StreamQuery(category=RUN_CATEGORY, streams=tuple(stream_of(run_id) for run_id in self.residents.drivers))
 
     def _claim_limit(self) -> int:
         return min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
 
     def _busy(self) -> list[str]:
-        busy = [stream_of(run_id) for run_id in self._rebuilding]
-        busy += [driver.stream for driver in self._drivers.values() if driver.consuming or driver.reclaimed is not None]
-        return busy
+        drivers = self.residents.drivers.values()
+        busy = [driver.stream for driver in drivers if driver.consuming or driver.reclaimed is not None]
+        return busy + [stream_of(run_id) for run_id in self._rebuilding]
 
     def _take(self, head: StreamHead) -> None:
         run_id = run_id_of(head.stream)
-        driver = self._drivers.get(run_id)
+        driver = self.residents.drivers.get(run_id)
         if driver is None:
-            if run_id not in self._rebuilding:
-                self._rebuilding.add(run_id)
-                self.spawn(self._rebuild(head))
+            self._rebuild_soon(head)
         elif driver.releasing:
             driver.reclaimed = head
         else:
             driver.receive(head)
 
-    async def _rebuild(self, head: StreamHead) -> None:
+    def _rebuild_soon(self, head: StreamHead) -> None:
         run_id = run_id_of(head.stream)
+        if run_id not in self._rebuilding:
+            self._rebuilding.add(run_id)
+            self.spawn(self._rebuild(head, run_id))
+
+    async def _rebuild(self, head: StreamHead, run_id: str) -> None:
         try:
             async with self._rebuilds:
-                if not self.stopping and self.failure is None:
+                await self.launches.settled(run_id)
+                if self.stopping or self.failure is not None:
+                    return
+                if (driver := self.residents.drivers.get(run_id)) is not None:
+                    driver.receive(head)  # it was launched here, and claimed before we heard that it was written
+                else:
                     await self._bring_back(head, run_id)
         except (LeaseLost, VersionConflict):
             return  # somebody else has it now
@@ -305,15 +244,13 @@ class Worker:
             await terminate(self.store, self.lease, head, cancel, clock=self.clock, commit_id=self.next_commit_id())
             self.watches.ring(run_id)
             return
-        if (rested := self._rested.pop(run_id, None)) is not None:
-            if rested.version == head.version:
-                driver = Driver(
-                    self, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts
-                )
-                self._adopt(driver)
-                driver.go_on(head, [])
-                return
-            rested.instance.evict()
+        if (rested := self.residents.wake(run_id, head.version)) is not None:
+            driver = Driver(
+                self, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts
+            )
+            self.residents.adopt(driver)
+            driver.go_on(head, [])
+            return
         definition = self._definitions[str(head.attributes[WORKFLOW])]
         try:
             rebuilt = await rebuild_run(self.store, head, definition)
@@ -327,7 +264,7 @@ class Worker:
         driver = Driver(
             self, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts
         )
-        self._adopt(driver)
+        self.residents.adopt(driver)
         resumed_by = (resume.by if resume is not None else "") if head.held else None
         driver.go_on(head, rebuilt.backlog, resumed_by=resumed_by)
 
@@ -337,27 +274,23 @@ class Worker:
         self._commits += 1
         return f"{self.lease.token}-{self._commits}"
 
-    def left(self, driver: Driver) -> None:
-        """The run has ended here, or is no longer ours."""
-        self._forget(driver)
-        driver.discard()
+    def left(self, driver: Driver, *, lost: bool = False) -> None:
+        """The run has ended here, or (`lost`) was refused to us."""
+        if self.residents.drop(driver) and lost and not self.stopping and self.failure is None:
+            self.spawn(self._make_sure(driver.stream))
+
+    async def _make_sure(self, stream: str) -> None:
+        """A commit was refused. If the stream is ours all the same, nobody else will ever claim it: bring it back."""
+        try:
+            head = await self.store.head(stream)
+        except StreamNotFound:
+            return
+        except EventStoreError as error:
+            self.failed(error)
+            return
+        if head.owner == self.lease.token and self.lease.fresh() and not head.closed:
+            self._rebuild_soon(head)
 
     def parked(self, driver: Driver) -> None:
-        """The run was given up: keep its instance, the oldest of those kept makes room."""
-        self._forget(driver)
-        self._rested[driver.run_id] = Rested(driver.instance, driver.version, driver.last_at, driver.attempts)
-        while len(self._rested) > self._limits.cached:
-            _, oldest = self._rested.popitem(last=False)
-            oldest.instance.evict()
-
-    def _adopt(self, driver: Driver) -> None:
-        self._drivers[driver.run_id] = driver
-        if (watch := self.watches.find(driver.run_id)) is not None:
-            watch.resident = True
-
-    def _forget(self, driver: Driver) -> None:
-        if self._drivers.get(driver.run_id) is driver:
-            del self._drivers[driver.run_id]
-            if (watch := self.watches.find(driver.run_id)) is not None:
-                watch.resident = False
-                watch.ring()
+        """The run was given up, unharmed."""
+        self.residents.rest(driver)

@@ -1,0 +1,80 @@
+"""New runs: made in memory, written with their first turn in one commit, and only then among the others.
+
+Until its first commit is durable a new run is nobody's but the launch's: the id may turn out to belong to a run that
+exists, which this worker may even be claiming at the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from engine.core.call import Definition
+from engine.core.events import RunStarted
+from engine.core.instance import Instance
+from engine.runtime.driver import Driver
+from engine.runtime.residents import Residents
+from engine.runtime.site import Site
+from engine.runtime.streams import STATUS, WORKFLOW, new_event, stream_of
+from eventstore import NEW, Commit
+
+__all__ = ["Launches"]
+
+
+class Launches:
+    """The launches of one worker that are under way, by run id."""
+
+    def __init__(self, site: Site, residents: Residents) -> None:
+        self._site = site
+        self._residents = residents
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._under_way
+
+    async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
+        """Create a run that is driven here; returns when its first turn is durable.
+
+        Raises what the store raises: `VersionConflict` or `LeaseLost` when a stream of that name exists.
+        """
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        driver = Driver(self._site, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
+
+        def told(error: BaseException | None) -> None:
+            self._under_way.pop(run_id, None)
+            if error is None:
+                self._residents.adopt(driver)
+            if written.done():
+                return
+            if error is None:
+                written.set_result(None)
+            else:
+                written.set_exception(error)
+                written.exception()  # whoever waited may have been cancelled; that is no unheard error
+
+        driver.first_commit = told
+        self._under_way[run_id] = written
+        driver.begin(fact, arguments)
+        await asyncio.shield(written)
+
+    async def settled(self, run_id: str) -> None:
+        """Wait until a launch of this id, if one is under way, has been written or refused."""
+        if (written := self._under_way.get(run_id)) is not None:
+            await asyncio.wait([written])
+
+    async def enqueue(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
+        """Create a run that nobody drives yet: whoever has room claims it. Raises what the store raises."""
+        await self._site.store.commit(
+            Commit(
+                id=self._site.next_commit_id(),
+                stream=stream_of(run_id),
+                expected_version=NEW,
+                events=(new_event(fact, arguments),),
+                alarm=fact.at,
+                attributes={WORKFLOW: definition.name, STATUS: "running"},
+                progress=True,
+            )
+        )

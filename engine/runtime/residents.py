@@ -1,0 +1,80 @@
+"""Which runs are in this worker's memory: driven ones, and resting ones whose live instance is kept for a while."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from msgspec import Struct
+
+from engine.core.instance import Instance
+from engine.core.replay import Attempts
+from engine.runtime.driver import Driver
+from engine.runtime.watches import Watches
+
+__all__ = ["Residents", "Rested"]
+
+
+class Rested(Struct):
+    """The live instance of a run that was given up, in case it comes back to us unchanged."""
+
+    instance: Instance
+    version: int
+    last_at: int
+    attempts: dict[str, Attempts]
+
+
+class Residents:
+    """Drivers by run id, and at most `cached` rested instances, the longest rested making room."""
+
+    def __init__(self, watches: Watches, *, cached: int) -> None:
+        self._watches = watches
+        self._cached = cached
+        self._rested: OrderedDict[str, Rested] = OrderedDict()
+        self.drivers: dict[str, Driver] = {}
+
+    def adopt(self, driver: Driver) -> None:
+        """The run is driven here: whoever waits for it will be told by its driver."""
+        self.drivers[driver.run_id] = driver
+        if (watch := self._watches.find(driver.run_id)) is not None:
+            watch.resident = True
+
+    def drop(self, driver: Driver) -> bool:
+        """The run is no longer driven here, and its instance is put away. Whether it was driven by this driver."""
+        mine = self._forget(driver)
+        driver.discard()
+        return mine
+
+    def rest(self, driver: Driver) -> None:
+        """The run was given up unharmed: keep its instance."""
+        self._forget(driver)
+        self._rested[driver.run_id] = Rested(
+            driver.instance, driver.version, driver.turns.last_at, driver.board.attempts
+        )
+        while len(self._rested) > self._cached:
+            _, oldest = self._rested.popitem(last=False)
+            oldest.instance.evict()
+
+    def wake(self, run_id: str, version: int) -> Rested | None:
+        """The run's rested instance, if it is at this version; one at another is put away."""
+        rested = self._rested.pop(run_id, None)
+        if rested is not None and rested.version != version:
+            rested.instance.evict()
+            return None
+        return rested
+
+    def clear(self) -> None:
+        """Put everything out of memory."""
+        for driver in list(self.drivers.values()):
+            self.drop(driver)
+        for rested in self._rested.values():
+            rested.instance.evict()
+        self._rested.clear()
+
+    def _forget(self, driver: Driver) -> bool:
+        if self.drivers.get(driver.run_id) is not driver:
+            return False
+        del self.drivers[driver.run_id]
+        if (watch := self._watches.find(driver.run_id)) is not None:
+            watch.resident = False
+            watch.ring()
+        return True

@@ -1,0 +1,39 @@
+"""Coroutines beside everything else, none of them forgotten, no failure unheard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+__all__ = ["Spawner"]
+
+
+class Spawner:
+    """Starts coroutines as tasks of the running loop; what one of them raises is handed to `on_failure`."""
+
+    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+        self._on_failure = on_failure
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Start it; the task may be cancelled, or left alone."""
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def wait(self, *, but: Collection[asyncio.Task[None]] = (), seconds: float) -> None:
+        """Wait until all have ended but those named, looking for new ones at least every `seconds`."""
+        while tasks := [task for task in self._tasks if task not in but]:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def cancel_all(self) -> None:
+        """Ask all of them to end."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(error)

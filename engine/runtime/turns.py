@@ -1,0 +1,59 @@
+"""The turns of one run: facts in, decisions behind them, everything stamped. Pure but for the clock that it asks."""
+
+from __future__ import annotations
+
+from engine.core.compare import Diagnosis, Reason
+from engine.core.instance import Instance
+from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.runtime.steps import Arrival, Step, ignored_arrival, stamped, wanted
+from engine.runtime.streams import STATUS, new_event, suspension
+from eventstore import Clock
+
+__all__ = ["Turns"]
+
+
+class Turns:
+    """Fills steps. `last_at` is the time of the last event, in microseconds: none is ever stamped before it."""
+
+    def __init__(self, instance: Instance, *, last_at: int, clock: Clock) -> None:
+        self._instance = instance
+        self._clock = clock
+        self.last_at = last_at
+
+    def stamp(self, earliest: int = 0) -> int:
+        """Now, and never before `earliest` or what was stamped before."""
+        self.last_at = max(self._clock.now(), self.last_at, earliest)
+        return self.last_at
+
+    def take(self, step: Step, arrival: Arrival, version: int) -> None:
+        """One turn: the fact, and directly behind it what the workflow decided. `version` is that before the step."""
+        fact = arrival.fact
+        deliverable = fact is not None and self._instance.outcome is None and wanted(fact, self._instance)
+        if fact is not None and deliverable:
+            fact = stamped(fact, self.stamp(fact.at))
+            step.events.append(new_event(fact, arrival.payload))
+            step.progress = True
+        elif (note := ignored_arrival(arrival, self.stamp())) is not None:
+            step.events.append(note)
+        if arrival.message is not None:
+            step.consumes.append((len(step.events), arrival.message))
+        if fact is None or not deliverable:
+            return
+        try:
+            step.add(self._instance.deliver(fact, arrival.payload))
+        except StepLimitExceeded as error:
+            self._suspend(step, "spinning", error, version)
+        except (ArgumentsError, NotRecordable) as error:
+            self._suspend(step, "values", error, version)
+        except HistoryError as error:
+            self._suspend(step, "delivery", error, version)
+        except Exception as error:
+            self._suspend(step, "internal", error, version)  # ours, or the user's in a place we call
+
+    def _suspend(self, step: Step, reason: Reason, error: Exception, version: int) -> None:
+        """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""
+        diagnosis = Diagnosis(reason=reason, message=str(error), version=max(version, 0) + len(step.events))
+        step.events.append(suspension(diagnosis, at=self.stamp()))
+        step.suspended = step.release = True
+        step.alarm = None
+        step.attributes[STATUS] = "suspended"
