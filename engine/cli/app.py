@@ -131,9 +131,9 @@ def run(
     from engine.cli import session  # noqa: PLC0415 - see the module
 
     async def work(given: session.Session) -> Exit:
-        return await session.run(given, arguments or [], run_id=run_id)
+        return await session.run(given, run_id=run_id)
 
-    _work(work, target=target, store=store, grace=grace, json=json, debug=debug)
+    _work(work, target=target, words=arguments or [], store=store, grace=grace, json=json, debug=debug)
 
 
 @app.command(
@@ -162,7 +162,7 @@ def resume(
     async def work(given: session.Session) -> Exit:
         return await (session.resume_all(given) if run_id is None else session.resume_one(given, run_id))
 
-    _work(work, target=target, store=store, grace=grace, json=json, debug=debug)
+    _work(work, target=target, words=None, store=store, grace=grace, json=json, debug=debug)
 
 
 @app.command(
@@ -288,25 +288,44 @@ def options(
 
 
 def _work(
-    work: Callable[[Any], Coroutine[Any, Any, Exit]], *, target: str, store: str, grace: float, json: bool, debug: bool
+    work: Callable[[Any], Coroutine[Any, Any, Exit]],
+    *,
+    target: str,
+    words: list[str] | None,
+    store: str,
+    grace: float,
+    json: bool,
+    debug: bool,
 ) -> None:
-    """`run` and `resume`: load the target, open the store, work."""
+    """`run` and `resume`: load the target, read the arguments, and only then open the store and work."""
     from engine.cli import stores  # noqa: PLC0415 - see the module
+    from engine.cli.arguments import bind  # noqa: PLC0415
     from engine.cli.output import Output  # noqa: PLC0415
     from engine.cli.session import Session  # noqa: PLC0415
     from engine.cli.targets import Target, load  # noqa: PLC0415
 
     output = Output(json=json)
 
-    async def opened(loaded: Target) -> Exit:
+    async def opened(loaded: Target, bound: tuple[tuple[Any, ...], dict[str, Any]]) -> Exit:
         async with stores.opened(store) as given:
             session = Session(
-                target=loaded, store=given, url=store, output=output, grace=grace, by=_user(), debug=debug
+                target=loaded,
+                bound=bound,
+                store=given,
+                url=store,
+                output=output,
+                grace=grace,
+                by=_user(),
+                debug=debug,
             )
             return await work(session)
 
+    def action() -> Coroutine[Any, Any, Exit]:
+        loaded = load(target)  # outside the loop: a file may do what it likes while it is loaded
+        return opened(loaded, bind(loaded.only(), words) if words is not None else ((), {}))
+
     with output.reserved():
-        _exit_with(lambda: opened(load(target)), debug=debug)  # loaded outside the loop: a file may do what it likes
+        _exit_with(action, debug=debug, unread=Exit.INTERRUPTED)
 
 
 def _read(work: Callable[[Any, Any], Coroutine[Any, Any, Exit]], *, store: str, json: bool, debug: bool) -> None:
@@ -321,17 +340,16 @@ def _read(work: Callable[[Any, Any], Coroutine[Any, Any, Exit]], *, store: str, 
     _exit_with(opened, debug=debug)
 
 
-def _exit_with(action: Callable[[], Coroutine[Any, Any, Exit]], *, debug: bool) -> None:
-    """Do it, say what went wrong, and end with the exit code."""
+def _exit_with(action: Callable[[], Coroutine[Any, Any, Exit]], *, debug: bool, unread: Exit = Exit.COMPLETED) -> None:
+    """Do it, say what went wrong, and end with the exit code; `unread` is that for when nobody reads our output."""
     try:
         code = asyncio.run(action())
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         code = Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`): that is their good right. Nothing more can be said there.
+    except BrokenPipeError:  # whoever read our output has gone (`| head`), and there is nobody to tell it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = Exit.COMPLETED
+        code = unread
     except Exception as error:
         if debug:
             traceback.print_exception(error)

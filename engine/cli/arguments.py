@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import enum
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ __all__ = ["bind", "decode_text", "signature_text", "type_text"]
 
 _BOOLS: Final[Mapping[str, bool]] = {"yes": True, "on": True, "y": True, "no": False, "off": False, "n": False}
 _NONES: Final = frozenset({"null", "none"})
+_SAYS_NOTHING_MORE: Final = re.compile(r"Expected `[^`]*`, got `str`|Invalid (enum )?value .*|Invalid \w+")
 _JSON_STARTS: Final = ("[", "{", '"')
 
 
@@ -81,7 +83,7 @@ def _detail(error: Exception, text: str) -> str:
     said = str(error)
     if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
         return f" ({said})" if text.startswith(_JSON_STARTS) else " (write it as JSON)"
-    return f" ({said})" if "$" in said or any(sign in said for sign in (">", "<", "regex", "length")) else ""
+    return "" if said == text or _SAYS_NOTHING_MORE.fullmatch(said) else f" ({said})"
 
 
 def _unknown(name: str, types_: Mapping[str, Any]) -> str:
@@ -101,9 +103,8 @@ def decode_text(text: str, type_: Any) -> Any:
     if all(member is str for member in members if member is not type(None)):
         return msgspec.convert(text, type_)
     first: Exception | None = None
-    for reading in (
-        (_as_word, _as_json, _as_scalar) if text.startswith(_JSON_STARTS) else (_as_word, _as_scalar, _as_json)
-    ):
+    json_first = text.startswith(_JSON_STARTS) or any(_is_container(member) for member in members)
+    for reading in (_as_word, _as_json, _as_scalar) if json_first else (_as_word, _as_scalar, _as_json):
         try:
             return reading(text, type_, members)
         except _NotThis:

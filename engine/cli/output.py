@@ -84,10 +84,17 @@ class Output:
             self._kept = None
 
 
+class _Console(Console):
+    """rich's console, but for a reader that has gone away (`| head`): what that means is for the command to say."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console_on(stream: IO[str]) -> Console:
     """A console that styles a terminal, and cuts nothing short in a file."""
     plain = not stream.isatty()
-    return Console(
+    return _Console(
         file=stream,
         width=_FILE_COLUMNS if plain else None,
         highlight=False,

@@ -17,7 +17,6 @@ from msgspec import Struct
 from rich.text import Text
 
 from engine import Engine, RunHandle, RunState, Workflow
-from engine.cli.arguments import bind
 from engine.cli.output import Output
 from engine.cli.problems import Exit, Problem
 from engine.cli.progress import View, view_on
@@ -40,6 +39,7 @@ class Session(Struct, frozen=True, kw_only=True):
     """What both commands are given."""
 
     target: Target
+    bound: tuple[tuple[Any, ...], dict[str, Any]]  # arguments of the call that `run` makes
     store: EventStore
     url: str
     output: Output
@@ -57,10 +57,10 @@ class Session(Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------ the commands
 
 
-async def run(session: Session, words: Sequence[str], *, run_id: str | None) -> Exit:
+async def run(session: Session, *, run_id: str | None) -> Exit:
     """Continue the newest unfinished run with these arguments, or start one; with an id: attach, continue or start."""
     workflow = session.target.only()
-    args, kwargs = bind(workflow, words)
+    args, kwargs = session.bound
     with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
         watched = await _find(session, workflow, args, kwargs, run_id)
         async with _working(session, [watched], stop) as (engine, view):

@@ -20,7 +20,7 @@ class Report(msgspec.Struct):
 
 
 def note(what: str) -> None:
-    with open("effects", "a") as file:
+    with Path("effects").open("a") as file:
         file.write(f"{what}\n")
 
 
@@ -56,7 +56,7 @@ async def unlucky(times: int) -> int:
 
 @task
 async def loud() -> int:
-    print("loud on stdout", flush=True)
+    print("loud on stdout", flush=True)  # noqa: T201 - that is what it is for
     import os
 
     os.system("echo loud from a child process")

@@ -1,0 +1,53 @@
+"""The command itself: help, version, and what it says without its packages."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.command import Command
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+from engine.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_the_extra_it_says_what_to_install(holdfast: Command, package: str) -> None:
+    ended = holdfast.start(package, code=BLOCKED).end()
+    assert ended.code == 3, ended
+    assert ended.err == f'error: the command holdfast needs {package}: pip install "holdfast[cli]"\n'
+
+
+def test_version_names_what_matters(holdfast: Command) -> None:
+    ended = holdfast("--version")
+    assert ended.code == 0, ended
+    lines = ended.out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["holdfast", "Python", "SQLite"]
+
+
+@pytest.mark.parametrize("verb", ["run", "resume", "runs", "show", "history", "cancel"])
+def test_help_has_examples(verb: str) -> None:
+    from typer.testing import CliRunner
+
+    from engine.cli.app import app
+
+    said = CliRunner().invoke(app, [verb, "--help"])
+    assert said.exit_code == 0
+    assert f"holdfast {verb} " in said.output
+    assert "Examples:" in said.output
+    assert "130  interrupted; can be resumed" in said.output
+    assert "--store" in said.output
+
+
+def test_help_loads_little(holdfast: Command) -> None:
+    code = "import sys; sys.argv[0] = 'holdfast'\ntry:\n    from engine.cli import main; main()\nfinally:\n    print(sorted(m for m in sys.modules if m in ('rich.live', 'rich.table', 'aiosqlite', 'engine.cli.session')))"
+    ended = holdfast.start("--help", code=code).end()
+    assert ended.code == 0, ended
+    assert ended.out.splitlines()[-1] == "[]"
