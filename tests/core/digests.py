@@ -16,7 +16,10 @@ import asyncio.tasks
 import json
 import sys
 from hashlib import sha256
+from random import Random
+from typing import Any
 
+import anyio
 import anyio._backends._asyncio
 import msgspec
 
@@ -25,6 +28,7 @@ from engine.core.failures import decode_error
 from engine.core.ordered import install
 from tests.core import cases_anyio, cases_gather, cases_groups, cases_locks, cases_stacks  # noqa: F401 - they register
 from tests.core.cases import CASES, Case
+from tests.core.cases_gather import two
 from tests.core.harness import Entry, History, check_crashes, first, groups, last, play, seeded
 
 PICKS = (first, last, seeded(1), seeded(2))
@@ -67,13 +71,22 @@ def digests_of(case: Case, *, crash: bool) -> list[str]:
     return [digest(sum(map(in_order, histories), [])), digest(sum(map(by_id, histories), []))]
 
 
+def scatter(count: int) -> list[Any]:
+    """Another layout of the memory: coroutines and scopes made, and freed in an order that depends on `count` only."""
+    junk: list[Any] = [make() for _ in range(count) for make in (object, anyio.CancelScope, lambda: two("junk"))]
+    for thing in junk[2::3]:
+        thing.close()
+    Random(count).shuffle(junk)
+    return [junk.pop() for _ in range(count)]
+
+
 def main() -> None:
-    junk = [object() for _ in range(int(sys.argv[1]))]
-    del junk[:: 2 + len(junk) % 3]  # holes, which later objects fill
+    kept = scatter(int(sys.argv[1]))
     if "--unordered" in sys.argv:
         del asyncio.tasks.set, asyncio.taskgroups.set
     else:
         install(anyio._backends._asyncio)
+    assert kept or sys.argv[1] == "0"
     json.dump({n: digests_of(case, crash=f"--crash={n}" in sys.argv) for n, case in CASES.items()}, sys.stdout)
 
 

@@ -53,15 +53,15 @@ def differing(one: Digests, other: Digests, column: int) -> list[str]:
 
 
 def test_every_process_writes_the_same_history() -> None:
-    others = [run(sys.executable, junk, hash_seed=seed) for junk, seed in (("1000", "1"), ("123457", "random"))]
+    others = [run(sys.executable, junk, hash_seed=seed) for junk, seed in (("1000", "1"), ("12345", "random"))]
     for other in others:
         assert differing(here(), digests(other), 0) == []
 
 
 def test_canary_without_ordered_sets_processes_differ() -> None:
     """What the ordered sets are for: without them, awaitables in sets come in the order of their addresses."""
-    for attempt in range(4):  # chance: three processes may agree on an order, but not again and again
-        runs = [run(sys.executable, str(junk + attempt), "--unordered", hash_seed="0") for junk in (0, 2000, 70001)]
+    for attempt in range(4):  # chance: two processes may agree on an order, but not again and again
+        runs = [run(sys.executable, str(junk + attempt), "--unordered", hash_seed="0") for junk in (100, 2000)]
         found = [digests(process) for process in runs]
         differ = {name for other in found[1:] for name in differing(found[0], other, 0)}
         raw_coroutines = {name for name in differ if name.startswith("as_completed")}
