@@ -33,7 +33,14 @@ from engine.core.events import (
 )
 from engine.core.failures import ErrorInfo, decode_error, describe, encode_error, rebuild
 from engine.core.loop import DeterministicLoop, LoopFuture, WorkflowTimer
-from engine.errors import ForbiddenInWorkflow, HistoryError, NotRecordable, PayloadTooLarge, WorkflowEnded
+from engine.errors import (
+    DefinitionError,
+    ForbiddenInWorkflow,
+    HistoryError,
+    NotRecordable,
+    PayloadTooLarge,
+    WorkflowEnded,
+)
 
 __all__ = ["Decided", "Instance", "PendingTask", "PendingTimer"]
 
@@ -304,7 +311,7 @@ class Instance:
         if error is None:
             try:
                 return RunCompleted(at=self.now), self.definition.result.encode_checked(main.result())
-            except (NotRecordable, PayloadTooLarge) as refused:
+            except (DefinitionError, NotRecordable, PayloadTooLarge) as refused:
                 error = refused
         info = describe(error)
         return RunFailed(at=self.now, error=info.type), encode_error(info)

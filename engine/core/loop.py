@@ -242,6 +242,8 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         ticks = math.ceil(when * 1_000_000)
         while ticks / 1_000_000 < when:  # the product was rounded down
             ticks += 1
+        while (ticks - 1) / 1_000_000 >= when:  # or up: 8.3 seconds are not 8.300001
+            ticks -= 1
         return self._started_at + ticks
 
     def fire(self, timer: WorkflowTimer) -> None:

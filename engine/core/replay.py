@@ -31,7 +31,7 @@ from engine.core.events import (
     TaskStarted,
 )
 from engine.core.instance import Decided, Instance
-from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, StepLimitExceeded
 
 __all__ = ["Attempts", "Replayer"]
 
@@ -130,7 +130,7 @@ class Replayer:
             return self.instance.deliver(fact, self._fact_payload)
         except HistoryError as error:
             self._refuse("delivery", str(error))
-        except (ArgumentsError, NotRecordable) as error:
+        except (ArgumentsError, DefinitionError, NotRecordable) as error:
             self._refuse("values", str(error))
         except StepLimitExceeded as error:
             self._refuse("spinning", str(error))
