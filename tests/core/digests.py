@@ -19,9 +19,9 @@ from hashlib import sha256
 from random import Random
 from typing import Any
 
-import anyio
 import anyio._backends._asyncio
 import msgspec
+from anyio._backends._asyncio import CancelScope
 
 from engine.core.events import Decision, RunFailed, TaskFailed
 from engine.core.failures import decode_error
@@ -73,7 +73,7 @@ def digests_of(case: Case, *, crash: bool) -> list[str]:
 
 def scatter(count: int) -> list[Any]:
     """Another layout of the memory: coroutines and scopes made, and freed in an order that depends on `count` only."""
-    junk: list[Any] = [make() for _ in range(count) for make in (object, anyio.CancelScope, lambda: two("junk"))]
+    junk: list[Any] = [make() for _ in range(count) for make in (object, CancelScope, lambda: two("junk"))]
     for thing in junk[2::3]:
         thing.close()
     Random(count).shuffle(junk)

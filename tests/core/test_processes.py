@@ -26,26 +26,20 @@ PROBE = "import sys, anyio, msgspec; print('%d.%d' % sys.version_info[:2])"
 Digests = dict[str, list[str]]
 
 
-def run(python: str, *args: str, hash_seed: str) -> subprocess.Popen[str]:
+def digests(*args: str, python: str = sys.executable, hash_seed: str = "0") -> Digests:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
     command = [python, "-W", "error", str(PROGRAM), *args]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def digests(process: subprocess.Popen[str]) -> Digests:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert not err
-    found: Digests = json.loads(out)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    found: Digests = json.loads(done.stdout)
     assert len(found) > 80
     return found
 
 
 @functools.cache
 def here() -> Digests:
-    return digests(run(sys.executable, "0", hash_seed="0"))
+    return digests("0")
 
 
 def differing(one: Digests, other: Digests, column: int) -> list[str]:
@@ -53,17 +47,15 @@ def differing(one: Digests, other: Digests, column: int) -> list[str]:
 
 
 def test_every_process_writes_the_same_history() -> None:
-    others = [run(sys.executable, junk, hash_seed=seed) for junk, seed in (("1000", "1"), ("12345", "random"))]
-    for other in others:
-        assert differing(here(), digests(other), 0) == []
+    for junk, seed in (("1000", "1"), ("12345", "random")):
+        assert differing(here(), digests(junk, hash_seed=seed), 0) == []
 
 
 def test_canary_without_ordered_sets_processes_differ() -> None:
     """What the ordered sets are for: without them, awaitables in sets come in the order of their addresses."""
     for attempt in range(4):  # chance: two processes may agree on an order, but not again and again
-        runs = [run(sys.executable, str(junk + attempt), "--unordered", hash_seed="0") for junk in (100, 2000)]
-        found = [digests(process) for process in runs]
-        differ = {name for other in found[1:] for name in differing(found[0], other, 0)}
+        one, other = (digests(str(junk + attempt), "--unordered") for junk in (100, 2000))
+        differ = differing(one, other, 0)
         raw_coroutines = {name for name in differ if name.startswith("as_completed")}
         scopes = {name for name in differ if name.startswith("anyio")}
         if raw_coroutines and scopes:
@@ -87,11 +79,11 @@ def interpreters() -> dict[str, str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_python_writes_the_same_history(version: str) -> None:
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
-        assert differing(here(), digests(run(sys.executable, "31", hash_seed="2")), 1) == []
+        assert differing(here(), digests("31", hash_seed="2"), 1) == []
         return
     if version not in interpreters():
         pytest.skip(f"no Python {version} that imports anyio and msgspec on PATH or in HOLDFAST_TEST_PYTHONS")
-    theirs = digests(run(interpreters()[version], "0", "--crash=as_completed_async_for", hash_seed="3"))
+    theirs = digests("0", "--crash=as_completed_async_for", python=interpreters()[version], hash_seed="3")
     assert differing(here(), theirs, 1) == []
     if version >= "3.13":
         assert "as_completed_async_for" in theirs
