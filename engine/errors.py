@@ -37,7 +37,7 @@ class HoldfastError(Exception):
 
 
 class DefinitionError(HoldfastError, TypeError):
-    """A `@task` or `@workflow` cannot be what it says (not a function, a type that cannot be recorded, a bad option)."""
+    """A `@task` or `@workflow` cannot be what it says: no function, a type that cannot be recorded, a bad option."""
 
 
 class ArgumentsError(HoldfastError, TypeError):
@@ -94,7 +94,7 @@ class EngineFailed(HoldfastError, RuntimeError):
 
 
 class UnknownWorkflow(HoldfastError, LookupError):
-    """This engine was not given that workflow."""
+    """The engine was not given that workflow."""
 
 
 class RunNotFound(HoldfastError, LookupError):

@@ -94,11 +94,11 @@ def _doing(run: Watched, figures: Counts, now: int) -> str:
 
 def _table(rows: list[NameRow], run: Watched, now: int, rows_max: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
-    table.add_column("  task", no_wrap=True, overflow="ellipsis", min_width=12)
+    table.add_column("  task", min_width=12)  # this and the last give way on a narrow screen
     table.add_column("done", justify="right", no_wrap=True)
     table.add_column("mean", justify="right", no_wrap=True)
     table.add_column("max", justify="right", no_wrap=True)
-    table.add_column("now", no_wrap=True, overflow="ellipsis")
+    table.add_column("now")
     by_name: dict[str, list[TaskState]] = {}
     for task in run.state.tasks.values():
         if task.status in {"running", "retrying", "failed"}:
@@ -108,7 +108,7 @@ def _table(rows: list[NameRow], run: Watched, now: int, rows_max: int) -> Table:
     for row in shown:
         finished = row.done == row.count
         table.add_row(
-            Text(f"  {row.name}"),
+            Text(f"  {row.name}", no_wrap=True, overflow="ellipsis"),
             Text(f"{row.done:,}/{row.count:,}", style="green" if finished else ""),
             duration(row.mean_seconds) if row.done else "",
             duration(row.max_seconds) if row.done else "",
@@ -121,7 +121,7 @@ def _table(rows: list[NameRow], run: Watched, now: int, rows_max: int) -> Table:
 
 def _now_text(tasks: list[TaskState], now: int) -> Text:
     """What the tasks of one name are at: how many run and for how long; the next retry and why."""
-    text = Text()
+    text = Text(no_wrap=True, overflow="ellipsis")
     running = [task for task in tasks if task.status == "running"]
     if running:
         longest = (now - min(task.started_at or now for task in running)) / _SECOND

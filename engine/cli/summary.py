@@ -147,12 +147,12 @@ def tasks_table(run: Watched) -> RenderableType:
     """Tasks by name: how many, how often tried, how long they took."""
     rows = name_rows(run.state.tasks.values())
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("task", no_wrap=True, overflow="ellipsis")
+    table.add_column("task")
     for column in ("count", "done", "attempts", "retries", "total", "max"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            Text(row.name),
+            Text(row.name, no_wrap=True, overflow="ellipsis"),
             f"{row.count:,}",
             Text(f"{row.done:,}", style="red" if row.failed else ""),
             f"{row.attempts:,}",

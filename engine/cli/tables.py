@@ -31,7 +31,7 @@ def runs_table(runs: Iterable[RunSummary]) -> RenderableType:
     """One row per run. The duration of a run that goes on is that until it last moved."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("run", no_wrap=True)
-    table.add_column("workflow", no_wrap=True, overflow="ellipsis")
+    table.add_column("workflow")
     table.add_column("status", no_wrap=True)
     table.add_column("events", justify="right", no_wrap=True)
     table.add_column("started", no_wrap=True)
@@ -40,7 +40,7 @@ def runs_table(runs: Iterable[RunSummary]) -> RenderableType:
         spent = duration((run.updated_at - run.created_at) / _SECOND)
         table.add_row(
             Text(run.id, style="bold"),
-            Text(run.workflow),
+            Text(run.workflow, no_wrap=True, overflow="ellipsis"),
             Text(f"{MARKS[run.status]} {run.status}", style=STYLES[run.status]),
             f"{run.version:,}",
             clock(run.created_at),
@@ -97,17 +97,17 @@ def _facts(state: RunState) -> Table:
 
 def _tasks_table(state: RunState) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("task", no_wrap=True, overflow="ellipsis")
+    table.add_column("task")
     table.add_column("status", no_wrap=True)
     table.add_column("attempts", justify="right", no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)
-    table.add_column("arguments, or what went wrong", no_wrap=True, overflow="ellipsis")
+    table.add_column("arguments, or what went wrong")
     tasks = list(state.tasks.values())
     if len(tasks) > TASKS_SHOWN:  # then those first that somebody may have to do something about
         tasks.sort(key=lambda task: task.status == "completed")
     for task in tasks[:TASKS_SHOWN]:
         table.add_row(
-            Text(short_id(task.id)),
+            Text(short_id(task.id), no_wrap=True, overflow="ellipsis"),
             Text(task.status, style=STYLES[task.status]),
             str(task.attempts),
             _took(task),
@@ -128,8 +128,10 @@ def _took(task: TaskState) -> str:
 def _task_detail(task: TaskState) -> Text:
     if task.error is not None and task.status != "completed":
         retry = f"retry at {clock(task.retry_at, day=False)}: " if task.retry_at is not None else ""
-        return Text(clipped(f"{retry}{task.error.type}: {task.error.message}", _DETAIL_WIDTH), style="red")
-    return Text("" if task.arguments in {None, b"{}"} else one_line(task.arguments, _DETAIL_WIDTH), style="dim")
+        said, style = clipped(f"{retry}{task.error.type}: {task.error.message}", _DETAIL_WIDTH), "red"
+    else:
+        said, style = "" if task.arguments in {None, b"{}"} else one_line(task.arguments, _DETAIL_WIDTH), "dim"
+    return Text(said, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def history_line(recorded: HistoryEvent) -> Text:

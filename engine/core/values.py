@@ -229,7 +229,7 @@ def _contains_custom(type_: Any) -> bool:
 
 def _encode(value: Any, where: str) -> bytes:
     try:
-        data = _encoder.encode(value)
+        data = _json(value)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise NotRecordable(
             f"{where} cannot be written as typed JSON: {error}. Use builtins, Structs, dataclasses, datetimes, UUIDs,"
@@ -246,8 +246,17 @@ def _encode(value: Any, where: str) -> bytes:
     return data
 
 
+def _json(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except TypeError:
+        # A deterministic encoder takes only str keys; as builtins, dates, numbers and enums are such keys. What is
+        # wrong in another way is refused here again, with the reason.
+        return _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic"))
+
+
 def _finite(value: Any) -> bool:
-    pending = [msgspec.to_builtins(value, builtin_types=(bytes,))]
+    pending = [msgspec.to_builtins(value, str_keys=True, builtin_types=(bytes,))]
     while pending:
         found = pending.pop()
         if isinstance(found, float):

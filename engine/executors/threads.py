@@ -63,6 +63,9 @@ class _Passage:
         bind_attempt(work.attempt)
         try:
             return work.fn(*work.args, **work.kwargs)
+        except GeneratorExit as error:
+            # Thrown into whoever awaits it, this one would close coroutines instead of being an outcome.
+            raise RuntimeError("the function raised GeneratorExit") from error
         finally:
             with suppress(RuntimeError):  # the program's loop was closed meanwhile; nobody waits for slots any more
                 self._loop.call_soon_threadsafe(self._slots.give_back)

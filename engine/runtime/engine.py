@@ -92,6 +92,7 @@ class Engine:
         self._anyio = metadata.version("anyio")
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
         self._store = store
+        self._watches.revive()
         try:
             self._observer = Observer(store, self._spawn)
             if self._definitions:

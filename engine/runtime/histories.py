@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from engine.core.events import AnyEvent, decode_header
 from engine.core.fold import RunState, RunStatus
-from engine.errors import RunNotFound
+from engine.errors import EngineClosed, RunNotFound
 from engine.runtime.streams import status_of, stream_of
-from eventstore import EventStore, StreamHead, StreamNotFound
+from eventstore import EventStore, StoreClosed, StreamHead, StreamNotFound
 
 __all__ = ["HistoryEvent", "Outcome", "head_of", "outcome_of", "read_events", "read_state"]
 
@@ -43,6 +43,8 @@ async def head_of(store: EventStore, run_id: str) -> StreamHead:
         return await store.head(stream_of(run_id))
     except StreamNotFound:
         raise RunNotFound(f"no run {run_id!r} in this store") from None
+    except StoreClosed:
+        raise EngineClosed("the engine was closed") from None
 
 
 async def read_events(
@@ -57,6 +59,8 @@ async def read_events(
             )
     except StreamNotFound:
         raise RunNotFound(f"no run {run_id!r} in this store") from None
+    except StoreClosed:
+        raise EngineClosed("the engine was closed") from None
 
 
 async def read_state(store: EventStore, run_id: str, *, at: int | None = None) -> RunState:

@@ -92,6 +92,11 @@ class Watches:
         """Those that somebody holds now."""
         return list(self._by_id.values())
 
+    def revive(self) -> None:
+        """The engine was opened (again): what was known of an earlier time no longer holds."""
+        for watch in self.all():
+            watch.failure = None
+
     def fail(self, failure: BaseException) -> None:
         """Nobody in this process will hear of these runs any more."""
         for watch in self.all():

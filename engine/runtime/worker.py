@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-import anyio
 from msgspec import Struct
 
 from engine.core.call import Definition
@@ -90,6 +89,7 @@ class Worker:
         self._rebuilding: set[str] = set()
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
+        self._hurry = asyncio.Event()
         self._commits = 0
         self._exit = AsyncExitStack()
 
@@ -104,27 +104,51 @@ class Worker:
         self._claiming = self.spawn(self._claim_forever())
 
     async def aclose(self) -> None:
-        """Stop: let attempts finish within the grace period, cancel the rest, write what they said, end the lease."""
-        self.stopping = True
-        with anyio.CancelScope(shield=True):
-            if self._claiming is not None:
-                self._claiming.cancel()
-            self.dispatcher.stop()
-            if self.failure is None:
-                await self._wait_for_attempts(self._limits.grace)
-            self.dispatcher.cancel_all()
-            await self._wait_for_attempts(CANCEL_SECONDS)
-            # What is being written is written; attempts that do not end are left behind, and write nothing any more.
-            await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
-            self.residents.clear()
-            self.alarms.close()
-            await self.dispatcher.aclose()
-            await self._exit.aclose()
+        """Stop: let attempts finish within the grace period, cancel the rest, write what they said, end the lease.
 
-    async def _wait_for_attempts(self, seconds: float) -> None:
-        running = [running.task for running in self.dispatcher.running]
-        if running:
-            await asyncio.wait(running, timeout=seconds)
+        Cancelling whoever waits for this cuts the grace period short; everything is put away all the same.
+        """
+        closing = asyncio.ensure_future(self._close())
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._hurry.set()
+        closing.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        self.stopping = True
+        if self._claiming is not None:
+            self._claiming.cancel()
+        self.dispatcher.stop()
+        if self.failure is None:
+            await self._wait_for_attempts(self._limits.grace, self._hurry)
+        self.dispatcher.cancel_all()
+        await self._wait_for_attempts(CANCEL_SECONDS, asyncio.Event())
+        # What is being written is written; attempts that do not end are left behind, and write nothing any more.
+        await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
+        self.residents.clear()
+        self.alarms.close()
+        await self.dispatcher.aclose()
+        await self._exit.aclose()
+
+    async def _wait_for_attempts(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Wait until all attempts have ended, at most so long, or until there is a hurry."""
+        hurried: asyncio.Future[Any] = asyncio.ensure_future(hurry.wait())
+        try:
+            async with asyncio.timeout(seconds):
+                while self.dispatcher.running and not hurried.done():
+                    running = (running.task for running in self.dispatcher.running)
+                    ended: asyncio.Future[Any] = asyncio.gather(*running, return_exceptions=True)
+                    await asyncio.wait([hurried, ended], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return
+        finally:
+            hurried.cancel()
 
     def failed(self, error: BaseException) -> None:
         """The store, or this engine, cannot go on: stop taking work, tell everybody who waits."""

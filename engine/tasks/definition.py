@@ -1,4 +1,4 @@
-"""`@task`: code with effects that a workflow calls. It runs outside replay, at least once, under one idempotency key."""
+"""`@task`: code with effects that a workflow calls, outside replay, at least once, under one idempotency key."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class _TaskDecorator:
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, fn: Any, /) -> Any:
-        raise TypeError("only a type")
+        raise TypeError(f"only a type, not to be called with {fn!r}")
 
 
 def _check(definition: Task[Any, Any]) -> None:
