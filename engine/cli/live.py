@@ -88,7 +88,8 @@ def _doing(run: Watched, figures: Counts, now: int) -> str:
     ]
     quiet = now - run.state.updated_at > _TIMER_SHOWN_AFTER
     if run.state.timers and quiet and not figures.running:
-        parts.append(f"a timer rings at {clock(min(run.state.timers.values()))}")
+        rings = min(run.state.timers.values())
+        parts.append(f"a timer rings in {duration((rings - now) / _SECOND)}, at {clock(rings)}")
     return " · ".join(parts) or "deciding what is next"
 
 
