@@ -143,7 +143,7 @@ def test_a_sleeping_run_says_what_it_waits_for() -> None:
     story = begun(tasks=1, done=1)
     story.then(story.tell("TimerStarted", id="nightly/sleep#1", deadline=story.at + 90 * SECOND))
     run = Watched.begin(story.state, now=story.at)
-    assert "a timer rings in 1 m 20 s, at 2027-01-1" in shown(frame([run], now=story.at + 10 * SECOND, height=20))
+    assert "a timer rings in 1 m 19 s, at 2027-01-1" in shown(frame([run], now=story.at + 10 * SECOND, height=20))
 
 
 @pytest.mark.parametrize(
