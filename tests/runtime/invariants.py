@@ -1,0 +1,219 @@
+"""What every history that an engine wrote satisfies, whatever happened to the engine. Used by all tests of the shell."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+from engine.core.call import Definition
+from engine.core.events import (
+    AttemptFailed,
+    AttemptOutcomeIgnored,
+    CancelRequested,
+    Decision,
+    Fact,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+    RunTerminated,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+    TimerCancelled,
+    TimerFired,
+    TimerStarted,
+    decode_header,
+)
+from engine.core.replay import Replayer
+from eventstore import EventStore, RecordedEvent
+from eventstore.digest import NO_DIGEST, chain_start, event_digest
+
+ENDS = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
+
+
+class Broken(AssertionError):
+    """A history breaks an invariant."""
+
+
+def demand(condition: object, message: str) -> None:
+    if not condition:
+        raise Broken(message)
+
+
+async def check_history(store: EventStore, run_id: str, definition: Definition[..., Any] | None = None) -> list[Any]:
+    """Check the history of one run and return its events. With its code, also that it replays."""
+    head = await store.head(f"run:{run_id}")  # first: a late outcome may be noted while we read
+    recorded = [event async for event in store.read(f"run:{run_id}", until=head.version)]
+    events = [decode_header(item.header) for item in recorded]
+    try:
+        check_chain(f"run:{run_id}", recorded)
+        demand(head.version == len(recorded), f"the head says version {head.version}")
+        check_events(events)
+        check_marks(head, events)
+        if definition is not None:
+            check_replay(definition, run_id, recorded, events)
+    except Broken as broken:
+        lines = [f"{item.version:4} {item.header.decode()} {(item.payload or b'')[:200]!r}" for item in recorded]
+        raise Broken(f"run {run_id!r}: {broken}\n" + "\n".join(lines)) from None
+    return events
+
+
+async def check_store(store: EventStore, *definitions: Definition[..., Any]) -> None:
+    """Check the history of every run in a store."""
+    from eventstore import StreamQuery
+
+    by_name = {definition.name: definition for definition in definitions}
+    cursor: str | None = None
+    while True:
+        page = await store.find(StreamQuery(category="run", cursor=cursor, limit=500))
+        for head in page.items:
+            definition = by_name.get(str(head.attributes["workflow"]))
+            await check_history(store, head.stream.partition(":")[2], definition)
+        if page.next is None:
+            return
+        cursor = page.next
+
+
+def check_chain(stream: str, recorded: list[RecordedEvent]) -> None:
+    """Versions are contiguous, positions rise, and every digest is what the documented form says."""
+    digest, position = chain_start(stream), 0
+    for version, item in enumerate(recorded, 1):
+        demand(item.version == version, f"version {item.version} stands where {version} should")
+        demand(item.position > position, f"position {item.position} is behind {position}")
+        position = item.position
+        if item.payload is None:
+            demand(item.payload_digest == NO_DIGEST, f"version {version} lacks its payload")
+        else:
+            demand(
+                sha256((item.salt or b"") + item.payload).digest() == item.payload_digest,
+                f"the payload of version {version} is not what its digest says",
+            )
+        digest = event_digest(digest, item.header, item.payload_digest)
+        demand(item.digest == digest, f"the chain breaks at version {version}")
+
+
+class _Told:
+    """What the events so far have said."""
+
+    def __init__(self) -> None:
+        self.scheduled: dict[str, int] = {}
+        self.started: dict[str, int] = {}  # attempts begun
+        self.failed: dict[str, int] = {}  # the last attempt that is recorded as failed
+        self.over: dict[str, str] = {}
+        self.timers: dict[str, int] = {}
+        self.timers_over: set[str] = set()
+        self.ended: str = ""
+        self.suspended = False
+        self.fact = False
+
+
+def check_events(events: list[Any]) -> None:
+    """The grammar of a history."""
+    demand(events, "it is empty")
+    demand(isinstance(events[0], RunStarted), f"it begins with {events[0]!r}")
+    demand(sum(isinstance(event, RunStarted) for event in events) == 1, "it starts twice")
+    told, last = _Told(), 0
+    for version, event in enumerate(events, 1):
+        where = f"version {version}, {event!r}"
+        demand(event.at >= last, f"{where}: time goes back from {last}")
+        last = event.at
+        if told.ended:
+            demand(isinstance(event, AttemptOutcomeIgnored | TaskStarted | Decision), f"{where}: after {told.ended}")
+        demand(not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
+               f"{where}: while suspended")
+        if isinstance(event, Fact):
+            told.fact = True
+        if isinstance(event, Decision):
+            demand(told.fact, f"{where}: no fact has led to this decision")
+        _check_event(told, event, where)
+
+
+def _check_event(told: _Told, event: Any, where: str) -> None:
+    match event:
+        case TaskScheduled(id=id_):
+            demand(id_ not in told.scheduled, f"{where}: scheduled twice")
+            told.scheduled[id_] = event.at
+        case TaskStarted(id=id_, attempt=attempt):
+            demand(id_ in told.scheduled, f"{where}: was never scheduled")
+            demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
+            demand(attempt == told.started.get(id_, 0) + 1, f"{where}: {told.started.get(id_, 0)} began before")
+            told.started[id_] = attempt
+        case AttemptFailed(id=id_, attempt=attempt):
+            demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
+            demand(attempt > told.failed.get(id_, 0), f"{where}: that attempt has failed already")
+            demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
+            demand(event.retry_at >= event.at, f"{where}: retried before it failed")
+            told.failed[id_] = attempt
+        case TaskCompleted(id=id_, attempt=attempt) | TaskFailed(id=id_, attempt=attempt):
+            demand(id_ in told.scheduled, f"{where}: was never scheduled")
+            demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
+            demand(1 <= attempt <= told.started.get(id_, 0), f"{where}: that attempt did not begin")
+            demand(attempt > told.failed.get(id_, 0), f"{where}: that attempt has failed already")
+            told.over[id_] = type(event).__name__
+        case TaskCancelled(id=id_):
+            demand(id_ in told.scheduled, f"{where}: was never scheduled")
+            demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
+            told.over.setdefault(id_, "")
+            told.over.pop(id_)
+        case AttemptOutcomeIgnored(id=id_, attempt=attempt):
+            demand(1 <= attempt <= told.started.get(id_, 0), f"{where}: that attempt did not begin")
+        case TimerStarted(id=id_, deadline=deadline):
+            demand(id_ not in told.timers, f"{where}: started twice")
+            told.timers[id_] = deadline
+        case TimerFired(id=id_):
+            demand(id_ in told.timers and id_ not in told.timers_over, f"{where}: no such timer is running")
+            demand(event.at >= told.timers[id_], f"{where}: fired before its deadline {told.timers[id_]}")
+            told.timers_over.add(id_)
+        case TimerCancelled(id=id_):
+            demand(id_ in told.timers and id_ not in told.timers_over, f"{where}: no such timer is running")
+            told.timers_over.add(id_)
+        case RunSuspended():
+            told.suspended = True
+        case RunResumed():
+            demand(told.suspended, f"{where}: it was not suspended")
+            told.suspended = False
+        case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
+            demand(not told.ended, f"{where}: it has ended with {told.ended} already")
+            told.ended = type(event).__name__
+            told.suspended = False
+        case RunStarted() | CancelRequested():
+            return
+        case _:
+            raise Broken(f"{where}: unknown")
+
+
+def check_marks(head: Any, events: list[Any]) -> None:
+    """What lists and claims see of the stream agrees with its history."""
+    ended = [event for event in events if isinstance(event, ENDS)]
+    status = head.attributes["status"]
+    if ended:
+        expected = {RunCompleted: "completed", RunFailed: "failed", RunCancelled: "cancelled", RunTerminated: "terminated"}
+        demand(status == expected[type(ended[0])], f"its status is {status!r}, but it ended with {ended[0]!r}")
+        demand(head.closed, "it has ended, but its stream is open")
+        return
+    demand(not head.closed, "it has not ended, but its stream is closed")
+    marks = [event for event in events if isinstance(event, RunSuspended | RunResumed)]
+    suspended = bool(marks) and isinstance(marks[-1], RunSuspended)
+    demand(status == ("suspended" if suspended else "running"), f"its status is {status!r}")
+    demand(head.held == suspended, f"held is {head.held}")
+
+
+def check_replay(definition: Definition[..., Any], run_id: str, recorded: list[RecordedEvent], events: list[Any]) -> None:
+    """The code decides again what is recorded; nothing is missing from the last turn of a run that has ended."""
+    if isinstance(events[-1], RunTerminated | RunSuspended):
+        return
+    replayer = Replayer(definition, run_id)
+    try:
+        for item, event in zip(recorded, events, strict=True):
+            replayer.feed(item.version, event, item.payload)
+        rest = replayer.finish()
+    except Exception as error:
+        raise Broken(f"it does not replay: {error}") from error
+    replayer.instance.evict()
+    if any(isinstance(event, ENDS) for event in events):
+        demand(rest == [], f"replay decides what is not recorded: {rest!r}")

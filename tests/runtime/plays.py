@@ -1,0 +1,225 @@
+"""The workflows that are crashed at every store call, and the outside world in which their tasks have effects.
+
+A `Play` is a workflow and what its user does: start it, perhaps cancel it, ask for its end. Users repeat themselves
+after a crash, so every step of one may be done again. The `Stage` outlives crashes: it counts effects per idempotency
+key, as the outside of a real task would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from tenacity import stop_after_attempt, wait_fixed
+
+from engine import Engine, Workflow, attempt, durable, task, workflow
+from engine.errors import ResultError, RunCancelledError
+
+
+class Stage:
+    """The outside world."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.effects: Counter[str] = Counter()  # by idempotency key
+        self.failures: Counter[str] = Counter()  # those already given, by label
+
+    def effect(self) -> None:
+        self.effects[attempt().idempotency_key] += 1
+
+
+stage = Stage()
+
+
+@task
+async def add(a: int, b: int = 1) -> int:
+    stage.effect()
+    await asyncio.sleep(0)
+    return a + b
+
+
+@task
+def add_in_thread(a: int, b: int = 1) -> int:
+    stage.effect()
+    return a + b
+
+
+@task
+async def never() -> None:
+    stage.effect()
+    await asyncio.Event().wait()
+
+
+@task(stop=stop_after_attempt(20), wait=wait_fixed(7))
+async def flaky(label: str, failures: int) -> str:
+    stage.effect()
+    if stage.failures[label] < failures:
+        stage.failures[label] += 1
+        raise ConnectionError(f"{label} is down")
+    return label.upper()
+
+
+@task
+async def refuse(label: str) -> None:
+    stage.effect()
+    raise ValueError(label)
+
+
+@task
+async def undo(label: str) -> str:
+    stage.effect()
+    return f"undone {label}"
+
+
+@workflow
+async def sequential(n: int) -> list[int]:
+    found = []
+    for index in range(n):
+        found.append(await (add(index) if index % 2 else add_in_thread(index)))
+    return found
+
+
+@workflow
+async def fan_out(width: int) -> int:
+    first = await asyncio.gather(*(add(index) for index in range(width)))
+    async with asyncio.TaskGroup() as group:
+        second = [group.create_task(add(value, 10)) for value in first]
+    return sum(task_.result() for task_ in second)
+
+
+@workflow
+async def timed() -> list[str]:
+    said = []
+    try:
+        async with asyncio.timeout(30):
+            await never()
+    except TimeoutError:
+        said.append("timeout")
+    before = durable.now()
+    await asyncio.sleep(86_400)  # given up meanwhile
+    said.append(str((durable.now() - before).total_seconds() >= 86_400))
+    with anyio.move_on_after(5) as scope:
+        await asyncio.gather(never(), flaky("slept", 1))
+    said.append(f"scope {scope.cancelled_caught}")
+    said.append(str(await add(1)))
+    return said
+
+
+@workflow
+async def retried() -> list[str]:
+    return await asyncio.gather(flaky("one", 2), flaky("two", 0), flaky("three", 3))
+
+
+@workflow
+async def raced() -> str:
+    branches = {asyncio.create_task(_branch(name), name=name) for name in ("left", "right")}
+    done, pending = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
+    for branch in pending:
+        branch.cancel()
+    await asyncio.wait(pending)
+    return str(sorted(branch.result() for branch in done))
+
+
+async def _branch(name: str) -> str:
+    if name == "left":
+        await add(1)
+        return await flaky(name, 1)
+    await never()
+    return "never"
+
+
+@workflow
+async def compensated() -> str:
+    try:
+        async with AsyncExitStack() as stack:
+            for label in ("flight", "hotel"):
+                await add(len(label))
+                stack.push_async_callback(_undo, label)
+            await refuse("no car")
+    except ValueError as error:
+        return f"{error}, {await undo('all')}"
+    return "booked"
+
+
+async def _undo(label: str) -> None:
+    await undo(label)
+    await asyncio.sleep(90)
+
+
+@workflow
+async def failing() -> None:
+    try:
+        await asyncio.gather(add(1), refuse("wrong"), never())
+    finally:
+        await undo("at the end")
+
+
+@workflow
+async def cleaned_up() -> None:
+    try:
+        await add(1)
+        await asyncio.gather(never(), asyncio.sleep(1e9))
+    finally:
+        await add_in_thread(2)
+        await asyncio.sleep(60)
+        await undo("everything")
+
+
+User = Callable[[Engine], Awaitable[str]]
+
+
+@dataclass(frozen=True)
+class Play:
+    """A workflow with its user. `act` returns how the run ended, in words."""
+
+    definition: Workflow[..., Any]
+    act: User
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+
+def awaiting(definition: Workflow[..., Any], *args: Any) -> Play:
+    async def act(engine: Engine) -> str:
+        run = await engine.start(definition(*args), id="play")
+        try:
+            return repr(await run.result())
+        except ResultError as error:
+            return f"{type(error).__name__} {error.__cause__!r}"
+
+    return Play(definition, act)
+
+
+def cancelling(definition: Workflow[..., Any]) -> Play:
+    async def act(engine: Engine) -> str:
+        run = await engine.start(definition(), id="play")
+        while (state := await run.state()).timers == {} and not state.ended:
+            await asyncio.sleep(0.001)
+        if not state.cancel_requested:
+            await run.cancel(reason="enough", by="tester")
+        try:
+            return repr(await run.result())
+        except RunCancelledError as error:
+            return f"{type(error).__name__}"
+
+    return Play(definition, act)
+
+
+PLAYS = [
+    awaiting(sequential, 4),
+    awaiting(fan_out, 5),
+    awaiting(timed),
+    awaiting(retried),
+    awaiting(raced),
+    awaiting(compensated),
+    awaiting(failing),
+    cancelling(cleaned_up),
+]

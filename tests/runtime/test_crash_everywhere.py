@@ -1,0 +1,179 @@
+"""Every play, crashed before and after every single call of the store, one crash a time, and opened again.
+
+What must hold: the same end, a history that keeps every invariant and replays, and no effect again of a task whose
+completion was recorded when it crashed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from engine import Engine
+from engine.core.events import TaskCompleted, TaskFailed, decode_header
+from engine.core.lineage import idempotency_key
+from engine.errors import EngineFailed
+from eventstore import EventStore, StoreUnavailable
+from tests.runtime.faulty import Fault, FaultyStore, Plan, at_call
+from tests.runtime.invariants import check_history
+from tests.runtime.plays import PLAYS, Play, stage
+from tests.runtime.worlds import ManualClock, MemoryWorld, SqliteWorld, World, soon
+
+CALLS_MAX = 400
+"""More calls than any play makes; a play that needs more is not crashed everywhere, and fails."""
+
+
+@pytest.fixture(autouse=True)
+def _empty_stage() -> None:
+    stage.clear()
+
+
+@asynccontextmanager
+async def passing_time(clock: ManualClock) -> AsyncIterator[None]:
+    """Time goes on by half seconds, whenever everybody had a turn."""
+
+    async def turn() -> None:
+        seconds = 0.5
+        while True:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0.0005)
+            clock.advance(seconds)
+            seconds = min(seconds * 1.1, 20_000)  # a day of waiting takes as many turns as a minute
+
+    turning = asyncio.create_task(turn())
+    try:
+        yield
+    finally:
+        turning.cancel()
+        await asyncio.wait([turning])
+
+
+@dataclass
+class Crashed:
+    """What a crash left behind."""
+
+    faults: int
+    calls: list[str]
+    recorded: dict[str, int] = field(default_factory=dict)  # effects of tasks whose end is recorded, by key
+    ended: str = ""
+
+
+async def perform(world: World, play: Play, plan: Plan) -> Crashed:
+    """Act until the planned crash, or the end."""
+    handle = await world.store()
+    store = FaultyStore(handle, plan)
+    ended = ""
+    try:
+        async with Engine(store, workflows=[play.definition], clock=world.clock, grace=0) as engine:
+            async with passing_time(world.clock):
+                ended = await soon(play.act(engine))
+    except (StoreUnavailable, EngineFailed):
+        assert store.faults, "nothing was planned to fail"
+    if not store.dead:
+        store.die()  # the crash may have come behind the end
+    crashed = Crashed(store.faults, store.calls, await recorded_effects(handle), ended)
+    await world.release(handle)
+    return crashed
+
+
+async def recorded_effects(store: EventStore) -> dict[str, int]:
+    """How often the tasks had effects whose end is in the log now."""
+    found = {}
+    try:
+        async for item in store.read("run:play"):
+            event = decode_header(item.header)
+            if isinstance(event, TaskCompleted | TaskFailed):
+                key = idempotency_key("play", 0, event.id)
+                found[key] = stage.effects[key]
+    except LookupError:
+        return {}
+    return found
+
+
+async def go_on(world: World, play: Play) -> str:
+    """Open again on what is left, and act to the end."""
+    store = await world.store()
+    async with Engine(store, workflows=[play.definition], clock=world.clock, grace=0) as engine:
+        async with passing_time(world.clock):
+            ended = await soon(play.act(engine))
+    await check_history(store, "play", play.definition)
+    await world.release(store)
+    return ended
+
+
+async def undisturbed(world: World, play: Play) -> tuple[str, list[str], Counter[str]]:
+    crashed = await perform(world, play, lambda _number, _name: None)
+    store = await world.store()
+    await check_history(store, "play", play.definition)
+    await world.release(store)
+    assert crashed.ended
+    assert all(count >= 1 for count in crashed.recorded.values())
+    return crashed.ended, crashed.calls, Counter(stage.effects)
+
+
+async def crash_and_go_on(world: World, play: Play, number: int, fault: Fault, *, expected: str) -> bool:
+    """Whether the fault happened."""
+    stage.clear()
+    crashed = await perform(world, play, at_call(number, fault))
+    assert crashed.ended in ("", expected)
+    after = await go_on(world, play)
+    where = f"{fault} call {number} ({crashed.calls[-1]})"
+    assert after == expected, where
+    for key, count in crashed.recorded.items():
+        assert stage.effects[key] == count, f"{where}: a task ran again whose end was recorded"
+    return crashed.faults > 0
+
+
+@pytest.mark.parametrize("fault", ["die before", "die after", "lose reply", "refuse"])
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
+async def test_a_crash_at_every_call_changes_nothing(play: Play, fault: Fault) -> None:
+    world = MemoryWorld()
+    expected, calls, _ = await undisturbed(world, play)
+    await world.aclose()
+    happened = 0
+    for number in range(1, CALLS_MAX):
+        world = MemoryWorld()
+        happened_now = await crash_and_go_on(world, play, number, fault, expected=expected)
+        await world.aclose()
+        if not happened_now:
+            break
+        happened += 1
+    else:
+        pytest.fail(f"{play.name} makes more than {CALLS_MAX} calls")
+    assert happened >= 8, f"only {happened} crashes: {calls}"
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
+async def test_a_crash_at_some_calls_on_sqlite(play: Play, tmp_path) -> None:
+    world = SqliteWorld(tmp_path / "undisturbed.db")
+    expected, calls, _ = await undisturbed(world, play)
+    await world.aclose()
+    commits = [number for number, name in enumerate(calls, 1) if name == "commit"]
+    for number in commits[1::3]:
+        world = SqliteWorld(tmp_path / f"{number}.db")
+        await crash_and_go_on(world, play, number, "die after" if number % 2 else "die before", expected=expected)
+        await world.aclose()
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
+async def test_crashes_one_after_the_other(play: Play) -> None:
+    """Every engine dies at its own fifth call, sixth call, ...: the run gets on all the same."""
+    world = MemoryWorld()
+    expected, _, _ = await undisturbed(world, play)
+    await world.aclose()
+    stage.clear()
+    world = MemoryWorld()
+    ended, number = "", 4
+    while not ended:
+        number += 1
+        assert number < 100
+        crashed = await perform(world, play, at_call(number, "die after" if number % 2 else "die before"))
+        ended = crashed.ended
+    assert ended == expected
+    await check_history(world.data, "play", play.definition)
+    await world.aclose()
