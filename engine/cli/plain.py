@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.cli.readable import clipped, duration
+from engine.cli.readable import clipped, duration, error_text
 from engine.cli.tally import Watched, task_seconds
 
 __all__ = ["first_line", "line", "short_id"]
@@ -59,7 +59,7 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
 
 
 def _why(error: Any) -> str:
-    return "" if error is None else clipped(f"{error.type}: {error.message}", 160)
+    return "" if error is None else clipped(error_text(error), 160)
 
 
 def _attempts(number: int) -> str:

@@ -15,11 +15,13 @@ import msgspec
 
 from engine import ErrorInfo
 
-__all__ = ["clipped", "clock", "duration", "error_lines", "instant", "moment", "one_line", "value_lines"]
+__all__ = ["clipped", "clock", "duration", "error_lines", "error_text", "instant", "moment", "one_line", "value_lines"]
 
 ITEMS_SHOWN: Final = 30
 """Items of one list or dict that are shown; `--json` shows all."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_OUR_ERRORS: Final = "engine.errors."
+_TASK_ERROR: Final = "engine.errors.TaskError"
 _RECORDED: Final = "Recorded traceback (most recent call last):"
 
 
@@ -169,10 +171,17 @@ def error_lines(error: ErrorInfo, *, every_frame: bool = False) -> list[str]:
     return lines
 
 
+def error_text(error: ErrorInfo) -> str:
+    """Type and message, as a traceback ends with them; a `TaskError` is what it stands for."""
+    if error.type == _TASK_ERROR and error.message:
+        return error.message  # it begins with the type of the exception that the task raised
+    type_ = error.type.removeprefix(_OUR_ERRORS)
+    return f"{type_}: {error.message}" if error.message else type_
+
+
 def _headline(error: ErrorInfo, prefix: str) -> list[str]:
-    message = error.message.splitlines() or [""]
-    first = f"{prefix}{error.type}: {message[0]}" if message[0] else f"{prefix}{error.type}"
-    return [first, *(f"  {line}" for line in message[1:])]
+    first, *rest = error_text(error).splitlines() or [""]
+    return [f"{prefix}{first}", *(f"  {line}" for line in rest)]
 
 
 def _frames(text: str, *, every_frame: bool) -> list[str]:

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from msgspec import Struct
-from rich.text import Text
 
 from engine import Engine, RunHandle, RunState, Workflow
 from engine.cli.output import Output
@@ -49,8 +48,8 @@ class Session(Struct, frozen=True, kw_only=True):
     clock: Clock = SystemClock()
 
     def resume_command(self, run_id: str) -> str:
-        """What to type to let a run go on."""
-        words = ["holdfast", "resume", self.target.text, run_id]
+        """What to type to let a run go on, or all of them."""
+        words = ["holdfast", "resume", self.target.text, *([run_id] if run_id else [])]
         return shlex.join(words if self.url == DEFAULT_STORE else [*words, "--store", self.url])
 
 
@@ -202,8 +201,7 @@ async def _report(session: Session, watched: Sequence[Watched], stop: StopReques
         documents = [document(run, now=now, interrupted=stop.asked) for run in watched]
         session.output.document(documents[0] if single else {"runs": documents})
     else:
-        for run in watched:
-            _show(session, run, now=now, interrupted=stop.asked)
+        _show(session, watched, now=now, interrupted=stop.asked)
     codes = {_exit_of(run) for run in watched}
     return next(code for code in _SEVERITY if code in codes)
 
@@ -219,21 +217,27 @@ async def _catch_up(session: Session, watched: Sequence[Watched]) -> None:
                 continue  # stopped before it was recorded that it began
 
 
-def _show(session: Session, run: Watched, *, now: int, interrupted: bool) -> None:
+def _show(session: Session, watched: Sequence[Watched], *, now: int, interrupted: bool) -> None:
     output = session.output
+    brief = len(watched) > 1
     output.line("")
-    output.show(summary(run, now=now, interrupted=interrupted, every_frame=session.debug))
-    if run.state.status == "suspended":
-        output.line("")
-        output.show(Text.assemble("  When the code is as it should be: ", (session.resume_command(run.run_id), "bold")))
-    elif not run.over:
-        output.line("")
-        if run.state.version == 0:
-            output.line("  It had not begun. The same command starts it.")
-            return
-        output.line("  Nothing recorded is lost. To go on:")
-        output.line(f"    {session.resume_command(run.run_id)}", style="bold")
-        output.line("  or the same command again.")
+    for run in watched:
+        output.show(summary(run, now=now, interrupted=interrupted, every_frame=session.debug, brief=brief))
+    left = [run for run in watched if not run.over]
+    for run in watched:
+        if run.state.status == "suspended":
+            output.line("")
+            output.line("  With code that fits its history, it goes on:")
+            output.line(f"    {session.resume_command(run.run_id)}", style="bold")
+    if not left:
+        return
+    output.line("")
+    if all(run.state.version == 0 for run in left):
+        output.line("  It had not begun. The same command starts it.")
+        return
+    output.line("  Nothing recorded is lost. To go on:")
+    output.line(f"    {session.resume_command('' if brief else left[0].run_id)}", style="bold")
+    output.line("  or the same command again.")
 
 
 def _exit_of(run: Watched) -> Exit:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from engine import Diagnosis, RunState
 from engine.cli.plain import short_id
-from engine.cli.readable import clipped, duration, error_lines, instant, value_lines
+from engine.cli.readable import clipped, duration, error_lines, error_text, instant, value_lines
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.tally import Watched, counts, failed_tasks, name_rows
 
@@ -27,14 +27,19 @@ _INDENT: Final = (0, 0, 0, 2)
 _FAILED_TASKS_SHOWN: Final = 10
 
 
-def summary(run: Watched, *, now: int, interrupted: bool = False, every_frame: bool = False) -> RenderableType:
-    """The final words about a run. `interrupted`: the session was stopped before the run was through."""
+def summary(
+    run: Watched, *, now: int, interrupted: bool = False, every_frame: bool = False, brief: bool = False
+) -> RenderableType:
+    """The final words about a run. `interrupted`: the session was stopped before the run was through.
+
+    `brief`: one of many; without its result and its tasks in figures.
+    """
     parts: list[RenderableType] = [_headline(run, now, interrupted=interrupted)]
     notes = _notes(run)
     parts += [Text(f"  {note}") for note in notes]
     state = run.state
     match state.status:
-        case "completed":
+        case "completed" if not brief:
             parts += [Text(""), value_view(state.result)]
         case "failed":
             parts += [Text(""), error_view(state, every_frame=every_frame)]
@@ -42,7 +47,7 @@ def summary(run: Watched, *, now: int, interrupted: bool = False, every_frame: b
             parts += [Text(""), diagnosis_view(state.diagnosis)]
         case _:
             pass
-    if state.tasks:
+    if state.tasks and not brief:
         parts += [Text(""), tasks_table(run)]
     return Group(*parts)
 
@@ -72,10 +77,10 @@ def _headline(run: Watched, now: int, *, interrupted: bool) -> Text:
 def _notes(run: Watched) -> list[str]:
     figures = counts(run)
     notes = []
-    if figures.before:
-        notes.append(f"{figures.before:,} of {figures.total:,} tasks were already done, not run again")
     if not run.over:
         notes.append(f"{figures.done:,} of the {figures.total:,} tasks so far are done, and will not be run again")
+    elif figures.before:
+        notes.append(f"{figures.before:,} of {figures.total:,} tasks were already done, not run again")
     if figures.cut_off:
         one = figures.cut_off == 1
         notes.append(
@@ -113,7 +118,7 @@ def error_view(state: RunState, *, every_frame: bool = False) -> RenderableType:
         text.append("\n")
     for task in failed[:_FAILED_TASKS_SHOWN]:
         times = "1 attempt" if task.attempts == 1 else f"{task.attempts} attempts"
-        why = "" if task.error is None else clipped(f": {task.error.type}: {task.error.message}", 160)
+        why = "" if task.error is None else ": " + clipped(error_text(task.error), 160)
         text.append(f"\ntask {short_id(task.id)} failed after {times}{why}")
         if task.site:
             text.append(f"  (called at {task.site})", style="dim")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from engine import HistoryEvent, RunState, RunSummary, TaskState
 from engine.cli.plain import short_id
-from engine.cli.readable import clipped, clock, duration, one_line
+from engine.cli.readable import clipped, clock, duration, error_text, one_line
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.summary import diagnosis_view, error_view, value_view
 
@@ -128,7 +128,7 @@ def _took(task: TaskState) -> str:
 def _task_detail(task: TaskState) -> Text:
     if task.error is not None and task.status != "completed":
         retry = f"retry at {clock(task.retry_at, day=False)}: " if task.retry_at is not None else ""
-        said, style = clipped(f"{retry}{task.error.type}: {task.error.message}", _DETAIL_WIDTH), "red"
+        said, style = clipped(f"{retry}{error_text(task.error)}", _DETAIL_WIDTH), "red"
     else:
         said, style = "" if task.arguments in {None, b"{}"} else one_line(task.arguments, _DETAIL_WIDTH), "dim"
     return Text(said, style=style, no_wrap=True, overflow="ellipsis")

@@ -238,6 +238,11 @@ def test_an_error_leads_with_the_users_lines() -> None:
     assert "engine/core/instance.py" in "\n".join(error_lines(error, every_frame=True))
 
 
+def test_a_task_error_is_what_it_stands_for() -> None:
+    assert error_lines(ErrorInfo(type="engine.errors.TaskError", message="shop.Declined: no")) == ["shop.Declined: no"]
+    assert error_lines(ErrorInfo(type="engine.errors.TaskTimeout", message="5 s")) == ["TaskTimeout: 5 s"]
+
+
 def test_an_error_only_of_the_engine_keeps_its_last_frame() -> None:
     error = ErrorInfo(type="E", traceback='  File "/x/site-packages/engine/a.py", line 1, in f\n    raise E\n')
     assert '    File "/x/site-packages/engine/a.py", line 1, in f' in error_lines(error)
