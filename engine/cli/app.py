@@ -110,7 +110,7 @@ def run(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[name=value]...",
+            metavar="name=value",
             help="Arguments of the workflow, as its annotations say: text as it stands, lists and objects as JSON.",
             show_default=False,
         ),
@@ -146,7 +146,7 @@ def resume(
     target: TargetArgument,
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="The run to go on with; all unfinished ones without.", show_default=False),
+        typer.Argument(metavar="RUN", help="The run to go on with; all unfinished ones without.", show_default=False),
     ] = None,
     store: StoreOption = _DEFAULT_STORE,
     grace: GraceOption = 5.0,

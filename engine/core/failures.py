@@ -60,7 +60,7 @@ def describe(error: BaseException, *, depth: int = CAUSES_MAX) -> ErrorInfo:
     """An exception as data. Never raises: an exception whose `str` fails is recorded as such."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    args = _recordable(error.args)
+    args = _recordable(_args_of(error))
     if isinstance(error, TaskError) and type(error) is TaskError:
         args = (error.type, error.message)
     return ErrorInfo(
@@ -111,6 +111,15 @@ def _lookup(name: str, raises: Sequence[type[BaseException]]) -> type[BaseExcept
     if isinstance(type_, type) and issubclass(type_, Exception) and not issubclass(type_, BaseExceptionGroup):
         return type_
     return None
+
+
+def _args_of(error: BaseException) -> tuple[Any, ...]:
+    """What its type was called with. An `OSError` keeps its file names beside its `args`."""
+    if isinstance(error, OSError) and len(error.args) == 2 and isinstance(error.filename, str):
+        if isinstance(error.filename2, str):
+            return (*error.args, error.filename, None, error.filename2)
+        return (*error.args, error.filename)
+    return error.args
 
 
 def _recordable(args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -88,6 +88,9 @@ class TaskFuture(LoopFuture):
     def cancel(self, msg: Any = None) -> bool:
         if self.done():
             return False
+        loop = self._instance.loop
+        if loop.poisoned:  # a dying coroutine cancels what it had begun: that decides nothing
+            return loop.burying and super().cancel(msg)
         if self._instance.cancel_task(self._pending):
             return super().cancel(msg)
         self._pending.held += 1
@@ -204,6 +207,9 @@ class Instance:
         return self._await_task(call)
 
     async def _await_task(self, call: Call[Any]) -> Any:
+        if self.loop.poisoned:
+            self.loop.check_alive()
+            await self.loop.create_future()
         pending = self._schedule(call)
         try:
             return await pending.future
@@ -264,7 +270,7 @@ class Instance:
 
     def cancel_timer(self, timer: WorkflowTimer) -> None:
         """A durable timer is no longer wanted: see `LoopHost`."""
-        if self.timers.pop(timer.id, None) is None or self.loop.poisoned:
+        if self.loop.poisoned or self.timers.pop(timer.id, None) is None:
             return
         if timer.id in self._decided:
             del self._decided[timer.id]

@@ -18,6 +18,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
 from threading import get_ident
 from typing import Any, Final, Protocol
 
@@ -46,6 +47,8 @@ TIME_MAX: Final = 253_402_300_800_000_000
 
 _HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: spreads consecutive serials over the bits
 _HASH_MASK: Final = (1 << 61) - 1
+_REFUSALS_MAX: Final = 1_000
+_BURIAL_STEPS: Final = 16  # callbacks per task that may run while a run is put away: its wake-up, those that hear of it
 _WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 
 install_asyncio()
@@ -78,6 +81,8 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         self._running: Any = None
         self.thread = 0
         self._poisoned = False
+        self._refusals = 0  # how often the coroutine that is being closed has been refused
+        self.burying = False  # the last act: what is closed is done with
         self._debug = False
         self._task_factory: Any = None
         self._exception_handler: Any = None
@@ -166,6 +171,9 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None, **kwargs: Any
     ) -> asyncio.Task[Any]:
         self.check_alive()
+        if self._poisoned:
+            self.close_silently(coro)
+            return BranchTask(coro, loop=self, name=name, context=context)
         if self._task_factory is not None:
             made: asyncio.Task[Any] = self._task_factory(self, coro, name=name, context=context, **kwargs)
             return made
@@ -201,8 +209,6 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         return (self.now - self._started_at) / 1_000_000
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
-        if self._poisoned:
-            raise Evicted
         handle = asyncio.Handle(callback, args, self, context)
         if self._running is not None and self._running._callback == callback and _is_level_cancellation(handle):
             self._parked.append(handle)
@@ -229,6 +235,8 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         if math.isnan(when):
             raise ValueError("a timer's time is not a number (NaN)")
         timer = WorkflowTimer(when, callback, args, self, context)
+        if self._poisoned:
+            return timer
         if when <= self.time():
             self._ready.append(timer)
         elif self.deadline_of(when) < TIME_MAX:
@@ -279,7 +287,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def poison(self) -> None:
-        """From now on every durable or loop call raises `Evicted`. There is no way back."""
+        """From now on every durable call, and every call for a future, task or timer, raises `Evicted`. For good."""
         self._poisoned = True
         self._ready.clear()
         self._parked.clear()
@@ -291,33 +299,62 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
 
     def close_silently(self, awaitable: Any) -> None:
         """Close a coroutine or async generator so that its `finally` blocks run, but can decide nothing."""
-        before, self._poisoned = self._poisoned, True
-        try:
+        before, self._poisoned, self._refusals = self._poisoned, True, 0
+        with suppress(BaseException):  # whatever a dying coroutine raises has nobody left to hear it
             if hasattr(awaitable, "aclose"):
                 awaitable.aclose().send(None)
             else:
                 awaitable.close()
-        except BaseException:  # noqa: S110 - whatever a dying coroutine raises has nobody left to hear it
-            pass
-        finally:
-            self._poisoned = before
+        self._poisoned = before
 
     def put_away(self) -> None:
         """Close everything that still lives, oldest branch first. The loop must be poisoned."""
-        run_nested(self, self._close_all)
+        if self.tasks or self._generators:
+            run_nested(self, self._close_all)
         self.tasks.clear()
 
     def _close_all(self) -> None:
         for task in list(self.tasks):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            self.close_silently(task.get_coro())
+            # As the current task: an anyio scope left in another one stays in anyio's table, and the run with it.
+            asyncio.tasks._enter_task(self, task)
+            try:
+                self.close_silently(task.get_coro())
+            finally:
+                asyncio.tasks._leave_task(self, task)
         for generator in self.live_generators():
             self.close_silently(generator)
+        self._bury()
+
+    def _bury(self) -> None:
+        """Let the tasks, whose coroutines are closed, be done: anyio keeps a table of them until they are."""
+        self.burying = True
+        for task in list(self.tasks):
+            waiter = task._fut_waiter  # type: ignore[attr-defined]
+            if waiter is not None:
+                waiter.cancel()
+        steps = _BURIAL_STEPS * (1 + len(self.tasks))
+        while self._ready and steps:
+            handle = self._ready.popleft()
+            steps -= 1
+            if not handle._cancelled and not _is_level_cancellation(handle):
+                self._refusals = 0
+                with suppress(BaseException):
+                    handle._context.run(handle._callback, *handle._args)
+        self.burying = False
+        self._ready.clear()
+        self._parked.clear()
 
     def check_alive(self) -> None:
-        """Raise `Evicted` once the instance is being put away."""
+        """Raise `Evicted` once the instance is being put away.
+
+        Not for ever: code that swallows it in an endless loop is left waiting for what never comes, for nothing else ends
+        its loop. Callers that go on must decide nothing while `poisoned`.
+        """
         if self._poisoned:
-            raise Evicted
+            self._refusals += 1
+            if self._refusals <= _REFUSALS_MAX:
+                raise Evicted
 
     # -- the rest of the surface --------------------------------------------------------------------------------------
 

@@ -69,7 +69,6 @@ class Driver:
         self.releasing = False
         self.discarded = False
         self._arrivals: deque[Arrival] = deque()
-        self._notes: list[NewEvent] = []
         self._backlog: list[Decided] = []
         self._resumption: NewEvent | None = None
         self._consuming: set[str] = set()
@@ -148,13 +147,13 @@ class Driver:
         return self._pump_now()
 
     def _retry(self, task_id: str, number: int, outcome: Retried) -> None:
-        at, error = self.turns.stamp(), encode_error(outcome.error)
+        error = encode_error(outcome.error)
         if task_id not in self.instance.pending:
-            self._notes.append(ignored(task_id, number, "failed", at, error))
+            self._arrivals.append(ignored(task_id, number, "failed", error))
             return
-        note = AttemptFailed(at=at, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
-        self._notes.append(new_event(note, error))
-        self.board.failed(self, task_id, at=at, retry_at=outcome.retry_at)
+        note = AttemptFailed(at=0, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
+        self._arrivals.append(Arrival(note, error))
+        self.board.failed(self, task_id, at=self.site.clock.now(), retry_at=outcome.retry_at)
 
     def _cut_off(self, task_id: str, number: int) -> None:
         """An attempt that was asked to end has ended."""
@@ -163,7 +162,7 @@ class Driver:
         if task_id in self.instance.pending:
             self._arrivals.append(task_cancelled(task_id, number))  # its await lasts until an outcome
         else:
-            self._notes.append(ignored(task_id, number, "cancelled", self.turns.stamp()))
+            self._arrivals.append(ignored(task_id, number, "cancelled"))
 
     def _timers_due(self) -> None:
         due = self.instance.take_due(self.site.clock.now())
@@ -219,7 +218,7 @@ class Driver:
             told(error)
 
     def _has_work(self) -> bool:
-        if self._arrivals or self._notes or self._backlog or self._resumption or self.board.has_grants:
+        if self._arrivals or self._backlog or self._resumption or self.board.has_grants:
             return True
         if self.instance.outcome is not None or self.site.stopping:
             return False
@@ -240,10 +239,9 @@ class Driver:
                 break
             arrival = self._arrivals.popleft()
             self.turns.take(step, arrival, self.version)
-            if isinstance(arrival.fact, TaskCompleted | TaskFailed) and arrival.fact.id not in self.instance.pending:
-                self.board.attempts.pop(arrival.fact.id, None)
-        step.events += self._notes
-        self._notes = []
+            event = arrival.event
+            if isinstance(event, TaskCompleted | TaskFailed) and event.id not in self.instance.pending:
+                self.board.attempts.pop(event.id, None)
         if not step.suspended and self.instance.outcome is None:
             self.board.choose_starts(self, step, self.turns.stamp, self.site.lease.worker)
             self._choose_rest(step)

@@ -9,8 +9,8 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from engine.core.events import (
     AttemptOutcomeIgnored,
-    CancelRequested,
     Fact,
+    Note,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
@@ -23,13 +23,16 @@ from engine.executors import Executor
 from engine.runtime.streams import STATUS, new_event, status_of
 from eventstore import NewEvent
 
-__all__ = ["Arrival", "Step", "ignored", "ignored_arrival", "stamped", "task_cancelled", "task_failed", "wanted"]
+__all__ = ["Arrival", "Step", "as_ignored", "ignored", "task_cancelled", "task_failed", "wanted"]
 
 
 class Arrival(Struct, frozen=True):
-    """A fact on its way to the instance, with the mailbox message it came by; without a fact, just the message."""
+    """What is to be recorded next, not yet stamped: a fact on its way to the instance, or a note.
 
-    fact: Fact | None
+    `message` is the mailbox message it came by; without an event, the message is just taken out of the box.
+    """
+
+    event: Fact | Note | None
     payload: bytes | None = None
     message: str | None = None
 
@@ -86,37 +89,22 @@ def wanted(fact: Fact, instance: Instance) -> bool:
             return instance.outcome is None
 
 
-def stamped(fact: Fact, at: int) -> Fact:
-    """The fact with the time of its delivery."""
-    match fact:
-        case TaskCompleted(id=id_, attempt=attempt):
-            return TaskCompleted(at=at, id=id_, attempt=attempt)
-        case TaskFailed(id=id_, attempt=attempt, error=error):
-            return TaskFailed(at=at, id=id_, attempt=attempt, error=error)
-        case TimerFired(id=id_):
-            return TimerFired(at=at, id=id_)
-        case CancelRequested(by=by, reason=reason):
-            return CancelRequested(at=at, by=by, reason=reason)
-        case _:
-            return fact
-
-
 def task_failed(task_id: str, number: int, error: ErrorInfo) -> TaskFailed:
     """The final failure of a task, not yet stamped."""
     return TaskFailed(at=0, id=task_id, error=error.type, attempt=number)
 
 
-def ignored(task_id: str, number: int, outcome: str, at: int, payload: bytes | None = None) -> NewEvent:
+def ignored(task_id: str, number: int, outcome: str, payload: bytes | None = None) -> Arrival:
     """The note of an outcome that nobody waits for."""
-    return new_event(AttemptOutcomeIgnored(at=at, id=task_id, attempt=number, outcome=outcome), payload)
+    return Arrival(AttemptOutcomeIgnored(at=0, id=task_id, attempt=number, outcome=outcome), payload)
 
 
-def ignored_arrival(arrival: Arrival, at: int) -> NewEvent | None:
+def as_ignored(arrival: Arrival) -> Arrival | None:
     """A fact for a cancelled or finished task becomes a note, never delivered; other stale facts leave no trace."""
-    match arrival.fact:
+    match arrival.event:
         case TaskCompleted(id=id_, attempt=number):
-            return ignored(id_, number, "completed", at, arrival.payload)
+            return ignored(id_, number, "completed", arrival.payload)
         case TaskFailed(id=id_, attempt=number):
-            return ignored(id_, number, "failed", at, arrival.payload)
+            return ignored(id_, number, "failed", arrival.payload)
         case _:
             return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from engine.core.compare import Diagnosis, Reason
+from engine.core.events import Fact
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
-from engine.runtime.steps import Arrival, Step, ignored_arrival, stamped, wanted
+from engine.runtime.steps import Arrival, Step, as_ignored, wanted
 from engine.runtime.streams import STATUS, new_event, suspension
 from eventstore import Clock
 
@@ -27,20 +30,22 @@ class Turns:
 
     def take(self, step: Step, arrival: Arrival, version: int) -> None:
         """One turn: the fact, and directly behind it what the workflow decided. `version` is that before the step."""
-        fact = arrival.fact
-        deliverable = fact is not None and self._instance.outcome is None and wanted(fact, self._instance)
-        if fact is not None and deliverable:
-            fact = stamped(fact, self.stamp(fact.at))
-            step.events.append(new_event(fact, arrival.payload))
-            step.progress = True
-        elif (note := ignored_arrival(arrival, self.stamp())) is not None:
-            step.events.append(note)
+        event = arrival.event
+        if isinstance(event, Fact) and (self._instance.outcome is not None or not wanted(event, self._instance)):
+            stale = as_ignored(arrival)
+            event = None if stale is None else stale.event
+        if event is not None:
+            event = structs.replace(event, at=self.stamp(event.at))
+            step.events.append(new_event(event, arrival.payload))
         if arrival.message is not None:
             step.consumes.append((len(step.events), arrival.message))
-        if fact is None or not deliverable:
-            return
+        if isinstance(event, Fact):
+            step.progress = True
+            self._deliver(step, event, arrival.payload, version)
+
+    def _deliver(self, step: Step, fact: Fact, payload: bytes | None, version: int) -> None:
         try:
-            step.add(self._instance.deliver(fact, arrival.payload))
+            step.add(self._instance.deliver(fact, payload))
         except StepLimitExceeded as error:
             self._suspend(step, "spinning", error, version)
         except (ArgumentsError, NotRecordable) as error:
