@@ -348,7 +348,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
     def check_alive(self) -> None:
         """Raise `Evicted` once the instance is being put away.
 
-        Not for ever: code that swallows it in an endless loop is left waiting for what never comes, for nothing else ends
+        Not for ever: code that swallows it in an endless loop is left waiting for what never comes; nothing else ends
         its loop. Callers that go on must decide nothing while `poisoned`.
         """
         if self._poisoned:

@@ -55,6 +55,7 @@ class Driver:
     ) -> None:
         self.site = site
         self.instance = instance
+        self.lease = site.lease  # the one it lives and dies with, whatever its worker takes later
         self.run_id = instance.run_id
         self.stream = stream_of(instance.run_id)
         self.version = version
@@ -243,7 +244,7 @@ class Driver:
             if isinstance(event, TaskCompleted | TaskFailed) and event.id not in self.instance.pending:
                 self.board.attempts.pop(event.id, None)
         if not step.suspended and self.instance.outcome is None:
-            self.board.choose_starts(self, step, self.turns.stamp, self.site.lease.worker)
+            self.board.choose_starts(self, step, self.turns.stamp, self.lease.worker)
             self._choose_rest(step)
         elif self._alarm is not None:
             step.alarm = None
@@ -277,7 +278,7 @@ class Driver:
             stream=self.stream,
             workflow=self.instance.definition.name,
             version=self.version,
-            lease=site.lease,
+            lease=self.lease,
             over=self._over,
             next_id=site.next_commit_id,
         ):
@@ -289,9 +290,9 @@ class Driver:
             self._alarm = step.alarm
         for _, message in step.consumes:
             self._consuming.discard(message)
-        if step.starting and not site.lease.fresh():
+        if step.starting and not self.lease.fresh():
             # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
-            raise LeaseLost(self.stream, token=site.lease.token, reason="its beat is too old to act on")
+            raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
 
     # -- act ----------------------------------------------------------------------------------------------------------
 
