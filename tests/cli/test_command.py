@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
+from engine.cli.app import app
 from tests.cli.command import Command
 
 BLOCKED = """
@@ -34,10 +36,6 @@ def test_version_names_what_matters(holdfast: Command) -> None:
 
 @pytest.mark.parametrize("verb", ["run", "resume", "runs", "show", "history", "cancel"])
 def test_help_has_examples(verb: str) -> None:
-    from typer.testing import CliRunner
-
-    from engine.cli.app import app
-
     said = CliRunner().invoke(app, [verb, "--help"])
     assert said.exit_code == 0
     assert f"holdfast {verb} " in said.output

@@ -89,6 +89,17 @@ def test_history_line_by_line_and_as_json_lines(recorded: Command) -> None:
     assert len(events[0]["digest"]) == 64
 
 
+def test_history_follows_until_the_end(holdfast: Command) -> None:
+    started = holdfast.start("run", "work.py:steps", "n=1", "--id", "f1")
+    started.until(lambda: "gated1" in holdfast.effects(), "the gated task began")
+    following = holdfast.start("history", "f1", "--follow")
+    following.wait_for("TaskStarted       gated#1")
+    holdfast.open_gate()
+    ended = following.end()
+    assert ended.code == started.end().code == 0, ended
+    assert "RunCompleted" in ended.out.splitlines()[-1]
+
+
 def test_a_reader_that_goes_away_is_no_error(recorded: Command) -> None:
     ended = recorded.start(code=PIPED).end()
     assert ended.code == 0, ended
