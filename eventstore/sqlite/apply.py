@@ -55,7 +55,6 @@ class Batch:
     __slots__ = (
         "_judge",
         "_next_id",
-        "_open_tokens",
         "_salts",
         "_salts_used",
         "alarm",
@@ -67,6 +66,7 @@ class Batch:
         "messages",
         "needy",
         "now",
+        "open_tokens",
         "streams",
     )
 
@@ -85,7 +85,7 @@ class Batch:
         self.streams = streams
         self.known = known
         self._next_id = last_id + 1
-        self._open_tokens = open_tokens
+        self.open_tokens = open_tokens
         self._judge = judge
         self._salts = salts
         self._salts_used = 0
@@ -142,7 +142,7 @@ class Batch:
         Raises `LeaseLost`.
         """
         token = request.token
-        if token not in self._open_tokens:
+        if token not in self.open_tokens:
             raise LeaseLost(None, token=token, reason="it has ended")
         heads: list[StreamHead] = []
         owners: dict[str, int | None] = {}
@@ -175,7 +175,7 @@ class Batch:
 
     def end(self, tokens: Collection[int]) -> None:
         """End leases: what they own is orphaned for the requests that follow."""
-        self._open_tokens.difference_update(tokens)
+        self.open_tokens.difference_update(tokens)
         for row in self.streams.values():
             if row.owner in tokens:
                 row.owner_ended = 1
@@ -208,7 +208,7 @@ class Batch:
         owner = None if row is None else row.owner
         if commit.lease is not None:
             token = commit.lease.token
-            if token not in self._open_tokens:
+            if token not in self.open_tokens:
                 raise LeaseLost(commit.stream, token=token, reason="the lease has ended")
             if row is not None and owner != token:
                 reason = "nobody owns it: claim it" if owner is None else f"token {owner} owns it"

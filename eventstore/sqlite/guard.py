@@ -28,8 +28,13 @@ from eventstore.errors import StoreUnavailable
 __all__ = ["Guard", "Identity", "SqliteVersion", "close_in_child", "sqlite_version"]
 
 _REPAIRED: Final = frozenset({(3, 44, 6), (3, 50, 7)})  # releases inside the range that got the repair
-_RETRY_SECONDS_MIN: Final = 0.0001
-_RETRY_SECONDS_MAX: Final = 0.002  # between two tries for the guard: what a waiting writer may add to its latency
+_RETRY_SECONDS: Final = 0.0001
+"""Between two tries for the guard: less than what a busy writer leaves between two transactions, so that a second
+writer finds the gap (`flock` has no queue that can be left, and one without a timeout would wait for a stopped process
+for ever)."""
+_PATIENCE_SECONDS: Final = 0.1
+"""After this long somebody holds it for long; tries become rarer."""
+_RETRY_SECONDS_MAX: Final = 0.005
 
 
 class _HoldsDescriptor(Protocol):
@@ -83,21 +88,19 @@ class Guard:
             self.close()
 
     def _acquire(self, timeout_seconds: float) -> None:
-        deadline = None
-        pause = _RETRY_SECONDS_MIN
+        waited_seconds = 0.0  # what was asked for; a little more has passed
         while True:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                now = time.monotonic()
-                deadline = now + timeout_seconds if deadline is None else deadline
-                if now >= deadline:
+                if waited_seconds >= timeout_seconds:
                     raise StoreUnavailable(
                         f"another process has held {self.path} for {timeout_seconds:g} seconds: a writer of this store"
                         " is stopped or very slow; continue or end it and try again"
                     ) from None
+                pause = _RETRY_SECONDS if waited_seconds < _PATIENCE_SECONDS else _RETRY_SECONDS_MAX
                 time.sleep(pause)
-                pause = min(pause * 2, _RETRY_SECONDS_MAX)
+                waited_seconds += pause
             else:
                 return
 
@@ -114,17 +117,18 @@ class Identity:
         self._database = _file_of(path)
         self._log = _file_of(self.log_path)
 
-    def verify(self) -> None:
-        """Raises `StoreUnavailable` when either is gone or another. Two `stat` calls."""
+    def verify(self) -> int:
+        """The size of the log in bytes. Raises `StoreUnavailable` when either is gone or another. Two `stat` calls."""
         try:
-            same = _file_of(self.log_path) == self._log and _file_of(self.path) == self._database
+            log = os.stat(self.log_path)
+            if (log.st_dev, log.st_ino) == self._log and _file_of(self.path) == self._database:
+                return log.st_size
         except OSError:
-            same = False
-        if not same:
-            raise StoreUnavailable(
-                f"{self.path} or its -wal file was removed or replaced while it was open: what was not acknowledged may"
-                " be lost; nothing more is acknowledged until the store is opened anew"
-            )
+            pass
+        raise StoreUnavailable(
+            f"{self.path} or its -wal file was removed or replaced while it was open: what was not acknowledged may"
+            " be lost; nothing more is acknowledged until the store is opened anew"
+        )
 
 
 class SqliteVersion:

@@ -34,6 +34,7 @@ class CommitRequest(Struct, frozen=True, eq=False):
     future: asyncio.Future[Any]
     commit: Commit
     texts: tuple[tuple[str, str | bytes | None], ...]  # header and payload of each event, as they are stored
+    payloads: int
     payload_bytes: int
     rows: int
 
@@ -88,16 +89,20 @@ class BatchOutcome(Struct):
     needy: bool = False  # a stream may have come to need attention
     alarm: Timestamp | None = None  # the earliest that was set
     log_bytes: int = 0  # an estimate of what it added to the write-ahead log
+    log_file_bytes: int = 0  # the size of the log's file after it
+    ended: frozenset[int] = frozenset()  # leases that it ended in the database
     gone: frozenset[int] = frozenset()  # dead owners whose leases it ended, and whose files nobody holds
 
 
 def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest:
     """A validated commit, made ready on the caller's side."""
     events = commit.events
+    sizes = [len(event.payload) for event in events if event.payload is not None]
     return CommitRequest(
         future,
         commit,
-        tuple((event.header.decode(), payload_to_row(event.payload)) for event in events),
-        sum(len(event.payload) for event in events if event.payload is not None),
+        tuple([(event.header.decode(), payload_to_row(event.payload)) for event in events]),
+        len(sizes),
+        sum(sizes),
         1 + len(events) + len(commit.sends) + len(commit.consumes),
     )

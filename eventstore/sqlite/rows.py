@@ -72,6 +72,11 @@ class StreamRow(Struct, array_like=True):
     changed: bool = False  # anything else changed
     mailbox: dict[str, Mail] | None = None  # None: not loaded
 
+    def settle(self) -> None:
+        """The batch that changed it was committed: what is here is what is stored, but for the mailbox."""
+        self.is_new = self.stepped = self.changed = False
+        self.mailbox = None
+
     def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
         """The stream as it is now."""
         return self._head(

@@ -45,6 +45,7 @@ from eventstore.validation import (
 __all__ = [
     "DEATH_CHECK_SECONDS",
     "LEASE_TTL_SECONDS",
+    "LOOK_SECONDS",
     "POLL_GROWTH",
     "POLL_SECONDS_MAX",
     "POLL_SECONDS_MIN",
@@ -57,6 +58,8 @@ POLL_SECONDS_MIN: Final = 0.02
 """Between two looks for commits of other processes, when there was one lately."""
 POLL_SECONDS_MAX: Final = 0.25
 """Between two looks when nothing has happened for a while."""
+LOOK_SECONDS: Final = 1.0
+"""What a look may take beyond the time that `wait` was given."""
 POLL_GROWTH: Final = 1.5
 """By how much the pause grows when there was none."""
 DEATH_CHECK_SECONDS: Final = 1.0
@@ -235,7 +238,9 @@ class SqliteStore:
             return
         try:
             await asyncio.sleep(0)  # a loop of claims and waits lets others run, whatever there is to claim
-            await self._wait(mine, timeout)
+            with suppress(TimeoutError):  # of a look that takes long: another process has the guard
+                async with asyncio.timeout(timeout + LOOK_SECONDS):
+                    await self._wait(mine, timeout)
         finally:
             mine.waited = True
 

@@ -16,11 +16,11 @@ from typing import Any, Final, assert_never
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES
 from eventstore.errors import EventStoreError, StoreUnavailable
-from eventstore.port import MAILBOX_PAGE, Commit, Message
 from eventstore.sqlite.apply import Batch, answer, attribute_parameters
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.guard import Guard, Identity
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
+from eventstore.sqlite.loading import Memory, Named, load_mail
 from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
 from eventstore.sqlite.requests import (
     BatchOutcome,
@@ -32,15 +32,7 @@ from eventstore.sqlite.requests import (
     SendRequest,
     Unclaim,
 )
-from eventstore.sqlite.rows import (
-    Known,
-    StreamRow,
-    encode_names,
-    load_known,
-    load_mailboxes,
-    load_streams,
-    write_streams,
-)
+from eventstore.sqlite.rows import encode_names, write_streams
 from eventstore.sqlite.statements import execute_rows
 
 __all__ = ["GUARD_SECONDS", "Transactor"]
@@ -60,8 +52,10 @@ _END_LEASES: Final = (
     "UPDATE leases SET ended_at = ? WHERE ended_at IS NULL AND token IN (SELECT value FROM json_each(?))"
 )
 _TRUNCATE_SECONDS: Final = 0.2  # that cutting the log back may wait for readers, while commits wait for it
-_EVENT_BYTES: Final = 160  # of the log, beside header and payload: digests, record and index
-_STREAM_BYTES: Final = 12_000  # of the log for a stream that changed: the pages that it alone touches
+# Estimates of what goes into the log, measured on batches of many kinds; `checkpoints` corrects them.
+_BATCH_BYTES: Final = 4 * PAGE_BYTES  # the last pages of the tables that every batch touches
+_EVENT_BYTES: Final = 220  # beside header and payload: digests, record, index, and the page around it
+_STREAM_BYTES: Final = 400
 
 
 class Transactor:
@@ -86,6 +80,7 @@ class Transactor:
         self._guard: Guard | None = None
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
+        self._memory: Final = Memory()
         self.poison: StoreUnavailable | None = None
 
     def open(self) -> sqlite3.Connection:
@@ -131,14 +126,14 @@ class Transactor:
         version: int = self._use(lambda connection: connection.execute("PRAGMA data_version").fetchone()[0])
         return version
 
-    def checkpoint(self, *, truncate: bool) -> int:
-        """Copy the log into the database; the size in bytes of what of the log is still needed.
+    def checkpoint(self, *, truncate: bool) -> tuple[int, bool]:
+        """Copy the log into the database: how long it was in bytes, and whether all of it is copied.
 
         A plain one never waits for a reader; one that truncates waits a moment for readers to move on.
         """
         mode, wait_seconds = ("TRUNCATE", _TRUNCATE_SECONDS) if truncate else ("PASSIVE", BUSY_SECONDS)
 
-        def run(connection: sqlite3.Connection) -> int:
+        def run(connection: sqlite3.Connection) -> tuple[int, bool]:
             assert self._guard is not None
             with self._guard.held(GUARD_SECONDS):
                 connection.execute(f"PRAGMA busy_timeout={wait_seconds * 1_000:.0f}")
@@ -146,10 +141,10 @@ class Transactor:
                     busy, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
                 finally:
                     connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1_000:.0f}")
-            return 0 if not busy and frames == copied else max(frames, 0) * PAGE_BYTES
+            return max(frames, 0) * PAGE_BYTES, not busy and frames == copied
 
-        size: int = self._use(run)
-        return size
+        done: tuple[int, bool] = self._use(run)
+        return done
 
     def run(self, requests: Sequence[Request]) -> BatchOutcome:
         """Apply a batch, durably. Raises `StoreUnavailable`; nothing of the batch is then to be relied on."""
@@ -176,20 +171,23 @@ class Transactor:
         with self._guard.held(GUARD_SECONDS):
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                outcome = self._apply(connection, requests, created)
+                batch = self._load(connection, requests)
+                outcome = self._apply(connection, batch, requests, created)
                 connection.execute("COMMIT")
             except BaseException:
+                self._memory.forget()
                 for lease in created:
                     lease.end()
                 self._roll_back(connection)
                 raise
             try:
-                self._identity.verify()
+                outcome.log_file_bytes = self._identity.verify()
             except StoreUnavailable as failure:
                 self.poison = failure
                 for lease in created:
                     lease.end()
                 raise
+            self._memory.keep(batch.streams, batch.open_tokens, outcome.ended)
             for token in outcome.gone:
                 self._files.remove(token)
         return outcome
@@ -203,9 +201,12 @@ class Transactor:
                 self.poison = unavailable(error, self._path)
 
     def _apply(
-        self, connection: sqlite3.Connection, requests: Sequence[Request], created: list[SqliteLease]
+        self,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        requests: Sequence[Request],
+        created: list[SqliteLease],
     ) -> BatchOutcome:
-        batch = self._load(connection, requests)
         ended: set[int] = set()
         answers = [self._answer(connection, batch, request, created, ended) for request in requests]
         log_bytes = self._write(connection, batch)
@@ -218,6 +219,7 @@ class Transactor:
             needy=batch.needy or bool(ended),
             alarm=batch.alarm,
             log_bytes=log_bytes,
+            ended=frozenset(ended),
             gone=gone,
         )
 
@@ -263,17 +265,12 @@ class Transactor:
             ) from error
 
     def _load(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> Batch:
-        named = _Named()
-        for request in requests:
-            named.add(request)
-        streams, last_id, open_tokens = load_streams(connection, named.streams, named.tokens)
-        for row in streams.values():
-            if row.name in named.acting and not row.control + row.data:
-                row.mailbox = {}
+        named = Named(requests)
+        streams, last_id, open_tokens = self._memory.load(connection, named.streams, named.tokens)
         return Batch(
             now=self._clock.now(),
             streams=streams,
-            known=_load_mail(connection, streams, named),
+            known=load_mail(connection, streams, named),
             last_id=last_id,
             open_tokens=open_tokens,
             judge=self._alive,
@@ -301,70 +298,4 @@ class Transactor:
                 execute_rows(connection, _INSERT_ATTRIBUTES, 4, added)
         bytes_written = sum(map(len, events[2::7])) + sum(map(len, filter(None, events[3::7])))
         bytes_written += sum(len(message.payload or b"") for _, message, _ in batch.messages)
-        return bytes_written + _EVENT_BYTES * (len(events) // 7) + _STREAM_BYTES * len(batch.streams)
-
-
-class _Named:
-    """What the requests of a batch name, so that it can be loaded at once."""
-
-    def __init__(self) -> None:
-        self.streams: dict[str, None] = {}
-        self.acting: dict[str, int] = {}  # streams whose mailboxes are needed, and how many messages they consume
-        self.tokens: set[int] = set()
-        self.sent: list[tuple[str, str]] = []  # messages, by stream and id, that may have been delivered before
-        self.consumed: list[tuple[str, str]] = []  # and those that must have been
-        self.payloads = 0
-
-    def add(self, request: Request) -> None:
-        match request:
-            case CommitRequest(commit=commit):
-                self._add_commit(commit)
-            case SendRequest(message=message):
-                self._add_message(message)
-            case ClaimRequest():
-                self.tokens.add(request.token)
-                for name in request.names:
-                    self._add_acting(name, 0)
-            case Unclaim():
-                self.streams.update(dict.fromkeys(request.owners))
-            case LeaseRequest() | LeaseEnding():
-                pass
-            case _:
-                assert_never(request)
-
-    def _add_commit(self, commit: Commit) -> None:
-        self._add_acting(commit.stream, len(commit.consumes))
-        for message_id in commit.consumes:
-            self.consumed.append((commit.stream, message_id))
-        for message in commit.sends:
-            self._add_message(message)
-        if commit.lease is not None:
-            self.tokens.add(commit.lease.token)
-        for event in commit.events:
-            self.payloads += event.payload is not None
-
-    def _add_acting(self, name: str, consumes: int) -> None:
-        self.streams[name] = None
-        self.acting[name] = self.acting.get(name, 0) + consumes
-
-    def _add_message(self, message: Message) -> None:
-        self.streams[message.stream] = None
-        self.sent.append((message.stream, message.id))
-
-
-def _load_mail(
-    connection: sqlite3.Connection, streams: Mapping[str, StreamRow], named: _Named
-) -> dict[tuple[int, str], Known]:
-    """Fill in the mailboxes of the streams that act; what is known of the other messages that are named."""
-    wanted = [row.id for row in streams.values() if row.name in named.acting and row.mailbox is None]
-    if wanted:
-        boxes = load_mailboxes(connection, wanted, MAILBOX_PAGE + max(named.acting.values()))
-        for row in streams.values():
-            if row.mailbox is None:
-                row.mailbox = boxes.get(row.id)
-    known = [(streams[stream].id, message_id) for stream, message_id in named.sent if stream in streams]
-    for stream, message_id in named.consumed:  # beyond the oldest that were loaded, or not there
-        found = streams.get(stream)
-        if found is not None and found.mailbox is not None and message_id not in found.mailbox:
-            known.append((found.id, message_id))
-    return load_known(connection, known) if known else {}
+        return bytes_written + _BATCH_BYTES + _EVENT_BYTES * (len(events) // 7) + _STREAM_BYTES * len(batch.streams)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from eventstore.errors import StoreUnavailable
+from eventstore.sqlite.checkpoints import Checkpoints
 from eventstore.sqlite.leases import SqliteLease
-from eventstore.sqlite.opening import LOG_BYTES_MAX
 from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
@@ -30,7 +30,7 @@ from eventstore.sqlite.requests import (
 from eventstore.sqlite.threads import Connection, close_connection, on_thread, open_connection, submit
 from eventstore.sqlite.transaction import Transactor
 
-__all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "CHECKPOINT_BYTES", "Writer"]
+__all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "Writer"]
 
 BATCH_REQUESTS_MAX: Final = 500
 """Requests in one transaction."""
@@ -38,8 +38,6 @@ BATCH_ROWS_MAX: Final = 5_000
 """Rows in one transaction, but that a single commit may have more."""
 BATCH_BYTES_MAX: Final = 16 << 20
 """Bytes of payload in one transaction, but that a single commit may have more."""
-CHECKPOINT_BYTES: Final = 8 << 20
-"""What is written to the log, about, before it is copied into the database."""
 
 
 class Writer:
@@ -47,6 +45,7 @@ class Writer:
 
     def __init__(self, transactor: Transactor, *, on_outcome: Callable[[BatchOutcome], None]) -> None:
         self._transactor: Final = transactor
+        self._checkpoints: Final = Checkpoints(transactor)  # used on the thread only
         self._on_outcome: Final = on_outcome  # told of every committed batch before its callers are
         self._loop: Final = asyncio.get_running_loop()
         self._queue: Final[deque[Request]] = deque()
@@ -54,7 +53,6 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._connection: Connection | None = None
-        self._log_bytes = 0  # touched by the thread only
 
     async def open(self) -> None:
         """Open the writable connection. Raises what `opening` raises."""
@@ -118,7 +116,7 @@ class Writer:
         except RuntimeError:  # the loop was closed under us: the program has ended without closing the store
             return
         if isinstance(outcome, BatchOutcome):
-            self._checkpoint_if_due(outcome.log_bytes)
+            self._checkpoints.after(outcome)
 
     def _take(self) -> list[Request]:
         """The next batch: in order, without those whose callers have gone, up to the limits."""
@@ -168,18 +166,6 @@ class Writer:
         elif isinstance(request, LeaseRequest) and isinstance(answer, SqliteLease):
             answer.end()
             self.submit_unattended(lambda unattended: LeaseEnding(unattended, (answer.token,)))
-
-    def _checkpoint_if_due(self, log_bytes: int) -> None:
-        self._log_bytes += log_bytes
-        if self._log_bytes < CHECKPOINT_BYTES:
-            return
-        try:
-            left = self._transactor.checkpoint(truncate=False)
-            if left > LOG_BYTES_MAX:
-                left = self._transactor.checkpoint(truncate=True)
-        except StoreUnavailable:
-            left = 0  # the next batch meets the same trouble and has somebody to tell
-        self._log_bytes = 0 if left < CHECKPOINT_BYTES else CHECKPOINT_BYTES // 2
 
 
 def _look(future: asyncio.Future[Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import NEW, Commit, Message, NewEvent, VersionConflict
+from eventstore import NEW, Commit, LeaseLost, Message, NewEvent, VersionConflict
 from eventstore.conformance.harness import ANY, begin, data, event, history, step
 from eventstore.sqlite import SqliteStore, statements
 from eventstore.sqlite.threads import on_thread
@@ -42,7 +42,65 @@ async def test_a_lone_commit_takes_five_statements(store: SqliteStore) -> None:
     await begin(store, "run:a")
     seen = await traced(store)
     await store.commit(step("run:a", 1, event(payload=b"{}"), event(), event()))
-    assert [sql.split()[0] for sql in seen] == ["BEGIN", "SELECT", "INSERT", "UPDATE", "COMMIT"]
+    assert [sql.split()[0] for sql in seen] == ["BEGIN", "PRAGMA", "INSERT", "UPDATE", "COMMIT"]
+
+
+async def test_what_is_remembered_is_forgotten_when_somebody_else_writes(path: Path, opened: Opener) -> None:
+    store, other = await opened(), await opened()
+    seen = await traced(store)
+    await begin(store, "run:a", "run:b")
+    for version in range(1, 6):
+        await store.commit(step("run:a", version, event()))
+    selects = [sql for sql in seen if sql.startswith("SELECT")]
+    assert len(selects) <= 2, selects  # when the streams were created
+    await other.send(data("run:a", "m"))
+    assert [message.id for message in (await store.commit(step("run:a", 6, event()))).messages] == ["m"]
+    await other.commit(step("run:a", 7, event("theirs"), consumes=("m",), attributes={"by": "other"}))
+    with pytest.raises(VersionConflict):
+        await store.commit(step("run:a", 7, event("ours")))
+    head = await store.commit(step("run:a", 8, event("ours")))
+    assert (head.attributes, head.messages) == ({"by": "other"}, ())
+    assert head == await other.head("run:a")
+
+
+async def test_what_is_remembered_is_forgotten_when_a_batch_fails(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(store, "run:a")
+    write = store._transactor._write
+
+    def fail(*given: object) -> None:
+        write(*given)
+        raise RuntimeError("after everything was written")
+
+    monkeypatch.setattr(store._transactor, "_write", fail)
+    with pytest.raises(RuntimeError):
+        await store.commit(step("run:a", 1, event("lost"), attributes={"k": 1}))
+    monkeypatch.undo()
+    head = await store.commit(step("run:a", 1, event("kept")))
+    assert (head.version, head.attributes) == (2, {})
+    assert await history(store, "run:a") == ["begun", "kept"]
+
+
+async def test_what_is_remembered_has_a_limit(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventstore.sqlite.loading.REMEMBERED_STREAMS_MAX", 50)
+    names = [f"run:{number}" for number in range(120)]
+    await asyncio.gather(*(begin(store, name) for name in names))
+    for version in (1, 2):
+        await asyncio.gather(*(store.commit(step(name, version, event())) for name in names))
+        assert len(store._transactor._memory._streams) <= 50
+
+
+async def test_an_end_of_a_lease_reaches_what_is_remembered(path: Path, opened: Opener) -> None:
+    """The lease ends in this store and in another, while its streams are remembered as owned."""
+    store, other = await opened(), await opened()
+    for ender in (store, other):
+        async with ender.lease("owner") as owner:
+            await begin(store, f"run:{owner.token}", lease=owner)
+            assert (await store.commit(step(f"run:{owner.token}", 1, event(), lease=owner))).owner == owner.token
+        with pytest.raises(LeaseLost):
+            await store.commit(step(f"run:{owner.token}", 2, event(), lease=owner))
+        assert (await store.commit(step(f"run:{owner.token}", 2, event()))).version == 3
 
 
 @pytest.mark.parametrize("commits", [2, 64, 500])

@@ -246,7 +246,7 @@ async def test_a_shell_that_stays_in_its_transaction_is_named(path: Path, store:
 
 async def test_the_log_is_copied_and_stays_small(path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints come by themselves, and readers that are left behind do not keep the log from being cut."""
-    monkeypatch.setattr("eventstore.sqlite.writer.CHECKPOINT_BYTES", 200_000)
+    monkeypatch.setattr("eventstore.sqlite.checkpoints.CHECKPOINT_BYTES", 200_000)
     store = await opened()
     await begin(store, "run:a")
     left_behind = store.read("run:a")
@@ -263,9 +263,10 @@ async def test_a_reader_elsewhere_lets_the_log_grow_and_no_further(
     path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shell that stays in a read transaction keeps the log; once it has gone, the log is cut to its limit."""
-    monkeypatch.setattr("eventstore.sqlite.writer.CHECKPOINT_BYTES", 200_000)
-    monkeypatch.setattr("eventstore.sqlite.writer.LOG_BYTES_MAX", 400_000)
+    monkeypatch.setattr("eventstore.sqlite.checkpoints.CHECKPOINT_BYTES", 200_000)
+    monkeypatch.setattr("eventstore.sqlite.checkpoints.LOG_BYTES_MAX", 400_000)
     monkeypatch.setattr("eventstore.sqlite.opening.LOG_BYTES_MAX", 400_000)
+    monkeypatch.setattr(transaction, "_TRUNCATE_SECONDS", 0.01)
     store = await opened()
     await begin(store, "run:a")
     shell = sqlite3.connect(path, isolation_level=None)

@@ -1,0 +1,153 @@
+"""What a batch must know before it is applied, loaded with as little asking as possible.
+
+`Memory` remembers streams between batches. It is exact: SQLite's data version says inside the transaction whether any
+other connection has committed since, and then everything is forgotten; what this connection committed was applied to
+the remembered rows themselves; a transaction that failed forgets, too. So a stream that this store wrote last is not
+read again, which is most of what a worker does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, assert_never
+
+from eventstore.port import MAILBOX_PAGE, Commit, Message
+from eventstore.sqlite.requests import (
+    ClaimRequest,
+    CommitRequest,
+    LeaseEnding,
+    LeaseRequest,
+    Request,
+    SendRequest,
+    Unclaim,
+)
+from eventstore.sqlite.rows import Known, StreamRow, load_known, load_mailboxes, load_streams
+
+__all__ = ["REMEMBERED_STREAMS_MAX", "Memory", "Named", "load_mail"]
+
+REMEMBERED_STREAMS_MAX: Final = 4_096
+"""Streams remembered between batches: a few hundred bytes and the attributes of each."""
+
+
+class Memory:
+    """Streams and leases as this connection last saw them."""
+
+    __slots__ = ("_data_version", "_last_id", "_open_tokens", "_streams")
+
+    def __init__(self) -> None:
+        self._data_version: int | None = None
+        self._streams: dict[str, StreamRow] = {}
+        self._open_tokens: set[int] = set()
+        self._last_id = 0
+
+    def load(
+        self, connection: sqlite3.Connection, names: Collection[str], tokens: Collection[int]
+    ) -> tuple[dict[str, StreamRow], int, set[int]]:
+        """The streams of these names, the highest stream id, and which of these leases have not ended.
+
+        Inside a transaction that writes. The rows are the batch's to change, until `keep` or `forget`.
+        """
+        data_version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if data_version != self._data_version:
+            self.forget()
+            self._data_version = data_version
+        streams = {name: row for name in names if (row := self._streams.get(name)) is not None}
+        open_tokens = self._open_tokens.intersection(tokens)
+        if len(streams) < len(names) or len(open_tokens) < len(tokens):
+            missing = [name for name in names if name not in streams]
+            loaded, self._last_id, opened = load_streams(
+                connection, missing, [token for token in tokens if token not in open_tokens]
+            )
+            streams |= loaded
+            open_tokens |= opened
+        return streams, self._last_id, open_tokens
+
+    def keep(self, streams: Mapping[str, StreamRow], open_tokens: Iterable[int], ended: Collection[int]) -> None:
+        """The batch was committed: remember what it left. `ended` are the leases that it ended."""
+        for row in streams.values():
+            row.settle()
+            self._last_id = max(self._last_id, row.id)
+        self._streams |= streams
+        self._open_tokens.update(open_tokens)
+        if ended or len(self._streams) > REMEMBERED_STREAMS_MAX:
+            self._streams.clear()  # others than the batch's may have lost their owner
+            self._open_tokens.clear()
+
+    def forget(self) -> None:
+        """The batch failed, or somebody else has written."""
+        self._data_version = None
+        self._streams.clear()
+        self._open_tokens.clear()
+
+
+class Named:
+    """What the requests of a batch name, so that it can be loaded at once."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.streams: dict[str, None] = {}
+        self.acting: dict[str, int] = {}  # streams whose mailboxes are needed, and how many messages they consume
+        self.tokens: set[int] = set()
+        self.sent: list[tuple[str, str]] = []  # messages, by stream and id, that may have been delivered before
+        self.consumed: list[tuple[str, str]] = []  # and those that must have been
+        self.payloads = 0
+        for request in requests:
+            self._add(request)
+
+    def _add(self, request: Request) -> None:
+        match request:
+            case CommitRequest(commit=commit):
+                self._add_commit(commit)
+                self.payloads += request.payloads
+            case SendRequest(message=message):
+                self._add_message(message)
+            case ClaimRequest():
+                self.tokens.add(request.token)
+                for name in request.names:
+                    self._add_acting(name, 0)
+            case Unclaim():
+                self.streams.update(dict.fromkeys(request.owners))
+            case LeaseRequest() | LeaseEnding():
+                pass
+            case _:
+                assert_never(request)
+
+    def _add_commit(self, commit: Commit) -> None:
+        self._add_acting(commit.stream, len(commit.consumes))
+        for message_id in commit.consumes:
+            self.consumed.append((commit.stream, message_id))
+        for message in commit.sends:
+            self._add_message(message)
+        if commit.lease is not None:
+            self.tokens.add(commit.lease.token)
+
+    def _add_acting(self, name: str, consumes: int) -> None:
+        self.streams[name] = None
+        self.acting[name] = self.acting.get(name, 0) + consumes
+
+    def _add_message(self, message: Message) -> None:
+        self.streams[message.stream] = None
+        self.sent.append((message.stream, message.id))
+
+
+def load_mail(
+    connection: sqlite3.Connection, streams: Mapping[str, StreamRow], named: Named
+) -> dict[tuple[int, str], Known]:
+    """Fill in the mailboxes of the streams that act; what is known of the other messages that are named."""
+    wanted: list[StreamRow] = []
+    for name in named.acting:
+        row = streams.get(name)
+        if row is not None:
+            row.mailbox = {}
+            if row.control + row.data:
+                wanted.append(row)
+    if wanted:
+        boxes = load_mailboxes(connection, [row.id for row in wanted], MAILBOX_PAGE + max(named.acting.values()))
+        for row in wanted:
+            row.mailbox = boxes[row.id]
+    known = [(streams[stream].id, message_id) for stream, message_id in named.sent if stream in streams]
+    for stream, message_id in named.consumed:  # beyond the oldest that were loaded, or not there
+        found = streams.get(stream)
+        if found is not None and found.mailbox is not None and message_id not in found.mailbox:
+            known.append((found.id, message_id))
+    return load_known(connection, known) if known else {}
