@@ -19,10 +19,10 @@ import typer
 
 from engine import RunStatus
 from engine.cli.problems import Exit, problem_of
+from engine.cli.stores import DEFAULT_STORE
 
 __all__ = ["app", "entry"]
 
-_DEFAULT_STORE: Final = "sqlite:///holdfast.db"
 _THREADS_END_SECONDS: Final = 1.0
 _STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 _EXIT_CODES: Final = """\b
@@ -118,7 +118,7 @@ def run(
     run_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Attach to, continue or start the run of this id.")
     ] = None,
-    store: StoreOption = _DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     grace: GraceOption = 5.0,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -148,7 +148,7 @@ def resume(
         str | None,
         typer.Argument(metavar="RUN", help="The run to go on with; all unfinished ones without.", show_default=False),
     ] = None,
-    store: StoreOption = _DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     grace: GraceOption = 5.0,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -176,7 +176,7 @@ def runs(
         typer.Option("--status", metavar="STATUS", help=f"Only {', '.join(_STATUSES)}; may be given again."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")] = 20,
-    store: StoreOption = _DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -196,7 +196,7 @@ def runs(
 
 @app.command(epilog=_epilog("holdfast show nightly-k7m2qd", "holdfast show nightly-k7m2qd --json"))
 def show(
-    run_id: RunArgument, store: StoreOption = _DEFAULT_STORE, json: JsonOption = False, debug: DebugOption = False
+    run_id: RunArgument, store: StoreOption = DEFAULT_STORE, json: JsonOption = False, debug: DebugOption = False
 ) -> None:
     """Show how a run stands: status, arguments, result or error, tasks, timers.
 
@@ -224,7 +224,7 @@ def history(
     run_id: RunArgument,
     after: Annotated[int, typer.Option("--after", metavar="VERSION", min=0, help="Only events behind this one.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")] = False,
-    store: StoreOption = _DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -243,7 +243,7 @@ def history(
 def cancel(
     run_id: RunArgument,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")] = "",
-    store: StoreOption = _DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
