@@ -15,18 +15,18 @@ import asyncio
 import contextvars
 import math
 import sys
-import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from threading import get_ident
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 from engine.core.handles import BranchTask, LoopFuture, WorkflowTimer
 from engine.core.lineage import Branch, branch_name
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
-from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface
+from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface, LoopSettings
 from engine.errors import Evicted, ForbiddenInWorkflow, StepLimitExceeded
 
 __all__ = [
@@ -64,7 +64,7 @@ class LoopHost(Protocol):
         """A timer that was started, and has not fired, is no longer wanted."""
 
 
-class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
+class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     """One run's event loop. `seed` gives hashes, `started_at` (microseconds) the zero of `time()`."""
 
     holds_workflow: Final = True  # what WorkflowSet looks for, without importing this module
@@ -83,11 +83,8 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
         self._poisoned = False
         self._refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
-        self._debug = False
-        self._task_factory: Any = None
-        self._exception_handler: Any = None
         self._context = contextvars.Context()
-        self._generators: dict[int, weakref.ref[AsyncGenerator[Any, Any]]] = {}
+        self._generators: WeakValueDictionary[int, AsyncGenerator[Any, Any]] = WeakValueDictionary()
         self._generator_serial = 0
         self.tasks: dict[BranchTask, None] = {}  # unfinished ones, oldest first
 
@@ -268,7 +265,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
     def generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Remember an async generator, by weak reference."""
         self._generator_serial += 1
-        self._generators[self._generator_serial] = weakref.ref(generator)
+        self._generators[self._generator_serial] = generator
 
     def generator_dies(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Garbage collection found it. When that happens is no part of the history, so it may not decide anything."""
@@ -276,7 +273,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
 
     def live_generators(self) -> list[AsyncGenerator[Any, Any]]:
         """The async generators that were begun and not finished, oldest first; forgets them."""
-        found = [generator for ref in self._generators.values() if (generator := ref()) is not None]
+        found = list(self._generators.values())
         self._generators.clear()
         return found
 
@@ -299,7 +296,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
 
     def close_silently(self, awaitable: Any) -> None:
         """Close a coroutine or async generator so that its `finally` blocks run, but can decide nothing."""
-        before, self._poisoned, self._refusals = self._poisoned, True, 0
+        before, self._poisoned = self._poisoned, True
         with suppress(BaseException):  # whatever a dying coroutine raises has nobody left to hear it
             if hasattr(awaitable, "aclose"):
                 awaitable.aclose().send(None)
@@ -318,6 +315,7 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             # As the current task: an anyio scope left in another one stays in anyio's table, and the run with it.
             asyncio.tasks._enter_task(self, task)
+            self._refusals = 0
             try:
                 self.close_silently(task.get_coro())
             finally:
@@ -363,31 +361,6 @@ class DeterministicLoop(ForbiddenSurface, ForbiddenCallbacks):
 
     def is_closed(self) -> bool:
         return self._poisoned
-
-    def get_debug(self) -> bool:
-        return self._debug
-
-    def set_debug(self, enabled: bool) -> None:
-        self._debug = enabled
-
-    def set_task_factory(self, factory: Any) -> None:
-        if factory is not None and not callable(factory):
-            raise TypeError("task factory must be a callable or None")
-        self._task_factory = factory
-
-    def get_task_factory(self) -> Any:
-        return self._task_factory
-
-    def get_exception_handler(self) -> Any:
-        return self._exception_handler
-
-    def set_exception_handler(self, handler: Any) -> None:
-        if handler is not None and not callable(handler):
-            raise TypeError(f"a callable object or None is expected, got {handler!r}")
-        self._exception_handler = handler
-
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Nothing: the core does not log, and a replay must not repeat a report."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if self._poisoned or self.thread == 0 or self._exception_handler is None:

@@ -1,4 +1,4 @@
-"""The part of a loop's surface that a workflow may not use: I/O, threads, processes, signals.
+"""What of a loop a workflow may not use (I/O, threads, processes, signals), and what is only settings.
 
 Every method exists, because libraries look for them, and says what to write instead.
 """
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from engine.errors import ForbiddenInWorkflow
 
-__all__ = ["ForbiddenCallbacks", "ForbiddenSurface"]
+__all__ = ["ForbiddenCallbacks", "ForbiddenSurface", "LoopSettings"]
 
 
 def _forbidden(what: str) -> NoReturn:
@@ -134,3 +134,36 @@ class ForbiddenCallbacks(asyncio.AbstractEventLoop):
 
     def close(self) -> NoReturn:
         _forbidden("close its loop")
+
+
+class LoopSettings(asyncio.AbstractEventLoop):
+    """What may be set on any loop, and looked up again."""
+
+    _debug: bool = False
+    _task_factory: Any = None
+    _exception_handler: Any = None
+
+    def get_debug(self) -> bool:
+        return self._debug
+
+    def set_debug(self, enabled: bool) -> None:
+        self._debug = enabled
+
+    def set_task_factory(self, factory: Any) -> None:
+        if factory is not None and not callable(factory):
+            raise TypeError("task factory must be a callable or None")
+        self._task_factory = factory
+
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def get_exception_handler(self) -> Any:
+        return self._exception_handler
+
+    def set_exception_handler(self, handler: Any) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a callable object or None is expected, got {handler!r}")
+        self._exception_handler = handler
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Nothing: the core does not log, and a replay must not repeat a report."""

@@ -91,7 +91,7 @@ class Board:
         pending = self._instance.pending
         while self._granted:
             id_, executor = self._granted.popleft()
-            if id_ in self._queued and id_ in pending:
+            if id_ in self._queued and id_ in pending and not pending[id_].cancelled:
                 self._queued.discard(id_)
                 self._start(step, pending[id_], executor, stamp(), worker)
             else:
@@ -125,20 +125,15 @@ class Board:
                 asker, pending, self.attempts[pending.id], executor, epoch=epoch
             )
 
-    def call_off(self, task_id: str) -> bool:
-        """The workflow no longer wants this task: its waits are over, its attempt is asked to end.
-
-        Returns whether there was such an attempt.
-        """
-        running = self.running.get(task_id)
-        if running is not None:
+    def call_off(self, task_id: str) -> None:
+        """The workflow no longer wants this task: its waits are over, its attempt is asked to end."""
+        if (running := self.running.get(task_id)) is not None:
             running.cancel()
         if (alarm := self._retries.pop(task_id, None)) is not None:
             alarm.cancel()
         self._queued.discard(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
-        return running is not None
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""

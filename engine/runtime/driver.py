@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from engine.core.events import (
     AttemptFailed,
@@ -90,8 +90,10 @@ class Driver:
         if resumed_by is not None:
             self._resumption = new_event(RunResumed(at=self.turns.stamp(), by=resumed_by))
         missing = {item.event.id for item in backlog}
-        for id_ in self.instance.pending:
-            if id_ not in missing:  # those are started when their TaskScheduled is written
+        for id_, pending in self.instance.pending.items():
+            if pending.cancelled:
+                self._arrivals.append(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
+            elif id_ not in missing:  # those are started when their TaskScheduled is written
                 self.board.take_up(self, id_)
         self._timers_due()
         self.receive(head)
@@ -233,7 +235,7 @@ class Driver:
             step.events.append(self._resumption)
             step.attributes[STATUS] = "running"
             step.resumed, self._resumption = True, None
-        step.add(self._backlog)
+        step.add([item._replace(event=structs.replace(item.event, at=self.turns.stamp())) for item in self._backlog])
         self._backlog = []
         for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
             if step.suspended:
@@ -243,6 +245,9 @@ class Driver:
             event = arrival.event
             if isinstance(event, TaskCompleted | TaskFailed) and event.id not in self.instance.pending:
                 self.board.attempts.pop(event.id, None)
+        for id_ in step.cancelled:
+            if id_ in self.instance.pending and id_ not in self.board.running:
+                self._arrivals.append(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
         if not step.suspended and self.instance.outcome is None:
             self.board.choose_starts(self, step, self.turns.stamp, self.lease.worker)
             self._choose_rest(step)
@@ -298,8 +303,7 @@ class Driver:
 
     def _act(self, step: Step) -> None:
         for id_ in step.cancelled:
-            if not self.board.call_off(id_) and id_ in self.instance.pending:
-                self._arrivals.append(task_cancelled(id_, self.board.attempts[id_].started))
+            self.board.call_off(id_)
         if self.discarded or self.site.stopping:
             step.give_back()
         else:

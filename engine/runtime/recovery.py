@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch
@@ -64,9 +64,14 @@ def mail_of(head: StreamHead) -> tuple[CancelMail | None, ResumeMail | None]:
 async def suspend(
     store: EventStore, lease: Lease, head: StreamHead, diagnosis: Diagnosis, *, clock: Clock, commit_id: str
 ) -> None:
-    """Record that the run waits for code that fits, and give it up. Its control mail is answered by that."""
+    """Record that the run waits for code that fits, and give it up.
+
+    A wish to resume is answered by that; a wish to cancel stays in the box, and is the next thing to be looked at.
+    """
     note = suspension(diagnosis, at=max(clock.now(), head.updated_at))
-    await store.commit(_rest(head, lease, commit_id, [note], {STATUS: "suspended"}, held=True))
+    answered = [message for message in head.messages if isinstance(mail_or_none(message), ResumeMail)]
+    rest = structs.replace(head, messages=tuple(answered))
+    await store.commit(_rest(rest, lease, commit_id, [note], {STATUS: "suspended"}, held=True))
 
 
 async def terminate(

@@ -37,6 +37,8 @@ REBUILDS_AT_ONCE: Final = 16
 """Histories that are read and replayed at the same time."""
 WAIT_SECONDS: Final = 30.0
 """The longest that the worker sleeps without asking the store what needs attention."""
+BUSY_SECONDS: Final = 0.1
+"""How soon it asks again about runs that it left out, because it was just then answering their mail."""
 FULL_SECONDS: Final = 0.1
 """How often a worker whose memory is full looks for mail of the runs in it, and for room."""
 CANCEL_SECONDS: Final = 5.0
@@ -197,13 +199,15 @@ class Worker:
     async def _claim_once(self) -> None:
         full = self._room_left() <= 0
         query = self._resident_query() if full else self._query
-        heads = await self.store.claim(self.lease, query=query, limit=self._claim_limit(), busy=self._busy())
+        busy = self._busy()
+        heads = await self.store.claim(self.lease, query=query, limit=self._claim_limit(), busy=busy)
         for head in heads:
             self._take(head)
         if full:
             await asyncio.sleep(FULL_SECONDS)  # others may need attention that we cannot give: `wait` would not sleep
         elif not heads:
-            await self.store.wait(self.lease, timeout=WAIT_SECONDS)
+            # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
+            await self.store.wait(self.lease, timeout=BUSY_SECONDS if busy else WAIT_SECONDS)
 
     async def _renew_lease(self) -> None:
         self.residents.clear()
