@@ -117,7 +117,12 @@ def _attribute_term(index: int, name: str, values: tuple[Scalar, ...], parameter
         )
     if len(present) < len(values):
         terms.append(f"NOT EXISTS (SELECT 1 FROM json_each(s.attributes) AS k WHERE k.key = :name{index})")
-    return f"({' OR '.join(terms)})" if terms else "0"
+    if not terms:
+        parameters["never"] = (
+            0  # as a constant it would leave SQLite nothing to use an index for, and a named one fails
+        )
+        return ":never"
+    return f"({' OR '.join(terms)})"
 
 
 def _branches(connection: sqlite3.Connection, query: StreamQuery) -> tuple[list[str], dict[str, Any]]:

@@ -73,35 +73,30 @@ class Readers:
             raise StreamNotFound(stream)
         return row.head()
 
-    async def read(self, stream: str, after: int, until: int | None) -> AsyncIterator[RecordedEvent]:
-        """Raises `StreamNotFound`."""
-        found = await self.run(
-            lambda connection: connection.execute(
-                "SELECT id, version FROM streams WHERE name = ?", (stream,)
-            ).fetchone()
-        )
+    async def pages(self, stream: str, after: int, until: int | None) -> AsyncIterator[list[RecordedEvent]]:
+        """A stream's events, page by page. Raises `StreamNotFound`."""
+        found = await self.run(partial(_first_page, stream=stream, after=after, until=until))
         if found is None:
             raise StreamNotFound(stream)
-        stream_id, version = found
-        end = version if until is None else min(until, version)
-        while after < end:
-            page = await self.run(partial(_read_page, stream=stream, stream_id=stream_id, after=after, end=end))
-            if not page:
-                return
-            for event in page:
-                yield event
+        stream_id, end, page = found
+        while page:
+            yield page
             after = page[-1].version
+            if after >= end:
+                return
+            page = await self.run(partial(_read_page, stream=stream, stream_id=stream_id, after=after, end=end))
+        if after < end:
+            raise StoreUnavailable(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
 
-    async def read_all(self, after: int, category: str | None) -> AsyncIterator[RecordedEvent]:
-        """Events of the whole log, or of one category, up to the end that it has now."""
+    async def log_pages(self, after: int, category: str | None) -> AsyncIterator[list[RecordedEvent]]:
+        """Events of the whole log, or of one category, page by page, up to the end that it has now."""
         end = await self.run(
             lambda connection: connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
         )
         while after < end:
             until = min(end, after + WINDOW_POSITIONS)
             page, whole = await self.run(partial(_log_page, after=after, until=until, category=category))
-            for event in page:
-                yield event
+            yield page
             after = until if whole else page[-1].position
 
     async def find(self, query: StreamQuery) -> Page[StreamHead]:
@@ -149,6 +144,19 @@ def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:
         return row
     finally:
         connection.execute("COMMIT")
+
+
+def _first_page(
+    connection: sqlite3.Connection, *, stream: str, after: int, until: int | None
+) -> tuple[int, int, list[RecordedEvent]] | None:
+    """The stream's id, where the reading ends, and the first page, in one visit to the thread."""
+    found = connection.execute("SELECT id, version FROM streams WHERE name = ?", (stream,)).fetchone()
+    if found is None:
+        return None
+    stream_id, version = found
+    end = version if until is None else min(until, version)
+    page = _read_page(connection, stream=stream, stream_id=stream_id, after=after, end=end) if after < end else []
+    return stream_id, end, page
 
 
 def _read_page(

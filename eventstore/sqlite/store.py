@@ -161,16 +161,18 @@ class SqliteStore:
         self._check_open()
         validate_stream(stream)
         validate_range(after, until)
-        async for event in self._readers.read(stream, after, until):
-            yield event
-            self._check_open()
+        async for page in self._readers.pages(stream, after, until):
+            for event in page:
+                self._check_open()
+                yield event
 
     async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
         self._check_open()
         validate_range(after, None, category)
-        async for event in self._readers.read_all(after, category):
-            yield event
-            self._check_open()
+        async for page in self._readers.log_pages(after, category):
+            for event in page:
+                self._check_open()
+                yield event
 
     async def find(self, query: StreamQuery) -> Page[StreamHead]:
         self._check_open()

@@ -146,6 +146,25 @@ async def test_plans_walk_the_partial_indexes(path: Path, opened: Opener) -> Non
         connection.close()
 
 
+@pytest.mark.parametrize("closed", [None, True, False])
+@pytest.mark.parametrize("held", [None, True, False])
+@pytest.mark.parametrize("streams", [None, (), ("run:a",)])
+@pytest.mark.parametrize("wanted", [None, (), (None,), ("x", 1.5, True)])
+async def test_queries_that_contradict_themselves_find_nothing_and_fail_nowhere(
+    path: Path, opened: Opener, closed: bool | None, held: bool | None, streams: Any, wanted: Any
+) -> None:
+    """A named index that SQLite has no use for is an error: no query may come to that."""
+    await begin(await opened(), "run:a")
+    connection = open_reader(str(path))
+    try:
+        query = StreamQuery(category="run", streams=streams, closed=closed, held=held, attributes={"k": wanted})
+        assert claiming(query)(connection).names == ()
+        fits = closed is not True and held is not True and streams != () and wanted in (None, (None,))
+        assert len(find_page(connection, query).items) == fits
+    finally:
+        connection.close()
+
+
 async def test_a_claim_that_finds_nothing_writes_nothing(store: SqliteStore) -> None:
     await begin(store, "run:a")
     async with store.lease("worker") as lease:
