@@ -14,6 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from engine.cli.app import app
 from tests.architecture.source import ROOT
 
 DEADLINE_SECONDS = 30.0
@@ -59,6 +62,16 @@ class Command:
 
     def __call__(self, *words: str, **options: Any) -> Ended:
         return self.start(*words, **options).end()
+
+    def inside(self, *words: str) -> Ended:
+        """The same in this process, which is much quicker: for commands that load no file and need no signals."""
+        here = Path.cwd()
+        os.chdir(self.folder)
+        try:
+            result = CliRunner().invoke(app, words)
+        finally:
+            os.chdir(here)
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
     def effects(self) -> list[str]:
         """What tasks wrote down as they ran, one line per attempt."""

@@ -62,12 +62,12 @@ def test_a_newer_schema(holdfast: Command) -> None:
         connection.execute("PRAGMA user_version=999")
         refused(holdfast("run", "work.py:quick"), 3, "has schema version 999", "upgrade")
         connection.execute(f"PRAGMA user_version={version}")
-    assert holdfast("show", "q", "--json").json()["status"] == "completed", "the log is intact"
+    assert holdfast.inside("show", "q", "--json").json()["status"] == "completed", "the log is intact"
 
 
 @pytest.mark.parametrize("words", [("runs",), ("show", "x"), ("history", "x"), ("cancel", "x")])
 def test_commands_that_read_create_no_store(holdfast: Command, words: tuple[str, ...]) -> None:
-    refused(holdfast(*words), 3, "no store at", "there is no such file")
+    refused(holdfast.inside(*words), 3, "no store at", "there is no such file")
     assert sorted(each.name for each in holdfast.folder.iterdir()) == ["work.py"]
 
 
@@ -87,7 +87,7 @@ def test_two_workflows_under_one_id(holdfast: Command) -> None:
     assert holdfast("run", "work.py:quick", "--id", "same").code == 0
     refused(holdfast("run", "work.py:printing", "--id", "same"), 2, "run 'same' exists already")
     refused(holdfast("run", "work.py:quick", "n=2", "--id", "same"), 2, "run 'same' exists already")
-    assert holdfast("show", "same", "--json").json()["workflow"] == "quick"
+    assert holdfast.inside("show", "same", "--json").json()["workflow"] == "quick"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_words_the_command_does_not_know(words: list[str], said: str) -> None:
 
 
 def test_debug_shows_the_traceback(holdfast: Command) -> None:
-    ended = holdfast("runs", "--debug")
+    ended = holdfast.inside("runs", "--debug")
     assert ended.code == 3
     assert "Traceback" in ended.err
     assert "error: no store at" in ended.err
@@ -139,7 +139,7 @@ def test_no_permission(holdfast: Command, tmp_path: Path) -> None:
         assert "error: " in ended.err
         assert "permission" in ended.err
         assert "Traceback" not in ended.err
-    assert holdfast("show", "q", "--store", f"sqlite:///{store}", "--json").json()["status"] == "completed"
+    assert holdfast.inside("show", "q", "--store", f"sqlite:///{store}", "--json").json()["status"] == "completed"
 
 
 def _reachable(folder: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_disk_that_is_full(holdfast: Command) -> None:
         limits = (limit, limit)
         ended = holdfast(*words, preexec_fn=lambda limits=limits: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
         refused(ended, 3, "holdfast.db")
-        if holdfast("show", "big").code == 0:
+        if holdfast.inside("show", "big").code == 0:
             break
     again = holdfast("run", "work.py:steps", "n=300", "--json")
     assert again.code == 0, again

@@ -28,7 +28,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 def test_runs_lists_newest_first(recorded: Command) -> None:
-    ended = recorded("runs")
+    ended = recorded.inside("runs")
     assert ended.code == 0, ended
     assert [line.split()[0] for line in ended.out.splitlines()] == ["run", "open", "bad", "good"]
     assert "✔ completed" in ended.out
@@ -36,35 +36,35 @@ def test_runs_lists_newest_first(recorded: Command) -> None:
 
 
 def test_runs_by_status_workflow_and_limit(recorded: Command) -> None:
-    some = recorded("runs", "--status", "failed", "--status", "running", "--json").json()
+    some = recorded.inside("runs", "--status", "failed", "--status", "running", "--json").json()
     assert [(each["run"], each["status"]) for each in some] == [("open", "running"), ("bad", "failed")]
     assert some[0]["created_at"].endswith("Z")
-    assert [each["run"] for each in recorded("runs", "--workflow", "quick", "--json").json()] == ["good"]
-    assert [each["run"] for each in recorded("runs", "--limit", "1", "--json").json()] == ["open"]
-    assert "and more; --limit" in recorded("runs", "--limit", "1").out
-    none = recorded("runs", "--workflow", "other", "--status", "failed")
+    assert [each["run"] for each in recorded.inside("runs", "--workflow", "quick", "--json").json()] == ["good"]
+    assert [each["run"] for each in recorded.inside("runs", "--limit", "1", "--json").json()] == ["open"]
+    assert "and more; --limit" in recorded.inside("runs", "--limit", "1").out
+    none = recorded.inside("runs", "--workflow", "other", "--status", "failed")
     assert (none.code, none.out) == (0, "no runs of workflow other, status failed in this store\n")
 
 
 def test_show_a_completed_run(recorded: Command) -> None:
-    ended = recorded("show", "good")
+    ended = recorded.inside("show", "good")
     assert ended.code == 0, ended
     assert ended.out.startswith("good  quick  ✔ completed\n")
     assert "arguments\n  n: 7\n\nresult\n  7\n\ntasks\n" in ended.out
     assert '{"n":7}' in ended.out
-    document = recorded("show", "good", "--json").json()
+    document = recorded.inside("show", "good", "--json").json()
     assert (document["arguments"], document["result"], document["tasks"][0]["status"]) == ({"n": 7}, 7, "completed")
 
 
 def test_show_a_failed_run_without_its_code(recorded: Command) -> None:
-    ended = recorded("show", "bad")
+    ended = recorded.inside("show", "bad")
     assert ended.code == 0, ended
     assert "ValueError: two checks failed" in ended.out
     assert "caused by KeyError: 'lost'" in ended.out
 
 
 def test_show_an_unfinished_run(recorded: Command) -> None:
-    ended = recorded("show", "open")
+    ended = recorded.inside("show", "open")
     assert "… running" in ended.out
     assert [line.split()[:2] for line in ended.out.splitlines() if "#1" in line] == [
         ["step~1/step#1", "completed"],
@@ -73,7 +73,7 @@ def test_show_an_unfinished_run(recorded: Command) -> None:
 
 
 def test_history_line_by_line_and_as_json_lines(recorded: Command) -> None:
-    lines = recorded("history", "good").out.splitlines()
+    lines = recorded.inside("history", "good").out.splitlines()
     assert [line.split()[0] for line in lines] == [str(n) for n in range(1, len(lines) + 1)]
     assert [line.split()[3] for line in lines] == [
         "RunStarted",
@@ -82,7 +82,9 @@ def test_history_line_by_line_and_as_json_lines(recorded: Command) -> None:
         "TaskCompleted",
         "RunCompleted",
     ]
-    events = [json.loads(line) for line in recorded("history", "good", "--json", "--after", "3").out.splitlines()]
+    events = [
+        json.loads(line) for line in recorded.inside("history", "good", "--json", "--after", "3").out.splitlines()
+    ]
     assert [each["version"] for each in events] == [4, 5]
     assert events[0]["header"]["type"] == "TaskCompleted"
     assert events[0]["payload"] == 7
@@ -116,12 +118,12 @@ sys.exit(first.wait())
 
 @pytest.mark.parametrize("words", [("show", "x"), ("history", "x"), ("cancel", "x"), ("resume", "work.py", "x")])
 def test_a_wrong_id(recorded: Command, words: tuple[str, ...]) -> None:
-    ended = recorded(*words)
+    ended = (recorded if words[0] == "resume" else recorded.inside)(*words)
     assert (ended.code, ended.out, ended.err) == (2, "", "error: no run 'x' in this store\n")
 
 
 def test_cancel_of_an_ended_run(recorded: Command) -> None:
-    ended = recorded("cancel", "good")
+    ended = recorded.inside("cancel", "good")
     assert ended.code == 1
     assert ended.out == "run good has already ended: completed; there is nothing to cancel\n"
 
@@ -138,7 +140,7 @@ def test_a_run_of_another_workflow_is_not_resumed(recorded: Command) -> None:
 def test_cancel_while_somebody_works_on_it(holdfast: Command) -> None:
     started = holdfast.start("run", "work.py:steps", "n=1", "--id", "c1")
     started.until(lambda: "gated1" in holdfast.effects(), "the gated task began")
-    asked = holdfast("cancel", "c1", "--reason", "wrong day")
+    asked = holdfast.inside("cancel", "c1", "--reason", "wrong day")
     assert asked.code == 0, asked
     assert asked.out == "run c1 is cancelled\n"
     ended = started.end()
@@ -152,7 +154,7 @@ def test_cancel_while_nobody_works_on_it(holdfast: Command) -> None:
     started.until(lambda: "gated1" in holdfast.effects(), "the gated task began")
     started.signal(signal.SIGKILL)
     started.end()
-    asked = holdfast("cancel", "c2")
+    asked = holdfast.inside("cancel", "c2")
     assert asked.code == 0, asked
     assert "recorded; nobody is working on the run now, so it takes effect when somebody next does" in asked.out
     resumed = holdfast("resume", "work.py", "c2", "--json")

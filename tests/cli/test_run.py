@@ -191,7 +191,7 @@ def test_changed_code_suspends_the_run_and_the_old_code_resumes_it(holdfast: Com
     assert "holdfast resume work.py:steps s1" in ended.out
     again = holdfast("resume", "work.py", "s1")
     assert again.code == 4, again
-    document = holdfast("show", "s1", "--json").json()
+    document = holdfast.inside("show", "s1", "--json").json()
     assert document["status"] == "suspended"
     assert document["diagnosis"]["differences"]
     file.write_text(good)
