@@ -2,23 +2,21 @@
 
 One run gathers ten thousand tasks. Beside it, the rows that it wrote are written by hand, 500 to a commit; the ratio
 is rows per second over raw rows per second. Then fan-outs of several sizes, each in a process of its own: seconds, and
-how much memory the process came to hold at most above what it held when the engine was open. `exponent` is the slope
-of a line through their logarithms: 1 is linear, 2 would be quadratic.
+how much memory the process came to hold at most above what it held before. The exponent is the slope of a line through
+their logarithms: 1 is linear, 2 would be quadratic.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import linear_regression
 from typing import Any
 
 from processes import in_fresh_process, peak_bytes, resident_bytes
 from raw import ROWS_PER_COMMIT, event_rows, rows_written_per_second
-from report import Aim, Option, Report, options, publish, spread
+from report import Aim, Option, Report, exponent, options, publish, spread
 from workloads import fan_out_seconds
 
 SIZES = (
@@ -42,10 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> Report:
             engine.append(len(rows) / seconds)
             raw.append(rows_written_per_second(rows, directory / f"raw-{index}.db", rows_per_commit=ROWS_PER_COMMIT))
             ratios.append(engine[-1] / raw[-1])
-        growth = [
-            in_fresh_process(measure, directory / f"growth-{part}.db", max(1, round(part * given.tasks)))
-            for part in PARTS
-        ]
+        sizes = [max(1, round(part * given.tasks)) for part in PARTS]
+        growth = [in_fresh_process(measure, directory / f"growth-{size}.db", size) for size in sizes]
         return publish(
             given,
             benchmark="fan_out",
@@ -58,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> Report:
                 "engine_rows_per_second": spread(engine),
                 "raw_rows_per_second": spread(raw),
                 "growth": growth,
-                "exponent_of_seconds": exponent(growth, "seconds"),
-                "exponent_of_memory_bytes": exponent(growth, "memory_bytes"),
+                "exponent_of_seconds": exponent(sizes, [each["seconds"] for each in growth]),
+                "exponent_of_memory_bytes": exponent(sizes, [each["memory_bytes"] for each in growth]),
             },
         )
 
@@ -69,7 +65,7 @@ def measure(store: Path, tasks: int) -> dict[str, Any]:
     asyncio.run(fan_out_seconds(store.with_name(f"warm-{store.name}"), count=min(tasks, 100)))
     before = resident_bytes()
     seconds = asyncio.run(fan_out_seconds(store, count=tasks))
-    memory_bytes = max(0, peak_bytes() - before)
+    memory_bytes = max(1, peak_bytes() - before)
     return {
         "tasks": tasks,
         "seconds": round(seconds, 4),
@@ -77,13 +73,6 @@ def measure(store: Path, tasks: int) -> dict[str, Any]:
         "memory_bytes": memory_bytes,
         "memory_bytes_per_task": round(memory_bytes / tasks),
     }
-
-
-def exponent(growth: Sequence[dict[str, Any]], of: str) -> float:
-    """The slope of a line through the logarithms: 1 when twice the tasks cost twice as much."""
-    tasks = [math.log(each["tasks"]) for each in growth]
-    costs = [math.log(max(each[of], 1e-9)) for each in growth]
-    return round(linear_regression(tasks, costs).slope, 3)
 
 
 if __name__ == "__main__":

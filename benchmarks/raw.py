@@ -19,7 +19,7 @@ import msgspec
 from engine.core.events import decode_header
 from eventstore.sqlite.opening import open_reader, open_writer
 
-__all__ = ["ROWS_PER_COMMIT", "Row", "event_rows", "read_and_decode_seconds", "rows_written_per_second"]
+__all__ = ["ROWS_PER_COMMIT", "Row", "event_rows", "read_and_decode", "rows_written_per_second"]
 
 ROWS_PER_COMMIT = 500
 """How many rows share a commit where the engine may share commits, too."""
@@ -77,20 +77,17 @@ def _write_singly(connection: sqlite3.Connection, rows: list[Row]) -> None:
         execute("COMMIT")
 
 
-def read_and_decode_seconds(path: Path, stream: str) -> tuple[float, int]:
-    """Read all rows of a stream with all their columns, decode every header and payload; seconds, and how many rows.
+def read_and_decode(path: Path, stream: str) -> list[tuple[Any, Any]]:
+    """Read all rows of a stream with all their columns, and decode every header and payload.
 
-    The header becomes its event, the payload a JSON value of no particular type. Everything is kept until the end, as a
-    replay keeps what it needs; the freeing is not timed.
+    The header becomes its event, the payload a JSON value of no particular type. Everything is kept, as a replay keeps
+    what it needs.
     """
     decode_payload = msgspec.json.Decoder().decode
     with closing(open_reader(str(path))) as connection:
-        started = time.perf_counter()
         rows = connection.execute(
             f"SELECT position, {_COLUMNS} FROM events"
             " WHERE stream = (SELECT id FROM streams WHERE name = ?) ORDER BY version",
             (stream,),
-        ).fetchall()
-        decoded = [(decode_header(row[3]), None if row[4] is None else decode_payload(row[4])) for row in rows]
-        seconds = time.perf_counter() - started
-    return seconds, len(decoded)
+        )
+        return [(decode_header(row[3]), None if row[4] is None else decode_payload(row[4])) for row in rows]

@@ -7,6 +7,7 @@ hides it. A ratio is made within one round, of two measurements that stand besid
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import sqlite3
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-__all__ = ["Aim", "Option", "Report", "Spread", "options", "publish", "spread"]
+__all__ = ["Aim", "Option", "Report", "Spread", "exponent", "options", "publish", "spread"]
 
 
 class Spread(Struct, frozen=True):
@@ -75,6 +76,12 @@ def spread(values: Iterable[float]) -> Spread:
     rounded = tuple(float(f"{value:.4g}") for value in values)
     median = float(f"{statistics.median(rounded):.4g}")
     return Spread(median, min(rounded), max(rounded), rounded)
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The slope of a line through the logarithms: 1 when twice the size costs twice as much, 2 when four times."""
+    slope = statistics.linear_regression([math.log(size) for size in sizes], [math.log(cost) for cost in costs]).slope
+    return round(slope, 3)
 
 
 def options(description: str, sizes: Sequence[Option], arguments: Sequence[str] | None) -> argparse.Namespace:

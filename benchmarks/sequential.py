@@ -17,8 +17,8 @@ from report import Aim, Option, Report, options, publish, spread
 from workloads import steps_seconds
 
 SIZES = (
-    Option("steps", 1_000, "steps of the run in each round"),
-    Option("rounds", 5, "times that engine and baseline are measured, in turn"),
+    Option("steps", 500, "steps of the run in each round"),
+    Option("rounds", 9, "times that engine and baseline are measured, in turn"),
 )
 
 

@@ -1,0 +1,115 @@
+"""The benchmarks work: each runs at a tiny size, as a user would run it, and prints JSON of the documented shape.
+
+Nothing is asserted about time or memory; a busy machine must not fail a suite.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.architecture.source import ROOT
+
+FOLDER = ROOT / "benchmarks"
+TINY = {
+    "sequential": ["--steps", "5", "--rounds", "2"],
+    "many_runs": ["--runs", "4", "--tasks", "2", "--rounds", "2"],
+    "fan_out": ["--tasks", "10", "--rounds", "1"],
+    "replay": ["--tasks", "10", "--rounds", "2"],
+    "start_up": ["--rounds", "1", "--runs", "2"],
+    "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
+}
+MEASURED = {
+    "sequential": {"engine_steps_per_second", "raw_commits_per_second"},
+    "many_runs": {"rows", "engine_rows_per_second", "engine_runs_per_second", "raw_rows_per_second"},
+    "fan_out": {
+        "engine_rows_per_second", "raw_rows_per_second", "growth", "exponent_of_seconds", "exponent_of_memory_bytes",
+    },
+    "replay": {"steps", "fan_out"},
+    "start_up": {
+        "import_engine_milliseconds", "import_engine_milliseconds_limit", "import_engine_within_limit",
+        "import_bare_milliseconds", "import_dependencies_milliseconds", "extras_imported", "used_file_bytes", "open",
+    },
+    "sleeping": {"engine", "engine_all_cached", "raw"},
+}  # fmt: skip
+AIMS = {
+    "sequential": {"at_least": 0.4},
+    "many_runs": {"at_least": 0.1},
+    "fan_out": {"at_least": 0.15},
+    "replay": {"at_most": 4.0},
+}
+SPREAD = {"median", "min", "max", "measured"}
+
+
+def run(script: str, *arguments: str, directory: Path) -> str:
+    """What the script prints; a warning would be an error."""
+    outcome = subprocess.run(
+        [sys.executable, "-W", "error", FOLDER / script, *arguments, "--directory", directory],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stderr == ""
+    return outcome.stdout
+
+
+def spreads(found: Any) -> list[dict[str, Any]]:
+    """Every spread in a part of a report, however deep."""
+    if isinstance(found, list):
+        return [each for item in found for each in spreads(item)]
+    if not isinstance(found, dict):
+        return []
+    if SPREAD <= found.keys():
+        return [found]
+    return [each for item in found.values() for each in spreads(item)]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_prints_its_report(name: str, tmp_path: Path) -> None:
+    (line,) = run(f"{name}.py", *TINY[name], "--json", directory=tmp_path).splitlines()
+    report = json.loads(line)
+    assert report.keys() == {"benchmark", "question", "ratio", "ratio_of", "aim", "parameters", "measured", "machine"}
+    assert report["benchmark"] == name
+    assert report["question"].endswith("?")
+    assert report["aim"] == AIMS.get(name)
+    options = [option[2:].replace("-", "_") for option in TINY[name][::2]]
+    assert report["parameters"] == dict(zip(options, map(int, TINY[name][1::2])))
+    assert report["measured"].keys() == MEASURED[name]
+    assert report["machine"].keys() == {"cpus", "load", "system", "python", "sqlite", "file_system"}
+    found = spreads(report)
+    assert report["ratio"] in found
+    for each in found:
+        assert each["min"] <= each["median"] <= each["max"]
+        assert len(each["measured"]) == report["parameters"]["rounds"]
+    assert list(tmp_path.iterdir()) == []  # its databases are gone
+
+
+def test_sizes_of_a_report_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    report = json.loads(run("many_runs.py", *TINY["many_runs"], directory=tmp_path))
+    # RunStarted, then TaskScheduled, TaskStarted and TaskCompleted for each task, then RunCompleted
+    assert report["measured"]["rows"] == 4 * (1 + 3 * 2 + 1)
+
+
+def test_every_benchmark_is_tested_and_described() -> None:
+    scripts = {path.stem for path in FOLDER.glob("*.py") if "publish(" in path.read_text(encoding="utf-8")} - {"report"}
+    assert scripts == set(TINY)
+    assert (
+        set(re.findall(r"^\| \[`(\w+)\.py`\]", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+        == scripts
+    )
+
+
+def test_run_all_runs_all() -> None:
+    source = (FOLDER / "run_all.py").read_text(encoding="utf-8")
+    (names,) = re.findall(r"^BENCHMARKS = \((.*)\)$", source, re.MULTILINE)
+    assert {name.strip(' "') for name in names.split(",")} == set(TINY)
