@@ -196,7 +196,6 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self.tasks.pop(task, None)  # type: ignore[call-overload]
 
     def create_future(self) -> LoopFuture:
-        self.check_alive()
         return LoopFuture(loop=self)
 
     # -- callbacks and time -------------------------------------------------------------------------------------------

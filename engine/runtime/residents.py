@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ class Residents:
     """Drivers by run id, and at most `cached` rested instances, the longest rested making room."""
 
     def __init__(self, watches: Watches, *, cached: int) -> None:
+        self.freed = asyncio.Event()  # set whenever a driver has left; whoever waits for room clears it first
         self._watches = watches
         self._cached = cached
         self._rested: OrderedDict[str, Rested] = OrderedDict()
@@ -74,6 +76,7 @@ class Residents:
         if self.drivers.get(driver.run_id) is not driver:
             return False
         del self.drivers[driver.run_id]
+        self.freed.set()
         if (watch := self._watches.find(driver.run_id)) is not None:
             watch.resident = False
             watch.ring()

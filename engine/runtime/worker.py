@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 from msgspec import Struct
@@ -197,6 +197,7 @@ class Worker:
                 return
 
     async def _claim_once(self) -> None:
+        self.residents.freed.clear()
         full = self._room_left() <= 0
         query = self._resident_query() if full else self._query
         busy = self._busy()
@@ -204,7 +205,9 @@ class Worker:
         for head in heads:
             self._take(head)
         if full:
-            await asyncio.sleep(FULL_SECONDS)  # others may need attention that we cannot give: `wait` would not sleep
+            # Others may need attention that we cannot give, so the store's own `wait` would not sleep.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.residents.freed.wait(), FULL_SECONDS)
         elif not heads:
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
             await self.store.wait(self.lease, timeout=BUSY_SECONDS if busy else WAIT_SECONDS)
