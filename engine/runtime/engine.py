@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from importlib import metadata
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -13,7 +14,15 @@ from typing import Any, Final, Self, TypeVar
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
 from engine.core.fold import RunStatus
-from engine.errors import DefinitionError, EngineClosed, HistoryError, HoldfastError, RunConflict, UnknownWorkflow
+from engine.errors import (
+    DefinitionError,
+    EngineClosed,
+    HistoryError,
+    HoldfastError,
+    RunConflict,
+    RunNotFound,
+    UnknownWorkflow,
+)
 from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.histories import read_events
@@ -176,10 +185,11 @@ class Engine:
         watch = self._watches.of(run_id)
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
         assert self._worker is not None
-        if self._worker.has(run_id):
+        while self._worker.has(run_id):
             await self._worker.launches.settled(run_id)
-            await self._check_same(run_id, definition, arguments)
-            return handle
+            with suppress(RunNotFound):  # that launch failed: it is for us to try
+                await self._check_same(run_id, definition, arguments)
+                return handle
         fact = RunStarted(
             at=self._clock.now(),
             workflow=definition.name,

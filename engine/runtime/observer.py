@@ -58,8 +58,7 @@ class Observer:
                 pause = shortest if moved else min(longest, pause * 2)
         except EventStoreError as error:
             for watch in self._watches:
-                watch.failure = error
-                watch.ring()
+                watch.tell(error)
             self._watches.clear()
         finally:
             self._looking = False

@@ -41,6 +41,13 @@ class Watch:
             if not bell.done():
                 bell.set_result(None)
 
+    def tell(self, error: BaseException) -> None:
+        """Whoever waits now is told of an error; who asks again looks again."""
+        bells, self._bells = self._bells, set()
+        for bell in bells:
+            if not bell.done():
+                bell.set_exception(error)
+
     async def moved(self) -> None:
         """Wait for the next `ring`."""
         bell = asyncio.get_running_loop().create_future()
