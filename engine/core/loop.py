@@ -19,9 +19,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 from weakref import WeakValueDictionary
 
+from engine.core.burial import bury, is_level_cancellation
 from engine.core.handles import BranchTask, LoopFuture, WorkflowTimer
 from engine.core.lineage import Branch, branch_name
 from engine.core.nesting import run_nested
@@ -47,8 +48,7 @@ TIME_MAX: Final = 253_402_300_800_000_000
 
 _HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: spreads consecutive serials over the bits
 _HASH_MASK: Final = (1 << 61) - 1
-_REFUSALS_MAX: Final = 1_000
-_BURIAL_STEPS: Final = 16  # callbacks per task that may run while a run is put away: its wake-up, those that hear of it
+_REFUSALS_MAX: Final = 100  # by a coroutine that is being closed
 _WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 
 install_asyncio()
@@ -68,20 +68,21 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     """One run's event loop. `seed` gives hashes, `started_at` (microseconds) the zero of `time()`."""
 
     holds_workflow: Final = True  # what WorkflowSet looks for, without importing this module
+    unburied: ClassVar[list[Any]] = []  # coroutines that swallow everything, kept for ever: see `burial`
 
     def __init__(self, host: LoopHost, *, seed: str, started_at: int, name: str) -> None:
         self.host = host
         self.root = Branch(name)
         self.now = started_at  # microseconds: the time of the last delivered fact
         self._started_at = started_at
-        self._ready: deque[Any] = deque()  # handles; their callback, context and args are asyncio's own attributes
+        self.ready: deque[Any] = deque()  # handles; their callback, context and args are asyncio's own attributes
         self._parked: list[Any] = []  # anyio's level cancellation, waiting for somebody else to move
         self._unnamed: list[tuple[BranchTask, Branch]] = []
         self._hash = int(seed[:15] or "0", 16)
         self._running: Any = None
         self.thread = 0
         self._poisoned = False
-        self._refusals = 0  # how often the coroutine that is being closed has been refused
+        self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
         self._generators: WeakValueDictionary[int, AsyncGenerator[Any, Any]] = WeakValueDictionary()
@@ -99,7 +100,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         run_nested(self, self._context.run, self._drain)
 
     def _drain(self) -> None:
-        ready, steps = self._ready, 0
+        ready, steps = self.ready, 0
         while True:
             moved = False
             while ready:
@@ -109,7 +110,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
                 if self._unnamed:
                     self.name_branches()
                 self._running = handle
-                moved = moved or not _is_level_cancellation(handle)
+                moved = moved or not is_level_cancellation(handle)
                 self._step(handle)
                 steps += 1
                 if steps > STEPS_PER_TURN_MAX:
@@ -167,9 +168,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None, **kwargs: Any
     ) -> asyncio.Task[Any]:
-        self.check_alive()
         if self._poisoned:
-            self.close_silently(coro)
+            self.close_silently(coro)  # what waits for the task hears of its end when the run is buried
             return BranchTask(coro, loop=self, name=name, context=context)
         if self._task_factory is not None:
             made: asyncio.Task[Any] = self._task_factory(self, coro, name=name, context=context, **kwargs)
@@ -206,10 +206,10 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         handle = asyncio.Handle(callback, args, self, context)
-        if self._running is not None and self._running._callback == callback and _is_level_cancellation(handle):
+        if self._running is not None and self._running._callback == callback and is_level_cancellation(handle):
             self._parked.append(handle)
         else:
-            self._ready.append(handle)
+            self.ready.append(handle)
         return handle
 
     def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
@@ -227,14 +227,13 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        self.check_alive()
         if math.isnan(when):
             raise ValueError("a timer's time is not a number (NaN)")
         timer = WorkflowTimer(when, callback, args, self, context)
         if self._poisoned:
             return timer
         if when <= self.time():
-            self._ready.append(timer)
+            self.ready.append(timer)
         elif self.deadline_of(when) < TIME_MAX:
             self.host.start_timer(timer)
         return timer
@@ -254,7 +253,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         """Make a due timer's callback ready."""
         timer.id = ""
         if not timer.cancelled():
-            self._ready.append(timer)
+            self.ready.append(timer)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """asyncio's own bookkeeping; ours is in `WorkflowTimer.cancel`."""
@@ -283,11 +282,12 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def poison(self) -> None:
-        """From now on every durable call, and every call for a future, task or timer, raises `Evicted`. For good."""
+        """From now on every durable call raises `Evicted`, timers never fire, new tasks never begin. For good.
+
+        The rest of the loop still answers, so that what a `finally` block does with locks, events and futures neither
+        fails half-way nor warns; it is no use to anybody.
+        """
         self._poisoned = True
-        self._ready.clear()
-        self._parked.clear()
-        self._unnamed.clear()
 
     @property
     def poisoned(self) -> bool:
@@ -304,53 +304,23 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._poisoned = before
 
     def put_away(self) -> None:
-        """Close everything that still lives, oldest branch first. The loop must be poisoned."""
+        """Close everything that still lives (see `burial`). The loop must be poisoned."""
         if self.tasks or self._generators:
-            run_nested(self, self._close_all)
+            run_nested(self, bury, self)
         self.tasks.clear()
-
-    def _close_all(self) -> None:
-        for task in list(self.tasks):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            # As the current task: an anyio scope left in another one stays in anyio's table, and the run with it.
-            asyncio.tasks._enter_task(self, task)
-            self._refusals = 0
-            try:
-                self.close_silently(task.get_coro())
-            finally:
-                asyncio.tasks._leave_task(self, task)
-        for generator in self.live_generators():
-            self.close_silently(generator)
-        self._bury()
-
-    def _bury(self) -> None:
-        """Let the tasks, whose coroutines are closed, be done: anyio keeps a table of them until they are."""
-        self.burying = True
-        for task in list(self.tasks):
-            waiter = task._fut_waiter  # type: ignore[attr-defined]
-            if waiter is not None:
-                waiter.cancel()
-        steps = _BURIAL_STEPS * (1 + len(self.tasks))
-        while self._ready and steps:
-            handle = self._ready.popleft()
-            steps -= 1
-            if not handle._cancelled and not _is_level_cancellation(handle):
-                self._refusals = 0
-                with suppress(BaseException):
-                    handle._context.run(handle._callback, *handle._args)
-        self.burying = False
-        self._ready.clear()
+        self.ready = deque(maxlen=0)  # nothing becomes ready any more
         self._parked.clear()
+        self._unnamed.clear()
 
     def check_alive(self) -> None:
         """Raise `Evicted` once the instance is being put away.
 
         Not for ever: code that swallows it in an endless loop is left waiting for what never comes; nothing else ends
-        its loop. Callers that go on must decide nothing while `poisoned`.
+        that loop. Who goes on after this must decide nothing while `poisoned`.
         """
         if self._poisoned:
-            self._refusals += 1
-            if self._refusals <= _REFUSALS_MAX:
+            self.refusals += 1
+            if self.refusals <= _REFUSALS_MAX:
                 raise Evicted
 
     # -- the rest of the surface --------------------------------------------------------------------------------------
@@ -370,14 +340,6 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             raise
         except BaseException as error:
             self.default_exception_handler({"message": "the exception handler failed", "exception": error})
-
-
-def _is_level_cancellation(handle: Any) -> bool:
-    """Whether this is anyio's retry of a cancellation, which calls itself again until the cancelled task has ended."""
-    callback = handle._callback
-    return getattr(callback, "__name__", "") == "_deliver_cancellation" and type(
-        getattr(callback, "__self__", None)
-    ).__module__.startswith("anyio.")
 
 
 def _made_by_wait_for(frame: Any) -> bool:
