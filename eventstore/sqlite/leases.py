@@ -20,15 +20,21 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from eventstore.clock import Clock
 from eventstore.sqlite.guard import close_in_child
 
-__all__ = ["BEATS_PER_TTL", "LeaseFiles", "SqliteLease"]
+__all__ = ["BEATS_PER_TTL", "Judge", "LeaseFiles", "SqliteLease"]
 
 BEATS_PER_TTL: Final = 5
 """Beats in one time to live: four may be late before anybody believes the worker dead."""
+
+Judge: TypeAlias = Callable[[int], bool]
+"""Whether the lease of a token, not ended in the database, is alive."""
+
+_BEAT_BYTES_MAX: Final = 128
+_READS_MAX: Final = 3  # of a beat that changes while it is read
 
 
 class SqliteLease:
@@ -246,10 +252,6 @@ class LeaseFiles:
         return True  # torn at every look: somebody writes it all the time
 
 
-_BEAT_BYTES_MAX: Final = 128
-_READS_MAX: Final = 3  # of a beat that changes while it is read
-
-
 def _unlocked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -270,7 +272,3 @@ def _parse_beat(line: bytes) -> tuple[float, float] | None:
         return None
     beat_at, _, ttl_seconds = first.partition(b" ")
     return float(beat_at), float(ttl_seconds)
-
-
-Judge = Callable[[int], bool]
-"""Whether the lease of a token, not ended in the database, is alive."""

@@ -19,7 +19,7 @@ from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.finding import find_page
 from eventstore.sqlite.opening import open_reader
 from eventstore.sqlite.rows import StreamRow, load_mailboxes, load_streams
-from eventstore.sqlite.threads import Connection, on_thread, open_connection
+from eventstore.sqlite.threads import Connection, close_now, on_thread, open_connection
 
 __all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers"]
 
@@ -106,13 +106,19 @@ class Readers:
     async def aclose(self) -> None:
         """Close every connection and its thread, behind what they are reading."""
         self._closed = True
-        connections, self._all = self._all, set()
-        self._free = []
-        for connection in connections:
+        while self._all:
+            connection = next(iter(self._all))
             await connection.close()
+            self._all.discard(connection)
+
+    def close_now(self) -> None:
+        """The same without the loop: blocks until every thread has ended."""
+        self._closed = True
+        while self._all:
+            close_now(self._all.pop(), _nothing)
 
     async def _open(self) -> Connection:
-        connection = await open_connection(lambda: open_reader(self._path), lambda: None)
+        connection = await open_connection(lambda: open_reader(self._path), _nothing)
         if self._closed:
             await connection.close()
             self._check_open()
@@ -131,6 +137,10 @@ class Readers:
             if poisons(error):
                 self._on_failure(failure)
             raise failure from error
+
+
+def _nothing() -> None:
+    """What a reader does before it is closed."""
 
 
 def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:

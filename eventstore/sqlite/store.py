@@ -204,17 +204,21 @@ class SqliteStore:
         if mine.waited:
             mine.waited, mine.seen = False, self._news
         mine.due_at = None  # what commits meanwhile brings its alarms with it
-        found = await self._readers.run(
-            lambda connection: find_candidates(
-                connection,
-                token=mine.token,
-                query=query,
-                limit=limit + 1,
-                busy=busy,
-                now=self._clock.now,
-                judge=self._alive,
+        try:
+            found = await self._readers.run(
+                lambda connection: find_candidates(
+                    connection,
+                    token=mine.token,
+                    query=query,
+                    limit=limit + 1,
+                    busy=busy,
+                    now=self._clock.now,
+                    judge=self._alive,
+                )
             )
-        )
+        except BaseException:
+            mine.seen = -1  # nothing was seen after all
+            raise
         mine.hint(found.due_at)
         mine.dead_seen = found.dead
         if not found.names:
@@ -342,17 +346,28 @@ class SqliteStore:
     # Open, closed, unusable.
 
     async def _close(self) -> None:
-        if self._writer is not None:
-            if self._leases:
-                tokens = tuple(self._leases)
-                self._writer.submit_unattended(lambda future: LeaseEnding(future, tokens))
-            await self._writer.finish()
-            for lease in self._leases.values():
-                lease.end()
-            self._leases.clear()
-        await self._readers.aclose()
-        if self._writer is not None:
-            await self._writer.aclose()
+        try:
+            if self._writer is not None:
+                if self._leases:
+                    tokens = tuple(self._leases)
+                    self._writer.submit_unattended(lambda future: LeaseEnding(future, tokens))
+                await self._writer.finish()
+            self._drop_leases()
+            await self._readers.aclose()  # before the writer: whoever closes last brings the log in
+            if self._writer is not None:
+                await self._writer.aclose()
+        except BaseException:
+            # The loop is ending and cancels every task; a thread left behind would keep the process from ending.
+            self._drop_leases()
+            self._readers.close_now()
+            if self._writer is not None:
+                self._writer.close_now()
+            raise
+
+    def _drop_leases(self) -> None:
+        for lease in self._leases.values():
+            lease.end()
+        self._leases.clear()
 
     def _open_writer(self) -> Writer:
         self._check_open()

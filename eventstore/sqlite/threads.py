@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import aiosqlite
 
-__all__ = ["Connection", "close_connection", "on_thread", "open_connection", "submit"]
+__all__ = ["Connection", "close_connection", "close_now", "on_thread", "open_connection", "submit"]
 
 T = TypeVar("T")
 Connection = aiosqlite.Connection
@@ -53,6 +53,13 @@ async def close_connection(connection: Connection, close: Callable[[], None]) ->
         await on_thread(connection, close)
     finally:
         await connection.close()
+
+
+def close_now(connection: Connection, close: Callable[[], None]) -> None:
+    """The same without a loop that could be waited on: blocks until the thread has ended."""
+    submit(connection, close)
+    connection.stop()
+    connection._thread.join()
 
 
 async def on_thread(connection: Connection, work: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ from eventstore.sqlite.requests import (
     Request,
     Unclaim,
 )
-from eventstore.sqlite.threads import Connection, close_connection, on_thread, open_connection, submit
+from eventstore.sqlite.threads import Connection, close_connection, close_now, on_thread, open_connection, submit
 from eventstore.sqlite.transaction import Transactor
 
 __all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "Writer"]
@@ -88,9 +88,15 @@ class Writer:
     async def aclose(self) -> None:
         """Finish what is queued, and close the connection and its thread."""
         await self.finish()
+        if self._connection is not None:
+            await close_connection(self._connection, self._transactor.close)
+            self._connection = None
+
+    def close_now(self) -> None:
+        """Close without the loop; what is queued behind the running batch is not written."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await close_connection(connection, self._transactor.close)
+            close_now(connection, self._transactor.close)
 
     def _opened(self) -> Connection:
         if self._connection is None:

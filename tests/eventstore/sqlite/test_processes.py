@@ -7,11 +7,12 @@ import json
 import random
 import signal
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from eventstore import LeaseLost, StreamQuery
+from eventstore import LeaseLost, StreamHead, StreamQuery
 from eventstore.conformance.harness import ANY, begin, claim, data, event, history, step
 from eventstore.digest import chain_start, event_digest, payload_digest
 from eventstore.sqlite import SqliteStore
@@ -273,3 +274,56 @@ async def test_what_a_shell_sees(path: Path, store: SqliteStore) -> None:
     assert json.loads(lines[0]) == [["run:a", 1, "one", 5, "text"], ["run:a", 2, "two", None, "blob"]]
     assert json.loads(lines[1]) == [["m", "m", None]]
     assert json.loads(lines[2]) == [["run:a", "v"]]
+
+
+ENDS = """
+async def main(how):
+    store = await SqliteStore.open(sys.argv[1])
+    await store.find(StreamQuery())
+    lease = store.lease("worker")
+    await lease.__aenter__()
+    commits = [asyncio.ensure_future(store.commit(Commit(id="a", stream=f"run:{number}", expected_version=NEW)))
+               for number in range(2_000)]
+    await asyncio.sleep(0)
+    match how:
+        case "returns while it closes":
+            asyncio.ensure_future(store.aclose())
+            await asyncio.sleep(0)
+        case "is cancelled while it closes":
+            asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+            await store.aclose()
+        case "fails before it closes":
+            try:
+                raise KeyError("of the program")
+            finally:
+                await store.aclose()
+
+try:
+    asyncio.run(main(sys.argv[2]))
+except BaseException as error:
+    say(type(error).__name__)
+say("ended")
+"""
+
+
+@pytest.mark.parametrize("how", ["returns while it closes", "is cancelled while it closes", "fails before it closes"])
+async def test_a_program_ends_however_it_leaves(path: Path, opened: Opener, how: str) -> None:
+    """aiosqlite's threads are no daemons: one that is left behind would keep the process alive for ever."""
+    async with child(ENDS, path, how) as program:
+        said = await program.succeed()
+    assert said.splitlines()[-1] == "ended"
+    store = await opened()
+    assert list((path.parent / "store.db-leases").iterdir()) == []
+    await begin(store, "run:after")
+    if how == "fails before it closes":
+        assert len([head async for head in _all(store)]) == 2_001
+
+
+async def _all(store: SqliteStore) -> AsyncIterator[StreamHead]:
+    page = await store.find(StreamQuery(limit=1_000))
+    while True:
+        for head in page.items:
+            yield head
+        if page.next is None:
+            return
+        page = await store.find(StreamQuery(limit=1_000, cursor=page.next))
