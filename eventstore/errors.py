@@ -42,7 +42,7 @@ class UnsupportedCapability(EventStoreError):
 class VersionConflict(EventStoreError):
     """The stream is not at the version the commit expected: somebody else wrote, or it exists already.
 
-    ``stream`` is its name, ``expected`` what the commit said, ``actual`` what is stored (``NEW`` when it does not exist).
+    ``stream`` is its name, ``expected`` what the commit said, ``actual`` what is stored (``NEW``: it does not exist).
     """
 
     def __init__(self, stream: str, *, expected: int, actual: int) -> None:
@@ -56,7 +56,7 @@ class VersionConflict(EventStoreError):
 
 
 class LeaseLost(EventStoreError):
-    """The lease does not own the stream (any more), or has ended: whoever holds this token must stop writing."""
+    """The lease does not own the stream (any more), or has ended."""
 
     def __init__(self, stream: str | None, *, token: int | None, reason: str) -> None:
         self.stream = stream

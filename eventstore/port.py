@@ -73,7 +73,7 @@ Capability: TypeAlias = Literal["permits", "transaction"]
 """Optional parts of the port. A commit that uses one the store does not declare is refused, never half-obeyed."""
 
 NEW: Final = -1
-"""`Commit.expected_version` for a stream that must not exist yet. (0: it exists, opened by a message, without events.)"""
+"""`Commit.expected_version` for a stream that must not exist yet. (0: it does, opened by a message, with no events.)"""
 NO_DIGEST: Final = bytes(32)
 """Stands for the payload digest of an event that never had a payload."""
 
@@ -197,7 +197,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     events: tuple[NewEvent, ...] = ()
     consumes: tuple[MessageId, ...] = ()  # mailbox messages these events answer; an unknown id refuses the commit
     sends: tuple[Message, ...] = ()  # into other streams' mailboxes: the outbox, same transaction
-    alarm: Timestamp | None | UnsetType = UNSET  # when somebody must look at this stream again; None: never
+    alarm: Timestamp | UnsetType | None = UNSET  # when somebody must look at this stream again; None: never
     held: bool | UnsetType = UNSET  # paused, suspended, parked: only control messages count as attention
     closed: bool | UnsetType = UNSET  # finished: the mailbox refuses data messages, so their sender learns it
     attributes: Mapping[str, Scalar] | UnsetType = UNSET  # merged; None removes; indexed; written only when changed
@@ -250,7 +250,8 @@ class Page(Struct, Generic[T], frozen=True):
 
 class EventStore(Protocol):
     """Ten methods. All are safe to call concurrently; all raise `StoreClosed` after `aclose`, `StoreUnavailable` when
-    the medium fails, `InvalidArgument` on malformed arguments."""
+    the medium fails, `InvalidArgument` on malformed arguments.
+    """
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -284,7 +285,8 @@ class EventStore(Protocol):
 
     async def find(self, query: StreamQuery) -> Page[StreamHead]:
         """A page of the streams that fit, by creation time then name; concurrent writes never repeat or skip one
-        that was there throughout."""
+        that was there throughout.
+        """
 
     def lease(self, worker: str) -> AbstractAsyncContextManager[Lease]:
         """A new lease with a token higher than any before. On leaving it ends: its streams are orphans at once."""
