@@ -67,17 +67,25 @@ def steps_of(path: Path, use: Callable[[sqlite3.Connection], Any]) -> tuple[int,
         connection.close()
 
 
-@pytest.fixture
-async def small_and_large(tmp_path: Path, opened: Opener) -> tuple[Path, Path]:
-    paths = tmp_path / "small.db", tmp_path / "large.db"
-    for path, count in zip(paths, (FEW, MANY), strict=True):
-        store = await opened(path=path)
+async def build(path: Path, count: int) -> None:
+    store = await SqliteStore.open(path, synchronous="NORMAL")
+    try:
         await fill(store, count)
         async with store.lease("needy"):
             for number in range(3):
                 await begin(store, f"run:needy-{number}")
                 await store.send(data(f"run:needy-{number}", "m"))
             await store.commit(step("run:due", NEW, event(), alarm=1))
+    finally:
+        await store.aclose()
+
+
+@pytest.fixture(scope="module")
+def small_and_large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = tmp_path_factory.mktemp("scale")
+    paths = directory / "small.db", directory / "large.db"
+    for path, count in zip(paths, (FEW, MANY), strict=True):
+        asyncio.run(build(path, count))
     return paths
 
 
