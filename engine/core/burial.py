@@ -1,4 +1,4 @@
-"""Putting a run's live objects away: their coroutines are closed, their tasks brought to an end, and nothing is decided.
+"""Putting a run's live objects away: coroutines are closed, tasks brought to an end, and nothing is decided.
 
 User `finally` blocks run whenever a coroutine is closed; that cannot be prevented. So the loop is poisoned first: from
 then on durable calls raise `Evicted`, timers never fire and new tasks never begin. What a dying coroutine still waits

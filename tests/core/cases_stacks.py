@@ -117,6 +117,24 @@ async def generator_left_open() -> list[str]:
 
 
 @case()
+async def generator_dropped_while_it_holds_a_lock() -> list[str]:
+    """Nobody closes it: it is collected when the branch ends, and what it held is free for the other."""
+    lock = asyncio.Lock()
+
+    async def guarded(label: str) -> AsyncIterator[str]:
+        async with lock:
+            while True:
+                yield await work(label)
+
+    async def one(label: str) -> str:
+        async for page in guarded(label):
+            return page
+        return "never"
+
+    return list(await asyncio.gather(one("a"), one("b")))
+
+
+@case()
 async def generator_that_fails() -> list[str]:
     async def broken() -> AsyncIterator[str]:
         yield await work("a")
