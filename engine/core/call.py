@@ -125,7 +125,11 @@ class Call(Coroutine[Any, Any, R_co]):
             loop = asyncio._get_running_loop()
             if isinstance(loop, DeterministicLoop):
                 host: Any = loop.host
-                self._runner = cast("Coroutine[Any, Any, R_co]", host.begin(self))
+                try:
+                    self._runner = cast("Coroutine[Any, Any, R_co]", host.begin(self))
+                except BaseException:
+                    self.take()  # it was awaited, and refused
+                    raise
             else:
                 self._runner = self.definition.outside(self)
         return self._runner
