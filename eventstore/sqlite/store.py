@@ -125,18 +125,15 @@ class SqliteStore:
             )
         store = cls(real, clock=clock, files=files, leases=leases, transactor=transactor)
         try:
-            await store._open()
+            if store._writer is None:
+                await store._readers.run(lambda _: None)
+            else:
+                await store._writer.open()
+                store._data_version = await store._writer.data_version()
         except BaseException:
             await asyncio.shield(store.aclose())
             raise
         return store
-
-    async def _open(self) -> None:
-        if self._writer is None:
-            await self._readers.run(lambda _: None)
-        else:
-            await self._writer.open()
-            self._data_version = await self._writer.data_version()
 
     async def commit(self, commit: Commit) -> StreamHead:
         writer = self._open_writer()
