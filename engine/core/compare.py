@@ -157,9 +157,10 @@ def _same_values(
         return True
     if was is None or now is None or definition is None:
         return was is None  # a destroyed payload can no longer contradict anybody
-    decode = definition.arguments.decode if arguments else definition.result.decode
+    if arguments:
+        return definition.arguments.same(was, now)
     try:
-        return bool(decode(was) == decode(now))
+        return bool(definition.result.decode(was) == definition.result.decode(now))
     except HoldfastError:
         return False
 
@@ -198,8 +199,11 @@ def describe_decision(decided: Decided) -> str:
 def _shown_arguments(payload: bytes | None) -> str:
     if payload is None:
         return "..."
-    values = msgspec.json.decode(payload)
-    text = ", ".join(msgspec.json.encode(value).decode() for value in values.values())
+    try:
+        values = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+        text = ", ".join(bytes(value).decode() for value in values.values())
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        text = "(unreadable)"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

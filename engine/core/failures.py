@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from engine import errors
-from engine.errors import TaskError
+from engine.errors import HistoryError, TaskError
 
 __all__ = ["CAUSES_MAX", "TEXT_MAX", "ErrorInfo", "decode_error", "describe", "encode_error", "rebuild", "type_name"]
 
@@ -46,7 +46,14 @@ class ErrorInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(ErrorInfo)
 encode_error: Final = _encoder.encode
-decode_error: Final = _decoder.decode
+
+
+def decode_error(payload: bytes) -> ErrorInfo:
+    """A recorded error. Raises `HistoryError` for bytes that are none."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.MsgspecError as damage:
+        raise HistoryError(f"a recorded error cannot be read: {damage}") from damage
 
 
 def type_name(type_: type[BaseException]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct, field
 
 from engine.core.compare import Diagnosis, decode_diagnosis
@@ -32,6 +33,7 @@ from engine.core.events import (
     TimerStarted,
 )
 from engine.core.failures import ErrorInfo, decode_error
+from engine.errors import HistoryError
 
 __all__ = ["FINAL_STATUSES", "RunState", "RunStatus", "TaskState", "TaskStatus"]
 
@@ -140,7 +142,7 @@ class RunState(Struct, kw_only=True):
                 self.cancel_requested = True
             case RunSuspended():
                 self.status = "suspended"
-                self.diagnosis = decode_diagnosis(payload) if payload is not None else None
+                self.diagnosis = _diagnosis(payload)
             case RunResumed():
                 self.status, self.diagnosis = "running", None
             case RunCompleted(at=at):
@@ -156,4 +158,16 @@ class RunState(Struct, kw_only=True):
 
 
 def _error(type_: str, payload: bytes | None) -> ErrorInfo:
-    return decode_error(payload) if payload is not None else ErrorInfo(type=type_, message="(destroyed)")
+    if payload is None:
+        return ErrorInfo(type=type_, message="(destroyed)")
+    try:
+        return decode_error(payload)
+    except HistoryError:  # the fold tells what it can
+        return ErrorInfo(type=type_, message="(unreadable)")
+
+
+def _diagnosis(payload: bytes | None) -> Diagnosis | None:
+    try:
+        return decode_diagnosis(payload) if payload is not None else None
+    except msgspec.MsgspecError:
+        return None
