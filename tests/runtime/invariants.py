@@ -105,6 +105,7 @@ class _Told:
         self.started: dict[str, int] = {}  # attempts begun
         self.failed: dict[str, int] = {}  # the last attempt that is recorded as failed
         self.over: dict[str, str] = {}
+        self.unwanted: set[str] = set()  # cancelled; those that are waited for have an outcome all the same
         self.timers: dict[str, int] = {}
         self.timers_over: set[str] = set()
         self.ended: str = ""
@@ -152,14 +153,17 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
         case TaskCompleted(id=id_, attempt=attempt) | TaskFailed(id=id_, attempt=attempt):
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
-            demand(1 <= attempt <= told.started.get(id_, 0), f"{where}: that attempt did not begin")
-            demand(attempt > told.failed.get(id_, 0), f"{where}: that attempt has failed already")
+            begun = told.started.get(id_, 0)
+            # Asked to end before it began, a task that is waited for fails without an attempt, or behind its last one.
+            least = 0 if isinstance(event, TaskFailed) and id_ in told.unwanted else 1
+            demand(least <= attempt <= begun, f"{where}: that attempt did not begin")
+            demand(attempt > told.failed.get(id_, 0) or id_ in told.unwanted, f"{where}: that attempt has failed already")
             told.over[id_] = type(event).__name__
         case TaskCancelled(id=id_):
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
-            told.over.setdefault(id_, "")
-            told.over.pop(id_)
+            demand(id_ not in told.unwanted, f"{where}: cancelled twice")
+            told.unwanted.add(id_)
         case AttemptOutcomeIgnored(id=id_, attempt=attempt):
             demand(1 <= attempt <= told.started.get(id_, 0), f"{where}: that attempt did not begin")
         case TimerStarted(id=id_, deadline=deadline):

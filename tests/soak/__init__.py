@@ -1,0 +1,1 @@
+"""Long runs, by hand: they say what they measure. The suite runs short versions of them."""
