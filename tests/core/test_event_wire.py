@@ -1,0 +1,257 @@
+"""The wire form of every event, byte by byte, and histories that must replay for ever.
+
+`event_wire.json` holds, per event and shape, the header and what it means, fields left out included; `golden/*.jsonl` hold recorded histories, one event per
+line. They are written once (`python -m tests.core.test_event_wire` makes those that do not exist) and never
+changed: a change that breaks one breaks the histories that people have on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import anyio._backends._asyncio
+import msgspec
+import pytest
+
+from engine.core import events
+from engine.core.compare import Diagnosis, Difference, decode_diagnosis, encode_diagnosis
+from engine.core.events import AnyEvent, Decision, Event, Fact, Note, decode_header, encode_header
+from engine.core.failures import ErrorInfo, decode_error, encode_error
+from engine.core.ordered import install
+from engine.core.replay import Replayer
+from engine.errors import HistoryError
+from tests.core import cases_anyio, cases_gather, cases_groups, cases_locks, cases_stacks  # noqa: F401 - they register
+from tests.core.cases import CASES
+from tests.core.harness import RUN_ID, Entry, History, check_crashes, fold, groups, listed, play, seeded
+
+HERE = Path(__file__).parent
+WIRE: dict[str, list[list[Any]]] = json.loads((HERE / "event_wire.json").read_text())
+GOLDEN = HERE / "golden"
+AT = 1_767_225_600_000_001
+
+SAMPLES: list[Event] = [
+    events.RunStarted(at=AT, workflow="nightly", seed="00112233445566778899aabbccddeeff"),
+    events.RunStarted(
+        at=AT, workflow="nightly", seed="ff", rule=1, python="3.11", anyio="4.16.0", by="ann", root="run-0"
+    ),
+    events.TaskCompleted(at=AT, id="nightly/load~2/extract#1"),
+    events.TaskCompleted(at=AT, id="nightly/load~2/extract#1", attempt=3),
+    events.TaskFailed(at=AT, id="nightly/extract#1", error="ValueError"),
+    events.TaskFailed(at=AT, id="nightly/extract#1", error="shop.errors.Declined", attempt=2),
+    events.TimerFired(at=AT, id="nightly/timer#1"),
+    events.CancelRequested(at=AT),
+    events.CancelRequested(at=AT, by="ann", reason='no longer "needed" – über'),
+    events.TaskScheduled(at=AT, task="extract"),
+    events.TaskScheduled(at=AT, id="nightly/extract#1", site="shop.py:41", task="extract"),
+    events.TaskCancelled(at=AT, id="nightly/extract#1", site="shop.py:41"),
+    events.TimerStarted(at=AT, id="nightly/timer#1", site="shop.py:41", deadline=AT + 1),
+    events.TimerCancelled(at=AT, id="nightly/timer#1"),
+    events.RunCompleted(at=AT),
+    events.RunFailed(at=AT, error="ValueError"),
+    events.RunCancelled(at=AT),
+    events.RunCancelled(at=AT, reason="asked"),
+    events.TaskStarted(at=AT, id="nightly/extract#1", attempt=1, worker="host:1"),
+    events.TaskStarted(at=AT, id="nightly/extract#1", attempt=2, worker="host:1", executor="threads"),
+    events.AttemptFailed(at=AT, id="nightly/extract#1", attempt=1, error="ValueError", retry_at=AT + 5),
+    events.AttemptOutcomeIgnored(at=AT, id="nightly/extract#1", attempt=1, outcome="completed"),
+    events.RunSuspended(at=AT, reason="decisions"),
+    events.RunResumed(at=AT),
+    events.RunResumed(at=AT, by="ann"),
+    events.RunTerminated(at=AT),
+    events.RunTerminated(at=AT, by="ann", reason="stuck"),
+]
+
+PAYLOADS: dict[str, bytes] = {
+    "ErrorInfo": encode_error(
+        ErrorInfo(
+            type="ValueError",
+            message="m",
+            args=("a", 1, 2.5, True, None),
+            notes=("n",),
+            traceback="t",
+            cause=ErrorInfo(type="KeyError"),
+            group=(ErrorInfo(type="X", message="y"),),
+        )
+    ),
+    "Diagnosis": encode_diagnosis(
+        Diagnosis(
+            reason="decisions",
+            message="m",
+            version=3,
+            differences=(Difference(recorded="a", recorded_site="s:1", decided="b", decided_site="s:2"), Difference()),
+            advice="do",
+        )
+    ),
+}
+
+
+def event_classes() -> set[type[Event]]:
+    found: set[type[Event]] = set()
+    pending: list[type[Event]] = [Event]
+    while pending:
+        for child in pending.pop().__subclasses__():
+            if child.__module__ == events.__name__:
+                found.add(child)
+                pending.append(child)
+    return found - {Fact, Decision, Note}
+
+
+def test_every_event_has_a_golden() -> None:
+    classes = event_classes()
+    assert len(classes) >= 18
+    assert {type(sample) for sample in SAMPLES} == classes
+    assert set(typing.get_args(AnyEvent)) == classes
+    assert {cls.__name__ for cls in classes} | set(PAYLOADS) == set(WIRE)
+    for cls in classes:
+        assert cls.__struct_config__.tag == cls.__name__, "the tag is the name, and never changes"
+        assert cls.__struct_config__.frozen
+        assert issubclass(cls, Fact) + issubclass(cls, Decision) + issubclass(cls, Note) == 1
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)
+def test_the_wire_form_never_changes(sample: Event) -> None:
+    of_type = [other for other in SAMPLES if type(other) is type(sample)]
+    header, meaning = WIRE[type(sample).__name__][of_type.index(sample)]
+    golden = header.encode()
+    assert encode_header(sample) == golden
+    assert msgspec.structs.asdict(decode_header(golden)) == meaning, "a default must not change either"
+    assert decode_header(golden) == sample
+    assert golden.startswith(f'{{"type":"{type(sample).__name__}"'.encode())
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_the_engines_own_payloads_never_change(name: str) -> None:
+    golden = WIRE[name][0][0].encode()
+    assert PAYLOADS[name] == golden
+    decode: Any = {"ErrorInfo": decode_error, "Diagnosis": decode_diagnosis}[name]
+    encode: Any = {"ErrorInfo": encode_error, "Diagnosis": encode_diagnosis}[name]
+    assert encode(decode(golden)) == golden
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)
+def test_fields_of_a_newer_version_are_ignored(sample: Event) -> None:
+    newer = encode_header(sample)[:-1] + b',"invented":{"later":[1,2]},"and":null}'
+    assert decode_header(newer) == sample
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"type":"SignalReceived","at":1}',
+        b'{"type":"Fact","at":1}',
+        b'{"at":1}',
+        b'{"type":"TimerFired","at":1}',
+        b'{"type":"TimerFired","at":"1","id":"x"}',
+        b"[]",
+        b"",
+        b"\xff",
+    ],
+)
+def test_what_is_no_event_is_a_history_error_that_says_where(header: bytes) -> None:
+    with pytest.raises(HistoryError, match="the history at run-1, version 7 holds an event") as caught:
+        decode_header(header, where="run-1, version 7")
+    assert isinstance(caught.value.__cause__, msgspec.MsgspecError)
+    with pytest.raises(HistoryError, match="the history holds an event"):
+        decode_header(header)
+
+
+# -- golden histories -------------------------------------------------------------------------------------------------
+
+RECORDED = {
+    "gather_branches": seeded(1),
+    "wait_first_completed": seeded(2),
+    "as_completed_raw_coroutines": seeded(1),
+    "group_failing_child_cancels_siblings": seeded(3),
+    "timeout_nested": seeded(4),
+    "wait_for_in_branches": listed((1, 2, 1, 0)),
+    "queue_producers_and_consumers": seeded(5),
+    "saga_in_branches": seeded(6),
+    "durable_values": seeded(7),
+    "create_task_names": seeded(1),
+    "group_waits_for_the_outcome": seeded(2),
+    "timeout_waits_for_the_outcome": seeded(3),
+    "anyio_group_failing_child": seeded(8),
+    "anyio_group_start": seeded(1),
+    "anyio_streams": seeded(9),
+    "anyio_nested_deadlines": seeded(10),
+    "generators_in_branches": seeded(11),
+}
+
+
+def load(name: str) -> History:
+    entries = []
+    for line in (GOLDEN / f"{name}.jsonl").read_text().splitlines():
+        header, payload = json.loads(line)
+        entries.append(Entry(header.encode(), None if payload is None else payload.encode()))
+    return entries
+
+
+def test_every_golden_history_has_its_workflow() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == set(RECORDED)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_golden_histories_replay_for_ever(name: str) -> None:
+    history = load(name)
+    assert len(history) > 5
+    replayer = Replayer(CASES[name].definition, RUN_ID)
+    for version, entry in enumerate(history, 1):
+        replayer.feed(version, decode_header(entry.header), entry.payload)
+    assert replayer.finish() == []
+    assert replayer.instance.outcome is not None
+    assert fold(history).ended
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_golden_histories_are_still_written(name: str) -> None:
+    """Not only accepted: the same world leads to the same history, ids above all, but for sites and tracebacks."""
+    world, golden = CASES[name].world(RECORDED[name]), load(name)
+    written = play(world)
+    assert plain(written) == plain(golden)
+    for length in range(1, len(golden), 5):
+        check_crashes(world, written, boundaries=[length])
+
+
+def plain(history: History) -> list[Any]:
+    return [
+        (group.fact.header, {id_: _without_site(entry) for id_, entry in group.decisions.items()})
+        for group in groups(history)
+    ]
+
+
+def _without_site(entry: Entry) -> tuple[Any, bytes | None]:
+    event = entry.event
+    assert isinstance(event, Decision)
+    failed = isinstance(event, events.RunFailed)
+    return msgspec.structs.replace(event, site=""), None if failed else entry.payload
+
+
+def _write() -> None:
+    """Make the goldens that do not exist yet; never touch one that does."""
+    install(anyio._backends._asyncio)
+    wire = WIRE
+    for sample in SAMPLES:
+        name = type(sample).__name__
+        of_type = [other for other in SAMPLES if type(other) is type(sample)]
+        if name not in wire or len(wire[name]) < len(of_type):
+            wire[name] = [[encode_header(other).decode(), msgspec.structs.asdict(other)] for other in of_type]
+    for name, payload in PAYLOADS.items():
+        wire.setdefault(name, [[payload.decode()]])
+    (HERE / "event_wire.json").write_text(json.dumps(wire, indent=1, ensure_ascii=False) + "\n")
+    for name, pick in RECORDED.items():
+        path = GOLDEN / f"{name}.jsonl"
+        if not path.exists():
+            lines = [
+                json.dumps([e.header.decode(), None if e.payload is None else e.payload.decode()], ensure_ascii=False)
+                for e in play(CASES[name].world(pick))
+            ]
+            path.write_text("\n".join(lines) + "\n")
+            sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    _write()
