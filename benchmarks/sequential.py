@@ -3,6 +3,8 @@
 One run awaits one task after the other. Beside it, the same number of the same rows is written by hand, one commit to
 a row. The ratio is steps per second over raw commits per second: 1 would be a step that costs its commit and nothing
 else. A step writes three rows (completed, scheduled, started) in its one commit.
+
+Rounds are short and many, because a disk may be slow in one second and fast in the next.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from report import Aim, Option, Report, options, publish, spread
 from workloads import steps_seconds
 
 SIZES = (
-    Option("steps", 500, "steps of the run in each round"),
-    Option("rounds", 9, "times that engine and baseline are measured, in turn"),
+    Option("steps", 200, "steps of the run in each round"),
+    Option("rounds", 15, "times that engine and baseline are measured, in turn"),
 )
 
 
