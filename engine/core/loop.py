@@ -266,8 +266,13 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._generators[self._generator_serial] = generator
 
     def generator_dies(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Garbage collection found it. When that happens is no part of the history, so it may not decide anything."""
-        self.close_silently(generator)
+        """Close a generator that nobody holds any more, soon; what it awaits is refused.
+
+        That happens within a turn, when its last reference goes. When the garbage collector finds it (never within a
+        turn) the moment is no part of the history, and the thread may be any: then none of its code runs.
+        """
+        if self.thread == get_ident():
+            self.call_soon(self.close_silently, generator)
 
     def live_generators(self) -> list[AsyncGenerator[Any, Any]]:
         """The async generators that were begun and not finished, oldest first; forgets them."""

@@ -1,8 +1,13 @@
-"""One event loop inside another: steps aside for whatever loop and task are current, and puts them back."""
+"""One event loop inside another: steps aside for whatever loop and task are current, and puts them back.
+
+Meanwhile nothing is garbage collected. A collection runs code: `finally` blocks of coroutines and generators that some
+other part of the process has left, which would find this loop to be the running one, and decide in the name of its run.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from asyncio import events
 from collections.abc import Callable
@@ -28,9 +33,13 @@ def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
     sys.set_asyncgen_hooks(firstiter=loop.generator_begins, finalizer=loop.generator_dies)
     events._set_running_loop(loop)
     loop.thread = get_ident()
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         work(*args)
     finally:
+        if collecting:
+            gc.enable()
         loop.thread = 0
         events._set_running_loop(outer_loop)
         sys.set_asyncgen_hooks(*outer_hooks)
