@@ -44,6 +44,7 @@ class Oracle:
         self.calls: list[str] = []
         self.loop = asyncio.SelectorEventLoop()
         self.loop.time = lambda: self.now  # type: ignore[method-assign]
+        self.loop.set_exception_handler(lambda _loop, _context: None)
 
     async def outside(self, call: Call[Any]) -> Any:
         arguments = call.definition.arguments.encode(call.args, call.kwargs)
@@ -87,6 +88,8 @@ class Oracle:
                 for left in asyncio.all_tasks(self.loop):
                     left.cancel()
                 self.settle()
+                for left in asyncio.all_tasks(self.loop):
+                    left._log_destroy_pending = False  # type: ignore[attr-defined]
                 return Seen(self.ending(main), sorted(calls))
             finally:
                 self.loop.run_until_complete(self.loop.shutdown_asyncgens())

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import sys
+import types
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,8 +16,8 @@ from typing import Any
 import anyio
 import pytest
 
-from engine import durable, workflow
-from engine.core.events import RunStarted
+from engine import durable, task, workflow
+from engine.core.events import RunCompleted, RunStarted
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.errors import Evicted
@@ -299,32 +300,106 @@ def play_some(world: World, facts: int) -> Any:
     return recorder.history
 
 
-def test_a_generator_that_is_collected_decides_nothing() -> None:
-    async def pages() -> AsyncIterator[str]:
-        try:
-            yield "one"
-        finally:
-            heard.append("collected")
-            await undo("pages")
+async def guarded_page() -> AsyncIterator[str]:
+    try:
+        yield "one"
+    finally:
+        heard.append("closed")
+        await remembers("page")
 
+
+@task
+async def remembers(what: str) -> None:
+    heard.append(f"ran {what}")
+
+
+def kinds(history: Any) -> list[str]:
+    return [type(entry.event).__name__ for entry in history]
+
+
+def test_a_generator_that_is_dropped_is_closed_in_its_turn_and_decides_nothing() -> None:
     async def drops() -> list[str]:
-        source = pages()
+        source = guarded_page()
         got = [await anext(source)]
         del source
-        gc.collect()
+        assert not heard, "not in the midst of other code"
+        await asyncio.sleep(0)
+        assert heard
         got.append(await work("after"))
         return got
 
     with silence():
         history = play(World(workflow(drops)()))
-    assert [type(entry.event).__name__ for entry in history] == [
-        "RunStarted",
-        "TaskScheduled",
-        "TaskStarted",
-        "TaskCompleted",
-        "RunCompleted",
-    ]
-    assert heard == ["collected"]
+    assert kinds(history) == ["RunStarted", "TaskScheduled", "TaskStarted", "TaskCompleted", "RunCompleted"]
+    assert heard == ["closed"]
+
+
+def test_a_generator_that_garbage_collection_finds_runs_no_code() -> None:
+    """Between turns its calls of tasks would be plain calls, with effects."""
+
+    async def drops() -> list[str]:
+        source = guarded_page()
+        holder: list[Any] = [source]
+        holder.append(holder)
+        got = [await anext(source)]
+        del source, holder
+        return [*got, await work("after")]
+
+    instance = begun(drops)
+    with silence():
+        gc.collect()
+        assert heard == []
+        instance.evict()
+        assert heard == []
+
+
+def test_garbage_of_others_is_not_collected_within_a_turn() -> None:
+    """Its finally blocks would run with this run's loop as the running one, and decide in its name."""
+
+    @types.coroutine
+    def suspends():  # type: ignore[no-untyped-def]
+        yield
+
+    async def foreign() -> None:
+        try:
+            await suspends()
+        finally:
+            heard.append("foreign")
+            await remembers("foreign")
+
+    def litter() -> None:
+        for _ in range(50):
+            coro = foreign()
+            coro.send(None)
+            holder: list[Any] = [coro]
+            holder.append(holder)
+
+    async def allocates() -> int:
+        litter()
+        rows = [[n] for n in range(20_000)]
+        assert not heard, "it was collected"
+        return len(rows)
+
+    before = gc.get_threshold()
+    gc.set_threshold(10, 2, 2)
+    try:
+        instance = begun(allocates)
+    finally:
+        gc.set_threshold(*before)
+    assert gc.isenabled()
+    assert isinstance(instance.outcome, RunCompleted)
+    gc.collect()
+    assert heard.count("foreign") == 50
+    gc.disable()
+    try:
+        begun(allocates_nothing)
+        assert not gc.isenabled(), "whoever turned it off keeps it off"
+    finally:
+        gc.enable()
+
+
+async def allocates_nothing() -> None:
+    return None
 
 
 def test_a_branch_made_and_never_run_is_closed_silently() -> None:
