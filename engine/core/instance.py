@@ -328,6 +328,12 @@ class Instance:
             self._loop.poison()
             self._loop.put_away()
 
+    def __del__(self) -> None:
+        # Whoever lets an instance go has evicted it. If it was forgotten, its coroutines must not be closed by the
+        # garbage collector outside their loop: there, a task call in a `finally` would simply be the function.
+        if self._loop is not None and not self._loop.poisoned:
+            self.evict()
+
 
 async def _finish_generator(generator: Any) -> None:
     await generator.aclose()

@@ -203,6 +203,7 @@ class Driver:
             self.site.left(self, lost=True)
         except Exception as error:
             # The store failed, or this is a bug of ours: stop loudly; everything recorded is intact.
+            self.discard()
             self._report(error)
             self.site.failed(error)
         finally:

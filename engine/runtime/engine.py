@@ -190,6 +190,7 @@ class Engine:
             with suppress(RunNotFound):  # that launch failed: it is for us to try
                 await self._check_same(run_id, definition, arguments)
                 return handle
+        self.check()
         fact = RunStarted(
             at=self._clock.now(),
             workflow=definition.name,

@@ -34,14 +34,17 @@ async def rebuild_run(store: EventStore, head: StreamHead, definition: Definitio
     """Replay the whole history of a stream. Raises `Mismatch` when the code does not fit it."""
     run_id = run_id_of(head.stream)
     replayer = Replayer(definition, run_id)
-    async for recorded in store.read(head.stream, until=head.version):
-        try:
-            event = decode_header(recorded.header, where=f", version {recorded.version} of run {run_id!r},")
-        except HistoryError as error:
-            replayer.instance.evict()
-            raise Mismatch(Diagnosis(reason="history", message=str(error), version=recorded.version)) from error
-        replayer.feed(recorded.version, event, recorded.payload)
-    return Rebuilt(replayer, replayer.finish())
+    try:
+        async for recorded in store.read(head.stream, until=head.version):
+            try:
+                event = decode_header(recorded.header, where=f", version {recorded.version} of run {run_id!r},")
+            except HistoryError as error:
+                raise Mismatch(Diagnosis(reason="history", message=str(error), version=recorded.version)) from error
+            replayer.feed(recorded.version, event, recorded.payload)
+        return Rebuilt(replayer, replayer.finish())
+    except BaseException:
+        replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
+        raise
 
 
 def mail_of(head: StreamHead) -> tuple[CancelMail | None, ResumeMail | None]:

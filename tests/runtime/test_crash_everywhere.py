@@ -145,7 +145,7 @@ async def test_a_crash_at_every_call_changes_nothing(play: Play, fault: Fault) -
         happened += 1
     else:
         pytest.fail(f"{play.name} makes more than {CALLS_MAX} calls")
-    assert happened >= 8, f"only {happened} crashes: {calls}"
+    assert happened >= 6, f"only {happened} crashes: {calls}"  # a lease, a claim, and a commit for each turn
 
 
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
