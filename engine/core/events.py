@@ -53,7 +53,7 @@ TURN_RULE: Final = 1
 """Version of the turn rule (DESIGN section 5) that new histories are written under."""
 
 
-class Event(Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
+class Event(Struct, frozen=True, gc=False, tag_field="type", kw_only=True, omit_defaults=True):
     """What every event has: its tag (`type`) and its time."""
 
     at: int

@@ -7,11 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any
 
 from engine.core.lineage import Branch
 
-__all__ = ["BranchTask", "LoopFuture", "WorkflowTimer"]
+__all__ = ["BranchTask", "LoopFuture", "ReadyHandle", "WorkflowTimer"]
+
+
+class ReadyHandle(asyncio.Handle):
+    """What `call_soon` returns: asyncio's own, made without asking the loop for its debug mode each time."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: Any, context: Any) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
 
 
 class WorkflowTimer(asyncio.TimerHandle):

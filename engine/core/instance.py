@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -130,6 +130,13 @@ class Instance:
         """Microseconds since the epoch: the time of the last delivered fact."""
         return self.loop.now
 
+    def together(self, work: Callable[[], None]) -> None:
+        """Call what delivers several facts, with no await between them: stepping into the loop once saves time."""
+        if self._loop is None:
+            work()
+        else:
+            self._loop.run_inside(work)
+
     # -- facts --------------------------------------------------------------------------------------------------------
 
     def deliver(self, fact: Fact, payload: bytes | None = None) -> list[Decided]:
@@ -223,11 +230,14 @@ class Instance:
         arguments = definition.arguments.encode(call.args, call.kwargs)
         # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
         _ = definition.result
-        id_ = self.loop.current_branch().next_id(definition.name)
-        pending = PendingTask(id_, definition, arguments, self.now)
+        loop = self.loop
+        id_ = loop.current_branch().next_id(definition.name)
+        pending = PendingTask(id_, definition, arguments, loop.now)
         pending.future = TaskFuture(self, pending)
         self.pending[id_] = pending
-        self._decide(TaskScheduled(at=self.now, id=id_, site=call.site, task=definition.name), arguments)
+        self._decided[id_] = Decided(
+            TaskScheduled(at=loop.now, id=id_, site=call.site, task=definition.name), arguments
+        )
         return pending
 
     def cancel_task(self, pending: PendingTask) -> bool:

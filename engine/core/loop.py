@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from threading import get_ident
+from types import MethodType
 from typing import Any, ClassVar, Final, Protocol
 from weakref import WeakValueDictionary
 
 from engine.core.burial import bury, is_level_cancellation
-from engine.core.handles import BranchTask, LoopFuture, WorkflowTimer
+from engine.core.handles import BranchTask, LoopFuture, ReadyHandle, WorkflowTimer
 from engine.core.lineage import Branch, branch_name
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
@@ -80,6 +81,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._unnamed: list[tuple[BranchTask, Branch]] = []
         self._hash = int(seed[:15] or "0", 16)
         self._running: Any = None
+        self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
         self._poisoned = False
         self.refusals = 0  # how often the coroutine that is being closed has been refused
@@ -97,32 +99,41 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Raises `StepLimitExceeded` when that does not end, and whatever `BaseException` (not `Exception`) a callback let
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
-        run_nested(self, self._context.run, self._drain)
+        self.run_inside(self._context.run, self._drain)
+
+    def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
+        """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""
+        if self.thread:
+            work(*args)
+        else:
+            run_nested(self, work, *args)
 
     def _drain(self) -> None:
         ready, steps = self.ready, 0
-        while True:
-            moved = False
-            while ready:
-                handle = ready.popleft()
-                if handle._cancelled:
-                    continue
-                if self._unnamed:
-                    self.name_branches()
-                self._running = handle
-                moved = moved or not is_level_cancellation(handle)
-                self._step(handle)
-                steps += 1
-                if steps > STEPS_PER_TURN_MAX:
-                    raise StepLimitExceeded(
-                        f"the workflow ran {steps:,} callbacks without waiting for anything durable: look for a loop"
-                        " around `await asyncio.sleep(0)`, or one that swallows CancelledError"
-                    )
-            self._running = None
-            if not (self._parked and moved):
-                return
-            ready.extend(self._parked)
-            self._parked.clear()
+        ready.extendleft(reversed(self._parked))
+        self._parked.clear()
+        retries = 0  # of anyio's level cancellation, one directly after the other
+        while ready:
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            if self._unnamed:
+                self.name_branches()
+            self._running = handle
+            self._retried = False
+            self._step(handle)
+            steps += 1
+            if steps > STEPS_PER_TURN_MAX:
+                raise StepLimitExceeded(
+                    f"the workflow ran {steps:,} callbacks without waiting for anything durable: look for a loop"
+                    " around `await asyncio.sleep(0)`, or one that swallows CancelledError"
+                )
+            retries = retries + 1 if self._retried else 0
+            if retries >= len(ready) and retries:
+                break  # whatever is ready is a retry, and each has run since anybody else did: they wait for a fact
+        self._running = None
+        self._parked.extend(ready)
+        ready.clear()
 
     def _step(self, handle: Any) -> None:
         context, callback, args = handle._context, handle._callback, handle._args
@@ -207,9 +218,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         handle = asyncio.Handle(callback, args, self, context)
         if self._running is not None and self._running._callback == callback and is_level_cancellation(handle):
-            self._parked.append(handle)
-        else:
-            self.ready.append(handle)
+            self._retried = True
+        self.ready.append(handle)
         return handle
 
     def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]

@@ -8,6 +8,7 @@ written in chunks: what is missing there is returned by `finish`, to be appended
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from msgspec import Struct
@@ -36,7 +37,7 @@ from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotReco
 __all__ = ["Attempts", "Replayer"]
 
 
-class Attempts(Struct):
+class Attempts(Struct, gc=False):
     """What the notes say of one unfinished task."""
 
     started: int = 0  # attempts begun, those that a crash cut off included
@@ -61,6 +62,14 @@ class Replayer:
         self._fact_version = 0
         self._recorded: dict[str, Decided] = {}
         self._definitions: dict[str, Definition[..., Any]] = {"": definition}
+
+    def feed_all(self, events: Iterable[tuple[int, AnyEvent, bytes | None]]) -> None:
+        """The next events, as `feed` takes them. The run's loop is made the running one once, not for every fact."""
+        self.instance.together(lambda: self._feed_all(events))
+
+    def _feed_all(self, events: Iterable[tuple[int, AnyEvent, bytes | None]]) -> None:
+        for version, event, payload in events:
+            self.feed(version, event, payload)
 
     def feed(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """The next event. Raises `Mismatch` where the code decides otherwise than it did."""
@@ -114,7 +123,10 @@ class Replayer:
         if isinstance(fact, RunStarted) and fact.rule > TURN_RULE:
             self._refuse("history", f"it was written under turn rule {fact.rule}, this version knows up to {TURN_RULE}")
         self._fact, self._recorded = None, {}
-        decided = {item.event.id: item for item in self._deliver(fact)}
+        answer = self._deliver(fact)
+        if not answer and not recorded:  # of a fan-out, nearly every fact
+            return answer
+        decided = {item.event.id: item for item in answer}
         for id_ in decided:  # only what was decided now can be new
             if (task := self.instance.pending.get(id_)) is not None:
                 self._definitions.setdefault(task.definition.name, task.definition)
