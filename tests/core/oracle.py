@@ -8,6 +8,7 @@ at a time, each time until nothing can run: what `harness.play` does, with none 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import warnings
 from typing import Any, NamedTuple
 from unittest import mock
@@ -36,7 +37,7 @@ class _Waiting(NamedTuple):
 
 
 class Oracle:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, ordered: bool) -> None:
         self.world = world
         self.now = 0.0
         self.turn = 0
@@ -44,6 +45,10 @@ class Oracle:
         self.calls: list[str] = []
         self.loop = asyncio.SelectorEventLoop()
         self.loop.time = lambda: self.now  # type: ignore[method-assign]
+        if ordered:  # its sets then iterate as ours do, not by address
+            serial = itertools.count()
+            self.loop.holds_workflow = True  # type: ignore[attr-defined]
+            self.loop.next_hash = lambda: next(serial)  # type: ignore[attr-defined]
         self.loop.set_exception_handler(lambda _loop, _context: None)
 
     async def outside(self, call: Call[Any]) -> Any:
@@ -141,5 +146,5 @@ class Oracle:
         return "failed", (info.type, info.message)
 
 
-def on_plain_asyncio(world: World) -> Seen:
-    return Oracle(world).run()
+def on_plain_asyncio(world: World, *, ordered: bool = False) -> Seen:
+    return Oracle(world, ordered=ordered).run()

@@ -50,7 +50,7 @@ def nodes(children: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
     )
 
 
-PROGRAMS = st.recursive(LEAVES, nodes, max_leaves=10)
+PROGRAMS = st.recursive(LEAVES, nodes, max_leaves=20)
 
 
 class Interpreter:
@@ -155,7 +155,7 @@ async def interprets(program: Program) -> list[Any]:
     return [str(result), *interpreter.log]
 
 
-@settings(max_examples=130, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     PROGRAMS,
     st.integers(0, 10_000),
@@ -175,7 +175,7 @@ def test_a_crash_changes_nothing_and_plain_asyncio_agrees(
         else st.just([1])
     )
     check_crashes(world, history, boundaries=boundaries)
-    plain = on_plain_asyncio(replace(world, widths=[]))
+    plain = on_plain_asyncio(replace(world, widths=[]), ordered=True)
     assert ending(history) == plain.ending
     calls = [option_of("step", args or b"") for args in executions(history).values()]
     assert sorted(calls) == plain.calls
