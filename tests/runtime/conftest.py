@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,23 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     made: World = MemoryWorld() if request.param == "memory" else SqliteWorld(tmp_path / "runs.db")
     yield made
     await made.aclose()
+
+
+@pytest.fixture
+async def worlds(tmp_path: Path) -> AsyncIterator[Callable[..., World]]:
+    """Makes any number of worlds, and closes them whatever happens: an open SQLite store would keep the process."""
+    made: list[World] = []
+
+    def make(kind: str = "memory", **options: Any) -> World:
+        world: World = (
+            MemoryWorld(**options) if kind == "memory" else SqliteWorld(tmp_path / f"runs-{len(made)}.db", **options)
+        )
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        await world.aclose()
 
 
 @pytest.fixture

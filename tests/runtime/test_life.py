@@ -95,8 +95,8 @@ async def test_two_engines_on_one_store(world: World) -> None:
     await world.release(store)
 
 
-async def test_two_engines_on_two_stores() -> None:
-    here, there = MemoryWorld(), MemoryWorld()
+async def test_two_engines_on_two_stores(worlds) -> None:
+    here, there = worlds(), worlds()
     async with here.engine(both) as one, there.engine(both) as other:
         mine, theirs = await one.start(both(1), id="same"), await other.start(both(2), id="same")
         here.clock.advance(1)
@@ -105,8 +105,6 @@ async def test_two_engines_on_two_stores() -> None:
         assert await theirs.status() == "running"
         there.clock.advance(1)
         assert await soon(theirs.result()) == [4, 1.0]
-    await here.aclose()
-    await there.aclose()
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

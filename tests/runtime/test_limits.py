@@ -14,7 +14,7 @@ from engine.errors import RunCancelledError
 from eventstore.port import COMMIT_EVENTS_MAX
 from eventstore.sqlite import SqliteStore
 from tests.runtime.invariants import check_history, check_store
-from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, forget, settle, soon, until
+from tests.runtime.worlds import MemoryWorld, World, at_rest, forget, settle, soon, until
 from tests.soak import finished_runs
 
 ran: list[int] = []
@@ -224,11 +224,9 @@ async def test_more_waiting_attempts_than_slots(world: World) -> None:
     assert len(ran) == 150
 
 
-async def test_a_thousand_runs_share_commits(tmp_path) -> None:
-    """Not a benchmark: that concurrent runs are batched at all shows in the number of transactions."""
-    world = SqliteWorld(tmp_path / "runs.db")
+async def test_many_runs_at_once(worlds) -> None:
+    world = worlds("sqlite")
     async with world.engine(short) as engine:
         handles = await asyncio.gather(*(engine.start(short(n), id=f"run-{n}") for n in range(300)))
         assert await soon(asyncio.gather(*(handle.result() for handle in handles))) == list(range(300))
         await check_store(engine.store, short)
-    await world.aclose()

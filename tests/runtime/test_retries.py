@@ -195,7 +195,7 @@ async def test_stops_count_over_a_restart(world: World, stop: Any) -> None:
     assert trial.seconds[-1] == 30
 
 
-async def test_retry_predicates(memory: MemoryWorld) -> None:
+async def test_retry_predicates(worlds) -> None:
     asked: list[str] = []
 
     async def temporary(error: BaseException) -> bool:
@@ -217,12 +217,11 @@ async def test_retry_predicates(memory: MemoryWorld) -> None:
         (tenacity.retry_if_exception_type(BaseException), lambda: SystemExit(1), 3),
     ]
     for retry, error, expected in policies:
-        world = MemoryWorld()
+        world = worlds()
         trial = Trial(2, error, retry=retry, stop=stop_after_attempt(3))
         result = await play(world, trial)
         assert len(trial.numbers) == expected, (retry, error())
         assert result == 3 if expected == 3 else isinstance(result, RunFailedError)
-        await world.aclose()
     assert asked == ["temporary", "temporary", "for ever"]
 
 

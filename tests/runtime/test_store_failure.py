@@ -12,7 +12,7 @@ from engine.errors import EngineFailed, RunNotFound
 from eventstore import StoreUnavailable
 from tests.runtime.faulty import Fault, FaultyStore, at_call
 from tests.runtime.invariants import check_history, check_store
-from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, settle, soon, until
+from tests.runtime.worlds import MemoryWorld, World, at_rest, settle, soon, until
 
 ran: list[str] = []
 
@@ -292,18 +292,17 @@ async def test_a_slow_store_is_only_slow(memory: MemoryWorld) -> None:
     assert len(ran) == len(set(ran)) == 45
 
 
-async def test_a_file_removed_under_the_engine(tmp_path) -> None:
-    world = SqliteWorld(tmp_path / "runs.db")
+async def test_a_file_removed_under_the_engine(worlds, tmp_path) -> None:
+    world = worlds("sqlite")
     with pytest.raises((StoreUnavailable, EngineFailed)):
         async with world.engine(noting) as engine:
             run = await engine.start(noting(1), id="a")
             assert await soon(run.result()) == 1
-            for path in tmp_path.glob("runs.db*"):
+            for path in tmp_path.glob("runs-0.db*"):
                 if path.is_file():
                     path.unlink()
             for n in range(3):
                 await soon((await engine.start(noting(1), id=f"new-{n}")).result())
-    await world.aclose()
 
 
 async def test_a_bug_in_one_turn_does_not_leak_into_another(memory: MemoryWorld) -> None:

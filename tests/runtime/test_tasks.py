@@ -429,7 +429,7 @@ class Touchy:
             raise LookupError(f"{self.n} is too much")
 
 
-async def test_a_class_that_raises_while_it_is_decoded(memory: MemoryWorld) -> None:
+async def test_a_class_that_raises_while_it_is_decoded(memory: MemoryWorld, worlds) -> None:
     Touchy_made = Touchy(1)
     Touchy_made.n = 5
 
@@ -450,9 +450,7 @@ async def test_a_class_that_raises_while_it_is_decoded(memory: MemoryWorld) -> N
         return (await make()).n
 
     assert "too much" in str(await failure_of(memory, taking))
-    second = MemoryWorld()
-    assert "too much" in str(await failure_of(second, making))
-    await second.aclose()
+    assert "too much" in str(await failure_of(worlds(), making))
 
 
 # -- exceptions -------------------------------------------------------------------------------------------------------
