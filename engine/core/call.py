@@ -140,7 +140,8 @@ class Call(Coroutine[Any, Any, R_co]):
         return self._begin().__await__()
 
     def send(self, value: Any) -> Any:
-        return self._begin().send(value)
+        runner = self._runner
+        return (self._begin() if runner is None else runner).send(value)
 
     def throw(self, *args: Any) -> Any:
         return self._begin().throw(*args)

@@ -172,7 +172,7 @@ class Instance:
         match fact:
             case TaskCompleted(id=id_):
                 pending = self._take(id_, fact)
-                value = pending.definition.result.decode(_present(payload, f"the result of {id_}"))
+                value = pending.definition.result.decode(payload if payload is not None else _present(None, id_))
                 self.pending.pop(id_)
                 if not pending.future.done():
                     pending.future.set_result(value)

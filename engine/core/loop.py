@@ -121,7 +121,14 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
                 self.name_branches()
             self._running = handle
             self._retried = False
-            self._step(handle)
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (KeyboardInterrupt, Evicted):
+                raise
+            except BaseException as error:
+                # SystemExit leaves asyncio's own step function too; the task that raised it holds it as its outcome.
+                message = f"Exception in callback {handle._callback!r}"
+                self.call_exception_handler({"message": message, "exception": error})
             steps += 1
             if steps > STEPS_PER_TURN_MAX:
                 raise StepLimitExceeded(
@@ -134,16 +141,6 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._running = None
         self._parked.extend(ready)
         ready.clear()
-
-    def _step(self, handle: Any) -> None:
-        context, callback, args = handle._context, handle._callback, handle._args
-        try:
-            context.run(callback, *args)
-        except (KeyboardInterrupt, Evicted):
-            raise
-        except BaseException as error:
-            # SystemExit leaves asyncio's own step function too; the task that raised it holds it as its outcome.
-            self.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
 
     # -- branches and hashes ------------------------------------------------------------------------------------------
 
@@ -216,8 +213,14 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         return (self.now - self._started_at) / 1_000_000
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
-        handle = asyncio.Handle(callback, args, self, context)
-        if self._running is not None and self._running._callback == callback and is_level_cancellation(handle):
+        handle = ReadyHandle(callback, args, self, context)
+        # anyio's callback is a bound method; asyncio's own steps, nearly all there are, are not.
+        if (
+            type(callback) is MethodType
+            and self._running is not None
+            and self._running._callback == callback
+            and is_level_cancellation(handle)
+        ):
             self._retried = True
         self.ready.append(handle)
         return handle

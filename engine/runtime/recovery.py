@@ -5,22 +5,26 @@ What cannot be rebuilt is never destroyed: a mismatch becomes a suspension, whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch
-from engine.core.events import RunTerminated, decode_header
+from engine.core.events import AnyEvent, RunTerminated, decode_header
 from engine.core.instance import Decided
 from engine.core.replay import Replayer
 from engine.errors import HistoryError
 from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
 from engine.runtime.streams import STATUS, new_event, run_id_of, suspension
-from eventstore import Clock, Commit, EventStore, Lease, NewEvent, StreamHead
+from eventstore import Clock, Commit, EventStore, Lease, NewEvent, RecordedEvent, StreamHead
 
 __all__ = ["Rebuilt", "mail_of", "rebuild_run", "settle_closed", "suspend", "terminate"]
+
+PAGE_EVENTS: Final = 500
+"""Events that are replayed in one go; between two of them the engine's other runs get their turn."""
 
 
 class Rebuilt(Struct):
@@ -34,17 +38,29 @@ async def rebuild_run(store: EventStore, head: StreamHead, definition: Definitio
     """Replay the whole history of a stream. Raises `Mismatch` when the code does not fit it."""
     run_id = run_id_of(head.stream)
     replayer = Replayer(definition, run_id)
+    page: list[RecordedEvent] = []
     try:
         async for recorded in store.read(head.stream, until=head.version):
-            try:
-                event = decode_header(recorded.header, where=f", version {recorded.version} of run {run_id!r},")
-            except HistoryError as error:
-                raise Mismatch(Diagnosis(reason="history", message=str(error), version=recorded.version)) from error
-            replayer.feed(recorded.version, event, recorded.payload)
+            page.append(recorded)
+            if len(page) >= PAGE_EVENTS:
+                replayer.feed_all(_decoded(page, run_id))
+                page.clear()
+                await asyncio.sleep(0)
+        replayer.feed_all(_decoded(page, run_id))
         return Rebuilt(replayer, replayer.finish())
     except BaseException:
         replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
         raise
+
+
+def _decoded(page: list[RecordedEvent], run_id: str) -> Iterator[tuple[int, AnyEvent, bytes | None]]:
+    for recorded in page:
+        try:
+            event = decode_header(recorded.header)
+        except HistoryError as error:
+            message = f"version {recorded.version} of run {run_id!r}: {error}"
+            raise Mismatch(Diagnosis(reason="history", message=message, version=recorded.version)) from error
+        yield recorded.version, event, recorded.payload
 
 
 def mail_of(head: StreamHead) -> tuple[CancelMail | None, ResumeMail | None]:

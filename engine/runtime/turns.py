@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from engine.core.compare import Diagnosis, Reason
-from engine.core.events import Fact
+from engine.core.events import AttemptFailed, Fact, Note
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
@@ -35,7 +35,7 @@ class Turns:
             stale = as_ignored(arrival)
             event = None if stale is None else stale.event
         if event is not None:
-            event = structs.replace(event, at=self.stamp(event.at))
+            event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
         if arrival.message is not None:
             step.consumes.append((len(step.events), arrival.message))
@@ -62,3 +62,9 @@ class Turns:
         step.suspended = step.release = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
+
+
+def _stamped(event: Fact | Note, at: int) -> Fact | Note:
+    if isinstance(event, AttemptFailed):
+        return structs.replace(event, at=at, retry_at=max(at, event.retry_at))
+    return structs.replace(event, at=at)
