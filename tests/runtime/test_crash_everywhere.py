@@ -164,3 +164,37 @@ async def test_crashes_one_after_the_other(play: Play, worlds) -> None:
             break
     assert crashed.ended == expected
     await check_history(world.data, "play", play.definition)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
+async def test_a_crash_between_any_two_chunks(play: Play, chunk: int, worlds, monkeypatch) -> None:
+    """Steps written in commits of one or three events: groups, and steps of several facts, are cut at every place."""
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk)
+    expected, calls, _ = await undisturbed(worlds(), play)
+    number = 0
+    while True:
+        number += 1
+        assert number < CALLS_MAX
+        fault: Fault = "die before" if number % 2 else "die after"
+        stage.clear()
+        world = worlds()
+        crashed = await perform(world, play, at_call(number, fault, only="commit"))
+        after = await go_on(world, play)
+        assert after == expected, f"{fault} commit {number}"
+        for key, count in crashed.recorded.items():
+            assert stage.effects[key] == count, f"{fault} commit {number}: ran again although recorded"
+        if not crashed.faults:
+            break
+    assert number > calls.count("commit") // 2
+
+
+@pytest.mark.parametrize("facts", [1, 2])
+async def test_steps_of_few_facts(facts: int, worlds, monkeypatch) -> None:
+    """However many facts a step may take: the same end, and a history that replays."""
+    monkeypatch.setattr("engine.runtime.driver.STEP_FACTS_MAX", facts)
+    for play in PLAYS:
+        stage.clear()
+        world = worlds()
+        expected, _, _ = await undisturbed(world, play)
+        assert await go_on(world, play) == expected

@@ -1,0 +1,375 @@
+"""Things that happen in the one moment when they are awkward: made to happen then, with a store that waits to be told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tenacity import stop_after_attempt, wait_fixed
+
+from engine import Engine, task, workflow
+from engine.errors import RunCancelledError, RunFailedError
+from tests.runtime.faulty import FaultyStore
+from tests.runtime.invariants import check_history
+from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon, until, until_async
+
+ran: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ran() -> None:
+    ran.clear()
+
+
+@task
+async def note(what: str) -> str:
+    ran.append(what)
+    return what
+
+
+class Pause:
+    """Holds back one call of a store, before it or behind it, until `go`."""
+
+    def __init__(self, store: FaultyStore, *, behind: bool, when: Callable[[str, Any], bool]) -> None:
+        self.reached = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+        async def hold(name: str, argument: Any) -> None:
+            if not self.reached.is_set() and when(name, argument):
+                self.reached.set()
+                await self.let_go.wait()
+
+        if behind:
+            store.after = hold
+        else:
+            store.before = hold
+
+
+def releases(name: str, argument: Any) -> bool:
+    return name == "commit" and argument.release and not argument.closed
+
+
+@workflow
+async def napping(naps: int) -> list[str]:
+    found = []
+    for n in range(naps):
+        await asyncio.sleep(100)
+        found.append(await note(f"nap {n}"))
+    return found
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize("cached", [0, 10])
+async def test_a_timer_falls_due_while_its_run_is_given_up(memory: MemoryWorld, behind: bool, cached: int) -> None:
+    """The commit that releases the run takes so long that the timer is due before its reply."""
+    store = FaultyStore(memory.data)
+    pause = Pause(store, behind=behind, when=releases)
+    async with Engine(store, workflows=[napping], clock=memory.clock, cached=cached) as engine:
+        starting = asyncio.create_task(engine.start(napping(2), id="a"))
+        await soon(pause.reached.wait())
+        memory.clock.advance(100)
+        await settle()
+        pause.let_go.set()
+        run = await soon(starting)
+        await until(lambda: ran == ["nap 0"])
+        await at_rest(memory.data, "a")
+        memory.clock.advance(100)
+        assert await soon(run.result(), seconds=5) == ["nap 0", "nap 1"]
+        await check_history(memory.data, "a", napping)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize("cached", [0, 10])
+async def test_a_timer_of_before_falls_due_while_its_run_is_given_up(
+    memory: MemoryWorld, behind: bool, cached: int
+) -> None:
+    """As above, with a timer that was started in an earlier step: the run's own alarm rings in the middle."""
+    gate = asyncio.Event()
+
+    @task
+    async def hold() -> str:
+        ran.append("held")
+        await gate.wait()
+        return "held"
+
+    @workflow
+    async def both() -> list[Any]:
+        return await asyncio.gather(hold(), asyncio.sleep(100, "slept"))
+
+    store = FaultyStore(memory.data)
+    pause = Pause(store, behind=behind, when=releases)
+    async with Engine(store, workflows=[both], clock=memory.clock, cached=cached) as engine:
+        run = await engine.start(both(), id="a")
+        await until(lambda: ran)
+        gate.set()
+        await soon(pause.reached.wait())
+        memory.clock.advance(100)
+        await settle()
+        pause.let_go.set()
+        assert await soon(run.result(), seconds=5) == ["held", "slept"]
+        await check_history(memory.data, "a", both)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+async def test_a_retry_falls_due_while_its_run_is_given_up(memory: MemoryWorld, behind: bool) -> None:
+    @task(stop=stop_after_attempt(5), wait=wait_fixed(100))
+    async def flaky() -> int:
+        ran.append(1)
+        if len(ran) < 3:
+            raise ConnectionError
+        return len(ran)
+
+    @workflow
+    async def trying() -> int:
+        return await flaky()
+
+    store = FaultyStore(memory.data)
+    pause = Pause(store, behind=behind, when=releases)
+    async with Engine(store, workflows=[trying], clock=memory.clock) as engine:
+        run = await engine.start(trying(), id="a")
+        await soon(pause.reached.wait())
+        memory.clock.advance(100)
+        await settle()
+        pause.let_go.set()
+        await until(lambda: len(ran) == 2)
+
+        async def waits() -> bool:
+            return any(found.status == "retrying" for found in (await run.state()).tasks.values())
+
+        await until_async(waits)
+        await at_rest(memory.data, "a")
+        memory.clock.advance(100)
+        assert await soon(run.result(), seconds=5) == 3
+        await check_history(memory.data, "a", trying)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+async def test_mail_comes_while_a_run_is_given_up(memory: MemoryWorld, behind: bool) -> None:
+    store = FaultyStore(memory.data)
+    pause = Pause(store, behind=behind, when=releases)
+    async with Engine(store, workflows=[napping], clock=memory.clock) as engine:
+        starting = asyncio.create_task(engine.start(napping(2), id="a"))
+        await soon(pause.reached.wait())
+        if behind:
+            await engine.run("a").cancel()
+            await settle(100)
+            pause.let_go.set()
+            run = await soon(starting)
+        else:
+            pause.let_go.set()
+            run = await soon(starting)
+            await run.cancel()
+        with pytest.raises(RunCancelledError):
+            await soon(run.result(), seconds=5)
+        await check_history(memory.data, "a", napping)
+
+
+async def test_mail_is_claimed_while_the_commit_that_releases_waits(memory: MemoryWorld) -> None:
+    """Claimed for its mail before the release is written, heard of behind it."""
+    store = FaultyStore(memory.data)
+
+    @workflow
+    async def two_steps() -> str:
+        await note("first")
+        await asyncio.sleep(1_000)
+        return "slept"
+
+    pause = Pause(store, behind=False, when=releases)
+    async with Engine(store, workflows=[two_steps], clock=memory.clock) as engine:
+        run = await engine.start(two_steps(), id="a")
+        await soon(pause.reached.wait())
+        await run.cancel()
+        await settle(100)  # the claim has taken it, for it is still owned
+        pause.let_go.set()
+        with pytest.raises(RunCancelledError):
+            await soon(run.result(), seconds=5)
+        await check_history(memory.data, "a", two_steps)
+
+
+async def test_following_while_the_head_is_old(memory: MemoryWorld) -> None:
+    """`events(follow=True)` reads the head, and the run ends before it hears the answer: it must not wait for more."""
+    gate = asyncio.Event()
+
+    @task
+    async def hold() -> int:
+        ran.append(1)
+        await gate.wait()
+        return 1
+
+    @workflow
+    async def holding() -> int:
+        return await hold()
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[holding], clock=memory.clock) as engine:
+        run = await engine.start(holding(), id="a")
+        await until(lambda: ran)
+        pause = Pause(store, behind=True, when=lambda name, _argument: name == "head")
+
+        async def follow() -> list[str]:
+            return [type(item.event).__name__ async for item in run.events(follow=True)]
+
+        following = asyncio.create_task(follow())
+        await soon(pause.reached.wait())
+        gate.set()
+        assert await soon(run.result()) == 1
+        await settle(100)
+        pause.let_go.set()
+        kinds = await soon(following, seconds=5)
+        assert kinds[-1] == "RunCompleted"
+
+
+async def test_result_while_the_head_is_old(memory: MemoryWorld) -> None:
+    """As above, for `result` of a run at rest."""
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[napping], clock=memory.clock) as engine:
+        run = await engine.start(napping(1), id="a")
+        await at_rest(memory.data, "a")
+        await settle()
+        pause = Pause(store, behind=True, when=lambda name, _argument: name == "head")
+        waiting = asyncio.create_task(run.result())
+        await soon(pause.reached.wait())
+        memory.clock.advance(100)
+        await until(lambda: ran)
+        await settle(100)
+        pause.let_go.set()
+        assert await soon(waiting, seconds=5) == ["nap 0"]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_task_is_cancelled_by_what_it_left_behind(memory: MemoryWorld, turns: int) -> None:
+    """Sloppy code cancels its own asyncio task when it has returned already. That must not hit the run's next step."""
+
+    @task
+    async def sloppy(n: int) -> int:
+        loop, mine = asyncio.get_running_loop(), asyncio.current_task()
+        assert mine is not None
+
+        def later(left: int) -> None:
+            if left:
+                loop.call_soon(later, left - 1)
+            else:
+                mine.cancel()
+
+        loop.call_soon(later, turns)
+        ran.append(n)
+        return n
+
+    @workflow
+    async def trusting() -> list[int]:
+        first = [await sloppy(n) for n in range(3)]
+        return first + list(await asyncio.gather(*(sloppy(n) for n in range(3, 6))))
+
+    async with memory.engine(trusting) as engine:
+        run = await engine.start(trusting(), id="a")
+        assert await soon(run.result(), seconds=5) == list(range(6))
+        await check_history(memory.data, "a", trusting)
+        assert ran == list(range(6))
+
+
+async def test_a_slow_rebuild_and_a_cancel(memory: MemoryWorld) -> None:
+    """Mail comes while the history is being read: it was not in the head that was claimed."""
+    async with memory.engine(napping) as engine:
+        await engine.start(napping(2), id="a")
+        await at_rest(memory.data, "a")
+    memory.clock.advance(100)
+    store = FaultyStore(memory.data)
+    pause = Pause(store, behind=True, when=lambda name, _argument: name == "claim")
+    async with Engine(store, workflows=[napping], clock=memory.clock) as engine:
+        await soon(pause.reached.wait())
+        run = engine.run("a")
+        await run.cancel()
+        pause.let_go.set()
+        with pytest.raises(RunCancelledError):
+            await soon(run.result(), seconds=5)
+        await check_history(memory.data, "a", napping)
+
+
+async def test_closing_while_a_new_run_is_written(memory: MemoryWorld) -> None:
+    """The engine closes while `start` waits for its commit: the run is recorded or it is not, and nothing hangs."""
+    for behind in (False, True):
+        store = FaultyStore(memory.data)
+        pause = Pause(store, behind=behind, when=lambda name, _argument: name == "commit")
+        run_id = f"behind-{behind}"
+        async with Engine(store, workflows=[napping], clock=memory.clock, grace=0) as engine:
+            starting = asyncio.create_task(engine.start(napping(1), id=run_id))
+            await soon(pause.reached.wait())
+            asyncio.get_running_loop().call_later(0.01, pause.let_go.set)
+        await soon(asyncio.wait([starting]))
+        assert starting.exception() is None or not isinstance(starting.exception(), AssertionError)
+        async with memory.engine(napping) as engine:
+            run = await engine.start(napping(1), id=run_id)
+            await at_rest(memory.data, run_id)
+            memory.clock.advance(100)
+            assert await soon(run.result()) == ["nap 0"]
+            await check_history(memory.data, run_id, napping)
+
+
+async def test_closing_while_a_history_is_read(memory: MemoryWorld) -> None:
+    async with memory.engine(napping) as engine:
+        for n in range(30):
+            await engine.start(napping(1), id=f"run-{n}")
+        for n in range(30):
+            await at_rest(memory.data, f"run-{n}")
+    memory.clock.advance(100)
+    for turns in range(1, 12):
+        async with memory.engine(napping, grace=0):
+            await settle(turns)
+    async with memory.engine(napping) as engine:
+        results = await soon(asyncio.gather(*(engine.run(f"run-{n}").result() for n in range(30))))
+        assert results == [["nap 0"]] * 30
+        for n in range(30):
+            await check_history(memory.data, f"run-{n}", napping)
+
+
+async def test_a_task_starts_another_run(memory: MemoryWorld) -> None:
+    """Tasks are outside: they may use the engine they run in."""
+    engines: list[Engine] = []
+
+    @workflow
+    async def inner(n: int) -> int:
+        return int(await note(str(n)))
+
+    @task
+    async def delegate(n: int) -> int:
+        run = await engines[0].start(inner(n), id=f"inner-{n}")
+        return await run.result()
+
+    @workflow
+    async def outer() -> int:
+        return sum(await asyncio.gather(*(delegate(n) for n in range(4))))
+
+    async with memory.engine(outer, inner) as engine:
+        engines.append(engine)
+        assert await soon((await engine.start(outer(), id="outer")).result()) == 6
+        await check_history(memory.data, "outer", outer)
+        await check_history(memory.data, "inner-0", inner)
+
+
+async def test_a_workflow_that_reaches_outside_harms_only_itself(memory: MemoryWorld) -> None:
+    """Awaiting what belongs to another loop, or the engine itself, is an error of that run."""
+    engines: list[Engine] = []
+
+    @workflow
+    async def waits_outside() -> None:
+        future = outside_loop.create_future()
+        await future
+
+    @workflow
+    async def starts_inside() -> None:
+        await engines[0].start(napping(1), id="from inside")
+
+    outside_loop = asyncio.get_running_loop()
+    async with memory.engine(waits_outside, starts_inside, napping) as engine:
+        engines.append(engine)
+        for definition in (waits_outside, starts_inside):
+            run = await engine.start(definition(), id=definition.name)
+            with pytest.raises(RunFailedError):
+                await soon(run.result(), seconds=5)
+        assert len((await engine.runs()).items) == 2  # nothing was started from inside
+        run = await engine.start(napping(1), id="a")
+        await at_rest(memory.data, "a")
+        memory.clock.advance(100)
+        assert await soon(run.result()) == ["nap 0"]
