@@ -35,8 +35,8 @@ class Asker(Protocol):
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot is yours: start the attempt, or give the slot back."""
 
-    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> Coroutine[Any, Any, None] | None:
-        """An attempt has ended; None: it was cancelled. What it returns is to be awaited, in any task."""
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
+        """An attempt has ended; None: it was cancelled."""
 
 
 class Running:
@@ -117,20 +117,13 @@ class Dispatcher:
             except asyncio.CancelledError:
                 outcome = None  # we asked it to end; it is nobody's failure
             self.running.discard(running)
-            rest = asker.attempt_ended(pending.id, running.number, outcome)
-            if rest is None:
-                return
-            if running.task.cancelling():
-                self._spawn(rest)  # a cancellation still hangs over this task, and it is not the run's
-            else:
-                await rest  # the run's next step, in this task: it saves making another
+            asker.attempt_ended(pending.id, running.number, outcome)
 
         def ended(_task: asyncio.Task[None]) -> None:
             if not running.begun:  # cancelled before its first step: nothing of `live` has run
                 self.running.discard(running)
                 executor.slots.give_back()
-                if (rest := asker.attempt_ended(pending.id, running.number, None)) is not None:
-                    self._spawn(rest)
+                asker.attempt_ended(pending.id, running.number, None)
 
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.

@@ -9,9 +9,10 @@ told). Nothing acts on the outside before the record of the decision is durable.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from msgspec import UNSET, structs
 
@@ -133,11 +134,11 @@ class Driver:
         """See `dispatch.Asker`."""
         self.board.granted(task_id, executor)
 
-    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> Coroutine[Any, Any, None] | None:
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""
         self.board.running.pop(task_id, None)
         if self.discarded:
-            return None
+            return
         match outcome:
             case Completed(payload=payload):
                 self._arrivals.append(Arrival(TaskCompleted(at=0, id=task_id, attempt=number), payload))
@@ -147,7 +148,7 @@ class Driver:
                 self._retry(task_id, number, outcome)
             case None:
                 self._cut_off(task_id, number)
-        return self._pump_now()
+        self._kick()
 
     def _retry(self, task_id: str, number: int, outcome: Retried) -> None:
         error = encode_error(outcome.error)
@@ -178,15 +179,10 @@ class Driver:
     # -- the pump -----------------------------------------------------------------------------------------------------
 
     def _kick(self) -> None:
-        if (pump := self._pump_now()) is not None:
-            self.site.spawn(pump)
-
-    def _pump_now(self) -> Coroutine[Any, Any, None] | None:
-        """The pump, if it does not run already: for a caller that can await it in a task of its own."""
-        if self._pumping or self.discarded:
-            return None
-        self._pumping = True
-        return self._pump()
+        # Always in a task of our own: what user code left behind in its task (a cancellation, say) must not reach it.
+        if not self._pumping and not self.discarded:
+            self._pumping = True
+            self.site.spawn(self._pump())
 
     async def _pump(self) -> None:
         try:
@@ -201,6 +197,9 @@ class Driver:
         except (LeaseLost, VersionConflict) as error:
             self._report(error)
             self.site.left(self, lost=True)
+        except asyncio.CancelledError:
+            self.discard()  # the program's loop is ending under us
+            raise
         except Exception as error:
             # The store failed, or this is a bug of ours: stop loudly; everything recorded is intact.
             self.discard()
@@ -336,6 +335,11 @@ class Driver:
             head, self.reclaimed = self.reclaimed, None
             self._timer.set(self.instance.next_deadline())
             self.receive(head)
+            return
+        if self._arrivals:
+            # A timer fell due while the commit was under way. The stream is given up, and its alarm will bring it back;
+            # what this instance has taken in and the log has not must not come back with it.
+            self.site.left(self)
             return
         self.discarded = True  # this driver; the instance rests
         self._timer.set(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from engine.core.fold import RunStatus
 from engine.errors import (
     DefinitionError,
     EngineClosed,
+    ForbiddenInWorkflow,
     HistoryError,
     HoldfastError,
     RunConflict,
@@ -144,7 +146,12 @@ class Engine:
 
     @property
     def store(self) -> EventStore:
-        """The open store. Raises `EngineClosed` when the engine is not open."""
+        """The open store. Raises `EngineClosed` when the engine is not open, `ForbiddenInWorkflow` inside a workflow."""
+        if getattr(asyncio._get_running_loop(), "holds_workflow", False):
+            raise ForbiddenInWorkflow(
+                "a workflow used an Engine or a run's handle: it is replayed from its history, so effects belong into a"
+                " @task. Await tasks here, or move this into one"
+            )
         if self._store is None:
             raise EngineClosed("the engine is not open: use it inside `async with Engine(...) as engine:`")
         return self._store
