@@ -373,3 +373,23 @@ async def test_a_workflow_that_reaches_outside_harms_only_itself(memory: MemoryW
         await at_rest(memory.data, "a")
         memory.clock.advance(100)
         assert await soon(run.result()) == ["nap 0"]
+
+
+async def test_the_lease_is_lost_while_a_new_run_is_written(worlds) -> None:
+    """The worker was held dead, and its lease has ended, when the first commit comes: start tries under the new one."""
+    world = worlds(lease_ttl=10)
+    store = FaultyStore(world.data)
+    pause = Pause(store, behind=False, when=lambda name, _argument: name == "commit")
+    async with Engine(store, workflows=[napping], clock=world.clock) as engine:
+        starting = asyncio.create_task(engine.start(napping(1), id="a"))
+        await soon(pause.reached.wait())
+        (lease,) = world.data._leases.values()
+        lease.stall()
+        world.clock.advance(11)
+        await until(lambda: lease.token not in world.data._leases)
+        pause.let_go.set()
+        run = await soon(starting)
+        await at_rest(world.data, "a")
+        world.clock.advance(100)
+        assert await soon(run.result()) == ["nap 0"]
+        await check_history(world.data, "a", napping)
