@@ -146,7 +146,7 @@ class Engine:
 
     @property
     def store(self) -> EventStore:
-        """The open store. Raises `EngineClosed` when the engine is not open, `ForbiddenInWorkflow` inside a workflow."""
+        """The open store. Raises `EngineClosed` when there is none, `ForbiddenInWorkflow` inside a workflow."""
         if getattr(asyncio._get_running_loop(), "holds_workflow", False):
             raise ForbiddenInWorkflow(
                 "a workflow used an Engine or a run's handle: it is replayed from its history, so effects belong into a"
