@@ -93,14 +93,14 @@ FIND_LIMIT_MAX: Final = 1_000
 CLAIM_LIMIT_MAX: Final = 1_000
 
 
-class NewEvent(Struct, frozen=True):
+class NewEvent(Struct, frozen=True, gc=False):
     """An event to append: a header that says what happened, and the user's values, if any."""
 
     header: bytes  # a JSON object, UTF-8; stored and hashed as these bytes
     payload: bytes | None = None  # opaque; JSON in UTF-8 is stored as text, anything else as a blob
 
 
-class RecordedEvent(Struct, frozen=True):
+class RecordedEvent(Struct, frozen=True, gc=False):
     """An event as stored. `payload` and `salt` are None once destroyed (or never there: `payload_digest` tells)."""
 
     stream: str

@@ -41,6 +41,8 @@ __all__ = ["Engine"]
 
 R = TypeVar("R")
 
+LEASE_SECONDS: Final = 0.02
+"""Between two tries to write a new run, while the worker takes a new lease."""
 CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
@@ -191,12 +193,20 @@ class Engine:
         run_id = f"{definition.name}-{self._entropy(6).hex()}" if id is None else check_run_id(id)
         watch = self._watches.of(run_id)
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
-        assert self._worker is not None
-        while self._worker.has(run_id):
-            await self._worker.launches.settled(run_id)
+        while not await self._created_or_found(definition, run_id, arguments):
+            self.check()  # our lease was lost while we wrote; the worker takes another
+            await asyncio.sleep(LEASE_SECONDS)
+        return handle
+
+    async def _created_or_found(self, definition: Definition[..., Any], run_id: str, arguments: bytes) -> bool:
+        """Make the run, or see that it is there. False when neither, because the lease to write under was lost."""
+        worker = self._worker
+        assert worker is not None
+        while worker.has(run_id):
+            await worker.launches.settled(run_id)
             with suppress(RunNotFound):  # that launch failed: it is for us to try
                 await self._check_same(run_id, definition, arguments)
-                return handle
+                return True
         self.check()
         fact = RunStarted(
             at=self._clock.now(),
@@ -206,10 +216,15 @@ class Engine:
             anyio=self._anyio,
         )
         try:
-            await self._worker.launch(definition, run_id, fact, arguments)
-        except (VersionConflict, LeaseLost):  # there is such a stream, and it is another's, or nobody's
+            await worker.launch(definition, run_id, fact, arguments)
+        except VersionConflict:
             await self._check_same(run_id, definition, arguments)
-        return handle
+        except LeaseLost:  # there is such a stream and it is not ours; or the lease itself is lost
+            try:
+                await self._check_same(run_id, definition, arguments)
+            except RunNotFound:
+                return False
+        return True
 
     def _is_resident(self, run_id: str) -> bool:
         return self._worker is not None and self._worker.has(run_id)

@@ -131,7 +131,10 @@ async def main(arguments: argparse.Namespace) -> Any:
     definitions = () if arguments.client else WORKFLOWS
     definition = {found.name: found for found in WORKFLOWS}[arguments.workflow]
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS), Engine(store, workflows=definitions, worker=arguments.name, grace=0) as engine:
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            Engine(store, workflows=definitions, worker=arguments.name, grace=0) as engine,
+        ):
             print("open", flush=True)
             if arguments.client:
                 handles = [engine.run(run_id) for run_id in arguments.runs]

@@ -143,7 +143,11 @@ async def lives(stage: Stage, kills: Iterator[str], expected: int) -> int:
     assert json.loads((stage.outside / "table").read_text()) == [1, 2, 3, 4]
     events = await stage.check("a", pipeline)
     for key, count in Counter(effect.key for effect in stage.effects()).items():
-        started = max(event.attempt for event in events if isinstance(event, TaskStarted) and idempotency_key("a", 0, event.id) == key)
+        started = max(
+            event.attempt
+            for event in events
+            if isinstance(event, TaskStarted) and idempotency_key("a", 0, event.id) == key
+        )
         assert count <= started
     return killed
 

@@ -111,9 +111,7 @@ class FaultyStore:
         return await self._call("find", query, lambda: self.inner.find(query))
 
     async def claim(self, lease: Any, *, query: Any, limit: int, busy: Any = ()) -> Any:
-        return await self._call(
-            "claim", query, lambda: self.inner.claim(lease, query=query, limit=limit, busy=busy)
-        )
+        return await self._call("claim", query, lambda: self.inner.claim(lease, query=query, limit=limit, busy=busy))
 
     async def wait(self, lease: Any, *, timeout: float) -> None:
         if self.dead:

@@ -125,8 +125,10 @@ def check_events(events: list[Any]) -> None:
         last = event.at
         if told.ended:
             demand(isinstance(event, AttemptOutcomeIgnored | TaskStarted | Decision), f"{where}: after {told.ended}")
-        demand(not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
-               f"{where}: while suspended")
+        demand(
+            not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
+            f"{where}: while suspended",
+        )
         if isinstance(event, Fact):
             told.fact = True
         if isinstance(event, Decision):
@@ -157,7 +159,9 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             # Asked to end before it began, a task that is waited for fails without an attempt, or behind its last one.
             least = 0 if isinstance(event, TaskFailed) and id_ in told.unwanted else 1
             demand(least <= attempt <= begun, f"{where}: that attempt did not begin")
-            demand(attempt > told.failed.get(id_, 0) or id_ in told.unwanted, f"{where}: that attempt has failed already")
+            demand(
+                attempt > told.failed.get(id_, 0) or id_ in told.unwanted, f"{where}: that attempt has failed already"
+            )
             told.over[id_] = type(event).__name__
         case TaskCancelled(id=id_):
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
@@ -196,7 +200,12 @@ def check_marks(head: Any, events: list[Any]) -> None:
     ended = [event for event in events if isinstance(event, ENDS)]
     status = head.attributes["status"]
     if ended:
-        expected = {RunCompleted: "completed", RunFailed: "failed", RunCancelled: "cancelled", RunTerminated: "terminated"}
+        expected = {
+            RunCompleted: "completed",
+            RunFailed: "failed",
+            RunCancelled: "cancelled",
+            RunTerminated: "terminated",
+        }
         demand(status == expected[type(ended[0])], f"its status is {status!r}, but it ended with {ended[0]!r}")
         demand(head.closed, "it has ended, but its stream is open")
         return
@@ -207,7 +216,9 @@ def check_marks(head: Any, events: list[Any]) -> None:
     demand(head.held == suspended, f"held is {head.held}")
 
 
-def check_replay(definition: Definition[..., Any], run_id: str, recorded: list[RecordedEvent], events: list[Any]) -> None:
+def check_replay(
+    definition: Definition[..., Any], run_id: str, recorded: list[RecordedEvent], events: list[Any]
+) -> None:
     """The code decides again what is recorded; nothing is missing from the last turn of a run that has ended."""
     if isinstance(events[-1], RunTerminated | RunSuspended):
         return

@@ -93,7 +93,10 @@ def replace(index: int, event: Any) -> Change:
         (replace(10, AttemptOutcomeIgnored(at=4, id="b", attempt=2, outcome="cancelled")), "did not begin"),
         (put(2, GOOD[1]), "started twice"),
         (replace(13, TimerFired(at=5, id="u")), "no such timer"),
-        (lambda events: replace(13, TimerFired(at=4, id="t"))(replace(14, RunCompleted(at=4))(events)), "before its deadline"),
+        (
+            lambda events: replace(13, TimerFired(at=4, id="t"))(replace(14, RunCompleted(at=4))(events)),
+            "before its deadline",
+        ),
         (put(14, GOOD[13]), "no such timer"),
         (put(14, TimerCancelled(at=5, id="t")), "no such timer"),
         (put(12, TimerFired(at=5, id="t")), "while suspended"),

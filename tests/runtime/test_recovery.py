@@ -134,9 +134,7 @@ async def test_a_dead_workers_runs_go_on_while_others_live(world: World) -> None
 
 async def test_engines_share_the_work_and_every_run_has_one_owner(world: World) -> None:
     async with AsyncExitStack() as stack:
-        engines = [
-            await stack.enter_async_context(world.engine(steps, worker=f"w{n}", runs=5)) for n in range(3)
-        ]
+        engines = [await stack.enter_async_context(world.engine(steps, worker=f"w{n}", runs=5)) for n in range(3)]
         runs = [await engines[0].start(steps(n, 4), id=f"run-{n}") for n in range(60)]
         assert await soon(asyncio.gather(*(run.result() for run in runs))) == [6] * 60
         for run in runs:

@@ -263,6 +263,7 @@ async def test_a_workflow_that_spins_is_suspended_and_the_others_go_on(world: Wo
                 await soon(run.result())
         world.clock.advance(1_000)
         assert await soon(other.result()) == 5
+
     @workflow(name="spinning")
     async def cured(at_once: bool) -> str:
         return "cured" if at_once else await fetch(1)
@@ -503,7 +504,9 @@ async def test_damaged_history_harms_only_its_run(memory: MemoryWorld) -> None:
         await at_rest(memory.data, "a")
         head = await memory.data.head("run:a")
         await memory.data.commit(
-            Commit(id="x", stream="run:a", expected_version=head.version, events=(NewEvent(b'{"type":"Hologram","at":1}'),))
+            Commit(
+                id="x", stream="run:a", expected_version=head.version, events=(NewEvent(b'{"type":"Hologram","at":1}'),)
+            )
         )
         await engine.run("a").cancel()
         await until_async(lambda: _rests_somehow(engine.run("a")), seconds=5)

@@ -501,7 +501,10 @@ def raiser(error: Any) -> Any:
         (Declined("no money"), "Declined|no money"),
         (Undeclared("what"), "TaskError|tests.runtime.test_tasks.Undeclared: what"),
         (Picky(7, "seven"), "TaskError|tests.runtime.test_tasks.Picky: 7: seven"),
-        (ExceptionGroup("many", [ValueError("one"), KeyError("two")]), "TaskError|ExceptionGroup: many (2 sub-exceptions)"),
+        (
+            ExceptionGroup("many", [ValueError("one"), KeyError("two")]),
+            "TaskError|ExceptionGroup: many (2 sub-exceptions)",
+        ),
         (SystemExit(3), "TaskError|SystemExit: 3"),
         (GeneratorExit("bye"), "TaskError|GeneratorExit: bye"),
         (asyncio.CancelledError("mine"), "TaskError|asyncio.exceptions.CancelledError: mine"),
@@ -528,7 +531,8 @@ async def test_exceptions_come_back(memory: MemoryWorld, error: BaseException, e
 
 
 @pytest.mark.parametrize(
-    "error", [StopIteration(3), SystemExit(3), asyncio.CancelledError("mine"), GeneratorExit(), ValueError("plain")],
+    "error",
+    [StopIteration(3), SystemExit(3), asyncio.CancelledError("mine"), GeneratorExit(), ValueError("plain")],
     ids=lambda error: type(error).__name__,
 )
 async def test_exceptions_come_back_from_threads(memory: MemoryWorld, error: BaseException) -> None:
@@ -552,8 +556,15 @@ async def test_exceptions_come_back_from_threads(memory: MemoryWorld, error: Bas
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError(2**70), ValueError("\ud800"), ValueError("x" * 20_000_000), SystemExit(4), Mute(), GeneratorExit(),
-     BaseExceptionGroup("g", [SystemExit(1), ValueError("x")])],
+    [
+        ValueError(2**70),
+        ValueError("\ud800"),
+        ValueError("x" * 20_000_000),
+        SystemExit(4),
+        Mute(),
+        GeneratorExit(),
+        BaseExceptionGroup("g", [SystemExit(1), ValueError("x")]),
+    ],
     ids=lambda error: type(error).__name__,
 )
 async def test_a_workflow_may_raise_anything(memory: MemoryWorld, error: BaseException) -> None:

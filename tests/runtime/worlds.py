@@ -135,9 +135,7 @@ class SqliteWorld(World):
 
     async def store(self) -> SqliteStore:
         # NORMAL: these tests kill no machine, only what runs in it, and hundreds of fsyncs are slow.
-        store = await SqliteStore.open(
-            self.path, clock=self.clock, synchronous="NORMAL", lease_ttl=self.lease_ttl
-        )
+        store = await SqliteStore.open(self.path, clock=self.clock, synchronous="NORMAL", lease_ttl=self.lease_ttl)
         self._open.append(store)
         return store
 

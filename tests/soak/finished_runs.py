@@ -82,7 +82,12 @@ async def main(runs: int, *, memory: bool) -> int:
     def look(done: int) -> None:
         objects = engine_objects()
         seen.append(
-            {"runs": done, "resident_kib": resident_kib(), "engine_objects": objects.total(), "objects": len(gc.get_objects())}
+            {
+                "runs": done,
+                "resident_kib": resident_kib(),
+                "engine_objects": objects.total(),
+                "objects": len(gc.get_objects()),
+            }
         )
         print(json.dumps(seen[-1]), flush=True)
 
