@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from anyio._backends import _asyncio as backend
+from importlib import import_module
 
 from engine.core.ordered import install
 
-__all__ = ["order_anyio_sets"]
+__all__ = ["anyio_version", "order_anyio_sets"]
 
 
 def order_anyio_sets() -> None:
     """Let anyio's sets iterate in insertion order inside workflows; outside nothing changes. Idempotent."""
-    install(backend)
+    # Imported here and not above: it takes as long as all of the core, and only an open engine needs it.
+    install(import_module("anyio._backends._asyncio"))
+
+
+def anyio_version() -> str:
+    """The version of anyio that new runs are written under."""
+    version: str = import_module("importlib.metadata").version("anyio")  # imported late for the same reason
+    return version

@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from importlib import metadata
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -25,7 +24,7 @@ from engine.errors import (
     RunNotFound,
     UnknownWorkflow,
 )
-from engine.runtime.anyio_seams import order_anyio_sets
+from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.histories import read_events
 from engine.runtime.observer import Observer
@@ -102,7 +101,7 @@ class Engine:
         if self._store is not None:
             raise HoldfastError("this engine is open already; make another Engine for a second one")
         order_anyio_sets()
-        self._anyio = metadata.version("anyio")
+        self._anyio = anyio_version()
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
         self._store = store
         self._watches.revive()
