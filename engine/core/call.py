@@ -41,7 +41,7 @@ class Definition(Generic[P, R]):
             raise DefinitionError(f"@{self.kind} decorates a function, not {fn!r}")
         self.fn = fn
         self.name = fn.__name__ if name is None else name
-        if not self.name or any(ord(char) < 33 or char in "/~#" for char in self.name):
+        if not self.name.isprintable() or not self.name or any(char in " /~#" for char in self.name):
             raise DefinitionError(
                 f"{self.name!r} cannot name a {self.kind}: no spaces, control characters, '/', '~' or '#'"
             )

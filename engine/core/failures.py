@@ -11,6 +11,7 @@ import builtins
 import math
 import traceback as tracebacks
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -19,14 +20,29 @@ from msgspec import Struct
 from engine import errors
 from engine.errors import HistoryError, TaskError
 
-__all__ = ["CAUSES_MAX", "TEXT_MAX", "ErrorInfo", "decode_error", "describe", "encode_error", "rebuild", "type_name"]
+__all__ = [
+    "ERRORS_MAX",
+    "TEXT_MAX",
+    "ErrorInfo",
+    "decode_error",
+    "describe",
+    "encode_error",
+    "plain_text",
+    "rebuild",
+    "type_name",
+]
 
 TEXT_MAX: Final = 32_768
 """Characters of one message or traceback that are recorded; the middle of a longer one is left out, and says so."""
-CAUSES_MAX: Final = 16
-"""Causes of causes, and members of a group, that are recorded."""
+TEXTS_MAX: Final = 8 * TEXT_MAX
+"""Characters of all texts of one error together with its causes and members; what comes later gets what is left."""
+ERRORS_MAX: Final = 24
+"""Exceptions that are recorded of one: itself, causes of causes, members of groups."""
+ITEMS_MAX: Final = 16
+"""Arguments and notes of one exception that are recorded."""
 
 _SCALARS: Final = (str, int, float, bool, type(None))
+_NEVER_ITSELF: Final = (StopIteration, BaseExceptionGroup)  # no future takes the first; the second has members
 _INT_MIN: Final = -(1 << 63)
 _INT_MAX: Final = (1 << 64) - 1  # what msgspec writes
 
@@ -60,34 +76,68 @@ def type_name(type_: type[BaseException]) -> str:
     """The name an exception type is recorded under."""
     if type_.__module__ == "builtins":
         return type_.__qualname__
-    return f"{type_.__module__}.{type_.__qualname__}"
+    return _utf8(f"{type_.__module__}.{type_.__qualname__}")
 
 
-def describe(error: BaseException, *, depth: int = CAUSES_MAX) -> ErrorInfo:
-    """An exception as data. Never raises: an exception whose `str` fails is recorded as such."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    args = _recordable(_args_of(error))
-    if isinstance(error, TaskError) and type(error) is TaskError:
-        args = (error.type, error.message)
-    return ErrorInfo(
-        type=type_name(type(error)),
-        message=_clip(_text(error)),
-        args=args,
-        notes=tuple(_clip(str(note)) for note in getattr(error, "__notes__", ())),
-        traceback=_clip("".join(tracebacks.format_tb(error.__traceback__))),
-        cause=describe(cause, depth=depth - 1) if cause is not None and depth > 0 else None,
-        group=tuple(describe(member, depth=depth - 1) for member in members[:CAUSES_MAX]) if depth > 0 else (),
-    )
+def describe(error: BaseException) -> ErrorInfo:
+    """An exception as data. Never raises: what fails of a hostile one (its `str`, its notes) is recorded as such."""
+    return _Recorder().record(error)
+
+
+class _Recorder:
+    """Describes one exception and what hangs on it, within limits that hold for all of it together."""
+
+    def __init__(self) -> None:
+        self._errors = ERRORS_MAX
+        self._characters = TEXTS_MAX
+
+    def record(self, error: BaseException) -> ErrorInfo:
+        self._errors -= 1
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+        args = (error.type, error.message) if type(error) is TaskError else _args_of(error)
+        return ErrorInfo(
+            type=type_name(type(error)),
+            message=self._text(error),
+            args=self._recordable(args),
+            notes=tuple(self._text(note) for note in _notes_of(error)),
+            traceback=self._clip("".join(tracebacks.format_tb(error.__traceback__))),
+            cause=self.record(cause) if cause is not None and self._errors > 0 else None,
+            group=tuple(self.record(member) for member in members if self._errors > 0),
+        )
+
+    def _text(self, value: object) -> str:
+        return self._clip(_str(value))
+
+    def _clip(self, text: str) -> str:
+        clipped = _clip(text, min(TEXT_MAX, self._characters))
+        self._characters = max(0, self._characters - len(clipped))
+        return clipped
+
+    def _recordable(self, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The arguments, if every one of them can be written as JSON and read back."""
+        if len(args) > ITEMS_MAX or not all(type(arg) in _SCALARS for arg in args):
+            return None
+        if any(isinstance(arg, float) and not math.isfinite(arg) for arg in args):
+            return None
+        if any(isinstance(arg, int) and not _INT_MIN <= arg <= _INT_MAX for arg in args):
+            return None
+        return tuple(self._clip(arg) if isinstance(arg, str) else arg for arg in args)
+
+
+def plain_text(value: object) -> str:
+    """`str` of whatever it is, fit to be recorded: never fails, is never huge, can be written as UTF-8."""
+    return _clip(_str(value), TEXT_MAX)
 
 
 def rebuild(info: ErrorInfo, raises: Sequence[type[BaseException]] = ()) -> BaseException:
     """The exception that workflow code sees for a recorded error, with its causes chained by `__cause__`."""
     error = _instance(info, raises)
-    for note in info.notes:
-        error.add_note(note)
-    if info.traceback:
-        error.add_note(f"Recorded traceback (most recent call last):\n{info.traceback.rstrip()}")
+    with suppress(Exception):  # a type may be as hostile coming back as it was going
+        for note in info.notes:
+            error.add_note(note)
+        if info.traceback:
+            error.add_note(f"Recorded traceback (most recent call last):\n{info.traceback.rstrip()}")
     if info.cause is not None:
         error.__cause__ = rebuild(info.cause, raises)
     return error
@@ -110,47 +160,53 @@ def _instance(info: ErrorInfo, raises: Sequence[type[BaseException]]) -> BaseExc
 
 def _lookup(name: str, raises: Sequence[type[BaseException]]) -> type[BaseException] | None:
     for declared in raises:
-        if type_name(declared) == name:
+        if type_name(declared) == name and not issubclass(declared, _NEVER_ITSELF):
             return declared
     own = name.removeprefix("engine.errors.")
     type_ = getattr(errors, own, None) if own != name else getattr(builtins, name, None)
     # Only ordinary exceptions come back as themselves: a recorded SystemExit must not end a process.
-    if isinstance(type_, type) and issubclass(type_, Exception) and not issubclass(type_, BaseExceptionGroup):
+    if isinstance(type_, type) and issubclass(type_, Exception) and not issubclass(type_, _NEVER_ITSELF):
         return type_
     return None
 
 
 def _args_of(error: BaseException) -> tuple[Any, ...]:
     """What its type was called with. An `OSError` keeps its file names beside its `args`."""
-    if isinstance(error, OSError) and len(error.args) == 2 and isinstance(error.filename, str):
-        if isinstance(error.filename2, str):
-            return (*error.args, error.filename, None, error.filename2)
-        return (*error.args, error.filename)
-    return error.args
-
-
-def _recordable(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """The arguments, if every one of them can be written as JSON and read back."""
-    if not all(type(arg) in _SCALARS for arg in args):
-        return None
-    if any(isinstance(arg, float) and not math.isfinite(arg) for arg in args):
-        return None
-    if any(isinstance(arg, int) and not _INT_MIN <= arg <= _INT_MAX for arg in args):
-        return None
-    return tuple(_clip(arg) if isinstance(arg, str) else arg for arg in args[:CAUSES_MAX])
-
-
-def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        args = error.args
+    except Exception:
+        return (None,) * (ITEMS_MAX + 1)  # more than are recorded: its text will do
+    if isinstance(error, OSError) and len(args) == 2 and isinstance(error.filename, str):
+        if isinstance(error.filename2, str):
+            return (*args, error.filename, None, error.filename2)
+        return (*args, error.filename)
+    return args
+
+
+def _notes_of(error: BaseException) -> list[Any]:
+    try:
+        notes = getattr(error, "__notes__", [])
+    except Exception:
+        return []
+    return notes[:ITEMS_MAX] if isinstance(notes, list) else []
+
+
+def _str(value: object) -> str:
+    try:
+        return str(value)
     except Exception as failure:
-        return f"<str() of the exception failed with {type(failure).__qualname__}>"
+        return f"<str() of {type(value).__qualname__} failed with {type(failure).__qualname__}>"
 
 
-def _clip(text: str) -> str:
+def _utf8(text: str) -> str:
     # Lone surrogates cannot be written as UTF-8; what cannot be recorded is escaped rather than lost.
-    text = text.encode("utf-8", "backslashreplace").decode()
-    if len(text) <= TEXT_MAX:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _clip(text: str, limit: int) -> str:
+    text = _utf8(text)
+    if len(text) <= limit:
         return text
-    half = TEXT_MAX // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    half = limit // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n... {left_out} characters left out ...\n{text[len(text) - half :]}"

@@ -31,7 +31,7 @@ from engine.core.events import (
     TimerFired,
     TimerStarted,
 )
-from engine.core.failures import ErrorInfo, decode_error, describe, encode_error, rebuild
+from engine.core.failures import ErrorInfo, decode_error, describe, encode_error, plain_text, rebuild
 from engine.core.loop import DeterministicLoop, LoopFuture, WorkflowTimer
 from engine.errors import (
     DefinitionError,
@@ -358,7 +358,7 @@ def _message_of(cancelled: asyncio.Task[Any]) -> str:
     try:
         cancelled.result()
     except asyncio.CancelledError as error:
-        return str(error.args[0] or "") if error.args else ""
+        return plain_text(error.args[0] or "") if error.args else ""
     return ""
 
 

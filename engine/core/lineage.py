@@ -18,6 +18,7 @@ from typing import Any, Final
 __all__ = ["Branch", "branch_name", "derived_random", "idempotency_key"]
 
 _LOCAL: Final = "<locals>."
+_NAME_MAX: Final = 100  # characters of a branch's name; every id below it repeats them
 _UNSAFE: Final = str.maketrans({"/": "|", "~": "-", "#": "-"})
 
 
@@ -48,18 +49,29 @@ class Branch:
 def branch_name(explicit: str | None, coro: Coroutine[Any, Any, Any]) -> str:
     """The name of a branch: what its author called it, else what its function is called.
 
-    anyio names its tasks ``module.qualname``; the module is left out, for it depends on how a file was loaded.
+    anyio names every task, ``module.qualname`` of what it was given (or the one it has of the two); the module is left
+    out, for it depends on how a file was loaded.
     """
     inner = _unwrapped(coro)
-    qualname = getattr(inner, "__qualname__", type(inner).__qualname__)
-    if explicit is None or explicit == f"{_module_of(inner)}.{qualname}":
-        return _cleaned(str(qualname))
-    return _cleaned(explicit)
+    qualname = str(getattr(inner, "__qualname__", type(inner).__qualname__))
+    if explicit is None:
+        return _cleaned(qualname)
+    if inner is coro:
+        return _cleaned(explicit)
+    function = getattr(getattr(inner, "definition", None), "fn", None)
+    module = _module_of(inner, function)
+    names = (module, "functools", f"{module}.{getattr(function, '__qualname__', qualname)}")
+    if explicit in names or explicit.endswith(f".{qualname}"):
+        return _cleaned(qualname)
+    return _cleaned(explicit.removeprefix(f"{module}."))
 
 
 @lru_cache(maxsize=1_024)
 def _cleaned(name: str) -> str:
-    return name.rpartition(_LOCAL)[2].translate(_UNSAFE)
+    name = name.rpartition(_LOCAL)[2].translate(_UNSAFE)[:_NAME_MAX]
+    if not name.isprintable():
+        name = "".join(char if char.isprintable() else "-" for char in name)
+    return name or "-"
 
 
 def _unwrapped(coro: Any) -> Any:
@@ -73,11 +85,10 @@ def _unwrapped(coro: Any) -> Any:
     return coro if held is None else held
 
 
-def _module_of(coro: Any) -> str:
+def _module_of(coro: Any, function: Any) -> str:
     frame = getattr(coro, "cr_frame", None)
-    if frame is not None:
+    if function is None and frame is not None:
         return str(frame.f_globals.get("__name__", ""))
-    function = getattr(getattr(coro, "definition", None), "fn", coro)
     return str(getattr(function, "__module__", ""))
 
 

@@ -28,23 +28,27 @@ def now() -> datetime:
 
 def random() -> Random:
     """The current branch's own generator of random numbers, seeded by the run; not for secrets."""
-    loop = _loop("random")
-    branch = loop.current_branch()
-    if branch.random is None:
-        host: Any = loop.host
-        branch.random = derived_random(host.seed, branch.id)
-    return branch.random
+    return _random("random")
 
 
 def uuid4() -> UUID:
     """A random UUID (version 4) of the current branch's own sequence."""
-    return UUID(int=random().getrandbits(128), version=4)
+    return UUID(int=_random("uuid4").getrandbits(128), version=4)
 
 
 def run_id() -> str:
     """The id of the run that is executing this workflow."""
     host: Any = _loop("run_id").host
     return str(host.run_id)
+
+
+def _random(asked_for: str) -> Random:
+    loop = _loop(asked_for)
+    branch = loop.current_branch()
+    if branch.random is None:
+        host: Any = loop.host
+        branch.random = derived_random(host.seed, branch.id)
+    return branch.random
 
 
 def _loop(name: str) -> DeterministicLoop:
