@@ -24,6 +24,28 @@ def ids(fn: Any, *args: Any) -> list[str]:
     return sorted(e.event.id for e in history if isinstance(e.event, TaskScheduled | TimerStarted))
 
 
+async def named_elsewhere(label: str) -> None:
+    await work(label)
+
+
+def module_level(label: str) -> Any:
+    """Not a coroutine function itself: anyio names the branch after it, with the module, which must not show."""
+    return named_elsewhere(label)
+
+
+def decorated() -> None: ...
+
+
+@functools.wraps(decorated)
+async def wrapped(label: str) -> None:
+    await work(label)
+
+
+async def serves(label: str, *, task_status: Any) -> None:
+    task_status.started()
+    await work(label)
+
+
 def test_calls_are_counted_by_branch_and_name() -> None:
     branch = Branch("w")
     assert [branch.next_id("load"), branch.next_id("load"), branch.next_id("timer")] == [
@@ -75,11 +97,17 @@ def test_every_way_to_make_a_branch_names_it_after_its_function() -> None:
             tasks.start_soon(functools.partial(leaf, "l"))
             tasks.start_soon(leaf, "m", name="chosen")
             tasks.start_soon(work, "n")
+            tasks.start_soon(Worker(), "o")
+            tasks.start_soon(lambda label: leaf(label), "p")
+            tasks.start_soon(wrapped, "q")
+            tasks.start_soon(module_level, "r")
+            await tasks.start(serves, "s")
 
     assert ids(makes) == sorted(
         [f"makes/leaf~{n}/work#1" for n in range(1, 8)]
         + [f"makes/Worker.method~{n}/work#1" for n in (1, 2)]
-        + ["makes/Worker.__call__~1/work#1"]
+        + [f"makes/Worker.__call__~{n}/work#1" for n in (1, 2)]
+        + [f"makes/{name}~1/work#1" for name in ("<lambda>", "decorated", "module_level", "serves")]
         + [f"makes/work~{n}/work#1" for n in (1, 2)]
         + [f"makes/chosen~{n}/work#1" for n in (1, 2)]
     )
