@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -30,8 +30,11 @@ CALLS_MAX = 400
 
 
 @pytest.fixture(autouse=True)
-def _empty_stage() -> None:
+def _empty_stage() -> Iterator[None]:
     stage.clear()
+    gc.freeze()  # what is there before a test need not be looked at after each of its crashes
+    yield
+    gc.unfreeze()
 
 
 @asynccontextmanager
@@ -44,7 +47,7 @@ async def passing_time(clock: ManualClock) -> AsyncIterator[None]:
             await asyncio.sleep(0)
             await asyncio.sleep(0.0005)
             clock.advance(seconds)
-            seconds = min(seconds * 1.1, 20_000)  # a day of waiting takes as many turns as a minute
+            seconds = min(seconds * 1.4, 20_000)  # a day of waiting takes few more turns than a minute
 
     turning = asyncio.create_task(turn())
     try:
@@ -140,7 +143,7 @@ async def test_a_crash_at_every_call_changes_nothing(play: Play, fault: Fault, w
             break
     else:
         pytest.fail(f"{play.name} makes more than {CALLS_MAX} calls")
-    assert number > 6, f"only {number - 1} crashes: {calls}"
+    assert number > len(calls) // 2, f"only {number - 1} crashes: {calls}"
 
 
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)

@@ -48,7 +48,7 @@ async def short(n: int) -> int:
 @pytest.mark.parametrize("runs", [1, 4, 2_000])
 async def test_every_size_of_memory(world: World, runs: int, cached: int) -> None:
     """Runs that rest and wake, in engines of every size: the same results, each effect once."""
-    count = 12 if runs == 1 else 100 if world.kind == "memory" else 30
+    count = 12 if runs == 1 else 60 if world.kind == "memory" else 15
     async with world.engine(napping, runs=runs, cached=cached) as engine:
         handles = await soon(asyncio.gather(*(engine.start(napping(n, 3), id=f"run-{n}") for n in range(count))))
         for n in range(1, 4):
