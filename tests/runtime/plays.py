@@ -18,7 +18,7 @@ import anyio
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, Workflow, attempt, durable, task, workflow
-from engine.errors import ResultError, RunCancelledError
+from engine.errors import HoldfastError, ResultError, RunCancelledError
 
 
 class Stage:
@@ -30,9 +30,13 @@ class Stage:
     def clear(self) -> None:
         self.effects: Counter[str] = Counter()  # by idempotency key
         self.failures: Counter[str] = Counter()  # those already given, by label
+        self.strays = 0  # effects outside every attempt: a workflow's `finally` run by the garbage collector, say
 
     def effect(self) -> None:
-        self.effects[attempt().idempotency_key] += 1
+        try:
+            self.effects[attempt().idempotency_key] += 1
+        except HoldfastError:
+            self.strays += 1
 
 
 stage = Stage()

@@ -15,13 +15,13 @@ import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, attempt, task, workflow
-from engine.core.events import TaskCompleted
+from engine.core.events import TaskCompleted, TaskStarted, decode_header
 from engine.core.lineage import idempotency_key
 from engine.errors import EngineFailed, ResultError
-from eventstore import EventStoreError
+from eventstore import EventStoreError, StreamQuery
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import MemoryWorld
+from tests.runtime.worlds import MemoryWorld, until_async
 
 SEEDS = range(12)
 RUNS = 6
@@ -161,6 +161,11 @@ class Chaos:
             if self.random.random() < 0.02:
                 self.world.clock.step(-self.random.random() * 10)
 
+    async def half_done(self) -> bool:
+        """Whether half of the runs have ended."""
+        page = await self.world.data.find(StreamQuery(closed=True, limit=RUNS))
+        return len(page.items) == RUNS
+
     async def user(self) -> None:
         """Starts the runs, asks for the end of some, and repeats itself whenever it is told that something failed."""
         for number in range(2 * RUNS):
@@ -187,7 +192,7 @@ async def test_nothing_is_lost_and_nothing_recorded_happens_again(seed: int) -> 
         workers = [asyncio.create_task(chaos.worker(number)) for number in range(3)]
         try:
             await chaos.user()
-            await asyncio.sleep(0.15)
+            await until_async(chaos.half_done)
             recorded = await completed_effects(chaos.world)
             chaos.calm = True
             await asyncio.gather(*workers)
@@ -206,13 +211,24 @@ async def test_nothing_is_lost_and_nothing_recorded_happens_again(seed: int) -> 
     await check_store(chaos.world.data, mixed, to_be_cancelled)
     for key, count in (recorded | settled).items():
         assert effects[key] == count
+    begun = await recorded_attempts(chaos.world)
+    for key, count in effects.items():
+        assert count <= begun[key], f"{count} effects of {begun[key]} recorded attempts"
     await chaos.world.aclose()
+
+
+async def recorded_attempts(world: MemoryWorld) -> Counter[str]:
+    """How many attempts are recorded, by key: no effect without one."""
+    found: Counter[str] = Counter()
+    async for item in world.data.read_all(category="run"):
+        event = decode_header(item.header)
+        if isinstance(event, TaskStarted):
+            found[idempotency_key(item.stream.partition(":")[2], 0, event.id)] += 1
+    return found
 
 
 async def completed_effects(world: MemoryWorld) -> dict[str, int]:
     """How often those tasks have had effects whose completion is recorded now."""
-    from engine.core.events import decode_header
-
     found = {}
     async for item in world.data.read_all(category="run"):
         event = decode_header(item.header)

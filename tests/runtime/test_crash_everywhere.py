@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from engine import Engine
-from engine.core.events import TaskCompleted, TaskFailed, decode_header
+from engine.core.events import TaskCompleted, TaskFailed, TaskStarted, decode_header
 from engine.core.lineage import idempotency_key
 from engine.errors import EngineFailed
 from eventstore import EventStore, StoreUnavailable
@@ -106,9 +107,18 @@ async def go_on(world: World, play: Play) -> str:
     async with Engine(store, workflows=[play.definition], clock=world.clock, grace=0) as engine:
         async with passing_time(world.clock):
             ended = await soon(play.act(engine))
-    await check_history(store, "play", play.definition)
+    events = await check_history(store, "play", play.definition)
     await world.release(store)
+    check_written_ahead(events)
     return ended
+
+
+def check_written_ahead(events: list[Any]) -> None:
+    """Every effect was begun by an attempt that had been recorded before."""
+    assert not stage.strays, f"{stage.strays} effects outside every attempt"
+    begun = Counter(idempotency_key("play", 0, event.id) for event in events if isinstance(event, TaskStarted))
+    for key, count in stage.effects.items():
+        assert count <= begun[key], f"{count} effects of {begun[key]} recorded attempts"
 
 
 async def undisturbed(world: World, play: Play) -> tuple[str, list[str], Counter[str]]:

@@ -9,13 +9,13 @@ import threading
 import pytest
 import uvloop
 
-from engine import Engine, attempt, task, workflow
+from engine import Engine, attempt, durable, task, workflow
 from engine.errors import DefinitionError, EngineClosed, EngineFailed, HoldfastError, UnknownWorkflow
-from eventstore import NotAStore, StoreClosed
+from eventstore import EventStoreError, NotAStore, StoreClosed
 from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
 from tests.runtime.invariants import check_history, check_store
-from tests.runtime.worlds import MemoryWorld, World, kinds_of, settle, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, World, at_rest, kinds_of, settle, soon, until, until_async
 
 
 @task
@@ -487,3 +487,81 @@ async def test_only_the_named_runs_are_claimed(world: World) -> None:
         await settle(200)
         assert await engine.run("a").status() == await engine.run("c").status() == "running"
     assert gate.began == 4
+
+
+def test_a_thread_outlives_engine_and_loop(tmp_path) -> None:
+    """A function that does not end within the grace period goes on unheard; nothing of it comes up afterwards."""
+    leave, left, complaints = threading.Event(), threading.Event(), []
+
+    @task
+    def stuck() -> int:
+        began.set()
+        leave.wait(30)
+        left.set()
+        return 1
+
+    @workflow
+    async def sticking() -> int:
+        return await stuck()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        async with Engine(f"sqlite:///{tmp_path}/runs.db", workflows=[sticking], grace=0) as engine:
+            await engine.start(sticking(), id="a")
+            await until(began.is_set)
+
+    began = threading.Event()
+    hook, threading.excepthook = threading.excepthook, lambda args: complaints.append(args)
+    try:
+        asyncio.run(main())
+        leave.set()
+        assert left.wait(30)
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                thread.join(5)
+    finally:
+        threading.excepthook = hook
+    assert complaints == []
+    leave.set()
+
+    async def again() -> int:
+        async with Engine(f"sqlite:///{tmp_path}/runs.db", workflows=[sticking]) as engine:
+            return await soon(engine.run("a").result())
+
+    assert asyncio.run(again()) == 1
+
+
+@pytest.mark.parametrize("worker", ["x" * 600, "nul\x00", "\ud800"])
+async def test_a_worker_that_cannot_be_named_opens_nothing(tmp_path, worker: str) -> None:
+    with pytest.raises((EventStoreError, HoldfastError)):
+        async with Engine(f"sqlite:///{tmp_path}/runs.db", workflows=[both], worker=worker):
+            raise AssertionError("opened")
+
+
+async def test_by_the_machines_own_clock(tmp_path) -> None:
+    """Nothing turned by hand: a rest of more than a second, given up and claimed again in time."""
+
+    @workflow
+    async def resting() -> float:
+        before = durable.now()
+        await asyncio.sleep(1.1)
+        return (durable.now() - before).total_seconds()
+
+    async with Engine(f"sqlite:///{tmp_path}/runs.db", workflows=[resting]) as engine:
+        run = await engine.start(resting(), id="a")
+        await at_rest(engine.store, "a")
+        assert 1.1 <= await soon(run.result()) < 3
+        await check_history(engine.store, "a", resting)
+
+
+async def test_runs_of_several_engines_do_not_share_limits(worlds) -> None:
+    """Slots belong to an engine: one that is stuck does not hold up another in the same process."""
+    gate = Gate()
+    gated = gate.workflow()
+    here, there = worlds(), worlds()
+    async with here.engine(gated, concurrency=1, grace=0) as stuck, there.engine(both, concurrency=1) as free:
+        await stuck.start(gated(), id="a")
+        await until(lambda: gate.began)
+        run = await free.start(both(2), id="a")
+        there.clock.advance(1)
+        assert await soon(run.result()) == [4, 1.0]
