@@ -105,6 +105,33 @@ def test_an_instance_that_is_dropped_without_being_put_away_is_silent_too() -> N
         gc.collect()
 
 
+@pytest.mark.parametrize("collected", ["by count", "by the collector"])
+def test_what_a_dropped_instance_was_doing_does_not_go_on_as_plain_code(collected: str) -> None:
+    async def below(label: str) -> None:
+        try:
+            await work(label)
+        finally:
+            await remembers(label)
+
+    async def above() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for label in "ab":
+                    group.create_task(below(label))
+        finally:
+            await remembers("above")
+
+    with silence():
+        instance = begun(above)
+        if collected == "by the collector":
+            holder: list[Any] = [instance]
+            holder.append(holder)
+            del holder
+        del instance
+        gc.collect()
+    assert heard == []
+
+
 def test_finally_blocks_run_and_decide_nothing() -> None:
     async def raw() -> str:
         return await work("raw")
