@@ -10,7 +10,7 @@ import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, task, workflow
-from engine.errors import RunCancelledError, RunFailedError
+from engine.errors import RunCancelledError, RunFailedError, TaskError
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon, until, until_async
@@ -393,3 +393,135 @@ async def test_the_lease_is_lost_while_a_new_run_is_written(worlds) -> None:
         world.clock.advance(100)
         assert await soon(run.result()) == ["nap 0"]
         await check_history(world.data, "a", napping)
+
+
+def writes(kind: str) -> Callable[[str, Any], bool]:
+    """The commit that holds an event of this kind."""
+    return lambda name, argument: (
+        name == "commit" and any(f'"{kind}"'.encode() in event.header for event in argument.events)
+    )
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+async def test_an_attempt_fails_while_the_wish_to_end_it_is_written(memory: MemoryWorld, behind: bool) -> None:
+    """A task that is waited for, cancelled in a commit under way, fails meanwhile and could be tried again: it ends."""
+    gate = asyncio.Event()
+
+    @task(on_cancel="wait", stop=stop_after_attempt(9), wait=wait_fixed(1_000))
+    async def charge() -> None:
+        ran.append("charging")
+        await gate.wait()
+        raise ConnectionError
+
+    @workflow
+    async def charging() -> str:
+        try:
+            async with asyncio.timeout(100):
+                await charge()
+        except (TimeoutError, ConnectionError, TaskError) as error:
+            return type(error).__name__
+        return "charged"
+
+    store = FaultyStore(memory.data)
+    pause = Pause(store, behind=behind, when=writes("TaskCancelled"))
+    async with Engine(store, workflows=[charging], clock=memory.clock, grace=0) as engine:
+        run = await engine.start(charging(), id="a")
+        await until(lambda: ran)
+        memory.clock.advance(100)
+        await soon(pause.reached.wait())
+        gate.set()
+        await settle()
+        pause.let_go.set()
+        assert await soon(run.result(), seconds=5) in ("TimeoutError", "TaskError", "ConnectionError")
+        await check_history(memory.data, "a", charging)
+    assert ran == ["charging"]
+
+
+async def test_one_step_asks_for_a_task_and_cancels_it(memory: MemoryWorld) -> None:
+    """Two facts of one step: the first asks for a task that is waited for, the second cancels it. It must not begin."""
+    gates = {name: asyncio.Event() for name in ("other", "before")}
+
+    @task
+    async def wait_for(name: str) -> str:
+        ran.append(name)
+        await gates[name].wait()
+        return name
+
+    @task(on_cancel="wait")
+    async def charge() -> str:
+        ran.append("charging")
+        return "charged"
+
+    async def chain() -> str:
+        await wait_for("before")
+        try:
+            async with asyncio.timeout(100):
+                await charge()
+        except (TimeoutError, TaskError) as error:
+            return f"not charged {type(error).__name__}"
+        return "charged"
+
+    @workflow
+    async def charging() -> list[Any]:
+        return await asyncio.gather(chain(), wait_for("other"), return_exceptions=True)
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[charging], clock=memory.clock, grace=0) as engine:
+        run = await engine.start(charging(), id="a")
+        await until(lambda: len(ran) == 2)
+        pause = Pause(store, behind=False, when=lambda name, _argument: name == "commit")
+        gates["other"].set()
+        await soon(pause.reached.wait())  # the outcome of "other" is being written
+        gates["before"].set()  # its turn will ask for the charge ...
+        await settle()
+        await run.cancel()  # ... and this one's, in the same step, cancels it
+        await settle(100)
+        pause.let_go.set()
+        await soon(asyncio.gather(run.result(), return_exceptions=True), seconds=5)
+        events = await check_history(memory.data, "a", charging)
+        await settle(100)
+    kinds = [type(event).__name__ for event in events]
+    asked = [event.id for event in events if type(event).__name__ == "TaskScheduled" and event.task == "charge"]
+    assert asked, "the two facts did not share a step"
+    started = [event for event in events if type(event).__name__ == "TaskStarted" and event.id == asked[0]]
+    assert "TaskCancelled" in kinds
+    assert not started, "it began although it had been cancelled before anything was written"
+    assert "charging" not in ran
+
+
+async def test_followers_do_not_lag_behind(memory: MemoryWorld) -> None:
+    """The run moves while a follower reads its head; then nothing moves for long. It sees all there is all the same."""
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    @task
+    async def hold(n: int) -> int:
+        ran.append(n)
+        await gates[n].wait()
+        return n
+
+    @workflow
+    async def holding() -> int:
+        return await hold(0) + await hold(1)
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[holding], clock=memory.clock, grace=0) as engine:
+        run = await engine.start(holding(), id="a")
+        await until(lambda: ran == [0])
+        pause = Pause(store, behind=True, when=lambda name, _argument: name == "head")
+        seen: list[str] = []
+
+        async def follow() -> None:
+            async for item in run.events(follow=True):
+                seen.append(type(item.event).__name__)
+
+        following = asyncio.create_task(follow())
+        await soon(pause.reached.wait())
+        gates[0].set()
+        await until(lambda: ran == [0, 1])
+        await settle(100)
+        pause.let_go.set()
+        try:
+            await until(lambda: seen.count("TaskStarted") == 2, seconds=5)
+        finally:
+            gates[1].set()
+            await soon(following)
