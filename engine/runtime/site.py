@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.watches import Watches
 from eventstore import Clock, EventStore, Lease
-
-if TYPE_CHECKING:
-    from engine.runtime.driver import Driver
 
 __all__ = ["Site"]
 
@@ -34,11 +31,11 @@ class Site(Protocol):
     def next_commit_id(self) -> str:
         """An id that no commit had before."""
 
-    def left(self, driver: Driver, *, lost: bool = False) -> None:
-        """The run has ended here, or (`lost`) was refused to us."""
+    def left(self, driver: Any, *, lost: bool = False) -> None:
+        """This driver's run has ended here, or (`lost`) was refused to us."""
 
-    def parked(self, driver: Driver) -> None:
-        """The run was given up, unharmed."""
+    def parked(self, driver: Any) -> None:
+        """This driver's run was given up, unharmed."""
 
     def failed(self, error: BaseException) -> None:
         """The store, or this engine, cannot go on."""
