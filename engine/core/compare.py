@@ -213,7 +213,10 @@ def _shown(payload: bytes | None) -> str:
 
 
 def _clock(microseconds: int) -> str:
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    except OverflowError:  # nothing that this library writes
+        return f"{microseconds} µs"
     return moment.isoformat(sep=" ", timespec="milliseconds")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -50,6 +51,7 @@ TIME_MAX: Final = 253_402_300_800_000_000
 _HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: spreads consecutive serials over the bits
 _HASH_MASK: Final = (1 << 61) - 1
 _REFUSALS_MAX: Final = 100  # by a coroutine that is being closed
+_MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that nobody named
 _WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 
 install_asyncio()
@@ -81,6 +83,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._unnamed: list[tuple[BranchTask, Branch]] = []
         self._hash = int(seed[:15] or "0", 16)
         self._running: Any = None
+        self._making: tuple[Branch, str | None] = self.root, None  # who is calling the user's task factory, and a name
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
         self._poisoned = False
@@ -89,7 +92,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._context = contextvars.Context()
         self._generators: WeakValueDictionary[int, AsyncGenerator[Any, Any]] = WeakValueDictionary()
         self._generator_serial = 0
-        self.tasks: dict[BranchTask, None] = {}  # unfinished ones, oldest first
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # unfinished ones, oldest first
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -169,9 +172,29 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     def _foreign_branch(self, task: asyncio.Task[Any]) -> Branch:
         """A task made by the user's own task factory (an eager one, say) gets its identity when it first asks."""
         coro: Any = task.get_coro()
-        branch = self.root.child(branch_name(None, coro))
+        parent, name = getattr(task, "made_by", self._making)
+        given = name or task.get_name()  # 3.11's create_task names a task only after it was made
+        branch = parent.child(branch_name(None if _MADE_UP.fullmatch(given) else given, coro))
         task.branch = branch  # type: ignore[attr-defined]
         return branch
+
+    def _make_task(self, coro: Any, name: str | None, context: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        """A task from the user's own factory, called as asyncio calls it."""
+        maker = self.current_branch(), name
+        before, self._making = self._making, maker  # an eager task runs, and asks, before there is anything to hold
+        if context is not None:
+            kwargs["context"] = context
+        try:
+            task: Any = self._task_factory(self, coro, **kwargs)
+        finally:
+            self._making = before
+        task.made_by = maker
+        if name is not None:
+            task.set_name(name)
+        if not task.done():
+            self.tasks[task] = None
+            task.add_done_callback(self._task_done)
+        return task  # type: ignore[no-any-return]
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None, **kwargs: Any
@@ -180,8 +203,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             self.close_silently(coro)  # what waits for the task hears of its end when the run is buried
             return BranchTask(coro, loop=self, name=name, context=context)
         if self._task_factory is not None:
-            made: asyncio.Task[Any] = self._task_factory(self, coro, name=name, context=context, **kwargs)
-            return made
+            return self._make_task(coro, name, context, **kwargs)
         parent = self.current_branch()
         task = BranchTask(coro, loop=self, name=name, context=context)
         if _WAIT_FOR is not None and _made_by_wait_for(sys._getframe(1)):
@@ -201,7 +223,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         return task
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.pop(task, None)  # type: ignore[call-overload]
+        self.tasks.pop(task, None)
 
     def create_future(self) -> LoopFuture:
         return LoopFuture(loop=self)

@@ -99,7 +99,7 @@ class Board:
                 executor.slots.give_back()
         for id_ in step.scheduled:
             task = pending.get(id_)
-            if task is None:
+            if task is None or task.cancelled:
                 continue
             self.attempts[id_] = Attempts()
             definition: Any = task.definition

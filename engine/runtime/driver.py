@@ -152,8 +152,12 @@ class Driver:
 
     def _retry(self, task_id: str, number: int, outcome: Retried) -> None:
         error = encode_error(outcome.error)
-        if task_id not in self.instance.pending:
+        pending = self.instance.pending.get(task_id)
+        if pending is None:
             self._arrivals.append(ignored(task_id, number, "failed", error))
+            return
+        if pending.cancelled:  # it was asked to end, and has: its failure is its outcome
+            self._arrivals.append(Arrival(task_failed(task_id, number, outcome.error), error))
             return
         note = AttemptFailed(at=0, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
         self._arrivals.append(Arrival(note, error))

@@ -190,6 +190,10 @@ class Engine:
         definition = self._definition_of(call)
         arguments = self._encoded(definition, call)
         run_id = f"{definition.name}-{self._entropy(6).hex()}" if id is None else check_run_id(id)
+        if self._only is not None and run_id not in self._only:
+            raise HoldfastError(
+                f"run {run_id!r} is not among the runs that this engine is for: Engine(only={self._only})"
+            )
         watch = self._watches.of(run_id)
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
         while not await self._created_or_found(definition, run_id, arguments):

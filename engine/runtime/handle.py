@@ -100,19 +100,23 @@ class RunHandle(Generic[R_co]):
     async def events(self, *, after: int = 0, follow: bool = False) -> AsyncIterator[HistoryEvent]:
         """The run's events behind version `after`. With `follow`, goes on until the run has ended or is suspended."""
         while True:
-            async for item in read_events(self._store, self.id, after=after):
-                after = item.version
-                yield item
-            if not follow:
-                return
-            head = await head_of(self._store, self.id)
-            if head.version > after:
-                continue
-            if head.closed or (head.held and not head.messages):
-                return
-            self._desk.check()
-            self._desk.watch(self._watch)
-            await self._watch.moved()
+            bell = self._watch.bell()  # before we look: what happens meanwhile rings it
+            try:
+                async for item in read_events(self._store, self.id, after=after):
+                    after = item.version
+                    yield item
+                if not follow:
+                    return
+                head = await head_of(self._store, self.id)
+                if head.version > after:
+                    continue
+                if head.closed or (head.held and not head.messages):
+                    return
+                self._desk.check()
+                self._desk.watch(self._watch)
+                await bell
+            finally:
+                self._watch.forget(bell)
 
     async def cancel(self, *, reason: str = "", by: str = "") -> None:
         """Ask the run to end; the workflow may clean up. Durable when this returns; a finished run is left as it is.

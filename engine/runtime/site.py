@@ -32,10 +32,10 @@ class Site(Protocol):
         """An id that no commit had before."""
 
     def left(self, driver: Any, *, lost: bool = False) -> None:
-        """This driver's run has ended here, or (`lost`) was refused to us."""
+        """Hear that the run of this driver has ended here, or (`lost`) was refused to us."""
 
     def parked(self, driver: Any) -> None:
-        """This driver's run was given up, unharmed."""
+        """Hear that the run of this driver was given up, unharmed."""
 
     def failed(self, error: BaseException) -> None:
         """The store, or this engine, cannot go on."""

@@ -50,12 +50,23 @@ class Watch:
 
     async def moved(self) -> None:
         """Wait for the next `ring`."""
-        bell = asyncio.get_running_loop().create_future()
-        self._bells.add(bell)
+        bell = self.bell()
         try:
             await bell
         finally:
-            self._bells.discard(bell)
+            self.forget(bell)
+
+    def bell(self) -> asyncio.Future[None]:
+        """What the next `ring` sets; for whoever looks before waiting. To be given back to `forget`."""
+        bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._bells.add(bell)
+        return bell
+
+    def forget(self, bell: asyncio.Future[None]) -> None:
+        """Nobody waits for this bell any more."""
+        self._bells.discard(bell)
+        if bell.done() and not bell.cancelled():
+            bell.exception()  # heard, so that nobody reports it as missed
 
     @property
     def awaited(self) -> bool:
