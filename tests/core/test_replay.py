@@ -189,6 +189,15 @@ def test_a_changed_deadline_is_found() -> None:
     assert difference.recorded_site == difference.decided_site != ""
 
 
+def test_a_deadline_beyond_every_calendar_is_shown_as_a_number() -> None:
+    @workflow(name="w")
+    async def sleeps() -> None:
+        await asyncio.sleep(1)
+
+    damaged = change(play(World(sleeps())), 1, deadline=2**62)
+    assert refused(sleeps, damaged).differences[0].recorded == f"a timer until {2**62} µs  [w/timer#1]"
+
+
 def test_code_added_in_one_branch_does_not_renumber_another() -> None:
     def with_extra(extra: int) -> Any:
         @workflow(name="w")
