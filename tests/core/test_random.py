@@ -53,6 +53,11 @@ def nodes(children: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
 PROGRAMS = st.recursive(LEAVES, nodes, max_leaves=20)
 
 
+def seconds(kind: int, number: int) -> float:
+    """Deadlines that (nearly) never meet: plain asyncio fires all timers of one moment in one iteration, we one by one."""
+    return kind + number * 0.37 + (number * number * 7 + kind) * 1e-6
+
+
 class Interpreter:
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -72,8 +77,7 @@ class Interpreter:
                 self.log.append(f"{number} got {got}")
                 return got
             case "sleep":
-                # No two deadlines are the same: which of two timers of one moment is first is no promise of asyncio.
-                await asyncio.sleep(1 + number * 0.37)
+                await asyncio.sleep(seconds(1, number))
                 self.log.append(f"{number} woke")
             case "yield":
                 await asyncio.sleep(0)
@@ -94,10 +98,10 @@ class Interpreter:
             case "completed":
                 return [await earliest for earliest in asyncio.as_completed([self.task(c) for c in children])]
             case "timeout":
-                async with asyncio.timeout(2 + number * 0.41):
+                async with asyncio.timeout(seconds(2, number)):
                     return await self.run(children[0])
             case "wait_for":
-                return await asyncio.wait_for(self.run(children[0]), 2 + number * 0.43)
+                return await asyncio.wait_for(self.run(children[0]), seconds(3, number))
             case "shield":
                 return await asyncio.shield(self.run(children[0]))
             case _:

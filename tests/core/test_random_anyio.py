@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine import workflow
 from tests.core.harness import World, check_crashes, ending, executions, option_of, play, seeded
 from tests.core.oracle import on_plain_asyncio
-from tests.core.test_random import LEAVES, Program, step
+from tests.core.test_random import LEAVES, Program, seconds, step
 
 
 def nodes(children: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
@@ -54,7 +54,7 @@ class Interpreter:
             case "call":
                 self.log.append(f"{number} got {await step(number)}")
             case "sleep":
-                await anyio.sleep(1 + number * 0.37)
+                await anyio.sleep(seconds(1, number))
                 self.log.append(f"{number} woke")
             case "yield":
                 await anyio.lowlevel.checkpoint()
@@ -80,11 +80,11 @@ class Interpreter:
                         await group.start(self.service, child)
                         self.log.append(f"{number} started")
             case "move_on_after":
-                with anyio.move_on_after(2 + number * 0.41) as scope:
+                with anyio.move_on_after(seconds(2, number)) as scope:
                     await self.run(children[0])
                 self.log.append(f"{number} caught {scope.cancelled_caught}")
             case "fail_after":
-                with anyio.fail_after(2 + number * 0.43):
+                with anyio.fail_after(seconds(3, number)):
                     await self.run(children[0])
             case "shielded":
                 with anyio.CancelScope(shield=True):

@@ -18,7 +18,7 @@ import anyio
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, Workflow, attempt, durable, task, workflow
-from engine.errors import HoldfastError, ResultError, RunCancelledError
+from engine.errors import HoldfastError, ResultError, RunCancelledError, TaskError
 
 
 class Stage:
@@ -80,6 +80,20 @@ async def refuse(label: str) -> None:
 async def undo(label: str) -> str:
     stage.effect()
     return f"undone {label}"
+
+
+@task(on_cancel="wait")
+async def charge() -> str:
+    stage.effect()
+    await asyncio.Event().wait()
+    return "charged"
+
+
+@task(on_cancel="wait", stop=stop_after_attempt(99), wait=wait_fixed(11))
+async def charge_in_vain() -> str:
+    stage.effect()
+    await asyncio.sleep(0)
+    raise ConnectionError("nobody answers")
 
 
 @workflow
@@ -176,6 +190,20 @@ async def cleaned_up() -> None:
         await undo("everything")
 
 
+@workflow
+async def careful() -> list[str]:
+    """Tasks that are waited for when they are cancelled, and what makes them good."""
+    said = []
+    for call in (charge, charge_in_vain):
+        try:
+            async with asyncio.timeout(20):
+                await call()
+        except (TimeoutError, TaskError, ConnectionError):
+            said.append(await undo(call.name))
+    await asyncio.sleep(3_600)
+    return said
+
+
 User = Callable[[Engine], Awaitable[str]]
 
 
@@ -225,5 +253,6 @@ PLAYS = [
     awaiting(raced),
     awaiting(compensated),
     awaiting(failing),
+    awaiting(careful),
     cancelling(cleaned_up),
 ]

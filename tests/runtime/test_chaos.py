@@ -17,7 +17,7 @@ from tenacity import stop_after_attempt, wait_fixed
 from engine import Engine, attempt, task, workflow
 from engine.core.events import TaskCompleted, TaskStarted, decode_header
 from engine.core.lineage import idempotency_key
-from engine.errors import EngineFailed, ResultError
+from engine.errors import EngineFailed, ResultError, TaskError
 from eventstore import EventStoreError, StreamQuery
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_store
@@ -64,6 +64,16 @@ async def endless() -> None:
     await asyncio.Event().wait()
 
 
+@task(on_cancel="wait", stop=stop_after_attempt(100), wait=wait_fixed(2))
+async def charge(n: int) -> int:
+    effect()
+    await asyncio.sleep(0)
+    if n % 2:
+        raise ConnectionError(n)
+    await asyncio.Event().wait()
+    return n
+
+
 @task
 async def undo(n: int) -> int:
     effect()
@@ -79,6 +89,11 @@ async def mixed(n: int) -> list[int]:
             await endless()
     except TimeoutError:
         found.append(await undo(n))
+    try:
+        async with asyncio.timeout(9):
+            await charge(n)
+    except (TimeoutError, TaskError, ConnectionError):
+        found.append(await undo(n))
     await asyncio.sleep(100)
     async with asyncio.TaskGroup() as group:
         branches = [group.create_task(_branch(k)) for k in range(3)]
@@ -93,7 +108,7 @@ async def _branch(k: int) -> int:
 @workflow
 async def to_be_cancelled(n: int) -> None:
     try:
-        await asyncio.gather(endless(), work(n, 1), asyncio.sleep(1e9))
+        await asyncio.gather(endless(), charge(n), work(n, 1), asyncio.sleep(1e9))
     finally:
         await undo(n)
         await asyncio.sleep(5)
@@ -173,7 +188,11 @@ class Chaos:
             while True:
                 try:
                     async with Engine(
-                        self.store(), workflows=[mixed, to_be_cancelled], clock=self.world.clock, grace=0, only=[]
+                        self.store(),
+                        workflows=[mixed, to_be_cancelled],
+                        clock=self.world.clock,
+                        grace=0,
+                        only=[f"run-{number}"],
                     ) as engine:
                         run = await engine.start(definition(n), id=f"run-{number}")
                         await asyncio.sleep(self.random.random() * 0.003)
@@ -206,7 +225,7 @@ async def test_nothing_is_lost_and_nothing_recorded_happens_again(seed: int) -> 
                 each.cancel()
             await asyncio.gather(time, *workers, return_exceptions=True)
     for n, result in enumerate(results[:RUNS]):
-        assert result == [n, 0, 1, 2, 3, -n, 0, 1, 2]
+        assert result == [n, 0, 1, 2, 3, -n, -n, 0, 1, 2]
     assert all(isinstance(result, ResultError) and "cancelled" in str(result) for result in results[RUNS:]), results
     await check_store(chaos.world.data, mixed, to_be_cancelled)
     for key, count in (recorded | settled).items():

@@ -164,9 +164,10 @@ async def test_workers_come_and_go(world: World) -> None:
             await engine.__aexit__(None, None, None)
         await world.release(handle)
 
-    async with world.engine(steps, only=[]) as office:
+    async with world.engine(steps, grace=0) as engine:
         for n in range(total):
-            await office.start(steps(n, 5), id=f"run-{n}")
+            await engine.start(steps(n, 5), id=f"run-{n}")
+    async with world.engine() as office:
         n = 0
         while (await office.runs(status="running", limit=1)).items:
             n += 1

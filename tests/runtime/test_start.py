@@ -388,3 +388,14 @@ async def test_pages_of_runs(world: World) -> None:
         assert [summary.id for summary in oldest.items] == ["run-1", "run-3", "run-5"]
         assert (await engine.runs(status=("running", "failed"))).items == ()
         assert all(summary.updated_at >= summary.created_at for summary in oldest.items)
+
+
+async def test_runs_that_an_engine_is_not_for(world: World) -> None:
+    """An engine for some runs would drive another until its first rest, and then forget it: it refuses to start it."""
+    async with world.engine(noting, only=["a"]) as engine:
+        with pytest.raises(HoldfastError, match="only"):
+            await engine.start(noting(1), id="b")
+        with pytest.raises(HoldfastError, match="only"):
+            await engine.start(noting(1))
+        assert (await engine.runs()).items == ()
+        assert await soon((await engine.start(noting(1), id="a")).result()) == 1
