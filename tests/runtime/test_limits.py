@@ -8,11 +8,13 @@ import weakref
 
 import pytest
 
-from engine import task, workflow
+from engine import Engine, task, workflow
 from engine.core.events import TaskScheduled
-from engine.errors import RunCancelledError
+from engine.errors import EngineFailed, RunCancelledError
+from eventstore import StoreUnavailable
 from eventstore.port import COMMIT_EVENTS_MAX
 from eventstore.sqlite import SqliteStore
+from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history, check_store
 from tests.runtime.worlds import MemoryWorld, World, at_rest, forget, settle, soon, until
 from tests.soak import finished_runs
@@ -82,7 +84,7 @@ async def test_a_full_engine_still_answers_mail(world: World) -> None:
             await engine.run(f"run-{begun[gone]}").cancel()
             with pytest.raises(RunCancelledError):
                 await soon(handles[begun[gone]].result())
-            await until(lambda gone=gone: len(begun) == gone + 4)
+            await until(lambda gone=gone: len(begun) >= gone + 4)
         assert sorted(begun) == list(range(6))
         await check_store(engine.store, busy)
 
@@ -127,11 +129,6 @@ async def test_a_fan_out_over_the_size_of_a_commit(world: World) -> None:
 
 async def test_a_crash_between_two_chunks(memory: MemoryWorld) -> None:
     """Of a group of decisions only the first chunk is recorded: recovery appends the rest."""
-    from engine import Engine
-    from engine.errors import EngineFailed
-    from eventstore import StoreUnavailable
-    from tests.runtime.faulty import FaultyStore, at_call
-
     width = COMMIT_EVENTS_MAX + 100
 
     @workflow
@@ -199,15 +196,18 @@ async def test_memory_is_flat_over_finished_runs(tmp_path) -> None:
 
 
 async def test_resting_runs_beyond_the_cache_are_put_away(memory: MemoryWorld) -> None:
+    from engine.core.instance import Instance
+
+    before = [item for item in gc.get_objects() if isinstance(item, Instance)]  # what other tests' reports still hold
     async with memory.engine(napping, cached=5) as engine:
         for n in range(100):
             await engine.start(napping(n, 1), id=f"run-{n}")
         await asyncio.gather(*(at_rest(memory.data, f"run-{n}") for n in range(100)))
-        from engine.core.instance import Instance
 
         def kept() -> int:
             forget()
-            return sum(isinstance(item, Instance) for item in gc.get_objects())
+            mine = [item for item in gc.get_objects() if isinstance(item, Instance) and item not in before]
+            return len(mine)
 
         await until(lambda: kept() <= 6)
 
@@ -232,3 +232,40 @@ async def test_many_runs_at_once(worlds) -> None:
         handles = await asyncio.gather(*(engine.start(short(n), id=f"run-{n}") for n in range(300)))
         assert await soon(asyncio.gather(*(handle.result() for handle in handles))) == list(range(300))
         await check_store(engine.store, short)
+
+
+async def test_starts_and_claims_share_the_room(memory: MemoryWorld) -> None:
+    """A claim is on its way for all the room there is while new runs are started: together they stay within the limit."""
+    begun: list[int] = []
+    claiming, let_go = asyncio.Event(), asyncio.Event()
+
+    @task
+    async def endless(n: int) -> None:
+        begun.append(n)
+        await asyncio.Event().wait()
+
+    @workflow
+    async def busy(n: int) -> None:
+        await endless(n)
+
+    async with memory.engine(busy, grace=0) as engine:
+        for n in range(5):
+            await engine.start(busy(n), id=f"old-{n}")
+        await until(lambda: len(begun) == 5)
+    begun.clear()
+    store = FaultyStore(memory.data)
+
+    async def hold(name: str, _argument: object) -> None:
+        if name == "claim" and not claiming.is_set():
+            claiming.set()
+            await let_go.wait()
+
+    store.before = hold
+    async with Engine(store, workflows=[busy], clock=memory.clock, runs=3, grace=0) as engine:
+        await soon(claiming.wait())
+        starting = [asyncio.create_task(engine.start(busy(10 + n), id=f"new-{n}")) for n in range(3)]
+        await settle(100)
+        let_go.set()
+        await soon(asyncio.gather(*starting))
+        await settle(300)
+        assert len(begun) <= 3, begun
