@@ -92,6 +92,7 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
         self._hurry = asyncio.Event()
+        self._asked_for = 0
         self._commits = 0
         self._exit = AsyncExitStack()
 
@@ -174,7 +175,7 @@ class Worker:
 
     async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
         """Create a run; returns when that is durable. Raises `VersionConflict` or `LeaseLost` when the id is taken."""
-        if self._room_left() <= 0 or self.stopping:
+        if self._room_left() - self._asked_for <= 0 or self.stopping:
             await self.launches.enqueue(definition, run_id, fact, arguments)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
@@ -201,7 +202,12 @@ class Worker:
         full = self._room_left() <= 0
         query = self._resident_query() if full else self._query
         busy = self._busy()
-        heads = await self.store.claim(self.lease, query=query, limit=self._claim_limit(), busy=busy)
+        limit = self._claim_limit()
+        self._asked_for = limit  # room that new runs may not take meanwhile
+        try:
+            heads = await self.store.claim(self.lease, query=query, limit=limit, busy=busy)
+        finally:
+            self._asked_for = 0
         for head in heads:
             self._take(head)
         if full:
