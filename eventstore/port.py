@@ -188,7 +188,14 @@ class Commit(Struct, frozen=True, kw_only=True):
 
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
     `UnsupportedCapability`, then (unless `id` is the stream's last commit, whose outcome is returned again)
-    `LeaseLost`, `VersionConflict`, `UnknownMessage`.
+    `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`.
+
+    `drained` is how a stream is closed, or given up for good, without losing mail: the commit is refused with
+    `MailWaiting` while data messages wait in the stream's mailbox that it does not consume, however many there are
+    and whether or not a head has shown them. It is checked with the write, so of a commit that closes a drained stream
+    and a data message sent meanwhile exactly one is refused: whoever was told that a message was delivered was told
+    the truth. Control messages do not count; a NEW stream's mailbox is empty; what the commit itself sends to its own
+    stream arrives behind it.
     """
 
     id: CommitId  # a retry of a stream's last commit, its outcome not seen, returns the first outcome
@@ -200,6 +207,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     alarm: Timestamp | UnsetType | None = UNSET  # when somebody must look at this stream again; None: never
     held: bool | UnsetType = UNSET  # paused, suspended, parked: only control messages count as attention
     closed: bool | UnsetType = UNSET  # finished: the mailbox refuses data messages, so their sender learns it
+    drained: bool = False  # refused while data messages wait that this commit does not consume
     attributes: Mapping[str, Scalar] | UnsetType = UNSET  # merged; None removes; indexed; written only when changed
     permits: tuple[Permit, ...] = ()  # capability "permits"
     transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"

@@ -20,7 +20,7 @@ from msgspec import UNSET
 
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES, chain_start, event_digest, payload_digest
-from eventstore.errors import LeaseLost, StreamNotFound, UnknownMessage, VersionConflict
+from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
 from eventstore.port import (
     MAILBOX_PAGE,
     NEW,
@@ -249,6 +249,11 @@ class Streams:
         for message_id in commit.consumes:
             if stream is None or message_id not in stream.mailbox:
                 raise UnknownMessage(commit.stream, message_id)
+        if commit.drained and stream is not None:
+            waiting = len(stream.mailbox) - stream.controls
+            waiting -= sum(not stream.mailbox[message_id].control for message_id in commit.consumes)
+            if waiting:
+                raise MailWaiting(commit.stream, waiting=waiting)
 
     def _create(self, name: str, now: Timestamp) -> Stream:
         stream = self._streams[name] = Stream(name, now)

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, MailWaiting
 from eventstore.memory import MemoryStore
 from eventstore.port import (
     NEW,
@@ -313,6 +313,53 @@ class TakesMailWhenClosed(Broken):
     rules = _TakesMailWhenClosed
 
 
+class _NeverDrained(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        super()._check(replace(commit, drained=False), stream)
+
+
+class ClosesOverMail(Broken):
+    rules = _NeverDrained
+
+
+class _DrainsTheFirstPage(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        super()._check(replace(commit, drained=False), stream)
+        if commit.drained and stream is not None:
+            page = stream.head().messages
+            waiting = [one for one in page if not one.control and one.id not in commit.consumes]
+            if waiting:
+                raise MailWaiting(commit.stream, waiting=len(waiting))
+
+
+class DrainsWhatTheHeadShows(Broken):
+    """Looks at the page that a head carries, not at the mailbox."""
+
+    rules = _DrainsTheFirstPage
+
+
+class _DrainsControl(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        super()._check(replace(commit, drained=False), stream)
+        if commit.drained and stream is not None:
+            waiting = len(stream.mailbox) - len(commit.consumes)
+            if waiting:
+                raise MailWaiting(commit.stream, waiting=waiting)
+
+
+class CountsControlAsMail(Broken):
+    rules = _DrainsControl
+
+
+class DrainsBeforeItWrites(MemoryStore):
+    """Looks whether the mailbox is empty, and writes a moment later."""
+
+    async def commit(self, commit: Commit) -> StreamHead:
+        if commit.drained:
+            await super().commit(replace(commit, id=commit.id + " look", closed=UNSET, events=(), consumes=()))
+        return await super().commit(replace(commit, drained=False))
+
+
 class _LastInFirstOut(Streams):
     def deliver(self, message: Message, now: int) -> Any:
         reason = super().deliver(message, now)
@@ -391,6 +438,15 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     OneSaltForAll: ("digests.salts_differ",),
     HashesOtherBytesThanItStores: ("digests.every_chain_verifies",),
     TakesMailWhenClosed: ("messages.a_data_message_to_a_closed_stream_is_refused",),
+    ClosesOverMail: (
+        "draining.a_stream_is_not_closed_over_its_mail",
+        "draining.a_refused_drain_harms_no_other",
+        "draining.of_a_closing_and_a_message_sent_meanwhile_one_is_refused",
+        "draining.of_a_closing_and_a_message_committed_meanwhile_one_is_refused",
+    ),
+    DrainsWhatTheHeadShows: ("draining.mail_beyond_the_page_counts",),
+    CountsControlAsMail: ("draining.control_messages_do_not_count",),
+    DrainsBeforeItWrites: ("draining.of_a_closing_and_a_message_sent_meanwhile_one_is_refused",),
     DeliversLastInFirstOut: (
         "messages.mail_of_a_sender_arrives_in_order",
         "working.workers_that_come_and_go_lose_nothing_and_repeat_nothing",

@@ -31,6 +31,7 @@ from eventstore import (
     Commit,
     EventStore,
     Lease,
+    MailWaiting,
     Message,
     NewEvent,
     Opening,
@@ -186,6 +187,7 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
                 alarm=data.draw(st.sampled_from((UNSET, UNSET, None, 0, 1, 60))),
                 held=data.draw(st.sampled_from((UNSET, UNSET, True, False))),
                 closed=data.draw(st.sampled_from((UNSET, UNSET, UNSET, True, False))),
+                drained=data.draw(st.sampled_from((False, False, True))),
                 attributes=data.draw(st.one_of(st.just(UNSET), attributes)),
                 release=data.draw(st.sampled_from((False, False, True))),
                 progress=data.draw(st.booleans()),
@@ -354,6 +356,8 @@ async def outcome_of(call: Awaitable[Any]) -> Any:
         return VersionConflict, error.stream, error.expected, error.actual
     except UnknownMessage as error:
         return UnknownMessage, error.stream, error.message_id
+    except MailWaiting as error:
+        return MailWaiting, error.stream, error.waiting
     except EventStoreError as error:
         return type(error), getattr(error, "stream", None), getattr(error, "token", None)
 
@@ -388,6 +392,7 @@ def test_sqlite_does_what_memory_does() -> None:
         canaries.CountsNoClaims,
         canaries.ForgetsTheLastCommit,
         canaries.ForgetsTombstones,
+        canaries.ClosesOverMail,
         canaries.KeepsTheStreamsOfTheDead,
         canaries.NoFencing,
         canaries.ReplacesAttributes,
