@@ -28,6 +28,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, r
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "ATTRIBUTE_BYTES_MAX",
     "CLAIM_LIMIT_MAX",
     "COMMIT_EVENTS_MAX",
     "COMMIT_MESSAGES_MAX",
@@ -87,6 +88,8 @@ PAYLOAD_BYTES_MAX: Final = 16 << 20
 """Bytes of one event's or message's payload (what the engine lets inline is less)."""
 NAME_BYTES_MAX: Final = 512
 """UTF-8 bytes of a stream's name, a message id, an attribute's name, a worker's name."""
+ATTRIBUTE_BYTES_MAX: Final = 2_048
+"""UTF-8 bytes of an attribute's value: every value is indexed, and PostgreSQL's B-tree takes less than 2,704."""
 MAILBOX_PAGE: Final = 1_000
 """Waiting messages that a `StreamHead` carries, oldest first; the rest follow when these are consumed."""
 FIND_LIMIT_MAX: Final = 1_000
@@ -188,7 +191,9 @@ class Commit(Struct, frozen=True, kw_only=True):
 
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
     `UnsupportedCapability`, then (unless `id` is the stream's last commit, whose outcome is returned again)
-    `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`.
+    `VersionConflict` of a `NEW` stream that exists, `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`.
+    So who asks for a new stream learns whether the name is taken, whoever owns it, and `LeaseLost` then says that it is
+    not; who writes to a stream that is another's learns that first, whatever version it believed in.
 
     `drained` is how a stream is closed, or given up for good, without losing mail: the commit is refused with
     `MailWaiting` while data messages wait in the stream's mailbox that it does not consume, however many there are

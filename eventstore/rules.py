@@ -234,6 +234,23 @@ class Streams:
         return None
 
     def _check(self, commit: Commit, stream: Stream | None) -> None:
+        actual = len(stream.events) if stream is not None else NEW
+        if commit.expected_version == NEW != actual:  # the name is taken, whoever owns it
+            raise VersionConflict(commit.stream, expected=NEW, actual=actual)
+        self._check_lease(commit, stream)
+        if commit.expected_version != actual:
+            raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
+        mailbox = stream.mailbox if stream is not None else {}
+        for message_id in commit.consumes:
+            if message_id not in mailbox:
+                raise UnknownMessage(commit.stream, message_id)
+        if commit.drained and stream is not None:
+            waiting = len(mailbox) - stream.controls
+            waiting -= sum(not mailbox[message_id].control for message_id in commit.consumes)
+            if waiting:
+                raise MailWaiting(commit.stream, waiting=waiting)
+
+    def _check_lease(self, commit: Commit, stream: Stream | None) -> None:
         owner = stream.owner if stream is not None else None
         if commit.lease is not None:
             if commit.lease.token not in self._leases:
@@ -243,17 +260,6 @@ class Streams:
                 raise LeaseLost(commit.stream, token=commit.lease.token, reason=reason)
         elif owner is not None and self._alive(owner):
             raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
-        actual = len(stream.events) if stream is not None else NEW
-        if commit.expected_version != actual:
-            raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
-        for message_id in commit.consumes:
-            if stream is None or message_id not in stream.mailbox:
-                raise UnknownMessage(commit.stream, message_id)
-        if commit.drained and stream is not None:
-            waiting = len(stream.mailbox) - stream.controls
-            waiting -= sum(not stream.mailbox[message_id].control for message_id in commit.consumes)
-            if waiting:
-                raise MailWaiting(commit.stream, waiting=waiting)
 
     def _create(self, name: str, now: Timestamp) -> Stream:
         stream = self._streams[name] = Stream(name, now)

@@ -20,6 +20,7 @@ from msgspec.json import Decoder, decode, encode
 
 from eventstore.errors import CommitTooLarge, InvalidArgument, UnsupportedCapability
 from eventstore.port import (
+    ATTRIBUTE_BYTES_MAX,
     CLAIM_LIMIT_MAX,
     COMMIT_EVENTS_MAX,
     COMMIT_MESSAGES_MAX,
@@ -37,7 +38,6 @@ from eventstore.port import (
 )
 
 __all__ = [
-    "ATTRIBUTE_BYTES_MAX",
     "page_cursor",
     "parse_cursor",
     "validate_claim",
@@ -49,9 +49,6 @@ __all__ = [
     "validate_stream",
     "validate_timeout",
 ]
-
-ATTRIBUTE_BYTES_MAX: Final = 2_048
-"""UTF-8 bytes of an attribute's value: every value is indexed, and PostgreSQL's B-tree takes less than 2,704."""
 
 _INT64_MAX: Final = (1 << 63) - 1
 _INT64_MIN: Final = -(1 << 63)

@@ -222,11 +222,8 @@ class Engine:
             await worker.launch(definition, run_id, fact, arguments)
         except VersionConflict:
             await self._check_same(run_id, definition, arguments)
-        except LeaseLost:  # there is such a stream and it is not ours; or the lease itself is lost
-            try:
-                await self._check_same(run_id, definition, arguments)
-            except RunNotFound:
-                return False
+        except LeaseLost:  # there was no such stream: what is lost is the lease itself
+            return False
         return True
 
     def _is_resident(self, run_id: str) -> bool:

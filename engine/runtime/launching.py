@@ -38,7 +38,8 @@ class Launches:
     async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
         """Create a run that is driven here; returns when its first turn is durable.
 
-        Raises what the store raises: `VersionConflict` or `LeaseLost` when a stream of that name exists.
+        Raises what the store raises: `VersionConflict` when a stream of that name exists, whoever owns it; `LeaseLost`
+        when there is none and the worker's lease is lost.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         driver = Driver(self._site, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})

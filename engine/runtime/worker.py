@@ -174,7 +174,10 @@ class Worker:
     # -- new runs -----------------------------------------------------------------------------------------------------
 
     async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
-        """Create a run; returns when that is durable. Raises `VersionConflict` or `LeaseLost` when the id is taken."""
+        """Create a run; returns when that is durable.
+
+        Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
+        """
         if self._room_left() - self._asked_for <= 0 or self.stopping:
             await self.launches.enqueue(definition, run_id, fact, arguments)
         else:

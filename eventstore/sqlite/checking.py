@@ -27,8 +27,10 @@ def check(
 
     `known` are the messages named beyond the mailbox that was loaded; `open_tokens` the leases that have not ended.
     """
-    _check_lease(commit, row, open_tokens, judge)
     actual = NEW if row is None else row.version
+    if commit.expected_version == NEW != actual:  # the name is taken, whoever owns it
+        raise VersionConflict(commit.stream, expected=NEW, actual=actual)
+    _check_lease(commit, row, open_tokens, judge)
     if commit.expected_version != actual:
         raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
     data = 0

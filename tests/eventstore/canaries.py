@@ -67,6 +67,18 @@ class FencesByTheLeaseAlone(Broken):
     rules = _ChecksFreshnessOnly
 
 
+class _FencesNewStreams(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        self._check_lease(commit, stream)
+        super()._check(commit, stream)
+
+
+class FencesBeforeItLooksWhetherNew(Broken):
+    """Says "not yours" to whoever asks whether the name is free."""
+
+    rules = _FencesNewStreams
+
+
 class EdgeTriggeredWait(MemoryStore):
     """A waiter hears only what rings while it sleeps."""
 
@@ -401,6 +413,7 @@ class ClosesOnPendingCommits(MemoryStore):
 CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     NoFencing: ("fencing.a_stale_token_cannot_write", "fencing.a_lease_cannot_write_what_it_does_not_own"),
     FencesByTheLeaseAlone: ("fencing.a_stale_token_cannot_write", "fencing.a_lease_cannot_write_what_it_does_not_own"),
+    FencesBeforeItLooksWhetherNew: ("fencing.new_is_refused_for_the_version_whoever_owns_the_stream",),
     EdgeTriggeredWait: (
         "waiting.a_commit_between_claim_and_wait_is_not_missed",
         "waiting.need_that_was_there_before_anybody_waited_is_seen",

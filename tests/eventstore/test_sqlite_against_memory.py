@@ -390,6 +390,7 @@ def test_sqlite_does_what_memory_does() -> None:
     "broken",
     [
         canaries.CountsNoClaims,
+        canaries.FencesBeforeItLooksWhetherNew,
         canaries.ForgetsTheLastCommit,
         canaries.ForgetsTombstones,
         canaries.ClosesOverMail,
