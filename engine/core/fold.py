@@ -16,16 +16,32 @@ from engine.core.events import (
     AttemptFailed,
     AttemptOutcomeIgnored,
     CancelRequested,
+    ChildCancelled,
+    ChildCompleted,
+    ChildFailed,
+    ChildOutcomeIgnored,
+    ChildStarted,
+    ChildTerminated,
+    FeedPublished,
+    ParentClose,
+    RequestAnswered,
+    RequestFailed,
+    RequestReceived,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPaused,
     RunResumed,
     RunStarted,
     RunSuspended,
     RunTerminated,
+    RunUnpaused,
+    SignalReceived,
+    StatePublished,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskHandedOut,
     TaskScheduled,
     TaskStarted,
     TimerCancelled,
@@ -35,10 +51,10 @@ from engine.core.events import (
 from engine.core.failures import ErrorInfo, decode_error
 from engine.errors import HistoryError
 
-__all__ = ["FINAL_STATUSES", "RunState", "RunStatus", "TaskState", "TaskStatus"]
+__all__ = ["FINAL_STATUSES", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
 
-RunStatus = Literal["running", "suspended", "completed", "failed", "cancelled", "terminated"]
-TaskStatus = Literal["scheduled", "running", "retrying", "completed", "failed", "cancelled"]
+RunStatus = Literal["running", "paused", "suspended", "completed", "failed", "cancelled", "terminated"]
+TaskStatus = Literal["scheduled", "running", "retrying", "handed out", "completed", "failed", "cancelled"]
 FINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "terminated"})
 
 
@@ -60,6 +76,20 @@ class TaskState(Struct, kw_only=True):
     retry_at: int | None = None
 
 
+class ChildState(Struct, kw_only=True):
+    """One child run, as its parent knows it. Times are microseconds since the epoch."""
+
+    id: str  # of the call
+    run: str
+    workflow: str
+    parent_close: ParentClose = "cancel"
+    status: str = "running"  # or how it ended
+    site: str = ""
+    started_at: int = 0
+    ended_at: int | None = None
+    asked_to_end: bool = False
+
+
 class RunState(Struct, kw_only=True):
     """A run after `version` events. `apply` moves it on by one."""
 
@@ -78,6 +108,17 @@ class RunState(Struct, kw_only=True):
     cancel_requested: bool = False
     tasks: dict[str, TaskState] = field(default_factory=dict)  # by id, in the order they were scheduled
     timers: dict[str, int] = field(default_factory=dict)  # those running: id to deadline
+    children: dict[str, ChildState] = field(default_factory=dict)  # by the call's id
+    states: dict[str, bytes | None] = field(default_factory=dict)  # published ones, by name
+    signals: dict[str, int] = field(default_factory=dict)  # how many arrived, by name
+    requests: dict[str, str] = field(default_factory=dict)  # by id: "accepted", "answered" or "failed"
+    published: int = 0  # values of feeds
+    epoch: int = 0  # how often it has continued as new; what stands above is of this epoch
+    parent: str = ""  # id of the run that started it
+    parent_call: str = ""
+    parent_epoch: int = 0
+    root: str = ""
+    deadline: int = 0  # microseconds since the epoch; 0: none
 
     @property
     def ended(self) -> bool:
@@ -96,8 +137,34 @@ class RunState(Struct, kw_only=True):
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
         match event:
-            case TaskScheduled() | TaskStarted() | TaskCompleted() | TaskFailed() | TaskCancelled() | AttemptFailed():
-                self._apply_to_task(event, payload)
+            case (
+                TaskScheduled() | TaskStarted() | TaskCompleted() | TaskFailed() | TaskCancelled() | AttemptFailed()
+            ) as of_task:
+                self._apply_to_task(of_task, payload)
+            case TaskHandedOut(id=id_):
+                if (task := self.tasks.get(id_)) is not None:
+                    task.status = "handed out"
+            case (
+                ChildStarted()
+                | ChildCompleted()
+                | ChildFailed()
+                | ChildCancelled()
+                | ChildTerminated()
+                | ChildOutcomeIgnored()
+            ) as of_child:
+                self._apply_to_child(of_child)
+            case StatePublished(name=name):
+                self.states[name] = payload
+            case FeedPublished():
+                self.published += 1
+            case SignalReceived(name=name, carried=False):
+                self.signals[name] = self.signals.get(name, 0) + 1
+            case RequestReceived(id=id_):
+                self.requests[id_] = "accepted"
+            case RequestAnswered(request=id_):
+                self.requests[id_] = "answered"
+            case RequestFailed(request=id_):
+                self.requests[id_] = "failed"
             case TimerStarted(id=id_, deadline=deadline):
                 self.timers[id_] = deadline
             case TimerFired(id=id_) | TimerCancelled(id=id_):
@@ -134,10 +201,51 @@ class RunState(Struct, kw_only=True):
             case TaskCancelled(at=at):
                 task.status, task.ended_at = "cancelled", at
 
+    def _apply_to_child(
+        self,
+        event: ChildStarted | ChildCompleted | ChildFailed | ChildCancelled | ChildTerminated | ChildOutcomeIgnored,
+    ) -> None:
+        if isinstance(event, ChildStarted):
+            self.children[event.id] = ChildState(
+                id=event.id,
+                run=event.run,
+                workflow=event.workflow,
+                parent_close=event.parent_close,
+                site=event.site,
+                started_at=event.at,
+            )
+            return
+        child = self.children.get(event.id.removesuffix("!"))
+        if child is None:
+            return
+        match event:
+            case ChildCompleted(at=at):
+                child.status, child.ended_at = "completed", at
+            case ChildFailed(at=at, status=status):
+                child.status, child.ended_at = status, at
+            case ChildOutcomeIgnored(at=at, outcome=outcome):
+                child.status, child.ended_at = outcome, at
+            case _:
+                child.asked_to_end = True
+
+    def _begin(self, event: RunStarted, payload: bytes | None) -> None:
+        self.workflow, self.arguments, self.epoch = event.workflow, payload, event.epoch
+        self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
+        self.root, self.deadline = event.root, event.deadline
+        if not event.epoch:
+            self.started_at = event.at
+            return
+        for of_epoch in (self.tasks, self.timers, self.children):
+            of_epoch.clear()
+
     def _apply_to_run(self, event: AnyEvent, payload: bytes | None) -> None:
         match event:
-            case RunStarted(workflow=workflow, at=at):
-                self.workflow, self.started_at, self.arguments = workflow, at, payload
+            case RunStarted():
+                self._begin(event, payload)
+            case RunPaused():
+                self.status = "paused"
+            case RunUnpaused():
+                self.status = "running"
             case CancelRequested():
                 self.cancel_requested = True
             case RunSuspended():

@@ -22,16 +22,15 @@ from engine.core.events import (
     Decision,
     Fact,
     Note,
-    RunResumed,
     RunStarted,
-    RunSuspended,
-    RunTerminated,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskHandedOut,
     TaskStarted,
 )
-from engine.core.instance import Decided, Instance
+from engine.core.decided import Decided
+from engine.core.instance import Instance
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, StepLimitExceeded
 
 __all__ = ["Attempts", "Replayer"]
@@ -45,6 +44,7 @@ class Attempts(Struct, gc=False):
     retry_at: int = 0  # microseconds; when the next may begin
     slept: int = 0  # microseconds between failures and their retries, added up
     first_started_at: int = 0
+    handed_out: bool = False  # whoever holds the task's token ends it; no attempt is begun
 
 
 class Replayer:
@@ -53,15 +53,12 @@ class Replayer:
     def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
         self.instance = Instance(definition, run_id)
         self.attempts: dict[str, Attempts] = {}
-        self.suspended = False
-        self.terminated = False
         self.version = 0  # of the last event fed
         self.last_at = 0
         self._fact: Fact | None = None
         self._fact_payload: bytes | None = None
         self._fact_version = 0
         self._recorded: dict[str, Decided] = {}
-        self._definitions: dict[str, Definition[..., Any]] = {"": definition}
 
     def feed_all(self, events: Iterable[tuple[int, AnyEvent, bytes | None]]) -> None:
         """The next events, as `feed` takes them. The run's loop is made the running one once, not for every fact."""
@@ -81,6 +78,8 @@ class Replayer:
                 self._fact, self._fact_payload, self._fact_version = event, payload, version
                 if isinstance(event, TaskCompleted | TaskFailed):
                     self.attempts.pop(event.id, None)
+                elif isinstance(event, RunStarted) and event.epoch > self.instance.epoch:
+                    self._begin_epoch()
             case Decision():
                 if event.id in self._recorded:
                     self._refuse("history", f"the decision {event.id!r} is recorded twice behind one fact")
@@ -94,6 +93,13 @@ class Replayer:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
         return self._settle(complete=False)
 
+    def _begin_epoch(self) -> None:
+        """The run has continued as new: nothing of what was before matters any more."""
+        before = self.instance
+        before.evict()
+        self.instance = Instance(before.definition, before.run_id)
+        self.attempts.clear()
+
     def _note(self, event: Note) -> None:
         match event:
             case TaskStarted(id=id_, attempt=attempt, at=at):
@@ -104,12 +110,8 @@ class Replayer:
                 attempts.failed += 1
                 attempts.retry_at = retry_at
                 attempts.slept += max(0, retry_at - at)
-            case RunSuspended():
-                self.suspended = True
-            case RunResumed():
-                self.suspended = False
-            case RunTerminated():
-                self.terminated = True
+            case TaskHandedOut(id=id_):
+                self.attempts.setdefault(id_, Attempts()).handed_out = True
             case _:
                 return
 
@@ -127,11 +129,8 @@ class Replayer:
         if not answer and not recorded:  # of a fan-out, nearly every fact
             return answer
         decided = {item.event.id: item for item in answer}
-        for id_ in decided:  # only what was decided now can be new
-            if (task := self.instance.pending.get(id_)) is not None:
-                self._definitions.setdefault(task.definition.name, task.definition)
         try:
-            compare(recorded, decided, version=self._fact_version, complete=complete, definitions=self._definitions)
+            compare(recorded, decided, version=self._fact_version, complete=complete, codec_of=self.instance.codec_of)
         except Mismatch:
             self.instance.evict()
             raise

@@ -62,6 +62,13 @@ class ValueCodec:
                 f"{self.where} was recorded as something that {_type_text(self.type)} does not take: {error}"
             ) from error
 
+    def same(self, one: bytes, other: bytes) -> bool:
+        """Whether two recorded values are equal as values of the present type."""
+        try:
+            return bool(self.decode(one) == self.decode(other))
+        except NotRecordable:
+            return False
+
 
 class Parameter(Struct, frozen=True):
     """One parameter of a definition, as tools that make calls from text need it."""

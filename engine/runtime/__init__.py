@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from engine.runtime.asking import PendingRequest
 from engine.runtime.engine import Engine
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 
-__all__ = ["Engine", "HistoryEvent", "RunHandle", "RunSummary"]
+__all__ = ["Engine", "HistoryEvent", "PendingRequest", "RunHandle", "RunSummary"]

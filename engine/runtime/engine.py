@@ -6,14 +6,16 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
 from engine.core.fold import RunStatus
+from engine.core.identity import check_run_id
 from engine.errors import (
     DefinitionError,
     EngineClosed,
@@ -25,15 +27,21 @@ from engine.errors import (
     UnknownWorkflow,
 )
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
+from engine.runtime.deadlines import absolute
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.histories import read_events
 from engine.runtime.observer import Observer
 from engine.runtime.spawning import Spawner
-from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW, check_run_id, run_id_of
+from engine.runtime.mail import SignalMail, data_message
+from engine.runtime.pausing import pause_workflow, unpause_workflow
+from engine.runtime.sending import send_data
+from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
-from engine.workflows import Workflow
-from eventstore import Clock, EventStore, LeaseLost, Page, StreamQuery, SystemClock, VersionConflict
+from engine.tasks import Task
+from engine.workflows import SignalMessage, Workflow
+from eventstore import Clock, EventStore, LeaseLost, Message, Page, StreamQuery, SystemClock, VersionConflict
 from eventstore.urls import open_store
 
 __all__ = ["Engine"]
@@ -175,56 +183,144 @@ class Engine:
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
-    async def start(self, call: Call[R], *, id: str | None = None) -> RunHandle[R]:  # noqa: A002 - the word for it
+    async def start(
+        self,
+        call: Call[R],
+        *,
+        id: str | None = None,  # noqa: A002 - the word for it
+        signals: Iterable[SignalMessage] = (),
+        deadline: float | timedelta | datetime | None = None,
+        by: str = "",
+    ) -> RunHandle[R]:
         """Start a run of a workflow call: ``await engine.start(nightly(day), id="nightly-2026-01-01")``.
 
         Durable when this returns. The same id again, with the same workflow and arguments, is the same run, whether it
         runs or has ended; without an id the run gets a fresh one.
 
+        `signals`: the first things that the run is told (`Signal.message`); a run that exists already is just sent
+        them. `deadline`: seconds from now, or a time with a zone; past it the workflow function is cancelled and the
+        run fails with `RunDeadlineExceeded`. `by`: who asks, for the record.
+
         Raises `RunConflict` when the id belongs to a run of something else, `UnknownWorkflow`, `ArgumentsError` for
-        arguments that do not fit the annotations, `NotRecordable`, `PayloadTooLarge`.
+        arguments that do not fit the annotations, `NotRecordable`, `PayloadTooLarge`, and `RunEnded` when there are
+        signals for a run that has finished.
         """
         if isinstance(call, Call):
             call.take()  # also when it is refused: the error says what is wrong, not a warning that nobody awaited it
         self.check()
         definition = self._definition_of(call)
         arguments = self._encoded(definition, call)
-        run_id = f"{definition.name}-{self._entropy(6).hex()}" if id is None else check_run_id(id)
+        given = id if id is not None else getattr(definition, "policy").id  # noqa: B009 - of a workflow only
+        run_id = f"{definition.name}-{self._entropy(6).hex()}" if given is None else check_run_id(given)
         if self._only is not None and run_id not in self._only:
             raise HoldfastError(
                 f"run {run_id!r} is not among the runs that this engine is for: Engine(only={self._only})"
             )
-        watch = self._watches.of(run_id)
-        handle: RunHandle[R] = RunHandle(self, watch, definition.result)
-        while not await self._created_or_found(definition, run_id, arguments):
-            self.check()  # our lease was lost while we wrote; the worker takes another
-            await asyncio.sleep(LEASE_SECONDS)
-        return handle
-
-    async def _created_or_found(self, definition: Definition[..., Any], run_id: str, arguments: bytes) -> bool:
-        """Make the run, or see that it is there. False when neither, because the lease to write under was lost."""
-        worker = self._worker
-        assert worker is not None
-        while worker.has(run_id):
-            await worker.launches.settled(run_id)
-            with suppress(RunNotFound):  # that launch failed: it is for us to try
-                await self._check_same(run_id, definition, arguments)
-                return True
-        self.check()
         fact = RunStarted(
             at=self._clock.now(),
             workflow=definition.name,
             seed=self._entropy(16).hex(),
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             anyio=self._anyio,
+            by=by,
+            deadline=absolute(deadline, self._clock.now()),
         )
+        messages = tuple(self._first_signal(run_id, signal) for signal in signals)
+        watch = self._watches.of(run_id)
+        handle: RunHandle[R] = RunHandle(self, watch, definition.result)
+        while not await self._created_or_found(definition, run_id, fact, arguments, messages):
+            self.check()  # our lease was lost while we wrote; the worker takes another
+            await asyncio.sleep(LEASE_SECONDS)
+        return handle
+
+    def _first_signal(self, run_id: str, signal: SignalMessage) -> Message:
+        id_ = signal.id or self.message_id()
+        return data_message(stream_of(run_id), id_, SignalMail(name=signal.name), signal.payload)
+
+    async def _created_or_found(
+        self,
+        definition: Definition[..., Any],
+        run_id: str,
+        fact: RunStarted,
+        arguments: bytes,
+        messages: tuple[Message, ...],
+    ) -> bool:
+        """Make the run, or see that it is there. False when neither, because the lease to write under was lost."""
+        worker = self._worker
+        assert worker is not None
+        while worker.has(run_id):
+            await worker.launches.settled(run_id)
+            with suppress(RunNotFound):  # that launch failed: it is for us to try
+                await self._join(run_id, definition, arguments, messages)
+                return True
+        self.check()
         try:
-            await worker.launch(definition, run_id, fact, arguments)
+            await worker.launch(definition, run_id, fact, arguments, messages)
         except VersionConflict:
-            await self._check_same(run_id, definition, arguments)
-        except LeaseLost:  # there was no such stream: what is lost is the lease itself
-            return False
+            await self._join(run_id, definition, arguments, messages)
+        except LeaseLost:  # there is such a stream and it is not ours; or the lease itself is lost
+            try:
+                await self._join(run_id, definition, arguments, messages)
+            except RunNotFound:
+                return False
         return True
+
+    async def _join(
+        self, run_id: str, definition: Definition[..., Any], arguments: bytes, messages: tuple[Message, ...]
+    ) -> None:
+        """The run is there already: see that it is the same, and send it what it was to begin with."""
+        await self._check_same(run_id, definition, arguments)
+        for message in messages:
+            await send_data(self.store, message, run_id)
+
+    # -- tasks that were handed out ---------------------------------------------------------------------------------------
+
+    async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
+        """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
+
+        `task`: the task, to have the value checked against its type here and now; unchecked, one that does not fit
+        fails the task. A task that has its outcome already keeps it.
+        Raises `TokenError`, `RunNotFound`, `RunEnded`, `NotRecordable`, `PayloadTooLarge`.
+        """
+        await complete_task(self.store, token, value, task=task, message_id=self.message_id(), by=by)
+
+    async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
+        """End a task that handed out this token with a final failure. Raises `TokenError`, `RunNotFound`, `RunEnded`."""
+        await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
+
+    # -- workflows ----------------------------------------------------------------------------------------------------
+
+    async def pause_workflow(self, workflow: Workflow[..., Any] | str, *, reason: str = "", by: str = "") -> None:
+        """Let no run of a workflow begin anything, in any worker on this store, until it is unpaused.
+
+        Runs that are started meanwhile are recorded and wait; attempts under way end and are recorded. Other workers
+        see it within a second.
+        """
+        name = workflow if isinstance(workflow, str) else workflow.name
+        await pause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by, reason=reason)
+        await self._look_at_pauses()
+
+    async def unpause_workflow(self, workflow: Workflow[..., Any] | str, *, by: str = "") -> None:
+        """Let the runs of a paused workflow go on."""
+        name = workflow if isinstance(workflow, str) else workflow.name
+        await unpause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by)
+        await self._look_at_pauses()
+
+    async def _look_at_pauses(self) -> None:
+        if self._worker is not None:
+            await self._worker.look_at_pauses()
+
+    def definition_named(self, name: str) -> Definition[..., Any]:
+        """See `handle.Desk`."""
+        known: Mapping[str, Definition[..., Any]] = (
+            self._worker.definitions if self._worker is not None else self._definitions
+        )
+        if name not in known:
+            raise UnknownWorkflow(
+                f"workflow {name!r} is not among this engine's workflows ({', '.join(sorted(known)) or 'none'}):"
+                " give it to Engine(workflows=[...])"
+            )
+        return known[name]
 
     def _is_resident(self, run_id: str) -> bool:
         return self._worker is not None and self._worker.has(run_id)
@@ -237,13 +333,16 @@ class Engine:
         self,
         *,
         workflow: str | None = None,
+        parent: str | None = None,
         status: RunStatus | tuple[RunStatus, ...] | None = None,
         limit: int = 100,
         cursor: str | None = None,
         newest_first: bool = True,
     ) -> Page[RunSummary]:
-        """A page of runs, newest first; `cursor` is the `next` of the page before."""
+        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children."""
         attributes: dict[str, Any] = {}
+        if parent is not None:
+            attributes[PARENT] = parent
         if workflow is not None:
             attributes[WORKFLOW] = workflow
         if status is not None:
@@ -261,7 +360,7 @@ class Engine:
         arguments = self._encoded(definition, call)
         cursor: str | None = None
         while True:
-            page = await self.runs(workflow=definition.name, status=("running", "suspended"), cursor=cursor)
+            page = await self.runs(workflow=definition.name, status=("running", "paused", "suspended"), cursor=cursor)
             for summary in page.items:
                 if await self._same(summary.id, definition, arguments):
                     return RunHandle(self, self._watches.of(summary.id), definition.result)
@@ -273,7 +372,7 @@ class Engine:
         if not isinstance(call, Call):
             raise HoldfastError(f"an engine starts a call of a workflow, as in start(nightly(day)), not {call!r}")
         definition = call.definition
-        if self._definitions.get(definition.name) is not definition:
+        if getattr(self._definitions.get(definition.name), "fn", None) is not definition.fn:
             known = ", ".join(sorted(self._definitions)) or "none"
             raise UnknownWorkflow(
                 f"{definition.where} is not among this engine's workflows ({known}): give it to Engine(workflows=[...])"

@@ -15,8 +15,9 @@ from engine.core.instance import Instance
 from engine.runtime.driver import Driver
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
+from engine.runtime.steps import Arrival
 from engine.runtime.streams import STATUS, WORKFLOW, new_event, stream_of
-from eventstore import NEW, Commit
+from eventstore import NEW, Commit, Message
 
 __all__ = ["Launches"]
 
@@ -58,7 +59,7 @@ class Launches:
 
         driver.first_commit = told
         self._under_way[run_id] = written
-        driver.begin(fact, arguments)
+        driver.begin(Arrival(fact, arguments))
         await asyncio.shield(written)
 
     async def settled(self, run_id: str) -> None:
@@ -66,14 +67,25 @@ class Launches:
         if (written := self._under_way.get(run_id)) is not None:
             await asyncio.wait([written])
 
-    async def enqueue(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
-        """Create a run that nobody drives yet: whoever has room claims it. Raises what the store raises."""
+    async def enqueue(
+        self,
+        definition: Definition[..., Any],
+        run_id: str,
+        fact: RunStarted,
+        arguments: bytes,
+        messages: tuple[Message, ...] = (),
+    ) -> None:
+        """Create a run that nobody drives yet, with messages in its mailbox: whoever has room claims it.
+
+        Raises what the store raises.
+        """
         await self._site.store.commit(
             Commit(
                 id=self._site.next_commit_id(),
                 stream=stream_of(run_id),
                 expected_version=NEW,
                 events=(new_event(fact, arguments),),
+                sends=messages,
                 alarm=fact.at,
                 attributes={WORKFLOW: definition.name, STATUS: "running"},
                 progress=True,

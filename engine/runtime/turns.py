@@ -5,11 +5,22 @@ from __future__ import annotations
 from msgspec import structs
 
 from engine.core.compare import Diagnosis, Reason
-from engine.core.events import AttemptFailed, Fact, Note
+from engine.core.events import (
+    AttemptFailed,
+    Fact,
+    Note,
+    RequestReceived,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    RunUnpaused,
+    SignalReceived,
+)
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import STATUS, new_event, suspension
+from engine.runtime.streams import EPOCH_START, STATUS, new_event, suspension
 from eventstore import Clock
 
 __all__ = ["Turns"]
@@ -28,40 +39,88 @@ class Turns:
         self.last_at = max(self._clock.now(), self.last_at, earliest)
         return self.last_at
 
-    def take(self, step: Step, arrival: Arrival, version: int) -> None:
-        """One turn: the fact, and directly behind it what the workflow decided. `version` is that before the step."""
+    def take(self, step: Step, arrival: Arrival) -> bool:
+        """One turn: the fact, and directly behind it what the workflow decided.
+
+        False when it was not taken: a signal that reaches a run which has ended in this very step. Its sender was told
+        that it arrived, so the end must be decided anew, behind it.
+        """
         event = arrival.event
-        if isinstance(event, Fact) and (self._instance.outcome is not None or not wanted(event, self._instance)):
-            stale = as_ignored(arrival)
-            event = None if stale is None else stale.event
+        if isinstance(event, SignalReceived) and self._instance.outcome is not None:
+            return False
+        if isinstance(event, RequestReceived) and not event.carried and not self._admit(step, arrival, event):
+            return True
+        step.taken.append(arrival)
+        if isinstance(event, Fact) and not wanted(event, self._instance):
+            event = as_ignored(arrival)
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
-        if arrival.message is not None:
-            step.consumes.append((len(step.events), arrival.message))
+        self._answer(step, arrival)
         if isinstance(event, Fact):
             step.progress = True
-            self._deliver(step, event, arrival.payload, version)
+            self._deliver(step, event, arrival.payload)
+        elif isinstance(event, Note):
+            _hold(step, event)
+        return True
 
-    def _deliver(self, step: Step, fact: Fact, payload: bytes | None, version: int) -> None:
+    def _admit(self, step: Step, arrival: Arrival, event: RequestReceived) -> bool:
+        """Whether the workflow takes this request; one that it refuses leaves no trace in the history."""
+        if self._instance.outcome is not None:
+            self._answer(step, arrival)  # whoever sent it finds that the run has ended
+            return False
+        verdict = self._instance.inbox.refusal(event.name, arrival.payload)
+        if verdict is None:
+            return True
+        if verdict == "later":
+            step.later.append(arrival)
+            return False
+        letter = refusal_letter(self._instance.run_id, event.id, verdict)
+        self._answer(step, structs.replace(arrival, reply=letter))
+        return False
+
+    def _answer(self, step: Step, arrival: Arrival) -> None:
+        if arrival.message is not None:
+            step.consumes.append((len(step.events), arrival.message))
+        if arrival.reply is not None:
+            step.sends.append((len(step.events), arrival.reply))
+
+    def _deliver(self, step: Step, fact: Fact, payload: bytes | None) -> None:
+        instance = self._instance
+        if isinstance(fact, RunStarted) and fact.epoch:
+            step.attributes[EPOCH_START] = step.base + len(step.events)
         try:
-            step.add(self._instance.deliver(fact, payload))
+            decided = instance.deliver(fact, payload)
+            assert instance.started is not None
+            step.add(decided, instance.started, instance.run_id)
+            step.drained = step.drained or step.ended is not None
         except StepLimitExceeded as error:
-            self._suspend(step, "spinning", error, version)
+            self._suspend(step, "spinning", error)
         except (ArgumentsError, NotRecordable) as error:
-            self._suspend(step, "values", error, version)
+            self._suspend(step, "values", error)
         except HistoryError as error:
-            self._suspend(step, "delivery", error, version)
+            self._suspend(step, "delivery", error)
         except Exception as error:
-            self._suspend(step, "internal", error, version)  # ours, or the user's in a place we call
+            self._suspend(step, "internal", error)  # ours, or the user's in a place we call
 
-    def _suspend(self, step: Step, reason: Reason, error: Exception, version: int) -> None:
+    def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
         """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""
-        diagnosis = Diagnosis(reason=reason, message=str(error), version=max(version, 0) + len(step.events))
+        diagnosis = Diagnosis(reason=reason, message=str(error), version=step.base + len(step.events))
         step.events.append(suspension(diagnosis, at=self.stamp()))
-        step.suspended = step.release = True
+        step.suspended = step.release = step.held = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
+
+
+def _hold(step: Step, note: Note) -> None:
+    """What a note changes about whether the run goes on."""
+    match note:
+        case RunPaused():
+            step.held, step.attributes[STATUS] = True, "paused"
+        case RunUnpaused() | RunResumed():
+            step.held, step.attributes[STATUS] = False, "running"
+        case _:
+            return
 
 
 def _stamped(event: Fact | Note, at: int) -> Fact | Note:

@@ -7,7 +7,7 @@ notification failed to tell. Everything that may begin or end here is bounded by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
@@ -22,12 +22,23 @@ from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import Launches
-from engine.runtime.recovery import mail_of, rebuild_run, settle_closed, suspend, terminate
+from engine.runtime.bringing import bring_back
+from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
-from engine.runtime.streams import RUN_CATEGORY, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import ROOT, RUN_CATEGORY, WORKFLOW, run_id_of, stream_of
 from engine.runtime.watches import Watches
-from eventstore import Clock, EventStore, EventStoreError, Lease, LeaseLost, StreamHead, StreamNotFound, StreamQuery
+from eventstore import (
+    Clock,
+    EventStore,
+    EventStoreError,
+    Lease,
+    LeaseLost,
+    Message,
+    StreamHead,
+    StreamNotFound,
+    StreamQuery,
+)
 from eventstore.errors import VersionConflict
 from eventstore.port import CLAIM_LIMIT_MAX
 
@@ -77,14 +88,11 @@ class Worker:
         self.lease: Lease
         self.alarms: Alarms
         self.dispatcher: Dispatcher
-        self._definitions = definitions
+        self.definitions = dict(definitions)
         self._name = name
         self._limits = limits
-        self._query = StreamQuery(
-            category=RUN_CATEGORY,
-            streams=None if only is None else tuple(stream_of(run_id) for run_id in only),
-            attributes={WORKFLOW: tuple(definitions)},
-        )
+        self._only = None if only is None else tuple(only)
+        self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)
         self.residents = Residents(watches, cached=limits.cached)
         self.launches = Launches(self, self.residents)
@@ -173,13 +181,21 @@ class Worker:
 
     # -- new runs -----------------------------------------------------------------------------------------------------
 
-    async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
+    async def launch(
+        self,
+        definition: Definition[..., Any],
+        run_id: str,
+        fact: RunStarted,
+        arguments: bytes,
+        messages: tuple[Message, ...] = (),
+    ) -> None:
         """Create a run; returns when that is durable.
 
-        Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
+        Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease. One that is told something with its start, or may not begin now, is recorded first, and then claimed.
         """
-        if self._room_left() - self._asked_for <= 0 or self.stopping:
-            await self.launches.enqueue(definition, run_id, fact, arguments)
+        full = self._room_left() - self._asked_for <= 0
+        if full or self.stopping or messages or definition.name in self.paused:
+            await self.launches.enqueue(definition, run_id, fact, arguments, messages)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
 
@@ -202,13 +218,15 @@ class Worker:
 
     async def _claim_once(self) -> None:
         self.residents.freed.clear()
+        await self._look_at_pauses()
         full = self._room_left() <= 0
-        query = self._resident_query() if full else self._query
         busy = self._busy()
         limit = self._claim_limit()
         self._asked_for = limit  # room that new runs may not take meanwhile
+        heads: list[StreamHead] = []
         try:
-            heads = await self.store.claim(self.lease, query=query, limit=limit, busy=busy)
+            for query in (self._resident_query(),) if full else self._queries():
+                heads += await self.store.claim(self.lease, query=query, limit=limit, busy=busy)
         finally:
             self._asked_for = 0
         for head in heads:
@@ -219,7 +237,19 @@ class Worker:
                 await asyncio.wait_for(self.residents.freed.wait(), FULL_SECONDS)
         elif not heads:
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
-            await self.store.wait(self.lease, timeout=BUSY_SECONDS if busy else WAIT_SECONDS)
+            watching = bool(self.residents.drivers or self.paused)
+            longest = self.paused.look_seconds if watching else WAIT_SECONDS
+            await self.store.wait(self.lease, timeout=BUSY_SECONDS if busy else longest)
+
+    async def look_at_pauses(self) -> None:
+        """A workflow was paused or unpaused by this process: take that in at once."""
+        self.paused.forget()
+        await self._look_at_pauses()
+
+    async def _look_at_pauses(self) -> None:
+        if await self.paused.look():
+            for driver in list(self.residents.drivers.values()):
+                driver.set_aside_while(driver.instance.definition.name in self.paused)
 
     async def _renew_lease(self) -> None:
         self.residents.clear()
@@ -228,6 +258,18 @@ class Worker:
 
     def _room_left(self) -> int:
         return self._limits.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
+
+    def _queries(self) -> Iterator[StreamQuery]:
+        """What this worker may claim: runs of the workflows it knows, or only some of them and their children."""
+        known = {WORKFLOW: tuple(name for name in self.definitions if name not in self.paused)}
+        if not known[WORKFLOW]:
+            return
+        if self._only is None:
+            yield StreamQuery(category=RUN_CATEGORY, attributes=known)
+            return
+        streams = tuple(stream_of(run_id) for run_id in self._only)
+        yield StreamQuery(category=RUN_CATEGORY, streams=streams, attributes=known)
+        yield StreamQuery(category=RUN_CATEGORY, attributes={**known, ROOT: self._only})
 
     def _resident_query(self) -> StreamQuery:
         """When memory is full: only the mail of runs that are in it."""
@@ -266,7 +308,7 @@ class Worker:
                 if (driver := self.residents.drivers.get(run_id)) is not None:
                     driver.receive(head)  # it was launched here, and claimed before we heard that it was written
                 else:
-                    await self._bring_back(head, run_id)
+                    await bring_back(self, head, run_id)
         except (LeaseLost, VersionConflict):
             return  # somebody else has it now
         except EventStoreError as error:
@@ -274,45 +316,15 @@ class Worker:
         finally:
             self._rebuilding.discard(run_id)
 
-    async def _bring_back(self, head: StreamHead, run_id: str) -> None:
-        """A claimed run: put it to rest without its code, or make a driver of it."""
-        if head.closed:
-            await settle_closed(self.store, self.lease, head, commit_id=self.next_commit_id())
-            return
-        cancel, resume = mail_of(head)
-        if head.held and cancel is not None:
-            await terminate(self.store, self.lease, head, cancel, clock=self.clock, commit_id=self.next_commit_id())
-            self.watches.ring(run_id)
-            return
-        if (rested := self.residents.wake(run_id, head.version)) is not None:
-            driver = Driver(
-                self, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts
-            )
-            self.residents.adopt(driver)
-            driver.go_on(head, [])
-            return
-        definition = self._definitions[str(head.attributes[WORKFLOW])]
-        try:
-            rebuilt = await rebuild_run(self.store, head, definition)
-        except Mismatch as mismatch:
-            await suspend(
-                self.store, self.lease, head, mismatch.diagnosis, clock=self.clock, commit_id=self.next_commit_id()
-            )
-            self.watches.ring(run_id)
-            return
-        replayer = rebuilt.replayer
-        driver = Driver(
-            self, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts
-        )
-        self.residents.adopt(driver)
-        resumed_by = (resume.by if resume is not None else "") if head.held else None
-        driver.go_on(head, rebuilt.backlog, resumed_by=resumed_by)
-
     # -- what drivers ask (see `site.Site`) -------------------------------------------------------------------------
 
     def next_commit_id(self) -> str:
         self._commits += 1
         return f"{self.lease.token}-{self._commits}"
+
+    def learn(self, definitions: Mapping[str, Definition[..., Any]]) -> None:
+        for name, definition in definitions.items():
+            self.definitions.setdefault(name, definition)
 
     def left(self, driver: Driver, *, lost: bool = False) -> None:
         """The run has ended here, or (`lost`) was refused to us."""

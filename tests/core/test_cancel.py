@@ -311,20 +311,3 @@ def test_level_cancellation_is_not_lost_over_a_shielded_part() -> None:
     scheduled = [e.event.id for e in history if isinstance(e.event, TaskScheduled)]
     assert len(scheduled) == 3
     assert not [e for e in history if isinstance(e.event, TaskCancelled)]
-
-
-def test_child_runs_are_refused_for_now_and_say_what_to_do() -> None:
-    @workflow
-    async def child() -> None:
-        return None
-
-    async def parent() -> str:
-        try:
-            await child()
-        except ForbiddenInWorkflow as error:
-            return str(error)
-        return "ran"
-
-    _, decided = begin(parent)
-    assert isinstance(decided[0].event, RunCompleted)
-    assert b"no child runs yet" in (decided[0].payload or b"")

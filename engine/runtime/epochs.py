@@ -1,0 +1,46 @@
+"""How a run that continues as new begins again: what its next epoch starts with, and what it takes along."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+
+from msgspec import structs
+
+from engine.core.events import CancelRequested, Fact, RequestReceived, RunStarted, SignalReceived
+from engine.core.instance import Instance
+from engine.runtime.steps import Arrival, as_ignored
+
+__all__ = ["beginning_of_next", "carried_over"]
+
+
+def beginning_of_next(before: Instance) -> Iterator[Arrival]:
+    """The next epoch's start, and behind it what had arrived in the last one and was not received or answered."""
+    started = before.started
+    assert started is not None
+    epoch = started.epoch + 1
+    yield Arrival(
+        structs.replace(
+            started,
+            at=0,
+            seed=sha256(f"{started.seed}\x00epoch\x00{epoch}".encode()).hexdigest()[:32],
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            epoch=epoch,
+        ),
+        before.continuation,
+    )
+    for fact, payload in before.left_over:
+        yield Arrival(structs.replace(fact, at=0, carried=True), payload)
+
+
+def carried_over(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+    """Of what had arrived and was not taken yet, what the next epoch takes: outcomes of the last one become notes."""
+    for arrival in arrivals:
+        event = arrival.event
+        if isinstance(event, RunStarted):
+            continue
+        if not isinstance(event, Fact) or isinstance(event, SignalReceived | RequestReceived | CancelRequested):
+            yield arrival
+        elif arrival.message is not None or arrival.payload is not None:
+            yield structs.replace(arrival, event=as_ignored(arrival))
