@@ -48,7 +48,7 @@ class LoopFuture(asyncio.Future[Any]):
 
     def __init__(self, *, loop: Any) -> None:
         self._stable_hash: int = loop.next_hash()
-        super().__init__(loop=loop)
+        asyncio.Future.__init__(self, loop=loop)
 
     def __hash__(self) -> int:
         return self._stable_hash
@@ -61,7 +61,7 @@ class BranchTask(asyncio.Task[Any]):
         self._stable_hash: int = loop.next_hash()
         self.explicit_name = name
         self.branch: Branch | None = None
-        super().__init__(coro, loop=loop, name=name, context=context)
+        asyncio.Task.__init__(self, coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self._stable_hash
