@@ -135,11 +135,15 @@ def compare(
 
 
 def _same(was: Decided, now: Decided, definitions: Mapping[str, Definition[..., Any]]) -> bool:
-    if type(was.event) is not type(now.event):
+    before, after = was.event, now.event
+    if type(before) is not type(after):
         return False
-    match was.event, now.event:
-        case TaskScheduled(task=task), TaskScheduled(task=other):
-            return task == other and _same_values(was.payload, now.payload, definitions.get(task), arguments=True)
+    if isinstance(before, TaskScheduled) and isinstance(after, TaskScheduled):  # nearly all there are
+        return before.task == after.task and (
+            was.payload == now.payload
+            or _same_values(was.payload, now.payload, definitions.get(after.task), arguments=True)
+        )
+    match before, after:
         case TimerStarted(deadline=deadline), TimerStarted(deadline=other_deadline):
             return deadline == other_deadline
         case RunCompleted(), _:

@@ -46,6 +46,8 @@ class WorkflowTimer(asyncio.TimerHandle):
 class LoopFuture(asyncio.Future[Any]):
     """A future whose hash is the same in every process."""
 
+    __slots__ = ("_stable_hash",)
+
     def __init__(self, *, loop: Any) -> None:
         self._stable_hash: int = loop.next_hash()
         asyncio.Future.__init__(self, loop=loop)
@@ -56,6 +58,8 @@ class LoopFuture(asyncio.Future[Any]):
 
 class BranchTask(asyncio.Task[Any]):
     """A branch: an asyncio task with a stable hash, whose name at its first step becomes part of its identity."""
+
+    __slots__ = ("_stable_hash", "branch", "explicit_name")
 
     def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: Any, name: str | None, context: Any) -> None:
         self._stable_hash: int = loop.next_hash()

@@ -80,8 +80,10 @@ class PendingTimer(NamedTuple):
 class TaskFuture(LoopFuture):
     """What the await of a task call waits for; cancelling it is a decision."""
 
-    def __init__(self, instance: Instance, pending: PendingTask) -> None:
-        super().__init__(loop=instance.loop)
+    __slots__ = ("_instance", "_pending")
+
+    def __init__(self, instance: Instance, loop: DeterministicLoop, pending: PendingTask) -> None:
+        LoopFuture.__init__(self, loop=loop)
         self._instance = instance
         self._pending = pending
 
@@ -147,17 +149,20 @@ class Instance:
         """
         if self.outcome is not None:
             raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
-        self._decided = {}
-        if isinstance(fact, RunStarted):
+        self._decided.clear()
+        if type(fact) is RunStarted:
             self._start(fact, payload)
+            loop = self.loop
         else:
-            self.loop.now = max(self.loop.now, fact.at)
+            loop = self.loop
+            loop.now = max(loop.now, fact.at)
             self._accept(fact, payload)
-        self.loop.run_until_quiet()
+        loop.run_until_quiet()
         assert self._main is not None
         if self._main.done():
             self._end(self._main)
-        decided, self._decided = list(self._decided.values()), {}
+        decided = list(self._decided.values())
+        self._decided.clear()
         return decided
 
     def _start(self, fact: RunStarted, payload: bytes | None) -> None:
@@ -173,7 +178,7 @@ class Instance:
             case TaskCompleted(id=id_):
                 pending = self._take(id_, fact)
                 value = pending.definition.result.decode(payload if payload is not None else _present(None, id_))
-                self.pending.pop(id_)
+                del self.pending[id_]
                 if not pending.future.done():
                     pending.future.set_result(value)
             case TaskFailed(id=id_):
@@ -214,30 +219,30 @@ class Instance:
         return self._await_task(call)
 
     async def _await_task(self, call: Call[Any]) -> Any:
-        if self.loop.poisoned:
-            self.loop.check_alive()
-            await self.loop.create_future()
-        pending = self._schedule(call)
+        loop = self.loop
+        if loop.poisoned:
+            loop.check_alive()
+            await loop.create_future()
+        pending = self._schedule(call, loop)
         try:
             return await pending.future
         finally:
-            if pending.held and not self.loop.poisoned:
-                _cancel_at_next_await(self.loop, pending)
+            if pending.held and not loop.poisoned:
+                _cancel_at_next_await(loop, pending)
 
-    def _schedule(self, call: Call[Any]) -> PendingTask:
-        self._check_open(call)
+    def _schedule(self, call: Call[Any], loop: DeterministicLoop) -> PendingTask:
+        if loop.poisoned or self._ending:
+            self._check_open(call)
         definition = call.definition
         arguments = definition.arguments.encode(call.args, call.kwargs)
         # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
         _ = definition.result
-        loop = self.loop
         id_ = loop.current_branch().next_id(definition.name)
         pending = PendingTask(id_, definition, arguments, loop.now)
-        pending.future = TaskFuture(self, pending)
+        pending.future = TaskFuture(self, loop, pending)
         self.pending[id_] = pending
-        self._decided[id_] = Decided(
-            TaskScheduled(at=loop.now, id=id_, site=call.site, task=definition.name), arguments
-        )
+        event = TaskScheduled(at=loop.now, id=id_, site=call.site, task=definition.name)
+        self._decided[id_] = Decided(event, arguments)
         return pending
 
     def cancel_task(self, pending: PendingTask) -> bool:

@@ -55,6 +55,8 @@ _MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that n
 _WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 _ENSURE_FUTURE: Final = asyncio.ensure_future.__code__
 
+_current_task: Final = asyncio.current_task
+
 install_asyncio()
 
 
@@ -87,7 +89,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._making: tuple[Branch, str | None] = self.root, None  # who is calling the user's task factory, and a name
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
-        self._poisoned = False
+        self.poisoned = False  # for good, once `poison` was called
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
@@ -169,7 +171,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def current_branch(self) -> Branch:
         """The branch that is running; the run itself in a callback that belongs to no task."""
-        task = asyncio.current_task(self)
+        task = _current_task(self)
         if task is None:
             return self.root
         if self._unnamed:
@@ -217,7 +219,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None, **kwargs: Any
     ) -> asyncio.Task[Any]:
-        if self._poisoned:
+        if self.poisoned:
             self.close_silently(coro)  # what waits for the task hears of its end when the run is buried
             return BranchTask(coro, loop=self, name=name, context=context)
         if self._task_factory is not None:
@@ -278,7 +280,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         if math.isnan(when):
             raise ValueError("a timer's time is not a number (NaN)")
         timer = WorkflowTimer(when, callback, args, self, context)
-        if self._poisoned:
+        if self.poisoned:
             return timer
         if when <= self.time():
             self.ready.append(timer)
@@ -340,21 +342,17 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         The rest of the loop still answers, so that what a `finally` block does with locks, events and futures neither
         fails half-way nor warns; it is no use to anybody.
         """
-        self._poisoned = True
-
-    @property
-    def poisoned(self) -> bool:
-        return self._poisoned
+        self.poisoned = True
 
     def close_silently(self, awaitable: Any) -> None:
         """Close a coroutine or async generator so that its `finally` blocks run, but can decide nothing."""
-        before, self._poisoned = self._poisoned, True
+        before, self.poisoned = self.poisoned, True
         with suppress(BaseException):  # whatever a dying coroutine raises has nobody left to hear it
             if hasattr(awaitable, "aclose"):
                 awaitable.aclose().send(None)
             else:
                 awaitable.close()
-        self._poisoned = before
+        self.poisoned = before
 
     def put_away(self) -> None:
         """Close everything that still lives (see `burial`). The loop must be poisoned."""
@@ -371,7 +369,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Not for ever: code that swallows it in an endless loop is left waiting for what never comes; nothing else ends
         that loop. Who goes on after this must decide nothing while `poisoned`.
         """
-        if self._poisoned:
+        if self.poisoned:
             self.refusals += 1
             if self.refusals <= _REFUSALS_MAX:
                 raise Evicted
@@ -382,10 +380,10 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         return self.thread != 0
 
     def is_closed(self) -> bool:
-        return self._poisoned
+        return self.poisoned
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self._poisoned or self.thread == 0 or self._exception_handler is None:
+        if self.poisoned or self.thread == 0 or self._exception_handler is None:
             return  # garbage collection of a future may get here at any time; it must not run user code
         try:
             self._exception_handler(self, context)
