@@ -116,9 +116,9 @@ def compare(
             only_recorded.append(was)
         elif not _same(was, now, definitions):
             differing.append(_difference(was, now))
-    only_decided = [now for id_, now in decided.items() if id_ not in recorded] if complete or only_recorded else []
-    if not differing and not only_recorded and not (complete and only_decided):
+    if not differing and not only_recorded and (not complete or len(decided) == len(recorded)):
         return
+    only_decided = [now for id_, now in decided.items() if id_ not in recorded] if complete or only_recorded else []
     longest = max(len(only_recorded), len(only_decided))
     for index in range(longest):
         was_ = only_recorded[index] if index < len(only_recorded) else None

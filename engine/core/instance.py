@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from msgspec import Struct
+
 from engine.core.call import Call, Definition
 from engine.core.events import (
     CancelRequested,
@@ -54,20 +56,17 @@ class Decided(NamedTuple):
     payload: bytes | None = None
 
 
-class PendingTask:
+class PendingTask(Struct, eq=False):
     """A task call whose outcome the workflow has not seen yet."""
 
-    __slots__ = ("arguments", "cancel_message", "cancelled", "definition", "future", "held", "id", "scheduled_at")
-
-    def __init__(self, id: str, definition: Definition[..., Any], arguments: bytes, scheduled_at: int) -> None:  # noqa: A002
-        self.id = id
-        self.definition = definition
-        self.arguments = arguments
-        self.scheduled_at = scheduled_at  # microseconds; deadlines over all attempts count from here
-        self.cancelled = False  # asked to end, its outcome still awaited (on_cancel="wait")
-        self.held = 0  # requests to cancel its await that were held back meanwhile
-        self.cancel_message: Any = None  # of the first of them that had one
-        self.future: TaskFuture
+    id: str
+    definition: Definition[..., Any]
+    arguments: bytes
+    scheduled_at: int  # microseconds; deadlines over all attempts count from here
+    cancelled: bool = False  # asked to end, its outcome still awaited (on_cancel="wait")
+    held: int = 0  # requests to cancel its await that were held back meanwhile
+    cancel_message: Any = None  # of the first of them that had one
+    future: Any = None  # a `TaskFuture`, set as soon as it is made
 
 
 class PendingTimer(NamedTuple):
@@ -83,7 +82,7 @@ class TaskFuture(LoopFuture):
     __slots__ = ("_instance", "_pending")
 
     def __init__(self, instance: Instance, loop: DeterministicLoop, pending: PendingTask) -> None:
-        LoopFuture.__init__(self, loop=loop)
+        super().__init__(loop=loop)
         self._instance = instance
         self._pending = pending
 

@@ -143,7 +143,7 @@ class Replayer:
         except Mismatch:
             self.instance.evict()
             raise
-        return [item for id_, item in decided.items() if id_ not in recorded]
+        return [] if complete else [item for id_, item in decided.items() if id_ not in recorded]
 
     def _deliver(self, fact: Fact) -> list[Decided]:
         try:
