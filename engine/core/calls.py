@@ -69,23 +69,28 @@ class Calls:
         if loop.poisoned:
             loop.check_alive()
             await loop.create_future()
-        pending = self._schedule(call) if call.definition.kind == "task" else self.start_child(call)
+        pending = self._schedule(call, loop) if call.definition.kind == "task" else self.start_child(call)
         try:
             return await pending.future
         finally:
             if pending.held and not loop.poisoned:
                 _cancel_at_next_await(loop, pending)
 
-    def _schedule(self, call: Call[Any]) -> PendingTask:
+    def _schedule(self, call: Call[Any], loop: DeterministicLoop) -> PendingTask:
         host = self._host
         host.check_open(call)
         definition = call.definition
         arguments = definition.arguments.encode(call.args, call.kwargs)
         # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
         _ = definition.result
-        loop = host.loop
         id_ = loop.current_branch().next_id(definition.name)
-        pending = PendingTask(id_, definition, arguments, loop.now)
+        pending = PendingTask(
+            id=id_,
+            definition=definition,
+            on_cancel=definition.on_cancel,
+            arguments=arguments,
+            scheduled_at=loop.now,
+        )
         pending.future = CallFuture(loop, self, pending)
         self.tasks[id_] = pending
         event = TaskScheduled(at=loop.now, id=id_, site=call.site, task=definition.name)
@@ -105,9 +110,9 @@ class Calls:
         id_ = loop.current_branch().next_id(definition.name)
         run_id = options.id or child_run_id(host.run_id, host.epoch, id_)
         pending = PendingChild(
-            id_,
-            definition,
-            options.on_cancel,
+            id=id_,
+            definition=definition,
+            on_cancel=options.on_cancel,
             run_id=run_id,
             parent_close=options.parent_close,
             chosen=bool(options.id),
@@ -188,7 +193,7 @@ class Calls:
         future = pending.future
         if isinstance(fact, TaskCompleted):
             value = pending.definition.result.decode(payload if payload is not None else present(None, fact.id))
-            self.tasks.pop(fact.id)
+            del self.tasks[fact.id]
             if not future.done():
                 future.set_result(value)
             return

@@ -124,9 +124,9 @@ def compare(
             only_recorded.append(was)
         elif not _same(was, now, codec_of):
             differing.append(_difference(was, now))
-    only_decided = [now for id_, now in decided.items() if id_ not in recorded] if complete or only_recorded else []
-    if not differing and not only_recorded and not (complete and only_decided):
+    if not differing and not only_recorded and (not complete or len(decided) == len(recorded)):
         return
+    only_decided = [now for id_, now in decided.items() if id_ not in recorded] if complete or only_recorded else []
     longest = max(len(only_recorded), len(only_decided))
     for index in range(longest):
         was_ = only_recorded[index] if index < len(only_recorded) else None
@@ -143,11 +143,12 @@ def compare(
 
 
 def _same(was: Decided, now: Decided, codec_of: Callable[[Decision], Codec | None]) -> bool:
-    if type(was.event) is not type(now.event):
+    before, after = was.event, now.event
+    if type(before) is not type(after):
         return False
-    match was.event, now.event:
-        case TaskScheduled(task=task), TaskScheduled(task=other):
-            return task == other and _same_values(was, now, codec_of)
+    if isinstance(before, TaskScheduled) and isinstance(after, TaskScheduled):  # nearly all there are
+        return before.task == after.task and (was.payload == now.payload or _same_values(was, now, codec_of))
+    match before, after:
         case TimerStarted(deadline=deadline), TimerStarted(deadline=other_deadline):
             return deadline == other_deadline
         case (RunCompleted(), _) | (ContinuedAsNew(), _) | (RequestAnswered(), _):

@@ -115,26 +115,31 @@ class Instance:
         """
         if self.outcome is not None:
             raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
-        self._decided = {}
+        self._decided.clear()
         self.turns += 1
-        if isinstance(fact, RunStarted):
+        if type(fact) is RunStarted:
             self._start(fact, payload)
+            loop = self.loop
         else:
-            self.loop.now = max(self.loop.now, fact.at)
+            loop = self.loop
+            loop.now = max(loop.now, fact.at)
             self._accept(fact, payload)
-        self.loop.run_until_quiet()
+        loop.run_until_quiet()
         assert self._main is not None
         if self._main.done():
             self._end(self._main)
         if self._suspension is not None:
             raise self._suspension
-        decided, self._decided = list(self._decided.values()), {}
+        decided = list(self._decided.values())
+        self._decided.clear()
         return decided
 
     def _start(self, fact: RunStarted, payload: bytes | None) -> None:
         if self._loop is not None:
             raise HistoryError(f"the history of run {self.run_id!r} starts twice")
         args, kwargs = self.definition.arguments.decode(present(payload, "the arguments of the run"))
+        if not _is_seed(fact.seed):
+            raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
         self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
         self._loop = DeterministicLoop(self, seed=fact.seed, started_at=fact.at, name=self.definition.name)
@@ -281,6 +286,10 @@ class Instance:
         # garbage collector outside their loop: there, a task call in a `finally` would simply be the function.
         if self._loop is not None and not self._loop.poisoned:
             self.evict()
+
+
+def _is_seed(text: str) -> bool:
+    return set(text) <= set("0123456789abcdefABCDEF")
 
 
 async def _finish_generator(generator: Any) -> None:

@@ -53,6 +53,9 @@ _HASH_MASK: Final = (1 << 61) - 1
 _REFUSALS_MAX: Final = 100  # by a coroutine that is being closed
 _MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that nobody named
 _WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+_ENSURE_FUTURE: Final = asyncio.ensure_future.__code__
+
+_current_task: Final = asyncio.current_task
 
 install_asyncio()
 
@@ -86,7 +89,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._making: tuple[Branch, str | None] = self.root, None  # who is calling the user's task factory, and a name
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
-        self._poisoned = False
+        self.poisoned = False  # for good, once `poison` was called
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
@@ -102,7 +105,10 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Raises `StepLimitExceeded` when that does not end, and whatever `BaseException` (not `Exception`) a callback let
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
-        self.run_inside(self._context.run, self._drain)
+        if self.thread:  # of a replay, every time but the first
+            self._context.run(self._drain)
+        else:
+            run_nested(self, self._context.run, self._drain)
 
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""
@@ -112,7 +118,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             run_nested(self, work, *args)
 
     def _drain(self) -> None:
-        ready, steps = self.ready, 0
+        ready, unnamed, tasks = self.ready, self._unnamed, self.tasks
+        steps = 0
         ready.extendleft(reversed(self._parked))
         self._parked.clear()
         retries = 0  # of anyio's level cancellation, one directly after the other
@@ -120,26 +127,36 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            if self._unnamed:
+            if unnamed:
                 self.name_branches()
             self._running = handle
-            self._retried = False
+            callback = handle._callback
             try:
-                handle._context.run(handle._callback, *handle._args)
+                handle._context.run(callback, *handle._args)
             except (KeyboardInterrupt, Evicted):
                 raise
             except BaseException as error:
                 # SystemExit leaves asyncio's own step function too; the task that raised it holds it as its outcome.
-                message = f"Exception in callback {handle._callback!r}"
+                message = f"Exception in callback {callback!r}"
                 self.call_exception_handler({"message": message, "exception": error})
+            # A branch ends in a step of its own, and both its steps and its wake-ups know whose they are. A callback
+            # of its end would tell the same, for the price of one more handle to every branch.
+            branch = getattr(callback, "__self__", None)
+            if type(branch) is BranchTask and branch.done():
+                tasks.pop(branch, None)
+            branch = None  # it must not outlive its last step here: what it failed with is reported when it goes
             steps += 1
             if steps > STEPS_PER_TURN_MAX:
                 raise StepLimitExceeded(
                     f"the workflow ran {steps:,} callbacks without waiting for anything durable: look for a loop"
                     " around `await asyncio.sleep(0)`, or one that swallows CancelledError"
                 )
-            retries = retries + 1 if self._retried else 0
-            if retries >= len(ready) and retries:
+            if not self._retried:
+                retries = 0
+                continue
+            self._retried = False
+            retries += 1
+            if retries >= len(ready):
                 break  # whatever is ready is a retry, and each has run since anybody else did: they wait for a fact
         self._running = None
         self._parked.extend(ready)
@@ -154,7 +171,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def current_branch(self) -> Branch:
         """The branch that is running; the run itself in a callback that belongs to no task."""
-        task = asyncio.current_task(self)
+        task = _current_task(self)
         if task is None:
             return self.root
         if self._unnamed:
@@ -193,13 +210,16 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             task.set_name(name)
         if not task.done():
             self.tasks[task] = None
-            task.add_done_callback(self._task_done)
+            task.add_done_callback(self._foreign_task_done)
         return task  # type: ignore[no-any-return]
+
+    def _foreign_task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None, **kwargs: Any
     ) -> asyncio.Task[Any]:
-        if self._poisoned:
+        if self.poisoned:
             self.close_silently(coro)  # what waits for the task hears of its end when the run is buried
             return BranchTask(coro, loop=self, name=name, context=context)
         if self._task_factory is not None:
@@ -211,7 +231,6 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         else:
             self._unnamed.append((task, parent))
         self.tasks[task] = None
-        task.add_done_callback(self._task_done)
         return task
 
     def start_main(self, coro: Coroutine[Any, Any, Any]) -> BranchTask:
@@ -219,11 +238,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         task = self._context.run(BranchTask, coro, loop=self, name=None, context=None)
         task.branch = self.root
         self.tasks[task] = None
-        task.add_done_callback(self._task_done)
         return task
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.pop(task, None)
 
     def create_future(self) -> LoopFuture:
         return LoopFuture(loop=self)
@@ -265,7 +280,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         if math.isnan(when):
             raise ValueError("a timer's time is not a number (NaN)")
         timer = WorkflowTimer(when, callback, args, self, context)
-        if self._poisoned:
+        if self.poisoned:
             return timer
         if when <= self.time():
             self.ready.append(timer)
@@ -327,21 +342,17 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         The rest of the loop still answers, so that what a `finally` block does with locks, events and futures neither
         fails half-way nor warns; it is no use to anybody.
         """
-        self._poisoned = True
-
-    @property
-    def poisoned(self) -> bool:
-        return self._poisoned
+        self.poisoned = True
 
     def close_silently(self, awaitable: Any) -> None:
         """Close a coroutine or async generator so that its `finally` blocks run, but can decide nothing."""
-        before, self._poisoned = self._poisoned, True
+        before, self.poisoned = self.poisoned, True
         with suppress(BaseException):  # whatever a dying coroutine raises has nobody left to hear it
             if hasattr(awaitable, "aclose"):
                 awaitable.aclose().send(None)
             else:
                 awaitable.close()
-        self._poisoned = before
+        self.poisoned = before
 
     def put_away(self) -> None:
         """Close everything that still lives (see `burial`). The loop must be poisoned."""
@@ -358,7 +369,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Not for ever: code that swallows it in an endless loop is left waiting for what never comes; nothing else ends
         that loop. Who goes on after this must decide nothing while `poisoned`.
         """
-        if self._poisoned:
+        if self.poisoned:
             self.refusals += 1
             if self.refusals <= _REFUSALS_MAX:
                 raise Evicted
@@ -369,10 +380,10 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         return self.thread != 0
 
     def is_closed(self) -> bool:
-        return self._poisoned
+        return self.poisoned
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self._poisoned or self.thread == 0 or self._exception_handler is None:
+        if self.poisoned or self.thread == 0 or self._exception_handler is None:
             return  # garbage collection of a future may get here at any time; it must not run user code
         try:
             self._exception_handler(self, context)
@@ -383,11 +394,12 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
 
 def _made_by_wait_for(frame: Any) -> bool:
-    """Whether `create_task` was reached from `asyncio.wait_for` through `ensure_future` (CPython 3.11 only)."""
-    for _ in range(3):
-        if frame is None:
-            return False
-        if frame.f_code is _WAIT_FOR:
-            return True
-        frame = frame.f_back
-    return False
+    """Whether `create_task` was reached from `asyncio.wait_for` through `ensure_future` (CPython 3.11 only).
+
+    That is two frames up: `gather`, whose branches are many, goes without the first of them, and is known at once.
+    """
+    frame = frame.f_back
+    if frame is None or frame.f_code is not _ENSURE_FUTURE:
+        return False
+    frame = frame.f_back
+    return frame is not None and frame.f_code is _WAIT_FOR

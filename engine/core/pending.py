@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from engine.core.call import Definition, OnCancel
 from engine.core.events import ParentClose
 from engine.core.handles import LoopFuture, WorkflowTimer
@@ -11,51 +13,31 @@ from engine.core.handles import LoopFuture, WorkflowTimer
 __all__ = ["CallFuture", "Canceller", "PendingCall", "PendingChild", "PendingTask", "PendingTimer"]
 
 
-class PendingCall:
+class PendingCall(Struct, eq=False):
     """A call whose outcome the workflow has not seen yet."""
 
-    __slots__ = ("cancel_message", "cancelled", "definition", "future", "held", "id", "on_cancel")
-
-    def __init__(self, id: str, definition: Definition[..., Any], on_cancel: OnCancel) -> None:  # noqa: A002
-        self.id = id
-        self.definition = definition
-        self.on_cancel = on_cancel
-        self.cancelled = False  # asked to end, its outcome still awaited (on_cancel="wait")
-        self.held = 0  # requests to cancel its await that were held back meanwhile
-        self.cancel_message: Any = None  # of the first of them that had one
-        self.future: CallFuture
+    id: str
+    definition: Definition[..., Any]
+    on_cancel: OnCancel
+    cancelled: bool = False  # asked to end, its outcome still awaited (on_cancel="wait")
+    held: int = 0  # requests to cancel its await that were held back meanwhile
+    cancel_message: Any = None  # of the first of them that had one
+    future: Any = None  # a `CallFuture`, set as soon as it is made
 
 
-class PendingTask(PendingCall):
+class PendingTask(PendingCall, eq=False):
     """A task call."""
 
-    __slots__ = ("arguments", "scheduled_at")
-
-    def __init__(self, id: str, definition: Definition[..., Any], arguments: bytes, scheduled_at: int) -> None:  # noqa: A002
-        super().__init__(id, definition, definition.on_cancel)
-        self.arguments = arguments
-        self.scheduled_at = scheduled_at  # microseconds; deadlines over all attempts count from here
+    arguments: bytes = b""
+    scheduled_at: int = 0  # microseconds; deadlines over all attempts count from here
 
 
-class PendingChild(PendingCall):
+class PendingChild(PendingCall, eq=False):
     """A child run. `chosen`: its id was chosen by the author, so that it may turn out to be taken."""
 
-    __slots__ = ("chosen", "parent_close", "run_id")
-
-    def __init__(
-        self,
-        id: str,  # noqa: A002
-        definition: Definition[..., Any],
-        on_cancel: OnCancel,
-        *,
-        run_id: str,
-        parent_close: ParentClose,
-        chosen: bool,
-    ) -> None:
-        super().__init__(id, definition, on_cancel)
-        self.run_id = run_id
-        self.parent_close = parent_close
-        self.chosen = chosen
+    run_id: str = ""
+    parent_close: ParentClose = "cancel"
+    chosen: bool = False
 
 
 class PendingTimer(NamedTuple):
@@ -74,6 +56,8 @@ class Canceller(Protocol):
 
 class CallFuture(LoopFuture):
     """What the await of a call waits for; cancelling it is a decision."""
+
+    __slots__ = ("_canceller", "_pending", "_workflow_loop")
 
     def __init__(self, loop: Any, canceller: Canceller, pending: PendingCall) -> None:
         super().__init__(loop=loop)

@@ -100,7 +100,7 @@ class ArgumentsCodec:
         fields = [(p.name, _field_type(p, self._signature), UNSET) for p in self.parameters]
         for parameter in self.parameters:
             _decoder(parameter.type, f"parameter {parameter.name!r} of {where}")
-        self._struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=False)
+        self._struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=False)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -114,15 +114,12 @@ class ArgumentsCodec:
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The arguments as one JSON object. Raises `NotRecordable` or `PayloadTooLarge`, naming the parameter."""
-        if self._simple:
-            bound = dict(zip(self._names, args, strict=False))
-            bound.update(kwargs)
-        else:
-            bound = dict(self._signature.bind(*args, **kwargs).arguments)
         try:
-            return _encode(self._struct(**bound), self.where)
+            if self._simple:
+                return _encode(self._struct(*args, **kwargs), self.where)
+            return _encode(self._struct(**self._signature.bind(*args, **kwargs).arguments), self.where)
         except NotRecordable:
-            for name, value in bound.items():
+            for name, value in self._signature.bind(*args, **kwargs).arguments.items():
                 _encode(value, f"argument {name!r} of {self.where}")
             raise
 
@@ -236,7 +233,12 @@ def _contains_custom(type_: Any) -> bool:
 
 def _encode(value: Any, where: str) -> bytes:
     try:
-        data = _json(value)
+        try:
+            data = _encoder.encode(value)
+        except TypeError:
+            # A deterministic encoder takes only str keys; as builtins, dates, numbers and enums are such keys. What is
+            # wrong in another way is refused here again, with the reason.
+            data = _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic"))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise NotRecordable(
             f"{where} cannot be written as typed JSON: {error}. Use builtins, Structs, dataclasses, datetimes, UUIDs,"
@@ -251,15 +253,6 @@ def _encode(value: Any, where: str) -> bytes:
         # JSON has no NaN or infinity; msgspec writes them as null, which would come back as None.
         raise NotRecordable(f"{where} holds a NaN or an infinity, which JSON cannot hold: use None, or a string")
     return data
-
-
-def _json(value: Any) -> bytes:
-    try:
-        return _encoder.encode(value)
-    except TypeError:
-        # A deterministic encoder takes only str keys; as builtins, dates, numbers and enums are such keys. What is
-        # wrong in another way is refused here again, with the reason.
-        return _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic"))
 
 
 def _finite(value: Any) -> bool:
