@@ -6,9 +6,12 @@ because no user code may catch it by accident. The store's own errors are `event
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ArgumentsError",
     "DefinitionError",
+    "DeterminismError",
     "EngineClosed",
     "EngineFailed",
     "Evicted",
@@ -45,6 +48,14 @@ class HoldfastError(Exception):
 
 class DefinitionError(HoldfastError, TypeError):
     """A `@task` or `@workflow` cannot be what it says: no function, a type that cannot be recorded, a bad option."""
+
+
+class DeterminismError(DefinitionError):
+    """Workflow code would not do the same at a replay. `findings`: where, what, and what to write instead."""
+
+    def __init__(self, message: str, findings: tuple[Any, ...] = ()) -> None:
+        self.findings = findings
+        super().__init__(message)
 
 
 class ArgumentsError(HoldfastError, TypeError):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -67,7 +68,8 @@ class Engine:
     something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
     nothing but the runs with these ids. `clock`, `entropy`: where time and random bytes come from.
 
-    Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded; on
+    Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
+    `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
     entering, `eventstore.StoreUnavailable` and its subclasses when the store cannot be opened.
     """
 
@@ -411,6 +413,8 @@ def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Definition[..
             raise DefinitionError(f"two workflows are named {definition.name!r}: give one another @workflow(name=...)")
         # Made now, so that annotations which cannot be recorded are refused before any run.
         _ = definition.arguments, definition.result
+    if found:  # imported late: a client that has no workflows reads no source
+        import_module("engine.workflows.screening").refuse(found.values())
     return found
 
 

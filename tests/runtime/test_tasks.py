@@ -314,7 +314,7 @@ async def test_results_that_cannot_be_recorded_fail_at_once_and_say_where(world:
     @task(stop=stop_after_attempt(5))
     async def lock() -> Any:
         tries.append(1)
-        return threading.Lock()
+        return threading.Lock()  # deterministic: never used, it stands for what is no JSON
 
     @task(stop=stop_after_attempt(5))
     def huge() -> str:
@@ -361,7 +361,7 @@ async def test_results_that_cannot_be_recorded_fail_at_once_and_say_where(world:
 async def test_a_result_of_the_workflow_that_cannot_be_recorded_fails_the_run(world: World) -> None:
     @workflow
     async def locking() -> Any:
-        return threading.Lock()
+        return threading.Lock()  # deterministic: never used, it stands for what is no JSON
 
     error = await failure_of(world, locking)
     assert "the result of workflow 'locking'" in str(error)
@@ -374,7 +374,7 @@ async def test_arguments_that_cannot_be_recorded_raise_where_they_are_given(memo
     @workflow
     async def giving() -> str:
         try:
-            await take(threading.Lock())
+            await take(threading.Lock())  # deterministic: never used, it stands for what is no JSON
         except HoldfastError as error:
             return str(error)
         return "taken"
