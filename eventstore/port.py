@@ -34,6 +34,7 @@ __all__ = [
     "COMMIT_MESSAGES_MAX",
     "FIND_LIMIT_MAX",
     "HEADER_BYTES_MAX",
+    "MAILBOX_BYTES",
     "MAILBOX_PAGE",
     "NAME_BYTES_MAX",
     "NEW",
@@ -92,6 +93,9 @@ ATTRIBUTE_BYTES_MAX: Final = 2_048
 """UTF-8 bytes of an attribute's value: every value is indexed, and PostgreSQL's B-tree takes less than 2,704."""
 MAILBOX_PAGE: Final = 1_000
 """Waiting messages that a `StreamHead` carries, oldest first; the rest follow when these are consumed."""
+MAILBOX_BYTES: Final = 8 << 20
+"""Bytes of their headers and payloads together: the page ends before the message that would exceed them, but that it
+holds at least one, however large."""
 FIND_LIMIT_MAX: Final = 1_000
 CLAIM_LIMIT_MAX: Final = 1_000
 
@@ -235,7 +239,7 @@ class StreamHead(Struct, frozen=True, kw_only=True):
     owner: int | None  # token of the lease that owns it (which may have ended)
     claims: int  # claims since the last commit with progress
     attributes: Mapping[str, Scalar]
-    messages: tuple[WaitingMessage, ...] = ()  # the first MAILBOX_PAGE; empty in what `find` returns
+    messages: tuple[WaitingMessage, ...] = ()  # the first MAILBOX_PAGE or MAILBOX_BYTES; empty in what `find` returns
     undelivered: tuple[Undelivered, ...] = ()  # only in what `commit` returns
 
 

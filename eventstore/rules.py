@@ -21,8 +21,8 @@ from msgspec import UNSET
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES, chain_start, event_digest, payload_digest
 from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
+from eventstore.mailbox import first_page
 from eventstore.port import (
-    MAILBOX_PAGE,
     NEW,
     Commit,
     CommitId,
@@ -103,7 +103,7 @@ class Stream:
             owner=self.owner,
             claims=self.claims,
             attributes=dict(self.attributes),
-            messages=tuple(islice(self.mailbox.values(), MAILBOX_PAGE)) if mail else (),
+            messages=first_page(self.mailbox.values()) if mail else (),
             undelivered=undelivered,
         )
 
@@ -298,17 +298,21 @@ class Streams:
         orphan = stream.owner is not None and not self._alive(stream.owner)
         return bool(stream.mailbox) or due or orphan
 
-    def ready(self, token: int, query: StreamQuery, busy: Collection[str]) -> Iterator[Stream]:
-        """Streams that this token may claim now, in no order."""
-        candidates = self._mail | self._due
+    def ready(self, token: int, query: StreamQuery, busy: Collection[str], limit: int) -> Iterator[Stream]:
+        """Streams that this token may claim now: of each need all, or `limit` of those that have had it longest."""
+        orphans: dict[str, None] = {}
         for owner, names in self._owned.items():
             if not self._alive(owner):
-                candidates |= names
-        for name in candidates:
-            stream = self._streams[name]
-            free = stream.owner is None or stream.owner == token or not self._alive(stream.owner)
-            if free and name not in busy and stream.fits(query) and self.needs(stream):
-                yield stream
+                orphans |= names
+        seen: set[str] = set()
+        for candidates in (self._mail, self._due, orphans):
+            free = (name for name in candidates if name not in busy and self._may_claim(self._streams[name], token))
+            found = (name for name in free if self._streams[name].fits(query) and self.needs(self._streams[name]))
+            seen.update(islice(found, limit))
+        return (self._streams[name] for name in seen)
+
+    def _may_claim(self, stream: Stream, token: int) -> bool:
+        return stream.owner is None or stream.owner == token or not self._alive(stream.owner)
 
     def take(self, stream: Stream, token: int) -> StreamHead:
         """Claim it: counted before anybody touches it."""

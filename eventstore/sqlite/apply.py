@@ -33,8 +33,9 @@ from eventstore.port import (
 from eventstore.sqlite.checking import check
 from eventstore.sqlite.finding import fits
 from eventstore.sqlite.leases import Judge
+from eventstore.sqlite.mailboxes import Known, Mail, payload_to_row
 from eventstore.sqlite.requests import ClaimRequest, CommitRequest, Unclaim
-from eventstore.sqlite.rows import Known, Mail, StreamRow, payload_to_row
+from eventstore.sqlite.rows import StreamRow
 
 __all__ = ["AttributeChange", "Batch", "answer", "attribute_parameters"]
 

@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from eventstore.errors import LeaseLost, MailWaiting, UnknownMessage, VersionConflict
 from eventstore.port import NEW, Commit
 from eventstore.sqlite.leases import Judge
-from eventstore.sqlite.rows import Known, StreamRow
+from eventstore.sqlite.mailboxes import Known
+from eventstore.sqlite.rows import StreamRow
 
 __all__ = ["check"]
 

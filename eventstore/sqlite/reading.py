@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from eventstore.errors import StoreClosed, StoreUnavailable, StreamNotFound
-from eventstore.port import MAILBOX_PAGE, NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
+from eventstore.port import NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.finding import find_page
+from eventstore.sqlite.mailboxes import load_mailboxes
 from eventstore.sqlite.opening import open_reader
-from eventstore.sqlite.rows import StreamRow, load_mailboxes, load_streams
+from eventstore.sqlite.rows import StreamRow, load_streams
 from eventstore.sqlite.threads import Connection, close_now, on_thread, open_connection
 
 __all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers"]
@@ -150,7 +151,7 @@ def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:
     connection.execute("BEGIN")  # again, the stream and its mailbox as of one moment
     try:
         row = load_streams(connection, (stream,), ())[0][stream]
-        row.mailbox = load_mailboxes(connection, [row.id], MAILBOX_PAGE)[row.id]
+        row.mailbox = load_mailboxes(connection, [row.id])[row.id]
         return row
     finally:
         connection.execute("COMMIT")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator
+from itertools import islice
 from typing import Any
 
 from msgspec import UNSET
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from eventstore.errors import EventStoreError, MailWaiting
 from eventstore.memory import MemoryStore
 from eventstore.port import (
+    MAILBOX_PAGE,
     NEW,
     Commit,
     Lease,
@@ -21,6 +23,7 @@ from eventstore.port import (
     RecordedEvent,
     StreamHead,
     StreamQuery,
+    Undelivered,
 )
 from eventstore.rules import Stream, Streams
 
@@ -93,8 +96,8 @@ class _Edges(Streams):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def ready(self, token: int, query: StreamQuery, busy: Collection[str]) -> Iterator[Stream]:
-        for stream in list(super().ready(token, query, busy)):
+    def ready(self, token: int, query: StreamQuery, busy: Collection[str], limit: int) -> Iterator[Stream]:
+        for stream in list(super().ready(token, query, busy, limit)):
             self._mail.pop(stream.name, None)
             self._due.pop(stream.name, None)
             yield stream
@@ -372,6 +375,25 @@ class DrainsBeforeItWrites(MemoryStore):
         return await super().commit(replace(commit, drained=False))
 
 
+class _ByCount(Stream):
+    __slots__ = ()
+
+    def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
+        head = super().head(undelivered, mail=False)
+        return replace(head, messages=tuple(islice(self.mailbox.values(), MAILBOX_PAGE))) if mail else head
+
+
+class _PagesByCount(Streams):
+    def _create(self, name: str, now: int) -> Stream:
+        stream = super()._create(name, now)
+        stream.__class__ = _ByCount
+        return stream
+
+
+class PagesOfMailWithoutABoundInBytes(Broken):
+    rules = _PagesByCount
+
+
 class _LastInFirstOut(Streams):
     def deliver(self, message: Message, now: int) -> Any:
         reason = super().deliver(message, now)
@@ -460,6 +482,10 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     DrainsWhatTheHeadShows: ("draining.mail_beyond_the_page_counts",),
     CountsControlAsMail: ("draining.control_messages_do_not_count",),
     DrainsBeforeItWrites: ("draining.of_a_closing_and_a_message_sent_meanwhile_one_is_refused",),
+    PagesOfMailWithoutABoundInBytes: (
+        "messages.a_page_of_the_mailbox_is_bounded_in_bytes",
+        "messages.a_page_of_the_mailbox_follows_the_group",
+    ),
     DeliversLastInFirstOut: (
         "messages.mail_of_a_sender_arrives_in_order",
         "working.workers_that_come_and_go_lose_nothing_and_repeat_nothing",

@@ -26,6 +26,8 @@ from hypothesis.stateful import (
 from msgspec import UNSET, Struct
 from msgspec.structs import asdict, replace
 
+import eventstore.mailbox
+import eventstore.sqlite.mailboxes
 from eventstore import (
     NEW,
     Commit,
@@ -384,6 +386,14 @@ SETTINGS = settings(
 
 def test_sqlite_does_what_memory_does() -> None:
     run_state_machine_as_test(SqliteAgainstMemory, settings=SETTINGS)
+
+
+def test_sqlite_does_what_memory_does_with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of two messages, or of a few bytes: mailboxes are longer than what a head shows or SQLite loads."""
+    for module in (eventstore.mailbox, eventstore.sqlite.mailboxes):
+        monkeypatch.setattr(module, "MAILBOX_PAGE", 2)
+        monkeypatch.setattr(module, "MAILBOX_BYTES", 12)
+    run_state_machine_as_test(SqliteAgainstMemory, settings=settings(SETTINGS, max_examples=30))
 
 
 @pytest.mark.parametrize(
