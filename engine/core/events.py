@@ -155,6 +155,7 @@ class CancelRequested(Fact, frozen=True, tag="CancelRequested", kw_only=True):
 
     by: str = ""
     reason: str = ""
+    carried: bool = False  # was asked for, and had not taken effect, before the run continued as new
 
 
 class SignalReceived(Fact, frozen=True, tag="SignalReceived", kw_only=True):

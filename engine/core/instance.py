@@ -37,7 +37,7 @@ from engine.core.events import (
     TimerFired,
     TimerStarted,
 )
-from engine.core.inbox import Inbox
+from engine.core.inbox import Inbox, LeftOver
 from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
 from engine.core.pending import PendingTask, PendingTimer
@@ -63,7 +63,7 @@ class Instance:
         self.inbox = Inbox(self)
         self.outbox = Outbox(self)
         self.outcome: Ending | None = None
-        self.left_over: list[tuple[SignalReceived | RequestReceived, bytes | None]] = []  # for the next epoch
+        self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
         self.started: RunStarted | None = None
         self.epoch = 0
@@ -80,6 +80,8 @@ class Instance:
         self._suspension: Exception | None = None
         self._cancel_reason = ""
         self._cancel_held: CancelRequested | None = None
+        self._cancel_asked: CancelRequested | None = None  # the last that was handed to the workflow
+        self._cancel_missed = False  # the workflow ended before it could hear of it
 
     @property
     def loop(self) -> DeterministicLoop:
@@ -172,6 +174,7 @@ class Instance:
             self._cancel_held = self._cancel_held or fact
             return
         assert self._main is not None
+        self._cancel_asked = fact
         self._cancel_reason = self._cancel_reason or fact.reason
         self._main.cancel(fact.reason or None)
 
@@ -181,6 +184,10 @@ class Instance:
         if not self.shields and self._cancel_held is not None:
             held, self._cancel_held = self._cancel_held, None
             self._cancel(held)
+
+    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
+        """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
+        self._cancel_missed = self._cancel_missed or branch is self._main
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
@@ -268,12 +275,21 @@ class Instance:
         self.clocks.cancel_all()
         self.calls.close()
         self.outbox.sends.clear()
-        self.left_over = self.inbox.left_over()
+        self.left_over = [*self.inbox.left_over()]
+        if (unheard := self._unheard_cancel(main)) is not None:
+            self.left_over.append((unheard, None))
         self.decide(event, payload)
         self.outcome = event
         if isinstance(event, ContinuedAsNew):
             self.continuation = payload
         self.evict()
+
+    def _unheard_cancel(self, main: asyncio.Task[Any]) -> CancelRequested | None:
+        """What asked the run to end, and did not reach the workflow on its way out."""
+        if self._cancel_held is not None:
+            return self._cancel_held
+        never_thrown: bool = main._must_cancel  # type: ignore[attr-defined]
+        return self._cancel_asked if never_thrown or self._cancel_missed else None
 
     def evict(self) -> None:
         """Put the instance away: its coroutines are closed silently and can decide nothing. Doing it twice is fine."""
