@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from engine.core.call import Call, Definition
-from engine.core.calls import Calls, present
+from engine.core.calls import Calls
 from engine.core.decided import Codec, Decided
 from engine.core.endings import Ending, await_within, ending_of
 from engine.core.events import (
@@ -42,6 +42,7 @@ from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
 from engine.core.pending import PendingTask, PendingTimer
 from engine.core.timers import Timers
+from engine.core.values import present
 from engine.errors import ForbiddenInWorkflow, HistoryError, WorkflowEnded
 
 __all__ = ["Decided", "Instance", "PendingTask", "PendingTimer"]
@@ -70,6 +71,7 @@ class Instance:
         self.seed = ""
         self.deadline = 0  # microseconds since the epoch; 0: none
         self.turns = 0  # facts delivered
+        self.untold = 0  # facts of the last epoch that are still to come, before the code begins
         self.shields = 0  # sections of the workflow that no cancellation of the run may enter
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
@@ -81,6 +83,7 @@ class Instance:
         self._cancel_reason = ""
         self._cancel_held: CancelRequested | None = None
         self._cancel_asked: CancelRequested | None = None  # the last that was handed to the workflow
+        self._cancel_carried: CancelRequested | None = None
         self._cancel_missed = False  # the workflow ended before it could hear of it
 
     @property
@@ -126,8 +129,11 @@ class Instance:
             loop = self.loop
             loop.now = max(loop.now, fact.at)
             self._accept(fact, payload)
-        loop.run_until_quiet()
         assert self._main is not None
+        if self.untold:
+            return []
+        loop.run_until_quiet()
+        self._cancel_as_carried(loop)
         if self._main.done():
             self._end(self._main)
         if self._suspension is not None:
@@ -143,7 +149,7 @@ class Instance:
         if not _is_seed(fact.seed):
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
-        self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
+        self.seed, self.epoch, self.deadline, self.untold = fact.seed, fact.epoch, fact.deadline, fact.carried
         self._loop = DeterministicLoop(self, seed=fact.seed, started_at=fact.at, name=self.definition.name)
         coro = self.definition.fn(*args, **kwargs)
         if fact.deadline:
@@ -151,6 +157,10 @@ class Instance:
         self._main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
+        if self.untold:
+            self.untold -= 1
+            if not getattr(fact, "carried", False):
+                raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
         match fact:
             case TaskCompleted() | TaskFailed():
                 self.calls.accept_task(fact, payload)
@@ -164,6 +174,8 @@ class Instance:
                 self.inbox.accept_request(fact, payload)
             case SendAccepted() | SendRejected():
                 self.outbox.settle(fact)
+            case CancelRequested(carried=True):
+                self._cancel_carried = fact
             case CancelRequested():
                 self._cancel(fact)
             case _:
@@ -177,6 +189,14 @@ class Instance:
         self._cancel_asked = fact
         self._cancel_reason = self._cancel_reason or fact.reason
         self._main.cancel(fact.reason or None)
+
+    def _cancel_as_carried(self, loop: DeterministicLoop) -> None:
+        """A cancellation from the last epoch takes effect once the code of this one has begun: it may clean up."""
+        fact, self._cancel_carried = self._cancel_carried, None
+        assert self._main is not None
+        if fact is not None and not self._main.done():
+            self._cancel(fact)
+            loop.run_until_quiet()
 
     def unshield(self) -> None:
         """A shielded section was left: a cancellation that waited for the last of them takes effect."""
