@@ -117,6 +117,7 @@ class Instance:
         if self.outcome is not None:
             raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
         self._decided.clear()
+        self.outbox.codecs.clear()
         self.turns += 1
         if type(fact) is RunStarted:
             self._start(fact, payload)

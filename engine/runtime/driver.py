@@ -112,6 +112,9 @@ class Driver:
         if before and not self._holding:
             self.board.take_up_all()
             self._timers_due()
+        elif self._holding:
+            self.board.stand_down()
+            self._timer.set(None)
         self.kick()
 
     def discard(self) -> None:
