@@ -82,7 +82,8 @@ class TaskFuture(LoopFuture):
     __slots__ = ("_instance", "_pending")
 
     def __init__(self, instance: Instance, loop: DeterministicLoop, pending: PendingTask) -> None:
-        super().__init__(loop=loop)
+        self._stable_hash = loop.next_hash()
+        asyncio.Future.__init__(self, loop=loop)  # past the class between, of which there is nothing else to do
         self._instance = instance
         self._pending = pending
 
@@ -151,12 +152,10 @@ class Instance:
         self._decided.clear()
         if type(fact) is RunStarted:
             self._start(fact, payload)
-            loop = self.loop
         else:
-            loop = self.loop
-            loop.now = max(loop.now, fact.at)
+            self.loop.now = max(self.loop.now, fact.at)
             self._accept(fact, payload)
-        loop.run_until_quiet()
+        self.loop.run_until_quiet()
         assert self._main is not None
         if self._main.done():
             self._end(self._main)

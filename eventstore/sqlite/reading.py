@@ -188,7 +188,7 @@ def _read_page(
                 digest,
             )
         )
-        size += len(header) + len(payload or b"")
+        size += len(header) + (len(payload) if payload is not None else 0)
         if size >= PAGE_BYTES:
             break
     cursor.close()
