@@ -55,8 +55,6 @@ _MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that n
 _WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 _ENSURE_FUTURE: Final = asyncio.ensure_future.__code__
 
-_current_task: Final = asyncio.current_task
-
 install_asyncio()
 
 
@@ -105,10 +103,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Raises `StepLimitExceeded` when that does not end, and whatever `BaseException` (not `Exception`) a callback let
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
-        if self.thread:  # of a replay, every time but the first
-            self._context.run(self._drain)
-        else:
-            run_nested(self, self._context.run, self._drain)
+        self.run_inside(self._context.run, self._drain)
 
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""
@@ -171,7 +166,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def current_branch(self) -> Branch:
         """The branch that is running; the run itself in a callback that belongs to no task."""
-        task = _current_task(self)
+        task = asyncio.current_task(self)
         if task is None:
             return self.root
         if self._unnamed:
