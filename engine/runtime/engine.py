@@ -26,6 +26,7 @@ from engine.errors import (
     UnknownWorkflow,
 )
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
+from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.histories import read_events
 from engine.runtime.observer import Observer
@@ -103,6 +104,7 @@ class Engine:
         if self._store is not None:
             raise HoldfastError("this engine is open already; make another Engine for a second one")
         order_anyio_sets()
+        install_guard()
         self._anyio = anyio_version()
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
         self._store = store
