@@ -110,6 +110,7 @@ class Instance:
         self.outcome: RunCompleted | RunFailed | RunCancelled | None = None
         self.epoch = 0
         self.seed = ""
+        self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
         self._decided: dict[str, Decided] = {}

@@ -87,6 +87,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
         self._poisoned = False
+        self._dying = False  # poisoned for good
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
@@ -327,7 +328,12 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         The rest of the loop still answers, so that what a `finally` block does with locks, events and futures neither
         fails half-way nor warns; it is no use to anybody.
         """
-        self._poisoned = True
+        self._poisoned = self._dying = True
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code repeats what it did before, or is being put away: what it says now is not for anybody."""
+        return self._dying or bool(getattr(self.host, "replaying", False))
 
     @property
     def poisoned(self) -> bool:

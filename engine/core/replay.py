@@ -52,6 +52,7 @@ class Replayer:
 
     def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
         self.instance = Instance(definition, run_id)
+        self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
         self.suspended = False
         self.terminated = False
@@ -92,7 +93,9 @@ class Replayer:
 
     def finish(self) -> list[Decided]:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
-        return self._settle(complete=False)
+        decided = self._settle(complete=False)
+        self.instance.replaying = False
+        return decided
 
     def _note(self, event: Note) -> None:
         match event:

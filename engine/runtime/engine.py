@@ -29,6 +29,7 @@ from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.histories import read_events
+from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.spawning import Spawner
 from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW, check_run_id, run_id_of
@@ -105,6 +106,7 @@ class Engine:
             raise HoldfastError("this engine is open already; make another Engine for a second one")
         order_anyio_sets()
         install_guard()
+        quiet_replays()
         self._anyio = anyio_version()
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
         self._store = store
