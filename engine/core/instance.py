@@ -72,6 +72,7 @@ class Instance:
         self.deadline = 0  # microseconds since the epoch; 0: none
         self.turns = 0  # facts delivered
         self.shields = 0  # sections of the workflow that no cancellation of the run may enter
+        self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
         self._decided: dict[str, Decided] = {}

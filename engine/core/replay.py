@@ -53,6 +53,7 @@ class Replayer:
 
     def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
         self.instance = Instance(definition, run_id)
+        self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
         self.version = 0  # of the last event fed
         self.last_at = 0
@@ -95,13 +96,16 @@ class Replayer:
 
     def finish(self) -> list[Decided]:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
-        return self._settle(complete=False)
+        decided = self._settle(complete=False)
+        self.instance.replaying = False
+        return decided
 
     def _begin_epoch(self) -> None:
         """The run has continued as new: nothing of what was before matters any more."""
         before = self.instance
         before.evict()
         self.instance = Instance(before.definition, before.run_id)
+        self.instance.replaying = True
         self.attempts.clear()
 
     def _task_started(self, event: TaskStarted) -> None:
