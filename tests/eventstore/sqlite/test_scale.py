@@ -30,7 +30,7 @@ from tests.eventstore.sqlite.conftest import Opener
 
 FAR = 1 << 60
 FEW, MANY = 1_000, 5_000  # both more than a batch, whose streams are of one moment and sorted by name
-ONE_MOMENT_STEPS = 25_000  # to sort a batch, which is as large as chance would have it; all of `MANY` take 180,000
+ONE_MOMENT_STEPS = 25_000  # to sort a batch, which is as large as chance would have it; all of `MANY` takes 190,000
 
 
 async def fill(store: SqliteStore, count: int) -> None:
