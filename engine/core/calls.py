@@ -28,9 +28,10 @@ from engine.core.identity import child_run_id
 from engine.core.loop import DeterministicLoop
 from engine.core.pending import CallFuture, PendingCall, PendingChild, PendingTask
 from engine.core.sites import site
+from engine.core.values import present
 from engine.errors import HistoryError, RunCancelledError, RunConflict, RunFailedError, RunTerminatedError
 
-__all__ = ["Calls", "present"]
+__all__ = ["Calls"]
 
 
 class CallHost(Protocol):
@@ -243,13 +244,6 @@ def _child_error(pending: PendingChild, fact: ChildFailed, payload: bytes | None
 
 def _with_reason(text: str, reason: str) -> str:
     return f"{text}: {reason}" if reason else text
-
-
-def present(payload: bytes | None, what: str) -> bytes:
-    """The payload. Raises `HistoryError` when it was destroyed."""
-    if payload is None:
-        raise HistoryError(f"{what} was destroyed: the history still verifies, but it cannot be replayed")
-    return payload
 
 
 def _cancel_at_next_await(loop: DeterministicLoop, pending: PendingCall) -> None:

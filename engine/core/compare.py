@@ -194,15 +194,47 @@ def _difference(was: Decided | None, now: Decided | None) -> Difference:
 def describe_decision(decided: Decided) -> str:
     """A decision in a few words: ``charge("alice")  [shop/charge#1]``."""
     event = decided.event
+    text = _of_calls(decided) or _of_others(decided) or _of_ends(decided) or type(event).__name__
+    return f"{text}  [{event.id}]" if event.id else text
+
+
+def _of_calls(decided: Decided) -> str:
+    event = decided.event
     match event:
         case TaskScheduled(task=task):
-            return f"{task}({_shown_arguments(decided.payload)})  [{event.id}]"
+            return f"{task}({_shown_arguments(decided.payload)})"
         case TaskCancelled():
-            return f"cancel the task  [{event.id}]"
+            return "cancel the task"
         case TimerStarted(deadline=deadline):
-            return f"a timer until {_clock(deadline)}  [{event.id}]"
+            return f"a timer until {_clock(deadline)}"
         case TimerCancelled():
-            return f"cancel the timer  [{event.id}]"
+            return "cancel the timer"
+        case ChildStarted(workflow=workflow, run=run):
+            return f"start {workflow}({_shown_arguments(decided.payload)}) as run {run}"
+        case ChildCancelled(run=run):
+            return f"cancel run {run}"
+        case ChildTerminated(run=run):
+            return f"terminate run {run}"
+        case _:
+            return ""
+
+
+def _of_others(decided: Decided) -> str:
+    match decided.event:
+        case MessageSent(kind=kind, run=run, name=name):
+            return f"send {kind} {name} to run {run}: {_shown(decided.payload)}"
+        case StatePublished(name=name) | FeedPublished(name=name):
+            return f"publish {name} = {_shown(decided.payload)}"
+        case RequestAnswered(request=request):
+            return f"answer request {request}: {_shown(decided.payload)}"
+        case RequestFailed(request=request, error=error):
+            return f"fail request {request} with {error}"
+        case _:
+            return ""
+
+
+def _of_ends(decided: Decided) -> str:
+    match decided.event:
         case RunCompleted():
             return f"return {_shown(decided.payload)}"
         case RunFailed(error=error):
@@ -211,22 +243,8 @@ def describe_decision(decided: Decided) -> str:
             return "end as cancelled"
         case ContinuedAsNew():
             return f"continue as new({_shown_arguments(decided.payload)})"
-        case ChildStarted(workflow=workflow, run=run):
-            return f"start {workflow}({_shown_arguments(decided.payload)}) as run {run}  [{event.id}]"
-        case ChildCancelled(run=run):
-            return f"cancel run {run}  [{event.id}]"
-        case ChildTerminated(run=run):
-            return f"terminate run {run}  [{event.id}]"
-        case MessageSent(kind=kind, run=run, name=name):
-            return f"{kind} {name} to run {run}: {_shown(decided.payload)}  [{event.id}]"
-        case StatePublished(name=name) | FeedPublished(name=name):
-            return f"publish {name} = {_shown(decided.payload)}  [{event.id}]"
-        case RequestAnswered(request=request):
-            return f"answer request {request}: {_shown(decided.payload)}"
-        case RequestFailed(request=request, error=error):
-            return f"fail request {request} with {error}"
-        case Decision():
-            return type(event).__name__
+        case _:
+            return ""
 
 
 def _shown_arguments(payload: bytes | None) -> str:

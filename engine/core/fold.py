@@ -14,7 +14,6 @@ from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
     AttemptFailed,
-    AttemptOutcomeIgnored,
     CancelRequested,
     ChildCancelled,
     ChildCompleted,
@@ -138,12 +137,19 @@ class RunState(Struct, kw_only=True):
         self.updated_at = max(self.updated_at, event.at)
         match event:
             case (
-                TaskScheduled() | TaskStarted() | TaskCompleted() | TaskFailed() | TaskCancelled() | AttemptFailed()
+                TaskScheduled()
+                | TaskStarted()
+                | TaskCompleted()
+                | TaskFailed()
+                | TaskCancelled()
+                | AttemptFailed()
+                | TaskHandedOut()
             ) as of_task:
                 self._apply_to_task(of_task, payload)
-            case TaskHandedOut(id=id_):
-                if (task := self.tasks.get(id_)) is not None:
-                    task.status = "handed out"
+            case TimerStarted(id=id_, deadline=deadline):
+                self.timers[id_] = deadline
+            case TimerFired(id=id_) | TimerCancelled(id=id_):
+                self.timers.pop(id_, None)
             case (
                 ChildStarted()
                 | ChildCompleted()
@@ -153,6 +159,18 @@ class RunState(Struct, kw_only=True):
                 | ChildOutcomeIgnored()
             ) as of_child:
                 self._apply_to_child(of_child)
+            case RunStarted():
+                self._begin(event, payload)
+            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
+                self._end(event, payload)
+            case RunPaused() | RunUnpaused() | RunSuspended() | RunResumed():
+                self._hold(event, payload)
+            case _:
+                self._apply_to_talk(event, payload)
+
+    def _apply_to_talk(self, event: AnyEvent, payload: bytes | None) -> None:
+        """What the run and others have said to each other."""
+        match event:
             case StatePublished(name=name):
                 self.states[name] = payload
             case FeedPublished():
@@ -165,18 +183,14 @@ class RunState(Struct, kw_only=True):
                 self.requests[id_] = "answered"
             case RequestFailed(request=id_):
                 self.requests[id_] = "failed"
-            case TimerStarted(id=id_, deadline=deadline):
-                self.timers[id_] = deadline
-            case TimerFired(id=id_) | TimerCancelled(id=id_):
-                self.timers.pop(id_, None)
-            case AttemptOutcomeIgnored():
-                return
+            case CancelRequested():
+                self.cancel_requested = True
             case _:
-                self._apply_to_run(event, payload)
+                return
 
     def _apply_to_task(
         self,
-        event: TaskScheduled | TaskStarted | TaskCompleted | TaskFailed | TaskCancelled | AttemptFailed,
+        event: TaskScheduled | TaskStarted | TaskCompleted | TaskFailed | TaskCancelled | AttemptFailed | TaskHandedOut,
         payload: bytes | None,
     ) -> None:
         if isinstance(event, TaskScheduled):
@@ -200,6 +214,8 @@ class RunState(Struct, kw_only=True):
                 task.failures += 1
             case TaskCancelled(at=at):
                 task.status, task.ended_at = "cancelled", at
+            case TaskHandedOut():
+                task.status = "handed out"
 
     def _apply_to_child(
         self,
@@ -238,31 +254,26 @@ class RunState(Struct, kw_only=True):
         for of_epoch in (self.tasks, self.timers, self.children):
             of_epoch.clear()
 
-    def _apply_to_run(self, event: AnyEvent, payload: bytes | None) -> None:
+    def _end(self, event: RunCompleted | RunFailed | RunCancelled | RunTerminated, payload: bytes | None) -> None:
+        self.ended_at = event.at
         match event:
-            case RunStarted():
-                self._begin(event, payload)
+            case RunCompleted():
+                self.status, self.result = "completed", payload
+            case RunFailed(error=error):
+                self.status, self.error = "failed", _error(error, payload)
+            case RunCancelled(reason=reason):
+                self.status, self.reason = "cancelled", reason
+            case RunTerminated(reason=reason):
+                self.status, self.reason = "terminated", reason
+
+    def _hold(self, event: RunPaused | RunUnpaused | RunSuspended | RunResumed, payload: bytes | None) -> None:
+        match event:
             case RunPaused():
                 self.status = "paused"
-            case RunUnpaused():
-                self.status = "running"
-            case CancelRequested():
-                self.cancel_requested = True
             case RunSuspended():
-                self.status = "suspended"
-                self.diagnosis = _diagnosis(payload)
-            case RunResumed():
+                self.status, self.diagnosis = "suspended", _diagnosis(payload)
+            case RunUnpaused() | RunResumed():
                 self.status, self.diagnosis = "running", None
-            case RunCompleted(at=at):
-                self.status, self.result, self.ended_at = "completed", payload, at
-            case RunFailed(at=at, error=error):
-                self.status, self.error, self.ended_at = "failed", _error(error, payload), at
-            case RunCancelled(at=at, reason=reason):
-                self.status, self.reason, self.ended_at = "cancelled", reason, at
-            case RunTerminated(at=at, reason=reason):
-                self.status, self.reason, self.ended_at = "terminated", reason, at
-            case _:
-                return
 
 
 def _error(type_: str, payload: bytes | None) -> ErrorInfo:

@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 from engine.core.events import RequestReceived, SignalReceived
 from engine.core.failures import ErrorInfo, describe
 from engine.core.loop import DeterministicLoop
-from engine.errors import NotRecordable
+from engine.core.values import present
+from engine.errors import HistoryError, NotRecordable
 
 __all__ = ["Inbox", "NamedRequest", "NamedSignal", "Service"]
 
@@ -92,10 +93,8 @@ class Inbox:
         host.check_open(f"the wait for signal {signal.name!r}")
         _, payload = await self._queue_of(signal.name).get()
         try:
-            if payload is None:
-                raise NotRecordable(f"the value of a signal {signal.name!r} was destroyed")
-            return signal.codec.decode(payload)
-        except NotRecordable as error:
+            return signal.codec.decode(present(payload, f"the value of a signal {signal.name!r}"))
+        except (NotRecordable, HistoryError) as error:
             # Whoever sent it knew another type. The workflow could do nothing about it; fixed code can.
             host.suspend(error)
             return await host.loop.create_future()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from engine.core.call import Call, Definition
-from engine.core.calls import Calls, present
+from engine.core.calls import Calls
 from engine.core.decided import Codec, Decided
 from engine.core.endings import Ending, await_within, ending_of
 from engine.core.events import (
@@ -42,6 +42,7 @@ from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
 from engine.core.pending import PendingTask, PendingTimer
 from engine.core.timers import Timers
+from engine.core.values import present
 from engine.errors import ForbiddenInWorkflow, HistoryError, WorkflowEnded
 
 __all__ = ["Decided", "Instance", "PendingTask", "PendingTimer"]

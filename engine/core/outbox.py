@@ -57,7 +57,7 @@ class Outbox:
         self.codecs: dict[str, Codec] = {}  # of what was published and answered, by what it was
         self._host = host
 
-    # -- messages to other runs -----------------------------------------------------------------------------------------
+    # -- messages to other runs ----------------------------------------------------------------------------------------
 
     async def signal(self, run_id: str, signal: NamedSignal, value: Any) -> None:
         """Send a signal; ends when it is in the other run's mailbox."""
@@ -104,7 +104,7 @@ class Outbox:
         )
         pending.future.set_exception(error)
 
-    # -- what others can read -------------------------------------------------------------------------------------------
+    # -- what others can read ------------------------------------------------------------------------------------------
 
     def publish_state(self, name: str, payload: bytes, codec: Codec) -> None:
         """Set a state's value."""
@@ -136,10 +136,10 @@ class Outbox:
             case _:
                 return None
 
-    # -- answers --------------------------------------------------------------------------------------------------------
+    # -- answers -------------------------------------------------------------------------------------------------------
 
     def answer(self, request_id: str, request: NamedRequest, value: Any) -> None:
-        """Answer a request. Raises `NotRecordable` for a value that is not of its type, `HoldfastError` the second time."""
+        """Answer a request. Raises `NotRecordable` for a value not of its type, `HoldfastError` the second time."""
         payload = request.result.encode_checked(value)
         self.codecs[f"answer:{request_id}"] = request.result
         if self._closes(request_id, request):

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch, Reason, compare
+from engine.core.decided import Decided
 from engine.core.events import (
     TURN_RULE,
     AnyEvent,
@@ -30,7 +31,6 @@ from engine.core.events import (
     TaskScheduled,
     TaskStarted,
 )
-from engine.core.decided import Decided
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, StepLimitExceeded
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
+from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, PayloadTooLarge
 
-__all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", "resolved_hints"]
+__all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", "present", "resolved_hints"]
 
 PAYLOAD_INLINE_BYTES: Final = 256 * 1024
 """Bytes of one encoded result, or of one call's arguments, that a history holds."""
@@ -271,3 +271,10 @@ def _finite(value: Any) -> bool:
 
 def _type_text(type_: Any) -> str:
     return type_.__qualname__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
+
+
+def present(payload: bytes | None, what: str) -> bytes:
+    """The payload. Raises `HistoryError` when it was destroyed."""
+    if payload is None:
+        raise HistoryError(f"{what} was destroyed: the history still verifies, but it cannot be replayed")
+    return payload

@@ -110,9 +110,7 @@ class PendingRequest(Generic[R_co]):
         text = f"request {self.id!r} ({self._request.name!r}) failed with {info.type}: {info.message}"
         raise RequestFailedError(self.id, text) from rebuild(info)
 
-    async def _find(
-        self, *kinds: type[RequestReceived] | type[RequestAnswered] | type[RequestFailed]
-    ) -> HistoryEvent | None:
+    async def _find(self, *kinds: type[RequestReceived | RequestAnswered | RequestFailed]) -> HistoryEvent | None:
         """The first event of these kinds about this request among those not looked at yet."""
         async for item in self._events():
             self._seen = item.version

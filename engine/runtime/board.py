@@ -9,26 +9,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from engine.core.events import TaskStarted
+from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
 from engine.runtime.alarms import Alarm, Alarms
-from engine.runtime.attempts import Outcome
+from engine.runtime.attempts import Failed, Outcome, timed_out
 from engine.runtime.dispatch import Dispatcher, Running
+from engine.runtime.site import Site
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
 from eventstore import Clock
 
-__all__ = ["Board"]
+__all__ = ["Board", "BoardOwner", "board_for"]
 
 
 class Board:
     """Attempts of one run. `kick` is called when a granted slot waits to be used, `ended` when an attempt has ended,
-    `expired` when a task that was handed out has not been completed by its deadline.
+    or a task that was handed out was not completed by its deadline.
     """
 
     def __init__(
@@ -41,7 +43,6 @@ class Board:
         clock: Clock,
         kick: Callable[[], None],
         ended: Callable[[str, int, Outcome | None], None],
-        expired: Callable[[str], None],
     ) -> None:
         self.run_id = instance.run_id
         self.attempts = attempts
@@ -52,7 +53,6 @@ class Board:
         self._clock = clock
         self._kick = kick
         self._ended = ended
-        self._expired = expired
         self._queued: set[str] = set()
         self._granted: deque[tuple[str, Executor]] = deque()
         self._retries: dict[str, Alarm] = {}
@@ -206,9 +206,34 @@ class Board:
     def _deadline_passed(self, task_id: str) -> None:
         self._handed_out.pop(task_id, None)
         if task_id in self._instance.pending and not self._closed:
-            self._expired(task_id)
+            error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
+            self._ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
 
     def _enqueue(self, task_id: str) -> None:
         definition: Any = self._instance.pending[task_id].definition
         self._queued.add(task_id)
         self._dispatcher.enqueue(self, task_id, self._dispatcher.executor_for(definition))
+
+
+class BoardOwner(Protocol):
+    """A driver, as its board knows it."""
+
+    instance: Instance
+    site: Site
+
+    def kick(self) -> None: ...
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None, /) -> None: ...
+
+
+def board_for(owner: BoardOwner, attempts: dict[str, Attempts]) -> Board:
+    """A board for the owner's instance, as it is now."""
+    site = owner.site
+    return Board(
+        owner.instance,
+        attempts,
+        dispatcher=site.dispatcher,
+        alarms=site.alarms,
+        clock=site.clock,
+        kick=owner.kick,
+        ended=owner.attempt_ended,
+    )

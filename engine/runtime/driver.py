@@ -10,53 +10,32 @@ told). Nothing acts on the outside before the record of the decision is durable.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 from msgspec import UNSET, structs
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import (
-    AttemptFailed,
-    CancelRequested,
-    ContinuedAsNew,
-    Note,
-    RunPaused,
-    RunStarted,
-    RunUnpaused,
-    SignalReceived,
-    TaskCompleted,
-    TaskFailed,
-    TaskHandedOut,
-    TimerFired,
-)
-from engine.core.failures import describe, encode_error
+from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
-from engine.runtime.attempts import Completed, Failed, HandedOut, Outcome, Retried, timed_out
-from engine.runtime.board import Board
-from engine.runtime.epochs import beginning_of_next, carried_over
-from engine.runtime.mail import TerminateMail
-from engine.runtime.post import arrival_of
+from engine.runtime.attempts import Outcome
+from engine.runtime.board import board_for
+from engine.runtime.intake import Intake
+from engine.runtime.outcomes import recorded
 from engine.runtime.recovery import rebuild_run
-from engine.runtime.resending import deliver_again, undelivered_sends
+from engine.runtime.resending import send_again, undelivered_sends
+from engine.runtime.resting import may_rest, next_due
 from engine.runtime.site import Site
-from engine.runtime.steps import Arrival, Step, ignored, task_cancelled, task_failed
+from engine.runtime.steps import Arrival, Step, task_cancelled
 from engine.runtime.streams import status_of, stream_of
 from engine.runtime.turns import Turns
 from engine.runtime.writing import commits_of
-from eventstore import MailWaiting, Message, StreamHead
+from eventstore import MailWaiting, StreamHead
 from eventstore.errors import LeaseLost, VersionConflict
 
-__all__ = ["IDLE_RELEASE_SECONDS", "STEP_FACTS_MAX", "Driver"]
-
-STEP_FACTS_MAX: Final = 500
-"""Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
-IDLE_RELEASE_SECONDS: Final = 1.0
-"""A run that has nothing to do for longer than this is given up, and claimed again when its time has come."""
+__all__ = ["Driver"]
 
 
 class Driver:
@@ -72,7 +51,7 @@ class Driver:
         self.stream = stream_of(instance.run_id)
         self.version = version
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
-        self.board = self._new_board(attempts)
+        self.board = board_for(self, attempts)
         self.first_commit: Callable[[BaseException | None], None] | None = (
             None  # told once, of a new run's first commit
         )
@@ -81,28 +60,13 @@ class Driver:
         self.discarded = False
         self.paused = False  # nothing of it begins; as it stands in the store
         self.set_aside = False  # likewise, for its workflow is paused
-        self._arrivals: deque[Arrival] = deque()
-        self._later: list[Arrival] = []  # requests that the workflow does not serve yet
+        self.intake = Intake()
         self._backlog: list[Decided] = []
         self._reopening: Note | None = None
-        self._consuming: set[str] = set()
         self._timer = OneAlarm(site.alarms, self._timers_due)
         self._alarm: int | None = None  # as it stands in the store
         self._terminating = False
         self._pumping = False
-
-    def _new_board(self, attempts: dict[str, Attempts]) -> Board:
-        site = self.site
-        return Board(
-            self.instance,
-            attempts,
-            dispatcher=site.dispatcher,
-            alarms=site.alarms,
-            clock=site.clock,
-            kick=self._kick,
-            ended=self._attempt_ended,
-            expired=self._expired,
-        )
 
     # -- beginnings and the end ---------------------------------------------------------------------------------------
 
@@ -110,9 +74,7 @@ class Driver:
         """A new run: the first arrival is its `RunStarted`, the others come with it. Its first step makes the stream,
         or writes the first events of one that a message has opened.
         """
-        self._arrivals.extend(arrivals)
-        self._consuming.update(arrival.message for arrival in arrivals if arrival.message is not None)
-        self._kick()
+        self._arrived(*arrivals)
 
     def go_on(self, head: StreamHead, backlog: list[Decided], *, reopened_by: Note | None = None) -> None:
         """A rebuilt run: append what its last turn decided and the log lacks, and take up every open end.
@@ -125,50 +87,32 @@ class Driver:
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
             if pending.cancelled:
-                self._arrivals.append(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
+                self.intake.add(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
             elif id_ not in missing:  # those are started when their TaskScheduled is written
                 self.board.take_up(id_)
         if self.instance.outcome is None:
             self._timers_due()
             if messages := undelivered_sends(self.instance, missing):
-                self.site.spawn(self._send_again(messages))
+                self.site.spawn(send_again(self.site.store, messages, self._arrived))
         elif isinstance(self.instance.outcome, ContinuedAsNew) and not backlog:
             self._begin_epoch()
-        self._kick()
+        self.kick()
 
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm."""
         self._alarm = head.alarm
-        for message in head.messages:
-            if message.id in self._consuming:
-                continue
-            arrival = arrival_of(message, self.instance, paused=self.paused)
-            if isinstance(arrival, TerminateMail):
-                self._terminating = True
-            elif arrival is None:
-                if message.control:
-                    self._consuming.add(message.id)  # of a newer version: it stays in the box, and is left there
-            else:
-                self._consuming.add(message.id)
-                if self.paused and isinstance(arrival.event, CancelRequested):
-                    self._arrivals.append(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
-                self._arrivals.append(arrival)
-        self._kick()
+        self._terminating = self.intake.receive(head, self.instance, paused=self.paused) or self._terminating
+        self.kick()
 
-    @property
-    def consuming(self) -> bool:
-        """Whether mail of this run is being answered: it would only be claimed again for the same."""
-        return bool(self._consuming)
-
-    def set_aside_while(self, workflow_paused: bool) -> None:  # noqa: FBT001 - the one thing it says
-        """Its workflow was paused, or no longer is."""
-        if self.set_aside == workflow_paused:
-            return
-        self.set_aside = workflow_paused
-        if not workflow_paused:
+    def hold(self, *, paused: bool | None = None, set_aside: bool | None = None) -> None:
+        """Let nothing begin, or go on: the run was paused or unpaused (and that is recorded), or its workflow was."""
+        before = self._holding
+        self.paused = self.paused if paused is None else paused
+        self.set_aside = self.set_aside if set_aside is None else set_aside
+        if before and not self._holding:
             self.board.take_up_all()
             self._timers_due()
-        self._kick()
+        self.kick()
 
     def discard(self) -> None:
         """Put the run out of memory; the log has all there is to know. Its attempts are asked to end."""
@@ -179,75 +123,34 @@ class Driver:
 
     # -- what arrives -------------------------------------------------------------------------------------------------
 
-    def _attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
+        """An attempt, or a task that was handed out, has ended; None: it was cut off."""
         if self.discarded:
             return
-        match outcome:
-            case Completed(payload=payload):
-                self._arrivals.append(Arrival(TaskCompleted(at=0, id=task_id, attempt=number), payload))
-            case Failed(error=error):
-                self._arrivals.append(Arrival(task_failed(task_id, number, error), encode_error(error)))
-            case Retried():
-                self._retry(task_id, number, outcome)
-            case HandedOut():
-                self._hand_out(task_id, number)
-            case None:
-                self._cut_off(task_id, number)
-        self._kick()
+        site = self.site
+        arrival = recorded(
+            self.instance, self.board, task_id, number, outcome, now=site.clock.now(), stopping=site.stopping
+        )
+        self._arrived(*(() if arrival is None else (arrival,)))
 
-    def _retry(self, task_id: str, number: int, outcome: Retried) -> None:
-        error = encode_error(outcome.error)
-        pending = self.instance.pending.get(task_id)
-        if pending is None:
-            self._arrivals.append(ignored(task_id, number, "failed", error))
-            return
-        if pending.cancelled:  # it was asked to end, and has: its failure is its outcome
-            self._arrivals.append(Arrival(task_failed(task_id, number, outcome.error), error))
-            return
-        note = AttemptFailed(at=0, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
-        self._arrivals.append(Arrival(note, error))
-        self.board.failed(task_id, at=self.site.clock.now(), retry_at=outcome.retry_at)
-
-    def _hand_out(self, task_id: str, number: int) -> None:
-        pending = self.instance.pending.get(task_id)
-        if pending is None:
-            self._arrivals.append(ignored(task_id, number, "handed out"))
-        elif pending.cancelled:
-            self._arrivals.append(task_cancelled(task_id, number))
-        else:
-            self._arrivals.append(Arrival(TaskHandedOut(at=0, id=task_id, attempt=number)))
-            self.board.hand_out(task_id)
-
-    def _expired(self, task_id: str) -> None:
-        """A task that was handed out was not completed by its deadline."""
-        info = describe(timed_out(self.instance.pending[task_id].definition, whole=True))  # type: ignore[arg-type]
-        number = self.board.attempts[task_id].started
-        self._arrivals.append(Arrival(task_failed(task_id, number, info), encode_error(info)))
-        self._kick()
-
-    def _cut_off(self, task_id: str, number: int) -> None:
-        """An attempt that was asked to end has ended."""
-        if self.site.stopping:
-            return  # it counts as never ended: whoever has the run next begins another
-        if task_id in self.instance.pending:
-            self._arrivals.append(task_cancelled(task_id, number))  # its await lasts until an outcome
-        else:
-            self._arrivals.append(ignored(task_id, number, "cancelled"))
+    def _arrived(self, *arrivals: Arrival) -> None:
+        self.intake.add(*arrivals)
+        self.kick()
 
     def _timers_due(self) -> None:
         if self.paused or self.set_aside:
             self._timer.set(None)
             return
         due = self.instance.clocks.take_due(self.site.clock.now())
-        self._arrivals.extend(Arrival(fact) for fact in due)
         if due:
-            self._kick()
+            self._arrived(*(Arrival(fact) for fact in due))
         else:
             self._timer.set(self.instance.clocks.next_deadline())
 
     # -- the pump -----------------------------------------------------------------------------------------------------
 
-    def _kick(self) -> None:
+    def kick(self) -> None:
+        """There is something to do."""
         # Always in a task of our own: what user code left behind in its task (a cancellation, say) must not reach it.
         if not self._pumping and not self.discarded:
             self._pumping = True
@@ -312,16 +215,13 @@ class Driver:
     def _has_work(self) -> bool:
         if self._terminating:
             return False
-        if self._arrivals or self._backlog or self._reopening or any(self._serves(arrival) for arrival in self._later):
+        if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
         if self._ended or self.site.stopping:
             return self.board.has_grants
         if self._holding:
             return not self.board.running  # to be given up
-        return self.board.has_grants or self._alarm is not None or self._may_release()
-
-    def _serves(self, arrival: Arrival) -> bool:
-        return self.instance.outcome is None and self.instance.inbox.serves(getattr(arrival.event, "name", ""))
+        return self.board.has_grants or self._alarm is not None or may_rest(self, holding=False)
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
@@ -337,37 +237,19 @@ class Driver:
             assert self.instance.started is not None
             step.add(stamped, self.instance.started, self.run_id)
             self._backlog = []
-        self._arrivals.extend(arrival for arrival in self._later if self._serves(arrival))
-        self._later = [arrival for arrival in self._later if not self._serves(arrival)]
-        self._take(step)
-        for id_ in step.cancelled:
-            if id_ in self.instance.pending and id_ not in self.board.running:
-                self._arrivals.append(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
-        if self._ended:  # what was not accepted by now never is; whoever asks finds that the run has ended
-            step.consumes.extend((len(step.events), arrival.message) for arrival in self._later if arrival.message)
-            self._later = []
-        self._choose(step)
-        return step
-
-    def _take(self, step: Step) -> None:
-        """The turns of a step."""
-        left: list[Arrival] = []
-        for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
-            if step.suspended or step.continued:
-                break
-            arrival = self._arrivals.popleft()
-            if not self.turns.take(step, arrival):
-                left.append(arrival)
+        for arrival in self.intake.take(step, self.turns, self.instance):
             event = arrival.event
             if isinstance(event, TaskCompleted | TaskFailed) and event.id not in self.instance.pending:
                 self.board.attempts.pop(event.id, None)
                 if event.id in self.board.running:
                     step.cancelled.append(event.id)  # somebody else has ended it, by its token
-        self._later.extend(step.later)
-        if step.drained:
-            self._arrivals.extendleft(reversed(left))
-        else:
-            step.consumes.extend((len(step.events), arrival.message) for arrival in left if arrival.message)
+        for id_ in step.cancelled:
+            if id_ in self.instance.pending and id_ not in self.board.running:
+                self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
+        if self._ended:
+            self.intake.turn_away(step)
+        self._choose(step)
+        return step
 
     def _choose(self, step: Step) -> None:
         """Which attempts begin, and whether the run may be given up."""
@@ -380,24 +262,12 @@ class Driver:
             self.board.stand_down()
         else:
             self.board.choose_starts(step, self.turns.stamp, self.lease.worker)
-        if not self._arrivals and not step.starting and not step.awaited and self._may_release(holding=holding):
+        if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
             step.release = True
             # While its workflow is paused nobody claims it; afterwards it is due at once.
-            step.alarm = self.site.clock.now() if self.set_aside else self._next_due()
+            step.alarm = self.site.clock.now() if self.set_aside else next_due(self.instance, self.board)
         elif self._alarm is not None:
             step.alarm = None  # while it is in memory we keep its time ourselves
-
-    def _may_release(self, *, holding: bool = False) -> bool:
-        if self.site.stopping or not self.board.idle or self._later or self.instance.outbox.sends:
-            return False
-        if holding:
-            return True
-        due = self._next_due()
-        return due is None or due - self.site.clock.now() > IDLE_RELEASE_SECONDS * 1_000_000
-
-    def _next_due(self) -> int | None:
-        dues = (self.instance.clocks.next_deadline(), self.board.next_due())
-        return min((due for due in dues if due is not None), default=None)
 
     # -- write --------------------------------------------------------------------------------------------------------
 
@@ -420,17 +290,13 @@ class Driver:
                 self._report(None)
         if step.alarm is not UNSET:
             self._alarm = step.alarm
-        for _, message in step.consumes:
-            self._consuming.discard(message)
+        self.intake.written(step)
         if step.starting and not self.lease.fresh():
             # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
             raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
 
     async def _decide_anew(self, step: Step) -> None:
-        """The run has ended in a step that had not seen all of its mail: rebuild it as it was, and give it that first.
-
-        What the step had taken is taken again, for it is nowhere but here; a timer that fell due will be found due.
-        """
+        """The run has ended in a step that had not seen all of its mail: rebuild it, and give it that first."""
         head = await self.site.store.head(self.stream)
         try:
             rebuilt = await rebuild_run(self.site.store, head, self.instance.definition)
@@ -443,24 +309,8 @@ class Driver:
         self.board.rebuilt(self.instance, rebuilt.replayer.attempts)
         self._backlog = rebuilt.backlog
         self.releasing = False
-        again = [*step.taken, *self._arrivals]
-        self._arrivals.clear()
-        self._consuming.clear()
-        self._later.clear()
-        self.receive(head)
-        mail = {arrival.message for arrival in self._arrivals}
-        self._arrivals.extend(
-            arrival
-            for arrival in again
-            if not isinstance(arrival.event, TimerFired) and (arrival.message is None or arrival.message not in mail)
-        )
+        self._terminating = self.intake.again(step, head, self.instance, paused=self.paused) or self._terminating
         self._timers_due()
-
-    async def _send_again(self, messages: dict[str, Message]) -> None:
-        """Sends whose delivery nobody has recorded: a repeated one changes nothing, and tells."""
-        for id_, message in messages.items():
-            self._arrivals.extend(await deliver_again(self.site.store, id_, message))
-        self._kick()
 
     # -- act ----------------------------------------------------------------------------------------------------------
 
@@ -474,10 +324,14 @@ class Driver:
         if self.discarded:
             return
         if step.held is not UNSET and not step.suspended:
-            self._hold(step.held)
-        self._arrivals.extend(step.deliveries())
+            self.hold(paused=step.held)
+        self.intake.add(*step.deliveries())
         if step.children:
             self.site.learn(self.instance.calls.definitions)
+        self._move_on(step)
+
+    def _move_on(self, step: Step) -> None:
+        """What the step makes of the run as a whole."""
         if step.ended is not None:
             self._finish(step.ended)
         elif step.suspended:
@@ -490,12 +344,6 @@ class Driver:
             if not self._holding:
                 self._timer.set(self.instance.clocks.next_deadline())
             self.site.watches.ring(self.run_id)
-
-    def _hold(self, held: bool) -> None:  # noqa: FBT001 - the one thing it says
-        self.paused = held
-        if not held:
-            self.board.take_up_all()
-            self._timers_due()
 
     def _finish(self, ended: Decided) -> None:
         self._timer.set(None)
@@ -512,10 +360,10 @@ class Driver:
         self.board.close()
         self.instance = Instance(before.definition, before.run_id)
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
-        self.board = self._new_board({})
-        self._arrivals = deque([*beginning_of_next(before), *carried_over(self._arrivals)])
+        self.board = board_for(self, {})
+        self.intake.begin_epoch(before)
         self.site.watches.ring(self.run_id)
-        self._kick()
+        self.kick()
 
     def _rest(self) -> None:
         """The run was given up, unless this worker has claimed it again since."""
@@ -525,7 +373,7 @@ class Driver:
             self._timers_due()
             self.receive(head)
             return
-        if self._arrivals:
+        if self.intake:
             # A timer fell due while the commit was under way. The stream is given up, and its alarm will bring it back;
             # what this instance has taken in and the log has not must not come back with it.
             self.site.left(self)

@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from importlib import import_module
 from types import TracebackType
@@ -21,36 +20,30 @@ from engine.errors import (
     DefinitionError,
     EngineClosed,
     ForbiddenInWorkflow,
-    HistoryError,
     HoldfastError,
-    RunConflict,
-    RunNotFound,
     UnknownWorkflow,
 )
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.deadlines import absolute
 from engine.runtime.handle import RunHandle, RunSummary
-from engine.runtime.histories import read_events
-from engine.runtime.observer import Observer
-from engine.runtime.spawning import Spawner
 from engine.runtime.mail import SignalMail, data_message
+from engine.runtime.observer import Observer
 from engine.runtime.pausing import pause_workflow, unpause_workflow
-from engine.runtime.sending import send_data
+from engine.runtime.spawning import Spawner
+from engine.runtime.starting import is_run_of, start_or_join
 from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW, run_id_of, stream_of
 from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
 from engine.tasks import Task
 from engine.workflows import SignalMessage, Workflow
-from eventstore import Clock, EventStore, LeaseLost, Message, Page, StreamQuery, SystemClock, VersionConflict
+from eventstore import Clock, EventStore, Message, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
 __all__ = ["Engine"]
 
 R = TypeVar("R")
 
-LEASE_SECONDS: Final = 0.02
-"""Between two tries to write a new run, while the worker takes a new lease."""
 CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
@@ -105,7 +98,7 @@ class Engine:
         self._spawn = Spawner(self._watches.fail)
         self._anyio = ""
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         if self._store is not None:
@@ -153,7 +146,7 @@ class Engine:
         if store is not None and store is not self._given:
             await store.aclose()
 
-    # -- what a handle needs (see `handle.Desk`) ----------------------------------------------------------------------
+    # -- what a handle needs (see `handle.Desk`) -----------------------------------------------------------------------
 
     @property
     def store(self) -> EventStore:
@@ -183,7 +176,7 @@ class Engine:
         if not watch.resident:
             self._observer.add(watch)
 
-    # -- runs ---------------------------------------------------------------------------------------------------------
+    # -- runs ----------------------------------------------------------------------------------------------------------
 
     async def start(
         self,
@@ -230,52 +223,15 @@ class Engine:
         messages = tuple(self._first_signal(run_id, signal) for signal in signals)
         watch = self._watches.of(run_id)
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
-        while not await self._created_or_found(definition, run_id, fact, arguments, messages):
-            self.check()  # our lease was lost while we wrote; the worker takes another
-            await asyncio.sleep(LEASE_SECONDS)
+        assert self._worker is not None
+        await start_or_join(self._worker, definition, run_id, fact, arguments, messages=messages, check=self.check)
         return handle
 
     def _first_signal(self, run_id: str, signal: SignalMessage) -> Message:
         id_ = signal.id or self.message_id()
         return data_message(stream_of(run_id), id_, SignalMail(name=signal.name), signal.payload)
 
-    async def _created_or_found(
-        self,
-        definition: Definition[..., Any],
-        run_id: str,
-        fact: RunStarted,
-        arguments: bytes,
-        messages: tuple[Message, ...],
-    ) -> bool:
-        """Make the run, or see that it is there. False when neither, because the lease to write under was lost."""
-        worker = self._worker
-        assert worker is not None
-        while worker.has(run_id):
-            await worker.launches.settled(run_id)
-            with suppress(RunNotFound):  # that launch failed: it is for us to try
-                await self._join(run_id, definition, arguments, messages)
-                return True
-        self.check()
-        try:
-            await worker.launch(definition, run_id, fact, arguments, messages)
-        except VersionConflict:
-            await self._join(run_id, definition, arguments, messages)
-        except LeaseLost:  # there is such a stream and it is not ours; or the lease itself is lost
-            try:
-                await self._join(run_id, definition, arguments, messages)
-            except RunNotFound:
-                return False
-        return True
-
-    async def _join(
-        self, run_id: str, definition: Definition[..., Any], arguments: bytes, messages: tuple[Message, ...]
-    ) -> None:
-        """The run is there already: see that it is the same, and send it what it was to begin with."""
-        await self._check_same(run_id, definition, arguments)
-        for message in messages:
-            await send_data(self.store, message, run_id)
-
-    # -- tasks that were handed out ---------------------------------------------------------------------------------------
+    # -- tasks that were handed out ------------------------------------------------------------------------------------
 
     async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
         """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
@@ -287,10 +243,10 @@ class Engine:
         await complete_task(self.store, token, value, task=task, message_id=self.message_id(), by=by)
 
     async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
-        """End a task that handed out this token with a final failure. Raises `TokenError`, `RunNotFound`, `RunEnded`."""
+        """End a task that handed out this token with a final failure. Raises as `complete`."""
         await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
 
-    # -- workflows ----------------------------------------------------------------------------------------------------
+    # -- workflows -----------------------------------------------------------------------------------------------------
 
     async def pause_workflow(self, workflow: Workflow[..., Any] | str, *, reason: str = "", by: str = "") -> None:
         """Let no run of a workflow begin anything, in any worker on this store, until it is unpaused.
@@ -364,7 +320,7 @@ class Engine:
         while True:
             page = await self.runs(workflow=definition.name, status=("running", "paused", "suspended"), cursor=cursor)
             for summary in page.items:
-                if await self._same(summary.id, definition, arguments):
+                if await is_run_of(self.store, summary.id, definition, arguments):
                     return RunHandle(self, self._watches.of(summary.id), definition.result)
             if page.next is None:
                 return None
@@ -385,23 +341,6 @@ class Engine:
         arguments = definition.arguments.encode(call.args, call.kwargs)
         definition.arguments.decode(arguments)  # what does not come back must be refused before it is recorded
         return arguments
-
-    async def _check_same(self, run_id: str, definition: Definition[..., Any], arguments: bytes) -> None:
-        if not await self._same(run_id, definition, arguments):
-            raise RunConflict(
-                f"run {run_id!r} exists already, with another workflow or other arguments than {definition.where}:"
-                " choose another id, or start it with the same call"
-            )
-
-    async def _same(self, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool:
-        async for item in read_events(self.store, run_id, until=1):
-            event = item.event
-            if not isinstance(event, RunStarted):
-                raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
-            if event.workflow != definition.name or item.payload is None:
-                return False
-            return item.payload == arguments or definition.arguments.same(item.payload, arguments)
-        return False
 
 
 def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Definition[..., Any]]:

@@ -13,9 +13,6 @@ from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
 from engine.core.values import ValueCodec
-from engine.runtime.asking import PendingRequest
-from engine.runtime.published import follow_feed, read_published
-from engine.runtime.querying import run_query
 from engine.errors import (
     EngineFailed,
     HistoryError,
@@ -24,6 +21,7 @@ from engine.errors import (
     RunSuspendedError,
     RunTerminatedError,
 )
+from engine.runtime.asking import PendingRequest
 from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
 from engine.runtime.mail import (
     CancelMail,
@@ -37,6 +35,8 @@ from engine.runtime.mail import (
     control_message,
     data_message,
 )
+from engine.runtime.published import follow_feed, read_published
+from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
 from engine.runtime.streams import STATUS, stream_of
 from engine.runtime.watches import Watch
@@ -167,7 +167,7 @@ class RunHandle(Generic[R_co]):
         """Let a paused run go on, with everything that arrived meanwhile. Others are left as they are."""
         await self._send(UnpauseMail(by=by))
 
-    # -- talking with the workflow --------------------------------------------------------------------------------------
+    # -- talking with the workflow -------------------------------------------------------------------------------------
 
     async def signal(self, signal: Signal[T], value: T, *, id: str | None = None, by: str = "") -> None:  # noqa: A002
         """Send a signal. Durable when this returns; the same `id` again is delivered once.

@@ -6,6 +6,7 @@ It takes effect in other workers within `LOOK_SECONDS`.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from engine.core.events import WorkflowPaused, WorkflowUnpaused
@@ -19,7 +20,7 @@ LOOK_SECONDS: Final = 1.0
 """How soon a worker with anything in memory sees that a workflow was paused, or no longer is."""
 
 
-class PausedWorkflows:
+class PausedWorkflows(Collection[str]):
     """The names that are paused, as last seen."""
 
     look_seconds: Final = LOOK_SECONDS
@@ -30,11 +31,14 @@ class PausedWorkflows:
         self._names: frozenset[str] = frozenset()
         self._looked_at = -LOOK_SECONDS
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._names
 
-    def __bool__(self) -> bool:
-        return bool(self._names)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
     def forget(self) -> None:
         """Look again at the next occasion, however soon that is."""
@@ -43,7 +47,7 @@ class PausedWorkflows:
     async def look(self) -> bool:
         """Look, unless that was just done. Whether anything has changed."""
         now = self._clock.monotonic()
-        if 0 <= self._looked_at and now - self._looked_at < LOOK_SECONDS:
+        if self._looked_at >= 0 and now - self._looked_at < LOOK_SECONDS:
             return False
         self._looked_at = now
         query = StreamQuery(category=WORKFLOW_CATEGORY, attributes={PAUSED: True}, limit=FIND_LIMIT_MAX)

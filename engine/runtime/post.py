@@ -8,6 +8,8 @@ from engine.core.events import (
     ChildCompleted,
     ChildFailed,
     ChildOutcomeIgnored,
+    Fact,
+    Note,
     RequestReceived,
     RunPaused,
     RunUnpaused,
@@ -46,30 +48,36 @@ def arrival_of(message: WaitingMessage, instance: Instance, *, paused: bool) -> 
     """
     if paused and not message.control:
         return None
-    match mail_or_none(message):
-        case TerminateMail() as mail:
+    mail = mail_or_none(message)
+    match mail:
+        case None | TerminateMail():
             return mail
-        case CancelMail(by=by, reason=reason):
-            return Arrival(CancelRequested(at=0, by=by, reason=reason), None, message.id)
-        case PauseMail(by=by, reason=reason):
-            return Arrival(None if paused else RunPaused(at=0, by=by, reason=reason), None, message.id)
-        case UnpauseMail(by=by):
-            return Arrival(RunUnpaused(at=0, by=by) if paused else None, None, message.id)
-        case ResumeMail():
-            return Arrival(None, None, message.id)  # it runs
+        case CancelMail() | PauseMail() | UnpauseMail() | ResumeMail():
+            return Arrival(_of_control(mail, paused=paused), None, message.id)
         case SignalMail(name=name, by=by):
             return Arrival(SignalReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)
         case RequestMail(name=name, by=by):
             return Arrival(RequestReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)
-        case ChildMail() as mail:
+        case ChildMail():
             return _of_child(mail, message, instance)
-        case CompletionMail() as mail:
+        case CompletionMail():
             return _of_completion(mail, message, instance)
-        case StartMail() as mail:
+        case StartMail():
             started = instance.started
             mine = started is not None and (started.parent, started.parent_call) == (mail.parent, mail.call)
             return Arrival(None, None, message.id, None if mine else conflict_letter(mail, instance.run_id))
-        case None:
+
+
+def _of_control(mail: CancelMail | PauseMail | UnpauseMail | ResumeMail, *, paused: bool) -> Fact | Note | None:
+    """None for what changes nothing: a run that is not held has nothing to resume."""
+    match mail:
+        case CancelMail(by=by, reason=reason):
+            return CancelRequested(at=0, by=by, reason=reason)
+        case PauseMail(by=by, reason=reason):
+            return None if paused else RunPaused(at=0, by=by, reason=reason)
+        case UnpauseMail(by=by):
+            return RunUnpaused(at=0, by=by) if paused else None
+        case ResumeMail():
             return None
 
 

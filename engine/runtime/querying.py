@@ -35,14 +35,13 @@ async def run_query(
     except Mismatch as mismatch:
         raise RunSuspendedError(run_id, f"run {run_id!r} cannot be replayed: {mismatch}") from None
     instance = rebuilt.replayer.instance
+    provided = instance.inbox.queries.get(query.name)
+    if provided is None:
+        instance.evict()
+        raise QueryFailed(f"run {run_id!r} provides no answer to query {query.name!r} now")
     try:
-        provided = instance.inbox.queries.get(query.name)
-        if provided is None:
-            raise QueryFailed(f"run {run_id!r} provides no answer to query {query.name!r} now")
         answer = instance.ask(provided, recorded) if query.takes_argument else instance.ask(provided)
         value: R = query.result.decode(query.result.encode_checked(answer))
-    except QueryFailed:
-        raise
     except Exception as error:
         raise QueryFailed(f"query {query.name!r} of run {run_id!r} failed: {error}") from error
     else:

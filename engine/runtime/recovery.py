@@ -38,7 +38,7 @@ class Rebuilt(Struct):
 
 
 async def rebuild_run(store: EventStore, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
-    """Replay the history of a stream, from the start of its last epoch. Raises `Mismatch` when the code does not fit."""
+    """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit."""
     run_id = run_id_of(head.stream)
     replayer = Replayer(definition, run_id)
     page: list[RecordedEvent] = []

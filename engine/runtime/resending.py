@@ -5,7 +5,7 @@ Sending one again is harmless, for its id is the same, and says whether it is, o
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 from engine.core.decided import Decided
 from engine.core.events import ChildFailed, ChildStarted, SendAccepted
@@ -14,7 +14,7 @@ from engine.runtime.letters import letter_of
 from engine.runtime.steps import Arrival, rejected
 from eventstore import EventStore, Message, StreamClosed, StreamNotFound
 
-__all__ = ["deliver_again", "undelivered_sends"]
+__all__ = ["send_again", "undelivered_sends"]
 
 
 def undelivered_sends(instance: Instance, missing: Collection[str]) -> dict[str, Message]:
@@ -36,7 +36,13 @@ def undelivered_sends(instance: Instance, missing: Collection[str]) -> dict[str,
     return found
 
 
-async def deliver_again(store: EventStore, id_: str, message: Message) -> list[Arrival]:
+async def send_again(store: EventStore, messages: Mapping[str, Message], arrived: Callable[..., None]) -> None:
+    """Send each, and hand on how that went as arrivals."""
+    for id_, message in messages.items():
+        arrived(*(await _deliver_again(store, id_, message)))
+
+
+async def _deliver_again(store: EventStore, id_: str, message: Message) -> list[Arrival]:
     """Send it, and say as a fact how that went; nothing to say of a child that was opened."""
     is_start = message.opens is not None
     try:

@@ -7,26 +7,26 @@ notification failed to tell. Everything that may begin or end here is bounded by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 from msgspec import Struct
 
 from engine.core.call import Definition
-from engine.core.compare import Mismatch
 from engine.core.events import RunStarted
 from engine.errors import EngineFailed
 from engine.executors import LoopExecutor, ThreadExecutor
 from engine.runtime.alarms import Alarms
+from engine.runtime.bringing import bring_back
+from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import Launches
-from engine.runtime.bringing import bring_back
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
-from engine.runtime.streams import ROOT, RUN_CATEGORY, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import run_id_of
 from engine.runtime.watches import Watches
 from eventstore import (
     Clock,
@@ -191,7 +191,9 @@ class Worker:
     ) -> None:
         """Create a run; returns when that is durable.
 
-        Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease. One that is told something with its start, or may not begin now, is recorded first, and then claimed.
+        One that is told something with its start, or may not begin now, is recorded first and then claimed.
+
+        Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
         """
         full = self._room_left() - self._asked_for <= 0
         if full or self.stopping or messages or definition.name in self.paused:
@@ -220,12 +222,12 @@ class Worker:
         self.residents.freed.clear()
         await self._look_at_pauses()
         full = self._room_left() <= 0
-        busy = self._busy()
-        limit = self._claim_limit()
+        busy = busy_streams(self.residents.drivers.values(), self._rebuilding)
+        limit = min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
         self._asked_for = limit  # room that new runs may not take meanwhile
         heads: list[StreamHead] = []
         try:
-            for query in (self._resident_query(),) if full else self._queries():
+            for query in self._queries(full=full):
                 heads += await self.store.claim(self.lease, query=query, limit=limit, busy=busy)
         finally:
             self._asked_for = 0
@@ -249,39 +251,20 @@ class Worker:
     async def _look_at_pauses(self) -> None:
         if await self.paused.look():
             for driver in list(self.residents.drivers.values()):
-                driver.set_aside_while(driver.instance.definition.name in self.paused)
+                driver.hold(set_aside=driver.instance.definition.name in self.paused)
 
     async def _renew_lease(self) -> None:
         self.residents.clear()
         await self._exit.aclose()
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
 
+    def _queries(self, *, full: bool) -> Iterable[StreamQuery]:
+        if full:
+            return (of_residents(self.residents.drivers),)
+        return claimable(self.definitions, self.paused, self._only)
+
     def _room_left(self) -> int:
         return self._limits.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
-
-    def _queries(self) -> Iterator[StreamQuery]:
-        """What this worker may claim: runs of the workflows it knows, or only some of them and their children."""
-        known = {WORKFLOW: tuple(name for name in self.definitions if name not in self.paused)}
-        if not known[WORKFLOW]:
-            return
-        if self._only is None:
-            yield StreamQuery(category=RUN_CATEGORY, attributes=known)
-            return
-        streams = tuple(stream_of(run_id) for run_id in self._only)
-        yield StreamQuery(category=RUN_CATEGORY, streams=streams, attributes=known)
-        yield StreamQuery(category=RUN_CATEGORY, attributes={**known, ROOT: self._only})
-
-    def _resident_query(self) -> StreamQuery:
-        """When memory is full: only the mail of runs that are in it."""
-        return StreamQuery(category=RUN_CATEGORY, streams=tuple(stream_of(run_id) for run_id in self.residents.drivers))
-
-    def _claim_limit(self) -> int:
-        return min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
-
-    def _busy(self) -> list[str]:
-        drivers = self.residents.drivers.values()
-        busy = [driver.stream for driver in drivers if driver.consuming or driver.reclaimed is not None]
-        return busy + [stream_of(run_id) for run_id in self._rebuilding]
 
     def _take(self, head: StreamHead) -> None:
         run_id = run_id_of(head.stream)

@@ -100,7 +100,7 @@ def run(id: str) -> RunRef:  # noqa: A002 - the word for it
 
 
 async def continue_as_new(call: Call[Any]) -> NoReturn:
-    """Go on from the beginning with other arguments, in the same run: ``await continue_as_new(follow(next_page))``.
+    """Begin again with other arguments, in the same run: ``await durable.continue_as_new(follow(next_page))``.
 
     The history starts afresh behind what there is; the id, signals and requests not taken yet stay. What the workflow
     has left running ends as it does at a run's end. Call it from the workflow's main branch.

@@ -156,8 +156,8 @@ class Request(Generic[A, R]):
         server = asyncio.create_task(self._serve(instance, service, handler, branches), name=f"serve-{self.name}")
         try:
             yield
-            while not service.queue.empty():
-                await asyncio.sleep(0)  # accepted already: its branch is about to begin
+            while not service.queue.empty():  # accepted already: its branch is about to begin
+                await asyncio.sleep(0)
         except BaseException:
             for branch in list(branches):
                 branch.cancel()

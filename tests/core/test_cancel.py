@@ -12,7 +12,6 @@ from engine import task, workflow
 from engine.core.events import (
     CancelRequested,
     RunCancelled,
-    RunCompleted,
     RunStarted,
     TaskCancelled,
     TaskCompleted,
@@ -24,7 +23,7 @@ from engine.core.events import (
 )
 from engine.core.failures import ErrorInfo, encode_error
 from engine.core.instance import Decided, Instance
-from engine.errors import ForbiddenInWorkflow, HistoryError
+from engine.errors import HistoryError
 from tests.core.cases import charge, fail_charge, undo, work
 from tests.core.harness import RUN_ID, SEED, START, World, check_crashes, ending, play
 

@@ -12,7 +12,7 @@ import pytest
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.executors.port import Slots
-from engine.runtime import dispatch, driver, post
+from engine.runtime import dispatch, post
 from engine.runtime.driver import Driver
 from engine.runtime.worker import Worker
 from eventstore.memory import MemoryLease

@@ -218,7 +218,7 @@ async def test_a_crash_between_any_two_chunks(play: Play, chunk: int, worlds, mo
 @pytest.mark.parametrize("facts", [1, 2])
 async def test_steps_of_few_facts(facts: int, worlds, monkeypatch) -> None:
     """However many facts a step may take: the same end, and a history that replays."""
-    monkeypatch.setattr("engine.runtime.driver.STEP_FACTS_MAX", facts)
+    monkeypatch.setattr("engine.runtime.intake.STEP_FACTS_MAX", facts)
     for play in PLAYS:
         stage.clear()
         world = worlds()

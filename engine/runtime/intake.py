@@ -1,0 +1,134 @@
+"""What has arrived at one run and was not taken yet: facts and notes of its own making, and mail.
+
+Mail is in the store's mailbox until the step that takes it is written; what stands here is its meaning. Requests that
+the workflow does not serve yet are set aside, unrecorded, and stay in the mailbox meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from engine.core.events import CancelRequested, RunUnpaused, TimerFired
+from engine.core.instance import Instance
+from engine.runtime.epochs import beginning_of_next, carried_over
+from engine.runtime.mail import TerminateMail
+from engine.runtime.post import arrival_of
+from engine.runtime.steps import Arrival, Step
+from engine.runtime.turns import Turns
+from eventstore import StreamHead
+
+__all__ = ["STEP_FACTS_MAX", "Intake"]
+
+STEP_FACTS_MAX: Final = 500
+"""Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
+
+
+class Intake:
+    """See the module. True while something waits to be taken."""
+
+    def __init__(self) -> None:
+        self._arrivals: deque[Arrival] = deque()
+        self._later: list[Arrival] = []  # requests that the workflow does not serve yet
+        self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
+
+    def __bool__(self) -> bool:
+        return bool(self._arrivals)
+
+    @property
+    def consuming(self) -> bool:
+        """Whether mail of this run is being answered: it would only be claimed again for the same."""
+        return bool(self._consuming)
+
+    @property
+    def waits_for_service(self) -> bool:
+        """Whether requests wait for the workflow to serve them."""
+        return bool(self._later)
+
+    def add(self, *arrivals: Arrival) -> None:
+        """More has arrived."""
+        self._arrivals.extend(arrivals)
+        self._consuming.update(arrival.message for arrival in arrivals if arrival.message is not None)
+
+    def receive(self, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
+        """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
+        terminate = False
+        for message in head.messages:
+            if message.id in self._consuming:
+                continue
+            arrival = arrival_of(message, instance, paused=paused)
+            if isinstance(arrival, TerminateMail):
+                terminate = True
+            elif arrival is not None:
+                if paused and isinstance(arrival.event, CancelRequested):
+                    self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
+                self.add(arrival)
+            elif message.control:
+                self._consuming.add(message.id)  # of a newer version: it stays in the box, and is left there
+        return terminate
+
+    def can_be_served(self, instance: Instance) -> bool:
+        """Whether a request that was set aside is served by now."""
+        return any(_serves(instance, arrival) for arrival in self._later)
+
+    def take(self, step: Step, turns: Turns, instance: Instance) -> list[Arrival]:
+        """The turns of a step; returns what was taken. What is left waits for the next."""
+        self._arrivals.extend(arrival for arrival in self._later if _serves(instance, arrival))
+        self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
+        tried: list[Arrival] = []
+        left: list[Arrival] = []
+        for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
+            if step.suspended or step.continued:
+                break
+            arrival = self._arrivals.popleft()
+            tried.append(arrival)
+            if not turns.take(step, arrival):
+                left.append(arrival)
+        self._later.extend(step.later)
+        if step.drained:
+            self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
+        else:
+            _consume(step, left)
+        return tried
+
+    def turn_away(self, step: Step) -> None:
+        """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
+        _consume(step, self._later)
+        self._later.clear()
+
+    def written(self, step: Step) -> None:
+        """The step is durable: the messages that it answered are out of the box."""
+        for _, message in step.consumes:
+            self._consuming.discard(message)
+
+    def again(self, step: Step, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
+        """A step was refused for mail that it had not seen, and the run rebuilt: that mail first, then all once more.
+
+        What the step had taken is nowhere but here; only a timer that fell due will be found due. As `receive`.
+        """
+        before = [*step.taken, *self._arrivals]
+        self._arrivals.clear()
+        self._consuming.clear()
+        self._later.clear()
+        terminate = self.receive(head, instance, paused=paused)
+        mail = {arrival.message for arrival in self._arrivals}
+        for arrival in before:
+            if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
+                continue
+            self.add(arrival)
+        return terminate
+
+    def begin_epoch(self, before: Instance) -> None:
+        """The run continues as new: its next epoch begins, and takes along what it may."""
+        left = list(carried_over(self._arrivals))
+        self._arrivals.clear()
+        self.add(*beginning_of_next(before), *left)
+
+
+def _serves(instance: Instance, arrival: Arrival) -> bool:
+    return instance.outcome is None and instance.inbox.serves(getattr(arrival.event, "name", ""))
+
+
+def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:
+    step.consumes.extend((len(step.events), arrival.message) for arrival in arrivals if arrival.message is not None)
