@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from engine import Engine, RunHandle, task
-from tests.runtime.worlds import at_rest, until_async
+from tests.runtime.worlds import until_async
 
 told: list[str] = []
 _gates: dict[str, asyncio.Event] = {}
@@ -71,9 +71,14 @@ async def exists(engine: Engine, run_id: str) -> RunHandle[Any]:
 
 
 async def rests(engine: Engine, run_id: str) -> None:
-    """Wait until there is such a run, and nobody does anything for it."""
+    """Wait until there is such a run, which has begun, and nobody has anything to do for it."""
     await exists(engine, run_id)
-    await at_rest(engine.store, run_id)
+
+    async def at_rest() -> bool:
+        head = await engine.store.head(f"run:{run_id}")
+        return head.version > 0 and head.owner is None and not head.messages
+
+    await until_async(at_rest)
 
 
 def causes(error: BaseException) -> list[BaseException]:
