@@ -221,7 +221,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             return self._make_task(coro, name, context, **kwargs)
         parent = self.current_branch()
         task = BranchTask(coro, loop=self, name=name, context=context)
-        if WAIT_FOR_WRAPS and made_by_wait_for(sys._getframe()):
+        if WAIT_FOR_WRAPS and made_by_wait_for(sys._getframe(1)):
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
         else:
             self._unnamed.append((task, parent))

@@ -18,7 +18,7 @@ _ENSURE_FUTURE: Final = asyncio.ensure_future.__code__
 
 
 def made_by_wait_for(frame: Any) -> bool:
-    """Whether `create_task`, called in this frame, was reached from `asyncio.wait_for` through `ensure_future`.
+    """Whether `create_task`, called by this frame, was reached from `asyncio.wait_for` through `ensure_future`.
 
     That is two frames up: `gather`, whose branches are many, goes without the first of them, and is known at once.
     """
