@@ -232,7 +232,7 @@ class RunState(Struct, kw_only=True):
             )
             return
         child = self.children.get(event.id.removesuffix("!"))
-        if child is None:
+        if child is None or (isinstance(event, ChildOutcomeIgnored) and event.epoch != self.epoch):
             return
         match event:
             case ChildCompleted(at=at):

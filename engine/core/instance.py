@@ -37,7 +37,7 @@ from engine.core.events import (
     TimerFired,
     TimerStarted,
 )
-from engine.core.inbox import Inbox
+from engine.core.inbox import Inbox, LeftOver
 from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
 from engine.core.pending import PendingTask, PendingTimer
@@ -64,13 +64,14 @@ class Instance:
         self.inbox = Inbox(self)
         self.outbox = Outbox(self)
         self.outcome: Ending | None = None
-        self.left_over: list[tuple[SignalReceived | RequestReceived, bytes | None]] = []  # for the next epoch
+        self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
         self.started: RunStarted | None = None
         self.epoch = 0
         self.seed = ""
         self.deadline = 0  # microseconds since the epoch; 0: none
         self.turns = 0  # facts delivered
+        self.untold = 0  # facts of the last epoch that are still to come, before the code begins
         self.shields = 0  # sections of the workflow that no cancellation of the run may enter
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
@@ -82,6 +83,9 @@ class Instance:
         self._suspension: Exception | None = None
         self._cancel_reason = ""
         self._cancel_held: CancelRequested | None = None
+        self._cancel_asked: CancelRequested | None = None  # the last that was handed to the workflow
+        self._cancel_carried: CancelRequested | None = None
+        self._cancel_missed = False  # the workflow ended before it could hear of it
 
     @property
     def loop(self) -> DeterministicLoop:
@@ -127,8 +131,11 @@ class Instance:
             loop = self.loop
             loop.now = max(loop.now, fact.at)
             self._accept(fact, payload)
-        loop.run_until_quiet()
         assert self._main is not None
+        if self.untold:
+            return []
+        loop.run_until_quiet()
+        self._cancel_as_carried(loop)
         if self._main.done():
             self._end(self._main)
         if self._suspension is not None:
@@ -144,7 +151,7 @@ class Instance:
         if not _is_seed(fact.seed):
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
-        self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
+        self.seed, self.epoch, self.deadline, self.untold = fact.seed, fact.epoch, fact.deadline, fact.carried
         self._loop = DeterministicLoop(self, seed=fact.seed, started_at=fact.at, name=self.definition.name)
         coro = self.definition.fn(*args, **kwargs)
         if fact.deadline:
@@ -152,6 +159,10 @@ class Instance:
         self._main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
+        if self.untold:
+            self.untold -= 1
+            if not getattr(fact, "carried", False):
+                raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
         match fact:
             case TaskCompleted() | TaskFailed():
                 self.calls.accept_task(fact, payload)
@@ -165,6 +176,8 @@ class Instance:
                 self.inbox.accept_request(fact, payload)
             case SendAccepted() | SendRejected():
                 self.outbox.settle(fact)
+            case CancelRequested(carried=True):
+                self._cancel_carried = fact
             case CancelRequested():
                 self._cancel(fact)
             case _:
@@ -175,8 +188,17 @@ class Instance:
             self._cancel_held = self._cancel_held or fact
             return
         assert self._main is not None
+        self._cancel_asked = fact
         self._cancel_reason = self._cancel_reason or fact.reason
         self._main.cancel(fact.reason or None)
+
+    def _cancel_as_carried(self, loop: DeterministicLoop) -> None:
+        """A cancellation from the last epoch takes effect once the code of this one has begun: it may clean up."""
+        fact, self._cancel_carried = self._cancel_carried, None
+        assert self._main is not None
+        if fact is not None and not self._main.done():
+            self._cancel(fact)
+            loop.run_until_quiet()
 
     def unshield(self) -> None:
         """A shielded section was left: a cancellation that waited for the last of them takes effect."""
@@ -184,6 +206,10 @@ class Instance:
         if not self.shields and self._cancel_held is not None:
             held, self._cancel_held = self._cancel_held, None
             self._cancel(held)
+
+    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
+        """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
+        self._cancel_missed = self._cancel_missed or branch is self._main
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
@@ -271,12 +297,21 @@ class Instance:
         self.clocks.cancel_all()
         self.calls.close()
         self.outbox.sends.clear()
-        self.left_over = self.inbox.left_over()
+        self.left_over = [*self.inbox.left_over()]
+        if (unheard := self._unheard_cancel(main)) is not None:
+            self.left_over.append((unheard, None))
         self.decide(event, payload)
         self.outcome = event
         if isinstance(event, ContinuedAsNew):
             self.continuation = payload
         self.evict()
+
+    def _unheard_cancel(self, main: asyncio.Task[Any]) -> CancelRequested | None:
+        """What asked the run to end, and did not reach the workflow on its way out."""
+        if self._cancel_held is not None:
+            return self._cancel_held
+        never_thrown: bool = main._must_cancel  # type: ignore[attr-defined]
+        return self._cancel_asked if never_thrown or self._cancel_missed else None
 
     def evict(self) -> None:
         """Put the instance away: its coroutines are closed silently and can decide nothing. Doing it twice is fine."""

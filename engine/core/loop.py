@@ -66,6 +66,9 @@ class LoopHost(Protocol):
     def cancel_timer(self, timer: WorkflowTimer) -> None:
         """A timer that was started, and has not fired, is no longer wanted."""
 
+    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
+        """A branch has ended before a cancellation that was held back could reach it."""
+
 
 class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     """One run's event loop. `seed` gives hashes, `started_at` (microseconds) the zero of `time()`."""

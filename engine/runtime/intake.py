@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from engine.core.events import CancelRequested, RunUnpaused, TimerFired
+from engine.core.events import CancelRequested, ContinuedAsNew, RunUnpaused, TimerFired
 from engine.core.instance import Instance
 from engine.runtime.epochs import beginning_of_next, carried_over
 from engine.runtime.mail import TerminateMail
@@ -102,26 +102,33 @@ class Intake:
         for _, message in step.consumes:
             self._consuming.discard(message)
 
-    def again(self, step: Step, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
+    def again(
+        self, step: Step, head: StreamHead, instance: Instance, *, first: Iterable[Arrival], paused: bool
+    ) -> bool:
         """A step was refused for mail that it had not seen, and the run rebuilt: that mail first, then all once more.
 
         What the step had taken is nowhere but here; only a timer that fell due will be found due. As `receive`.
         """
         before = [*step.taken, *self._arrivals]
+        if isinstance(instance.outcome, ContinuedAsNew):
+            before = list(carried_over(before, epoch=instance.epoch))
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
+        self.add(*first)
         terminate = self.receive(head, instance, paused=paused)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
                 continue
+            if getattr(arrival.event, "carried", False):
+                continue  # among the first
             self.add(arrival)
         return terminate
 
     def begin_epoch(self, before: Instance) -> None:
         """The run continues as new: its next epoch begins, and takes along what it may."""
-        left = list(carried_over(self._arrivals))
+        left = list(carried_over(self._arrivals, epoch=before.epoch))
         self._arrivals.clear()
         self.add(*beginning_of_next(before), *left)
 

@@ -24,7 +24,7 @@ from engine.core.failures import ErrorInfo, decode_error, encode_error
 from engine.core.ordered import install
 from engine.core.replay import Replayer
 from engine.errors import HistoryError
-from tests.core import cases_anyio, cases_gather, cases_groups, cases_locks, cases_stacks  # noqa: F401 - they register
+from tests.core import cases_all  # noqa: F401 - they register
 from tests.core.cases import CASES
 from tests.core.harness import RUN_ID, Entry, History, check_crashes, fold, groups, listed, play, seeded
 
