@@ -64,7 +64,9 @@ def arrival_of(message: WaitingMessage, instance: Instance, *, paused: bool) -> 
             return _of_completion(mail, message, instance)
         case StartMail():
             started = instance.started
-            mine = started is not None and (started.parent, started.parent_call) == (mail.parent, mail.call)
+            mine = started is not None and (
+                (started.parent, started.parent_call, started.parent_epoch) == (mail.parent, mail.call, mail.epoch)
+            )
             return Arrival(None, None, message.id, None if mine else conflict_letter(mail, instance.run_id))
 
 
