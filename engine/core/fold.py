@@ -231,7 +231,7 @@ class RunState(Struct, kw_only=True):
                 started_at=event.at,
             )
             return
-        child = self.children.get(event.id.removesuffix("!"))
+        child = self.children.get(event.id.rstrip("!"))
         if child is None or (isinstance(event, ChildOutcomeIgnored) and event.epoch != self.epoch):
             return
         match event:
