@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
+from engine.core.cancelling import Cancelling
 from engine.core.decided import Codec, Decided
 from engine.core.endings import Ending, await_within, ending_of
 from engine.core.events import (
@@ -63,6 +64,7 @@ class Instance:
         self.children = self.calls.children
         self.inbox = Inbox(self)
         self.outbox = Outbox(self)
+        self.cancelling = Cancelling()
         self.outcome: Ending | None = None
         self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
@@ -72,7 +74,7 @@ class Instance:
         self.deadline = 0  # microseconds since the epoch; 0: none
         self.turns = 0  # facts delivered
         self.untold = 0  # facts of the last epoch that are still to come, before the code begins
-        self.shields = 0  # sections of the workflow that no cancellation of the run may enter
+        self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
         self._decided: dict[str, Decided] = {}
@@ -80,11 +82,6 @@ class Instance:
         self._ending = False
         self._asking = False
         self._suspension: Exception | None = None
-        self._cancel_reason = ""
-        self._cancel_held: CancelRequested | None = None
-        self._cancel_asked: CancelRequested | None = None  # the last that was handed to the workflow
-        self._cancel_carried: CancelRequested | None = None
-        self._cancel_missed = False  # the workflow ended before it could hear of it
 
     @property
     def loop(self) -> DeterministicLoop:
@@ -102,6 +99,11 @@ class Instance:
     def ending(self) -> bool:
         """Whether the workflow function has returned: what still runs of it is being cancelled."""
         return self._ending
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, and not merely this epoch of it."""
+        return self.outcome is not None and not isinstance(self.outcome, ContinuedAsNew)
 
     def together(self, work: Callable[[], None]) -> None:
         """Call what delivers several facts, with no await between them: stepping into the loop once saves time."""
@@ -121,6 +123,7 @@ class Instance:
         if self.outcome is not None:
             raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
         self._decided.clear()
+        self.outbox.codecs.clear()
         self.turns += 1
         if type(fact) is RunStarted:
             self._start(fact, payload)
@@ -133,7 +136,8 @@ class Instance:
         if self.untold:
             return []
         loop.run_until_quiet()
-        self._cancel_as_carried(loop)
+        if self.cancelling.ask_as_carried():
+            loop.run_until_quiet()
         if self._main.done():
             self._end(self._main)
         if self._suspension is not None:
@@ -154,7 +158,7 @@ class Instance:
         coro = self.definition.fn(*args, **kwargs)
         if fact.deadline:
             coro = await_within(coro, (fact.deadline - fact.at) / 1_000_000, self.run_id)
-        self._main = self._loop.start_main(coro)
+        self._main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
         if self.untold:
@@ -174,40 +178,14 @@ class Instance:
                 self.inbox.accept_request(fact, payload)
             case SendAccepted() | SendRejected():
                 self.outbox.settle(fact)
-            case CancelRequested(carried=True):
-                self._cancel_carried = fact
             case CancelRequested():
-                self._cancel(fact)
+                self.cancelling.ask(fact)
             case _:
                 raise HistoryError(f"{fact!r} is not a fact that a run takes")
 
-    def _cancel(self, fact: CancelRequested) -> None:
-        if self.shields:
-            self._cancel_held = self._cancel_held or fact
-            return
-        assert self._main is not None
-        self._cancel_asked = fact
-        self._cancel_reason = self._cancel_reason or fact.reason
-        self._main.cancel(fact.reason or None)
-
-    def _cancel_as_carried(self, loop: DeterministicLoop) -> None:
-        """A cancellation from the last epoch takes effect once the code of this one has begun: it may clean up."""
-        fact, self._cancel_carried = self._cancel_carried, None
-        assert self._main is not None
-        if fact is not None and not self._main.done():
-            self._cancel(fact)
-            loop.run_until_quiet()
-
-    def unshield(self) -> None:
-        """A shielded section was left: a cancellation that waited for the last of them takes effect."""
-        self.shields -= 1
-        if not self.shields and self._cancel_held is not None:
-            held, self._cancel_held = self._cancel_held, None
-            self._cancel(held)
-
     def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
         """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
-        self._cancel_missed = self._cancel_missed or branch is self._main
+        self.cancelling.missed(branch)
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
@@ -284,7 +262,7 @@ class Instance:
     def _end(self, main: asyncio.Task[Any]) -> None:
         """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
         self._ending = True
-        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self._cancel_reason)
+        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self.cancelling.reason)
         loop = self.loop
         for branch in list(loop.tasks):
             branch.cancel()
@@ -296,20 +274,13 @@ class Instance:
         self.calls.close()
         self.outbox.sends.clear()
         self.left_over = [*self.inbox.left_over()]
-        if (unheard := self._unheard_cancel(main)) is not None:
+        if (unheard := self.cancelling.unheard()) is not None:
             self.left_over.append((unheard, None))
         self.decide(event, payload)
         self.outcome = event
         if isinstance(event, ContinuedAsNew):
             self.continuation = payload
         self.evict()
-
-    def _unheard_cancel(self, main: asyncio.Task[Any]) -> CancelRequested | None:
-        """What asked the run to end, and did not reach the workflow on its way out."""
-        if self._cancel_held is not None:
-            return self._cancel_held
-        never_thrown: bool = main._must_cancel  # type: ignore[attr-defined]
-        return self._cancel_asked if never_thrown or self._cancel_missed else None
 
     def evict(self) -> None:
         """Put the instance away: its coroutines are closed silently and can decide nothing. Doing it twice is fine."""

@@ -54,6 +54,7 @@ class Replayer:
 
     def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
         self.instance = Instance(definition, run_id)
+        self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
         self.version = 0  # of the last event fed
         self.last_at = 0
@@ -101,7 +102,9 @@ class Replayer:
 
     def finish(self) -> list[Decided]:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
-        return self._settle(complete=False)
+        decided = self._settle(complete=False)
+        self.instance.replaying = False
+        return decided
 
     def _begin_epoch(self, version: int) -> None:
         """The run has continued as new: of what was before only that matters which nobody has taken."""
@@ -109,6 +112,7 @@ class Replayer:
         before.evict()
         self.epoch_version, self.carrying = version, before.left_over
         self.instance = Instance(before.definition, before.run_id)
+        self.instance.replaying = True
         self.attempts.clear()
 
     def _task_started(self, event: TaskStarted) -> None:

@@ -123,6 +123,9 @@ class Driver:
         if before and not self._holding:
             self.board.take_up_all()
             self._timers_due()
+        elif self._holding:
+            self.board.stand_down()
+            self._timer.set(None)
         self.kick()
 
     def discard(self) -> None:
@@ -188,7 +191,7 @@ class Driver:
             return
         if self._terminating:
             self.site.left(self, lost=True)  # and is brought back without its code, to be ended
-        elif self._over:
+        elif self.instance.over and not self.board.running:
             self.site.left(self)
 
     async def _step(self) -> None:
@@ -205,16 +208,6 @@ class Driver:
             self._act(step)
 
     @property
-    def _over(self) -> bool:
-        """Whether the run has ended, with every attempt of it."""
-        return self._ended and not self.board.running
-
-    @property
-    def _ended(self) -> bool:
-        outcome = self.instance.outcome
-        return outcome is not None and not isinstance(outcome, ContinuedAsNew)
-
-    @property
     def _holding(self) -> bool:
         return self.paused or self.set_aside
 
@@ -228,7 +221,7 @@ class Driver:
             return False
         if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
-        if self._ended or self.site.stopping:
+        if self.instance.over or self.site.stopping:
             return self.board.has_grants
         if self._holding:
             return not self.board.running  # to be given up
@@ -258,7 +251,7 @@ class Driver:
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running:
                 self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
-        if self._ended:
+        if self.instance.over:
             self.intake.turn_away(step)
         self._choose(step)
         return step
@@ -292,7 +285,7 @@ class Driver:
             workflow=self.instance.definition.name,
             version=self.version,
             lease=self.lease,
-            over=self._over,
+            over=self.instance.over and not self.board.running,
             next_id=site.next_commit_id,
         ):
             head = await site.store.commit(commit)

@@ -50,7 +50,7 @@ def told_now(left_over: Iterable[LeftOver]) -> Iterator[Arrival]:
 
 
 def carried_over(arrivals: Iterable[Arrival], *, epoch: int) -> Iterator[Arrival]:
-    """Of what had arrived in an epoch and was not taken yet, what the next epoch takes: outcomes of the last one become notes."""
+    """Of what had arrived in an epoch and was not taken, what the next one takes: outcomes of the last become notes."""
     for arrival in arrivals:
         event = arrival.event
         if isinstance(event, RunStarted | TaskHandedOut) or getattr(event, "carried", False):

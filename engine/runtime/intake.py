@@ -6,6 +6,7 @@ the workflow does not serve yet are set aside, unrecorded, and stay in the mailb
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
@@ -23,6 +24,8 @@ __all__ = ["STEP_FACTS_MAX", "Intake"]
 
 STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
+UNREADABLE_SECONDS: Final = 0.1
+"""How often a run with mail of a newer version is looked at for other mail."""
 
 
 class Intake:
@@ -32,19 +35,26 @@ class Intake:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
+        self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
+        self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
         return bool(self._arrivals)
 
-    @property
-    def consuming(self) -> bool:
-        """Whether mail of this run is being answered: it would only be claimed again for the same."""
-        return bool(self._consuming)
+    def is_busy(self, now: float) -> bool:
+        """Whether the run would only be claimed again for mail that is here: it is being answered, or cannot be read.
+
+        Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
+        """
+        return bool(self._consuming) or (bool(self._unreadable) and now - self._received_at < UNREADABLE_SECONDS)
 
     @property
-    def waits_for_service(self) -> bool:
-        """Whether requests wait for the workflow to serve them."""
-        return bool(self._later)
+    def keeps_mail(self) -> bool:
+        """Whether mail stays in the box: requests that are not served yet, or what this version cannot read.
+
+        A run that was given up would be claimed for it at once, again and again.
+        """
+        return bool(self._later or self._unreadable)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -54,6 +64,7 @@ class Intake:
     def receive(self, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
         terminate = False
+        self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
             if message.id in self._consuming:
                 continue
@@ -65,7 +76,7 @@ class Intake:
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
                 self.add(arrival)
             elif message.control:
-                self._consuming.add(message.id)  # of a newer version: it stays in the box, and is left there
+                self._unreadable.add(message.id)
         return terminate
 
     def can_be_served(self, instance: Instance) -> bool:

@@ -122,11 +122,11 @@ async def shielded() -> AsyncGenerator[None, None]:
     Against cancellations from within the workflow (a timeout, a task group) there is `asyncio.shield`.
     """
     instance = instance_here("durable.shielded")
-    instance.shields += 1
+    instance.cancelling.shield()
     try:
         yield
     finally:
-        instance.unshield()
+        instance.cancelling.unshield()
 
 
 def _random(asked_for: str) -> Random:
