@@ -10,15 +10,19 @@ from engine.core.events import (
     AttemptFailed,
     AttemptOutcomeIgnored,
     CancelRequested,
+    ChildOutcomeIgnored,
+    ContinuedAsNew,
     Decision,
     Fact,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPaused,
     RunResumed,
     RunStarted,
     RunSuspended,
     RunTerminated,
+    RunUnpaused,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
@@ -32,8 +36,19 @@ from engine.core.events import (
 from engine.core.replay import Replayer
 from eventstore import EventStore, RecordedEvent
 from eventstore.digest import NO_DIGEST, chain_start, event_digest
+from tests.runtime.invariants_words import Words, wrong_with
 
 ENDS = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
+AFTER_END = (AttemptOutcomeIgnored, ChildOutcomeIgnored, TaskStarted, Decision)
+WHILE_SUSPENDED = (
+    RunResumed,
+    RunTerminated,
+    RunSuspended,
+    RunPaused,
+    RunUnpaused,
+    AttemptOutcomeIgnored,
+    ChildOutcomeIgnored,
+)
 
 
 class Broken(AssertionError):
@@ -117,26 +132,28 @@ def check_events(events: list[Any]) -> None:
     """The grammar of a history."""
     demand(events, "it is empty")
     demand(isinstance(events[0], RunStarted), f"it begins with {events[0]!r}")
-    demand(sum(isinstance(event, RunStarted) for event in events) == 1, "it starts twice")
-    told, last = _Told(), 0
+    told, last, continued, words = _Told(), 0, False, Words()
     for version, event in enumerate(events, 1):
         where = f"version {version}, {event!r}"
         demand(event.at >= last, f"{where}: time goes back from {last}")
         last = event.at
+        if isinstance(event, RunStarted):
+            demand(continued or version == 1, f"{where}: it starts twice")
+            demand(event.epoch == words.epoch + (version > 1), f"{where}: behind epoch {words.epoch}")
+            told = _Told()
+            words.new_epoch(event.epoch)
+        continued = isinstance(event, ContinuedAsNew) or (continued and not isinstance(event, RunStarted))
         if told.ended:
-            demand(isinstance(event, AttemptOutcomeIgnored | TaskStarted | Decision), f"{where}: after {told.ended}")
-        demand(
-            not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
-            f"{where}: while suspended",
-        )
+            demand(isinstance(event, AFTER_END), f"{where}: after {told.ended}")
+        demand(not told.suspended or isinstance(event, WHILE_SUSPENDED), f"{where}: while suspended")
         if isinstance(event, Fact):
             told.fact = True
         if isinstance(event, Decision):
             demand(told.fact, f"{where}: no fact has led to this decision")
-        _check_event(told, event, where)
+        _check_event(told, words, event, where)
 
 
-def _check_event(told: _Told, event: Any, where: str) -> None:
+def _check_event(told: _Told, words: Words, event: Any, where: str) -> None:
     match event:
         case TaskScheduled(id=id_):
             demand(id_ not in told.scheduled, f"{where}: scheduled twice")
@@ -189,10 +206,11 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(not told.ended, f"{where}: it has ended with {told.ended} already")
             told.ended = type(event).__name__
             told.suspended = False
-        case RunStarted() | CancelRequested():
+        case RunStarted() | CancelRequested() | ContinuedAsNew():
             return
         case _:
-            raise Broken(f"{where}: unknown")
+            wrong = wrong_with(words, told, event)
+            demand(wrong is None, f"{where}: {wrong}")
 
 
 def check_marks(head: Any, events: list[Any]) -> None:
@@ -212,8 +230,11 @@ def check_marks(head: Any, events: list[Any]) -> None:
     demand(not head.closed, "it has not ended, but its stream is closed")
     marks = [event for event in events if isinstance(event, RunSuspended | RunResumed)]
     suspended = bool(marks) and isinstance(marks[-1], RunSuspended)
-    demand(status == ("suspended" if suspended else "running"), f"its status is {status!r}")
-    demand(head.held == suspended, f"held is {head.held}")
+    pauses = [event for event in events if isinstance(event, RunPaused | RunUnpaused)]
+    paused = bool(pauses) and isinstance(pauses[-1], RunPaused)
+    resting = "suspended" if suspended else "paused" if paused else "running"
+    demand(status == resting, f"its status is {status!r}, it should be {resting!r}")
+    demand(head.held == (suspended or paused), f"held is {head.held}")
 
 
 def check_replay(
