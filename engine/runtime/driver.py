@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from msgspec import UNSET, structs
 
@@ -37,6 +38,9 @@ from eventstore import MailWaiting, StreamHead
 from eventstore.errors import LeaseLost, VersionConflict
 
 __all__ = ["Driver"]
+
+DECIDED_ANEW_MAX: Final = 3
+"""How often a run's end is decided anew for mail that came in between; what comes later is noted before the end."""
 
 
 class Driver:
@@ -68,6 +72,7 @@ class Driver:
         self._alarm: int | None = None  # as it stands in the store
         self._terminating = False
         self._pumping = False
+        self._anew = 0  # how often the run's end was decided anew
 
     # -- beginnings and the end ---------------------------------------------------------------------------------------
 
@@ -197,15 +202,36 @@ class Driver:
     async def _step(self) -> None:
         step = self._decide()
         try:
-            await self._write(step)
+            await (self._write(step) if step.ended is None else self._write_end(step))
         except MailWaiting:
-            step.give_back()
+            self._anew += 1
             await self._decide_anew(step)
         except BaseException:
             step.give_back()
             raise
         else:
+            self._anew = 0
             self._act(step)
+
+    async def _write_end(self, step: Step) -> None:
+        """Write a step that ends the run; raises `MailWaiting` when it is to be decided anew, behind mail not seen.
+
+        What may not change the end any more is noted before it, a page of mail at a time.
+        """
+        anew = step.may_be_decided_anew and self._anew < DECIDED_ANEW_MAX
+        while True:
+            late = None if anew else self.intake.late(self.turns, base=step.base, at=step.began_at)
+            if late is not None:
+                await self._write(late)
+                step.move(len(late.events))
+            try:
+                await self._write(step)
+            except MailWaiting:
+                if anew:
+                    raise
+                self.receive(await self.site.store.head(self.stream))
+            else:
+                return
 
     @property
     def _holding(self) -> bool:
@@ -230,7 +256,7 @@ class Driver:
     # -- decide -------------------------------------------------------------------------------------------------------
 
     def _decide(self) -> Step:
-        step = Step(base=max(self.version, 0))
+        step = Step(base=max(self.version, 0), began_at=self.turns.last_at)
         if self._reopening is not None:
             self.turns.take(step, Arrival(self._reopening))
             self._reopening = None

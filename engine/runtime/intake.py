@@ -16,6 +16,7 @@ from engine.core.events import (
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
+    Note,
     RunUnpaused,
     TimerFired,
 )
@@ -42,7 +43,8 @@ class Intake:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
-        self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
+        self._unreadable: set[str] = set()  # control mail of a newer version: it stays in the box, and is left there
+        self._strange: set[str] = set()  # and data mail, which is taken out when the run ends
         self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
@@ -53,7 +55,8 @@ class Intake:
 
         Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
         """
-        return bool(self._consuming) or (bool(self._unreadable) and now - self._received_at < UNREADABLE_SECONDS)
+        unreadable = bool(self._unreadable or self._strange)
+        return bool(self._consuming) or (unreadable and now - self._received_at < UNREADABLE_SECONDS)
 
     @property
     def keeps_mail(self) -> bool:
@@ -61,7 +64,7 @@ class Intake:
 
         A run that was given up would be claimed for it at once, again and again.
         """
-        return bool(self._later or self._unreadable)
+        return bool(self._later or self._unreadable or self._strange)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -84,6 +87,8 @@ class Intake:
                 self.add(arrival)
             elif message.control:
                 self._unreadable.add(message.id)
+            elif not paused:
+                self._strange.add(message.id)
         return terminate
 
     def can_be_served(self, instance: Instance) -> bool:
@@ -104,16 +109,31 @@ class Intake:
             if not turns.take(step, arrival):
                 left.append(arrival)
         self._later.extend(step.later)
-        if step.drained:
-            self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
-        else:
-            _consume(step, left)
+        self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
         return tried
+
+    def late(self, turns: Turns, *, base: int, at: int) -> Step | None:
+        """What has reached a run whose end is decided: noted in a step of its own, before the end is written.
+
+        None when there is no such mail.
+        """
+        step = Step(base=base)
+        kept: list[Arrival] = []
+        for arrival in self._arrivals:
+            if arrival.message is None or isinstance(arrival.event, CancelRequested | Note | None):
+                kept.append(arrival)
+            else:
+                turns.take_late(step, arrival, at=at)
+        self._arrivals = deque(kept)
+        self.turn_away(step)
+        return step if step.consumes else None
 
     def turn_away(self, step: Step) -> None:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
         _consume(step, self._later)
         self._later.clear()
+        step.consumes.extend((len(step.events), message) for message in self._strange)
+        self._strange.clear()
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""

@@ -14,6 +14,7 @@ from engine.core.events import (
     RunResumed,
     RunStarted,
     RunUnpaused,
+    SignalIgnored,
     SignalReceived,
 )
 from engine.core.instance import Instance
@@ -59,8 +60,11 @@ class Turns:
             step.events.append(new_event(event, arrival.payload))
         self._answer(step, arrival)
         if isinstance(event, Fact):
-            step.progress = True
+            step.progress, ended_before = True, step.ended is not None
             self._deliver(step, event, arrival.payload)
+            # Mail has an order: what comes behind a message that ends the run comes behind the end.
+            if step.ended is not None and not ended_before:
+                step.may_be_decided_anew = arrival.message is None
         elif isinstance(event, Note):
             _hold(step, event)
         return True
@@ -69,6 +73,14 @@ class Turns:
         """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
         if self._epoch_version is not None and not self._instance.untold:
             step.attributes[EPOCH_START], self._epoch_version = self._epoch_version, None
+
+    def take_late(self, step: Step, arrival: Arrival, *, at: int) -> None:
+        """Mail to a run whose end is decided, and about to be written: a signal is noted, the rest leaves no trace."""
+        event = arrival.event
+        if isinstance(event, SignalReceived):
+            note = SignalIgnored(at=at, id=event.id, name=event.name, by=event.by)
+            step.events.append(new_event(note, arrival.payload))
+        self._answer(step, arrival)
 
     def _admit(self, step: Step, arrival: Arrival, event: RequestReceived) -> bool:
         """Whether the workflow takes this request; one that it refuses leaves no trace in the history."""
@@ -100,7 +112,6 @@ class Turns:
             self.mark_epoch(step)
             assert instance.started is not None
             step.add(decided, instance.started, instance.run_id)
-            step.drained = step.drained or step.ended is not None
         except StepLimitExceeded as error:
             self._suspend(step, "spinning", error)
         except (ArgumentsError, NotRecordable) as error:

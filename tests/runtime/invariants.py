@@ -35,6 +35,7 @@ from engine.core.events import (
     RunUnpaused,
     SendAccepted,
     SendRejected,
+    SignalIgnored,
     SignalReceived,
     StatePublished,
     TaskCancelled,
@@ -159,10 +160,11 @@ def check_events(events: list[Any]) -> None:
             told = _Told()
             told.epoch, told.paused = event.epoch, paused
         if told.ended:
-            late = AttemptOutcomeIgnored | ChildOutcomeIgnored | TaskStarted | Decision
+            late = AttemptOutcomeIgnored | ChildOutcomeIgnored | SignalIgnored | TaskStarted | Decision
             demand(isinstance(event, late), f"{where}: after {told.ended}")
         demand(
-            not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
+            not told.suspended
+            or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored | SignalIgnored),
             f"{where}: while suspended",
         )
         if isinstance(event, Fact):
@@ -256,7 +258,7 @@ def _check_talk(told: _Told, event: Any, where: str) -> None:
             demand(run in told.children.values(), f"{where}: was never started")
             demand((type(event), id_) not in told.children_asked, f"{where}: was asked to already")
             told.children_asked.add((type(event), id_))
-        case ChildOutcomeIgnored():
+        case ChildOutcomeIgnored() | SignalIgnored():
             return
         case MessageSent(id=id_):
             demand(id_ not in told.sent, f"{where}: sent twice")
