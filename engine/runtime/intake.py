@@ -11,7 +11,16 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from engine.core.events import AttemptOutcomeIgnored, CancelRequested, ChildOutcomeIgnored, ContinuedAsNew, RunStarted, RunUnpaused, SignalReceived, TimerFired
+from engine.core.events import (
+    AttemptOutcomeIgnored,
+    CancelRequested,
+    ChildOutcomeIgnored,
+    ContinuedAsNew,
+    RunStarted,
+    RunUnpaused,
+    SignalReceived,
+    TimerFired,
+)
 from engine.core.instance import Instance
 from engine.runtime.epochs import beginning_of_next, carried_over
 from engine.runtime.mail import TerminateMail

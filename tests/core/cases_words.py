@@ -376,5 +376,3 @@ async def shielded_saga() -> list[str]:
 async def _undo_in_peace() -> None:
     async with durable.shielded():
         await asyncio.gather(undo("a"), undo("b"))
-
-

@@ -47,7 +47,6 @@ from engine.core.events import (
     TaskHandedOut,
     TaskScheduled,
     TaskStarted,
-    TimerCancelled,
     TimerStarted,
 )
 from engine.core.failures import ErrorInfo, encode_error
@@ -157,7 +156,9 @@ def test_a_task_that_was_handed_out_waits_for_its_token() -> None:
     assert folded(TaskHandedOut(at=START, id="other", attempt=1)).tasks == {}
 
 
-CHILD = ChildStarted(at=START + 1, id="w/part#1", site="w.py:4", workflow="part", run="r/part#1", parent_close="abandon")
+CHILD = ChildStarted(
+    at=START + 1, id="w/part#1", site="w.py:4", workflow="part", run="r/part#1", parent_close="abandon"
+)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,11 @@ def test_requests_are_answered_once_each_by_what_their_handler_says() -> None:
 
 
 def test_leaving_the_block_waits_for_what_is_under_way() -> None:
-    world = World(_serves_until_stopped(), preferring("~request", "~signal"), mail=request("double", "1", "2") + signal("stop", "null"))
+    world = World(
+        _serves_until_stopped(),
+        preferring("~request", "~signal"),
+        mail=request("double", "1", "2") + signal("stop", "null"),
+    )
     history = play(world)
     answered = [n for n, e in enumerate(history) if isinstance(e.event, RequestAnswered)]
     stopped = next(n for n, e in enumerate(history) if isinstance(e.event, SignalReceived))
@@ -190,7 +194,9 @@ def test_leaving_the_block_by_an_exception_answers_what_was_accepted() -> None:
 
 
 def test_requests_whose_branch_had_not_begun_when_the_block_was_left_are_answered() -> None:
-    world = World(_leaves_at_once(0), preferring("~request", "~signal"), mail=request("double", "1", "2") + signal("stop", "null"))
+    world = World(
+        _leaves_at_once(0), preferring("~request", "~signal"), mail=request("double", "1", "2") + signal("stop", "null")
+    )
     history = play(world)
     carried = {event.id for event in of(history, RequestReceived) if event.carried}
     assert carried == {"double-0", "double-1"}
