@@ -17,7 +17,9 @@ from engine.core.events import (
     ChildOutcomeIgnored,
     ContinuedAsNew,
     Note,
+    RunStarted,
     RunUnpaused,
+    SignalReceived,
     TimerFired,
 )
 from engine.core.instance import Instance
@@ -66,6 +68,11 @@ class Intake:
         """
         return bool(self._later or self._unreadable or self._strange)
 
+    @property
+    def has_signals(self) -> bool:
+        """Whether signals wait: those that come before an epoch begins are among what it carries on."""
+        return any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
+
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
         self._arrivals.extend(arrivals)
@@ -101,14 +108,22 @@ class Intake:
         self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
         tried: list[Arrival] = []
         left: list[Arrival] = []
-        for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
-            if step.suspended or step.continued:
+        next_epochs: list[Arrival] = []
+        step.continued = step.continued or isinstance(instance.outcome, ContinuedAsNew)
+        room = STEP_FACTS_MAX
+        for _ in range(len(self._arrivals)):
+            if step.suspended or (room <= 0 and not _is_carried(self._arrivals[0])):
                 break
+            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             arrival = self._arrivals.popleft()
+            if step.continued and not isinstance(arrival.event, SignalReceived):
+                next_epochs.append(arrival)
+                continue
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)
         self._later.extend(step.later)
+        self._arrivals.extendleft(reversed(next_epochs))
         self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
         return tried
 
@@ -153,16 +168,24 @@ class Intake:
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
-        self.add(*first)
         terminate = self.receive(head, instance, paused=paused)
+        self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
                 continue
-            if getattr(arrival.event, "carried", False):
+            if _is_carried(arrival):
                 continue  # among the first
             self.add(arrival)
         return terminate
+
+    def carry(self, rest: Iterable[Arrival]) -> None:
+        """An epoch was not told all that it carries on: signals that wait, which then count as come before; the rest."""
+        rest = list(rest)
+        if rest:
+            signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]
+            others = [arrival for arrival in self._arrivals if not isinstance(arrival.event, SignalReceived)]
+            self._arrivals = deque([*signals, *rest, *others])
 
     def begin_epoch(self, before: Instance) -> None:
         """The run continues as new: its next epoch begins, and takes along what it may."""
@@ -175,6 +198,10 @@ class Intake:
 
 def _serves(instance: Instance, arrival: Arrival) -> bool:
     return instance.outcome is None and instance.inbox.serves(getattr(arrival.event, "name", ""))
+
+
+def _is_carried(arrival: Arrival) -> bool:
+    return bool(getattr(arrival.event, "carried", False)) and not isinstance(arrival.event, RunStarted)
 
 
 def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:

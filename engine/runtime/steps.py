@@ -22,6 +22,7 @@ from engine.core.events import (
     RunStarted,
     SendAccepted,
     SendRejected,
+    SignalReceived,
     StatePublished,
     TaskCancelled,
     TaskCompleted,
@@ -143,7 +144,7 @@ def task_cancelled(task_id: str, number: int) -> Arrival:
 def wanted(fact: Fact, instance: Instance) -> bool:
     """Whether the run still waits for this fact."""
     if instance.outcome is not None:
-        return False
+        return isinstance(instance.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived)
     match fact:
         case TaskCompleted(id=id_) | TaskFailed(id=id_):
             return id_ in instance.pending

@@ -7,6 +7,7 @@ from msgspec import structs
 from engine.core.compare import Diagnosis, Reason
 from engine.core.events import (
     AttemptFailed,
+    ContinuedAsNew,
     Fact,
     Note,
     RequestReceived,
@@ -48,7 +49,7 @@ class Turns:
         that it arrived, so the end must be decided anew, behind it.
         """
         event = arrival.event
-        if isinstance(event, SignalReceived) and self._instance.outcome is not None:
+        if isinstance(event, SignalReceived) and _has_ended(self._instance):
             return False
         if isinstance(event, RequestReceived) and not event.carried and not self._admit(step, arrival, event):
             return True
@@ -128,6 +129,10 @@ class Turns:
         step.suspended = step.release = step.held = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
+
+
+def _has_ended(instance: Instance) -> bool:
+    return instance.outcome is not None and not isinstance(instance.outcome, ContinuedAsNew)
 
 
 def _hold(step: Step, note: Note) -> None:
