@@ -178,10 +178,14 @@ class Calls:
                 host.decide(TaskCancelled(at=host.now, id=pending.id))
         self.tasks.clear()
         for child in list(self.children.values()):
-            if child.cancelled or host.undecide(child.id) or child.parent_close == "abandon":
+            if child.parent_close == "abandon":  # also one that was asked for in this very turn: it is to outlive us
                 continue
-            ending = ChildCancelled if child.parent_close == "cancel" else ChildTerminated
-            host.decide(ending(at=host.now, id=f"{child.id}!", run=child.run_id))
+            if host.undecide(child.id):
+                continue
+            if child.parent_close == "terminate":  # also one that was only asked to end: it may take its time
+                host.decide(ChildTerminated(at=host.now, id=f"{child.id}!!", run=child.run_id))
+            elif not child.cancelled:
+                host.decide(ChildCancelled(at=host.now, id=f"{child.id}!", run=child.run_id))
         self.children.clear()
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
@@ -258,6 +262,11 @@ def _cancel_at_next_await(loop: DeterministicLoop, pending: PendingCall) -> None
 
 
 def _cancel_again(task: asyncio.Task[Any], requests_before: int, message: Any) -> None:
-    if not task.done() and task.cancelling() > requests_before:  # not all of those held back were taken back
+    if task.cancelling() <= requests_before:
+        return  # all of those held back were taken back
+    if task.done():
+        loop: Any = task.get_loop()
+        loop.host.cancel_missed(task)
+    else:
         task.uncancel()  # it was counted when it was asked for
         task.cancel(message)

@@ -234,8 +234,8 @@ class RunState(Struct, kw_only=True):
                 started_at=event.at,
             )
             return
-        child = self.children.get(event.id.removesuffix("!"))
-        if child is None:
+        child = self.children.get(event.id.rstrip("!"))
+        if child is None or (isinstance(event, ChildOutcomeIgnored) and event.epoch != self.epoch):
             return
         match event:
             case ChildCompleted(at=at):

@@ -25,7 +25,9 @@ from engine.errors import (
 )
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.deadlines import absolute
+from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary
+from engine.runtime.logs import quiet_replays
 from engine.runtime.mail import SignalMail, data_message
 from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
@@ -104,6 +106,8 @@ class Engine:
         if self._store is not None:
             raise HoldfastError("this engine is open already; make another Engine for a second one")
         order_anyio_sets()
+        install_guard()
+        quiet_replays()
         self._anyio = anyio_version()
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
         self._store = store

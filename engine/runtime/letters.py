@@ -134,11 +134,11 @@ def closing_letters(state: RunState) -> list[Message]:
     letters: list[Message] = []
     for child in state.children.values():
         key = idempotency_key(run_id, state.epoch, f"{child.id}!")
-        if child.ended_at is not None or child.asked_to_end or child.parent_close == "abandon":
+        if child.ended_at is not None or child.parent_close == "abandon":
             continue
         if child.parent_close == "terminate":
             letters.append(ending_letter(child.run, run_id, f"terminate:{key}", "its parent run was terminated"))
-        else:
+        elif not child.asked_to_end:
             mail = CancelMail(by=f"run {run_id}", reason="its parent run was terminated")
             letters.append(control_message(stream_of(child.run), f"cancel:{key}", mail, sender=stream_of(run_id)))
     return letters

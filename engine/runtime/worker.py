@@ -100,6 +100,7 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
         self._hurry = asyncio.Event()
+        self._learnt = asyncio.Event()
         self._asked_for = 0
         self._commits = 0
         self._exit = AsyncExitStack()
@@ -220,6 +221,7 @@ class Worker:
 
     async def _claim_once(self) -> None:
         self.residents.freed.clear()
+        self._learnt.clear()
         await self._look_at_pauses()
         full = self._room_left() <= 0
         busy = busy_streams(self.residents.drivers.values(), self._rebuilding)
@@ -241,7 +243,22 @@ class Worker:
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
             watching = bool(self.residents.drivers or self.paused)
             longest = self.paused.look_seconds if watching else WAIT_SECONDS
-            await self.store.wait(self.lease, timeout=BUSY_SECONDS if busy else longest)
+            await self._wait(BUSY_SECONDS if busy else longest)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until there may be something to claim: the store has news, or this worker knows more workflows now."""
+        if self._learnt.is_set():  # the store's news may have been of a workflow that we did not know when we asked
+            return
+        news = asyncio.ensure_future(self.store.wait(self.lease, timeout=seconds))
+        learnt = asyncio.ensure_future(self._learnt.wait())
+        try:
+            await asyncio.wait([news, learnt], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (news, learnt):
+                waiting.cancel()
+            await asyncio.wait([news, learnt])
+        if not news.cancelled():
+            news.result()
 
     async def look_at_pauses(self) -> None:
         """A workflow was paused or unpaused by this process: take that in at once."""
@@ -307,7 +324,9 @@ class Worker:
 
     def learn(self, definitions: Mapping[str, Definition[..., Any]]) -> None:
         for name, definition in definitions.items():
-            self.definitions.setdefault(name, definition)
+            if name not in self.definitions:
+                self.definitions[name] = definition
+                self._learnt.set()
 
     def left(self, driver: Driver, *, lost: bool = False) -> None:
         """The run has ended here, or (`lost`) was refused to us."""
