@@ -17,6 +17,7 @@ from engine.core.events import (
     ChildOutcomeIgnored,
     ContinuedAsNew,
     Note,
+    RunPaused,
     RunStarted,
     RunUnpaused,
     SignalReceived,
@@ -34,8 +35,8 @@ __all__ = ["STEP_FACTS_MAX", "Intake"]
 
 STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
-UNREADABLE_SECONDS: Final = 0.1
-"""How often a run with mail of a newer version is looked at for other mail."""
+KEPT_MAIL_SECONDS: Final = 0.1
+"""How often a run with mail that stays in the box (`Intake.keeps_mail`) is looked at for other mail."""
 
 
 class Intake:
@@ -53,12 +54,13 @@ class Intake:
         return bool(self._arrivals)
 
     def is_busy(self, now: float) -> bool:
-        """Whether the run would only be claimed again for mail that is here: it is being answered, or cannot be read.
+        """Whether the run would only be claimed again for mail that is here: it is being answered, or stays in the box.
 
         Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
         """
-        unreadable = bool(self._unreadable or self._strange)
-        return bool(self._consuming) or (unreadable and now - self._received_at < UNREADABLE_SECONDS)
+        if self._consuming - {arrival.message for arrival in self._later}:
+            return True
+        return self.keeps_mail and now - self._received_at < KEPT_MAIL_SECONDS
 
     @property
     def keeps_mail(self) -> bool:
@@ -91,6 +93,9 @@ class Intake:
             elif arrival is not None:
                 if paused and isinstance(arrival.event, CancelRequested):
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
+                    paused = False
+                elif isinstance(arrival.event, RunPaused | RunUnpaused):
+                    paused = isinstance(arrival.event, RunPaused)  # for what was sent behind it
                 self.add(arrival)
             elif message.control:
                 self._unreadable.add(message.id)
