@@ -6,7 +6,7 @@ from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
-from engine.runtime import Engine, HistoryEvent, PendingRequest, RunHandle, RunSummary
+from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, RunHandle, RunSummary
 from engine.tasks import Attempt, Task, TaskOptions, attempt, task
 from engine.workflows import (
     ChildHandle,
@@ -35,6 +35,7 @@ __all__ = [
     "ErrorInfo",
     "Feed",
     "HistoryEvent",
+    "PausedWorkflow",
     "PendingRequest",
     "Query",
     "Received",

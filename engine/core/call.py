@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from engine.core.loop import DeterministicLoop
 from engine.core.values import ArgumentsCodec, ValueCodec, resolved_hints
@@ -47,6 +47,8 @@ class Definition(Generic[P, R]):
             )
         functools.update_wrapper(self, fn)
         self.__wrapped__ = fn
+        # Where its last call at an instruction was written. Not by code: hashing that is a walk through its constants.
+        self.sites: dict[int, tuple[CodeType, str]] = {}
 
     @property
     def where(self) -> str:
@@ -110,12 +112,10 @@ class Call(Coroutine[Any, Any, R_co]):
     @property
     def site(self) -> str:
         """File and line where the call was written, ``shop.py:41``; no folder, so that it is the same everywhere."""
-        key = id(self._code), self._instruction
-        found = _sites.get(key)
-        if found is None:
-            found = _sites.setdefault(key, (self._code, _site_of(self._code, self._instruction)))
-            while len(_sites) > _SITES_MAX:
-                _sites.pop(next(iter(_sites)), None)
+        sites, instruction = self.definition.sites, self._instruction
+        found = sites.get(instruction)
+        if found is None or found[0] is not self._code:
+            found = sites[instruction] = self._code, _site_of(self._code, instruction)
         return found[1]
 
     @property
@@ -184,12 +184,6 @@ class Call(Coroutine[Any, Any, R_co]):
             if isinstance(loop, DeterministicLoop) and loop.poisoned:
                 return
             warnings.warn(f"{self!r} was never awaited", RuntimeWarning, stacklevel=1, source=self)
-
-
-_SITES_MAX: Final = 4_096
-_sites: Final[dict[tuple[int, int], tuple[CodeType, str]]] = {}
-"""Where calls were written, by the address of the code and the instruction in it; the code is held, so that its address
-stays its own. By address, because the hash of a code object is a walk through its constants."""
 
 
 def _site_of(code: CodeType, instruction: int) -> str:

@@ -262,6 +262,11 @@ def _cancel_at_next_await(loop: DeterministicLoop, pending: PendingCall) -> None
 
 
 def _cancel_again(task: asyncio.Task[Any], requests_before: int, message: Any) -> None:
-    if not task.done() and task.cancelling() > requests_before:  # not all of those held back were taken back
+    if task.cancelling() <= requests_before:
+        return  # all of those held back were taken back
+    if task.done():
+        loop: Any = task.get_loop()
+        loop.host.cancel_missed(task)
+    else:
         task.uncancel()  # it was counted when it was asked for
         task.cancel(message)

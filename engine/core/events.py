@@ -127,6 +127,7 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     parent_epoch: int = 0
     deadline: int = 0  # microseconds since the epoch; 0: none
     epoch: int = 0  # how often the run has continued as new
+    carried: int = 0  # so many facts of the last epoch follow, and are there before the code begins
 
 
 class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
@@ -155,6 +156,7 @@ class CancelRequested(Fact, frozen=True, tag="CancelRequested", kw_only=True):
 
     by: str = ""
     reason: str = ""
+    carried: bool = False  # was asked for, and had not taken effect, before the run continued as new
 
 
 class SignalReceived(Fact, frozen=True, tag="SignalReceived", kw_only=True):
@@ -342,6 +344,7 @@ class ChildOutcomeIgnored(Note, frozen=True, tag="ChildOutcomeIgnored", kw_only=
 
     id: str
     outcome: str  # "completed", or a `ChildStatus`
+    epoch: int = 0  # in which it was called
 
 
 class RunPaused(Note, frozen=True, tag="RunPaused", kw_only=True):

@@ -105,6 +105,9 @@ class RunState(Struct, kw_only=True):
     updated_at: int = 0
     ended_at: int | None = None
     cancel_requested: bool = False
+    paused_at: int | None = None  # while paused, and who wanted that, and why
+    paused_by: str = ""
+    pause_reason: str = ""
     tasks: dict[str, TaskState] = field(default_factory=dict)  # by id, in the order they were scheduled
     timers: dict[str, int] = field(default_factory=dict)  # those running: id to deadline
     children: dict[str, ChildState] = field(default_factory=dict)  # by the call's id
@@ -232,7 +235,7 @@ class RunState(Struct, kw_only=True):
             )
             return
         child = self.children.get(event.id.rstrip("!"))
-        if child is None:
+        if child is None or (isinstance(event, ChildOutcomeIgnored) and event.epoch != self.epoch):
             return
         match event:
             case ChildCompleted(at=at):
@@ -268,12 +271,14 @@ class RunState(Struct, kw_only=True):
 
     def _hold(self, event: RunPaused | RunUnpaused | RunSuspended | RunResumed, payload: bytes | None) -> None:
         match event:
-            case RunPaused():
+            case RunPaused(at=at, by=by, reason=reason):
                 self.status = "paused"
+                self.paused_at, self.paused_by, self.pause_reason = at, by, reason
             case RunSuspended():
                 self.status, self.diagnosis = "suspended", _diagnosis(payload)
             case RunUnpaused() | RunResumed():
                 self.status, self.diagnosis = "running", None
+                self.paused_at, self.paused_by, self.pause_reason = None, "", ""
 
 
 def _error(type_: str, payload: bytes | None) -> ErrorInfo:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
-from engine.core.events import RequestReceived, SignalReceived
+from engine.core.events import CancelRequested, RequestReceived, SignalReceived
 from engine.core.failures import ErrorInfo, describe
 from engine.core.loop import DeterministicLoop
 from engine.core.values import present
 from engine.errors import HistoryError, NotRecordable
 
-__all__ = ["Inbox", "NamedRequest", "NamedSignal", "Service"]
+__all__ = ["Inbox", "LeftOver", "NamedRequest", "NamedSignal", "Service"]
+
+
+LeftOver: TypeAlias = tuple[SignalReceived | RequestReceived | CancelRequested, bytes | None]
+"""What had arrived at a run that continues as new, and was not taken."""
 
 
 class ValueCodec(Protocol):

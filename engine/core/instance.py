@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
+from engine.core.cancelling import Cancelling
 from engine.core.decided import Codec, Decided
 from engine.core.endings import Ending, await_within, ending_of
 from engine.core.events import (
@@ -37,7 +38,7 @@ from engine.core.events import (
     TimerFired,
     TimerStarted,
 )
-from engine.core.inbox import Inbox
+from engine.core.inbox import Inbox, LeftOver
 from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
 from engine.core.pending import PendingTask, PendingTimer
@@ -63,15 +64,17 @@ class Instance:
         self.children = self.calls.children
         self.inbox = Inbox(self)
         self.outbox = Outbox(self)
+        self.cancelling = Cancelling()
         self.outcome: Ending | None = None
-        self.left_over: list[tuple[SignalReceived | RequestReceived, bytes | None]] = []  # for the next epoch
+        self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
         self.started: RunStarted | None = None
         self.epoch = 0
         self.seed = ""
         self.deadline = 0  # microseconds since the epoch; 0: none
         self.turns = 0  # facts delivered
-        self.shields = 0  # sections of the workflow that no cancellation of the run may enter
+        self.untold = 0  # facts of the last epoch that are still to come, before the code begins
+        self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
         self._decided: dict[str, Decided] = {}
@@ -79,8 +82,6 @@ class Instance:
         self._ending = False
         self._asking = False
         self._suspension: Exception | None = None
-        self._cancel_reason = ""
-        self._cancel_held: CancelRequested | None = None
 
     @property
     def loop(self) -> DeterministicLoop:
@@ -98,6 +99,11 @@ class Instance:
     def ending(self) -> bool:
         """Whether the workflow function has returned: what still runs of it is being cancelled."""
         return self._ending
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, and not merely this epoch of it."""
+        return self.outcome is not None and not isinstance(self.outcome, ContinuedAsNew)
 
     def together(self, work: Callable[[], None]) -> None:
         """Call what delivers several facts, with no await between them: stepping into the loop once saves time."""
@@ -117,6 +123,7 @@ class Instance:
         if self.outcome is not None:
             raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
         self._decided.clear()
+        self.outbox.codecs.clear()
         self.turns += 1
         if type(fact) is RunStarted:
             self._start(fact, payload)
@@ -125,8 +132,12 @@ class Instance:
             loop = self.loop
             loop.now = max(loop.now, fact.at)
             self._accept(fact, payload)
-        loop.run_until_quiet()
         assert self._main is not None
+        if self.untold:
+            return []
+        loop.run_until_quiet()
+        if self.cancelling.ask_as_carried():
+            loop.run_until_quiet()
         if self._main.done():
             self._end(self._main)
         if self._suspension is not None:
@@ -142,14 +153,18 @@ class Instance:
         if not _is_seed(fact.seed):
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
-        self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
+        self.seed, self.epoch, self.deadline, self.untold = fact.seed, fact.epoch, fact.deadline, fact.carried
         self._loop = DeterministicLoop(self, seed=fact.seed, started_at=fact.at, name=self.definition.name)
         coro = self.definition.fn(*args, **kwargs)
         if fact.deadline:
             coro = await_within(coro, (fact.deadline - fact.at) / 1_000_000, self.run_id)
-        self._main = self._loop.start_main(coro)
+        self._main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
+        if self.untold:
+            self.untold -= 1
+            if not getattr(fact, "carried", False):
+                raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
         match fact:
             case TaskCompleted() | TaskFailed():
                 self.calls.accept_task(fact, payload)
@@ -164,24 +179,13 @@ class Instance:
             case SendAccepted() | SendRejected():
                 self.outbox.settle(fact)
             case CancelRequested():
-                self._cancel(fact)
+                self.cancelling.ask(fact)
             case _:
                 raise HistoryError(f"{fact!r} is not a fact that a run takes")
 
-    def _cancel(self, fact: CancelRequested) -> None:
-        if self.shields:
-            self._cancel_held = self._cancel_held or fact
-            return
-        assert self._main is not None
-        self._cancel_reason = self._cancel_reason or fact.reason
-        self._main.cancel(fact.reason or None)
-
-    def unshield(self) -> None:
-        """A shielded section was left: a cancellation that waited for the last of them takes effect."""
-        self.shields -= 1
-        if not self.shields and self._cancel_held is not None:
-            held, self._cancel_held = self._cancel_held, None
-            self._cancel(held)
+    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
+        """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
+        self.cancelling.missed(branch)
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
@@ -258,7 +262,7 @@ class Instance:
     def _end(self, main: asyncio.Task[Any]) -> None:
         """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
         self._ending = True
-        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self._cancel_reason)
+        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self.cancelling.reason)
         loop = self.loop
         for branch in list(loop.tasks):
             branch.cancel()
@@ -269,7 +273,9 @@ class Instance:
         self.clocks.cancel_all()
         self.calls.close()
         self.outbox.sends.clear()
-        self.left_over = self.inbox.left_over()
+        self.left_over = [*self.inbox.left_over()]
+        if (unheard := self.cancelling.unheard()) is not None:
+            self.left_over.append((unheard, None))
         self.decide(event, payload)
         self.outcome = event
         if isinstance(event, ContinuedAsNew):

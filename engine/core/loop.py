@@ -30,6 +30,7 @@ from engine.core.lineage import Branch, branch_name
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
 from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface, LoopSettings
+from engine.core.wrappers import WAIT_FOR_WRAPS, made_by_wait_for
 from engine.errors import Evicted, ForbiddenInWorkflow, StepLimitExceeded
 
 __all__ = [
@@ -52,10 +53,6 @@ _HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: sprea
 _HASH_MASK: Final = (1 << 61) - 1
 _REFUSALS_MAX: Final = 100  # by a coroutine that is being closed
 _MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that nobody named
-_WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
-_ENSURE_FUTURE: Final = asyncio.ensure_future.__code__
-
-_current_task: Final = asyncio.current_task
 
 install_asyncio()
 
@@ -68,6 +65,9 @@ class LoopHost(Protocol):
 
     def cancel_timer(self, timer: WorkflowTimer) -> None:
         """A timer that was started, and has not fired, is no longer wanted."""
+
+    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
+        """A branch has ended before a cancellation that was held back could reach it."""
 
 
 class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
@@ -90,6 +90,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
         self.poisoned = False  # for good, once `poison` was called
+        self._dying = False  # poisoned for good
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
@@ -105,10 +106,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Raises `StepLimitExceeded` when that does not end, and whatever `BaseException` (not `Exception`) a callback let
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
-        if self.thread:  # of a replay, every time but the first
-            self._context.run(self._drain)
-        else:
-            run_nested(self, self._context.run, self._drain)
+        self.run_inside(self._context.run, self._drain)
 
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""
@@ -171,7 +169,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def current_branch(self) -> Branch:
         """The branch that is running; the run itself in a callback that belongs to no task."""
-        task = _current_task(self)
+        task = asyncio.current_task(self)
         if task is None:
             return self.root
         if self._unnamed:
@@ -226,7 +224,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             return self._make_task(coro, name, context, **kwargs)
         parent = self.current_branch()
         task = BranchTask(coro, loop=self, name=name, context=context)
-        if _WAIT_FOR is not None and _made_by_wait_for(sys._getframe(1)):
+        if WAIT_FOR_WRAPS and made_by_wait_for(sys._getframe(1)):
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
         else:
             self._unnamed.append((task, parent))
@@ -342,7 +340,12 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         The rest of the loop still answers, so that what a `finally` block does with locks, events and futures neither
         fails half-way nor warns; it is no use to anybody.
         """
-        self.poisoned = True
+        self.poisoned = self._dying = True
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code repeats what it did before, or is being put away: what it says now is not for anybody."""
+        return self._dying or bool(getattr(self.host, "replaying", False))
 
     def close_silently(self, awaitable: Any) -> None:
         """Close a coroutine or async generator so that its `finally` blocks run, but can decide nothing."""
@@ -391,15 +394,3 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             raise
         except BaseException as error:
             self.default_exception_handler({"message": "the exception handler failed", "exception": error})
-
-
-def _made_by_wait_for(frame: Any) -> bool:
-    """Whether `create_task` was reached from `asyncio.wait_for` through `ensure_future` (CPython 3.11 only).
-
-    That is two frames up: `gather`, whose branches are many, goes without the first of them, and is known at once.
-    """
-    frame = frame.f_back
-    if frame is None or frame.f_code is not _ENSURE_FUTURE:
-        return False
-    frame = frame.f_back
-    return frame is not None and frame.f_code is _WAIT_FOR

@@ -54,7 +54,7 @@ class Outbox:
 
     def __init__(self, host: OutboxHost) -> None:
         self.sends: dict[str, PendingSend] = {}
-        self.codecs: dict[str, Codec] = {}  # of what was published and answered, by what it was
+        self.codecs: dict[str, Codec] = {}  # of what this turn has published and answered, by what it was
         self._host = host
 
     # -- messages to other runs ----------------------------------------------------------------------------------------

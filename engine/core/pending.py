@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -60,7 +61,8 @@ class CallFuture(LoopFuture):
     __slots__ = ("_canceller", "_pending", "_workflow_loop")
 
     def __init__(self, loop: Any, canceller: Canceller, pending: PendingCall) -> None:
-        super().__init__(loop=loop)
+        self._stable_hash = loop.next_hash()
+        asyncio.Future.__init__(self, loop=loop)  # past the class between, of which there is nothing else to do
         self._workflow_loop = loop
         self._canceller = canceller
         self._pending = pending

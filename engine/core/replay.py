@@ -31,6 +31,7 @@ from engine.core.events import (
     TaskScheduled,
     TaskStarted,
 )
+from engine.core.inbox import LeftOver
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, StepLimitExceeded
 
@@ -53,9 +54,13 @@ class Replayer:
 
     def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
         self.instance = Instance(definition, run_id)
+        self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
         self.version = 0  # of the last event fed
         self.last_at = 0
+        self.epoch_version = 1  # of the `RunStarted` that the last epoch begins with
+        self.carrying: list[LeftOver] = []
+        """What the last epoch left, and this one was not told yet when its history broke off."""
         self._fact: Fact | None = None
         self._fact_payload: bytes | None = None
         self._fact_version = 0
@@ -89,19 +94,25 @@ class Replayer:
             if type(event) is TaskCompleted or type(event) is TaskFailed:
                 self.attempts.pop(event.id, None)
             elif type(event) is RunStarted and event.epoch > self.instance.epoch:
-                self._begin_epoch()
+                self._begin_epoch(version)
+            elif self.carrying and getattr(event, "carried", False):
+                del self.carrying[0]  # they are told in order, before anything else
         else:
             self._note(event)
 
     def finish(self) -> list[Decided]:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
-        return self._settle(complete=False)
+        decided = self._settle(complete=False)
+        self.instance.replaying = False
+        return decided
 
-    def _begin_epoch(self) -> None:
-        """The run has continued as new: nothing of what was before matters any more."""
+    def _begin_epoch(self, version: int) -> None:
+        """The run has continued as new: of what was before only that matters which nobody has taken."""
         before = self.instance
         before.evict()
+        self.epoch_version, self.carrying = version, before.left_over
         self.instance = Instance(before.definition, before.run_id)
+        self.instance.replaying = True
         self.attempts.clear()
 
     def _task_started(self, event: TaskStarted) -> None:

@@ -5,5 +5,6 @@ from __future__ import annotations
 from engine.runtime.asking import PendingRequest
 from engine.runtime.engine import Engine
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
+from engine.runtime.pausing import PausedWorkflow
 
-__all__ = ["Engine", "HistoryEvent", "PendingRequest", "RunHandle", "RunSummary"]
+__all__ = ["Engine", "HistoryEvent", "PausedWorkflow", "PendingRequest", "RunHandle", "RunSummary"]

@@ -43,6 +43,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         return
     wishes = wishes_of(head)
     if (ending := wishes.ending(head)) is not None:
+        home.residents.forget(run_id)
         await terminate(store, lease, head, ending, clock=home.clock, commit_id=home.next_commit_id())
         home.watches.ring(run_id)
         return
@@ -53,7 +54,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     if (rested := home.residents.wake(run_id, head.version)) is not None:
         driver = Driver(home, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts)
         home.residents.adopt(driver)
-        driver.go_on(head, [], reopened_by=reopening)
+        driver.go_on(head, reopened_by=reopening)
         return
     try:
         rebuilt = await rebuild_run(store, head, definition)
@@ -65,7 +66,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     home.learn(replayer.instance.calls.definitions)
     driver = Driver(home, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts)
     home.residents.adopt(driver)
-    driver.go_on(head, rebuilt.backlog, reopened_by=reopening)
+    driver.go_on(head, rebuilt, reopened_by=reopening)
 
 
 async def _begin(home: Home, head: StreamHead, run_id: str, definition: Definition[..., Any]) -> None:

@@ -22,9 +22,10 @@ from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.attempts import Outcome
 from engine.runtime.board import board_for
+from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
-from engine.runtime.recovery import rebuild_run
+from engine.runtime.recovery import Rebuilt, rebuild_run
 from engine.runtime.resending import send_again, undelivered_sends
 from engine.runtime.resting import may_rest, next_due
 from engine.runtime.site import Site
@@ -76,13 +77,16 @@ class Driver:
         """
         self._arrived(*arrivals)
 
-    def go_on(self, head: StreamHead, backlog: list[Decided], *, reopened_by: Note | None = None) -> None:
-        """A rebuilt run: append what its last turn decided and the log lacks, and take up every open end.
+    def go_on(self, head: StreamHead, rebuilt: Rebuilt | None = None, *, reopened_by: Note | None = None) -> None:
+        """A run that was rebuilt, or has rested: append what the log lacks, and take up every open end.
 
         `reopened_by`: the note that lets a held run go on.
         """
-        self._backlog = backlog
         self._reopening = reopened_by
+        if rebuilt is not None:
+            self._take_over(rebuilt)
+            self.intake.add(*told_now(rebuilt.replayer.carrying))
+        backlog = self._backlog
         self.receive(head)  # before anything of our own making: it was sent while nobody was here
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
@@ -98,6 +102,13 @@ class Driver:
             self._begin_epoch()
         self.kick()
 
+    def _take_over(self, rebuilt: Rebuilt) -> None:
+        replayer = rebuilt.replayer
+        self.instance, self._backlog = replayer.instance, rebuilt.backlog
+        self.turns = Turns(
+            self.instance, last_at=replayer.last_at, clock=self.site.clock, epoch_version=rebuilt.unmarked_epoch
+        )
+
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm."""
         self._alarm = head.alarm
@@ -112,6 +123,9 @@ class Driver:
         if before and not self._holding:
             self.board.take_up_all()
             self._timers_due()
+        elif self._holding:
+            self.board.stand_down()
+            self._timer.set(None)
         self.kick()
 
     def discard(self) -> None:
@@ -177,7 +191,7 @@ class Driver:
             return
         if self._terminating:
             self.site.left(self, lost=True)  # and is brought back without its code, to be ended
-        elif self._over:
+        elif self.instance.over and not self.board.running:
             self.site.left(self)
 
     async def _step(self) -> None:
@@ -194,16 +208,6 @@ class Driver:
             self._act(step)
 
     @property
-    def _over(self) -> bool:
-        """Whether the run has ended, with every attempt of it."""
-        return self._ended and not self.board.running
-
-    @property
-    def _ended(self) -> bool:
-        outcome = self.instance.outcome
-        return outcome is not None and not isinstance(outcome, ContinuedAsNew)
-
-    @property
     def _holding(self) -> bool:
         return self.paused or self.set_aside
 
@@ -217,7 +221,7 @@ class Driver:
             return False
         if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
-        if self._ended or self.site.stopping:
+        if self.instance.over or self.site.stopping:
             return self.board.has_grants
         if self._holding:
             return not self.board.running  # to be given up
@@ -230,6 +234,7 @@ class Driver:
         if self._reopening is not None:
             self.turns.take(step, Arrival(self._reopening))
             self._reopening = None
+        self.turns.mark_epoch(step)
         if self._backlog:
             stamped = [
                 item._replace(event=structs.replace(item.event, at=self.turns.stamp())) for item in self._backlog
@@ -246,7 +251,7 @@ class Driver:
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running:
                 self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
-        if self._ended:
+        if self.instance.over:
             self.intake.turn_away(step)
         self._choose(step)
         return step
@@ -280,7 +285,7 @@ class Driver:
             workflow=self.instance.definition.name,
             version=self.version,
             lease=self.lease,
-            over=self._over,
+            over=self.instance.over and not self.board.running,
             next_id=site.next_commit_id,
         ):
             head = await site.store.commit(commit)
@@ -304,12 +309,15 @@ class Driver:
             self.site.left(self, lost=True)  # who brings it back will say so
             return
         self.instance.evict()
-        self.instance = rebuilt.replayer.instance
-        self.turns = Turns(self.instance, last_at=rebuilt.replayer.last_at, clock=self.site.clock)
+        self._take_over(rebuilt)
         self.board.rebuilt(self.instance, rebuilt.replayer.attempts)
-        self._backlog = rebuilt.backlog
         self.releasing = False
-        self._terminating = self.intake.again(step, head, self.instance, paused=self.paused) or self._terminating
+        first = told_now(rebuilt.replayer.carrying)
+        terminate = self.intake.again(step, head, self.instance, first=first, paused=self.paused)
+        self._terminating = terminate or self._terminating
+        if isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog:
+            self._begin_epoch()
+            return
         self._timers_due()
 
     # -- act ----------------------------------------------------------------------------------------------------------

@@ -25,10 +25,12 @@ from engine.errors import (
 )
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.deadlines import absolute
+from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary
+from engine.runtime.logs import quiet_replays
 from engine.runtime.mail import SignalMail, data_message
 from engine.runtime.observer import Observer
-from engine.runtime.pausing import pause_workflow, unpause_workflow
+from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.spawning import Spawner
 from engine.runtime.starting import is_run_of, start_or_join
 from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW, run_id_of, stream_of
@@ -104,6 +106,8 @@ class Engine:
         if self._store is not None:
             raise HoldfastError("this engine is open already; make another Engine for a second one")
         order_anyio_sets()
+        install_guard()
+        quiet_replays()
         self._anyio = anyio_version()
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
         self._store = store
@@ -264,6 +268,10 @@ class Engine:
         await unpause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by)
         await self._look_at_pauses()
 
+    async def paused_workflows(self) -> tuple[PausedWorkflow, ...]:
+        """The workflows that are paused by name now, on this store, with who paused them and why."""
+        return await read_paused(self.store)
+
     async def _look_at_pauses(self) -> None:
         if self._worker is not None:
             await self._worker.look_at_pauses()
@@ -365,4 +373,5 @@ def _summary(head: Any) -> RunSummary:
         version=head.version,
         created_at=head.created_at,
         updated_at=head.updated_at,
+        parent=str(head.attributes.get(PARENT, "")),
     )

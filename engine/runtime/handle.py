@@ -60,6 +60,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     version: int  # events in its history
     created_at: int
     updated_at: int
+    parent: str = ""  # id of the run that started it as its child
 
 
 class Desk(Protocol):

@@ -6,11 +6,19 @@ the workflow does not serve yet are set aside, unrecorded, and stay in the mailb
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from engine.core.events import CancelRequested, RunUnpaused, TimerFired
+from engine.core.events import (
+    AttemptOutcomeIgnored,
+    CancelRequested,
+    ChildOutcomeIgnored,
+    ContinuedAsNew,
+    RunUnpaused,
+    TimerFired,
+)
 from engine.core.instance import Instance
 from engine.runtime.epochs import beginning_of_next, carried_over
 from engine.runtime.mail import TerminateMail
@@ -23,6 +31,8 @@ __all__ = ["STEP_FACTS_MAX", "Intake"]
 
 STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
+UNREADABLE_SECONDS: Final = 0.1
+"""How often a run with mail of a newer version is looked at for other mail."""
 
 
 class Intake:
@@ -32,19 +42,26 @@ class Intake:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
+        self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
+        self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
         return bool(self._arrivals)
 
-    @property
-    def consuming(self) -> bool:
-        """Whether mail of this run is being answered: it would only be claimed again for the same."""
-        return bool(self._consuming)
+    def is_busy(self, now: float) -> bool:
+        """Whether the run would only be claimed again for mail that is here: it is being answered, or cannot be read.
+
+        Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
+        """
+        return bool(self._consuming) or (bool(self._unreadable) and now - self._received_at < UNREADABLE_SECONDS)
 
     @property
-    def waits_for_service(self) -> bool:
-        """Whether requests wait for the workflow to serve them."""
-        return bool(self._later)
+    def keeps_mail(self) -> bool:
+        """Whether mail stays in the box: requests that are not served yet, or what this version cannot read.
+
+        A run that was given up would be claimed for it at once, again and again.
+        """
+        return bool(self._later or self._unreadable)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -54,6 +71,7 @@ class Intake:
     def receive(self, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
         terminate = False
+        self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
             if message.id in self._consuming:
                 continue
@@ -65,7 +83,7 @@ class Intake:
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
                 self.add(arrival)
             elif message.control:
-                self._consuming.add(message.id)  # of a newer version: it stays in the box, and is left there
+                self._unreadable.add(message.id)
         return terminate
 
     def can_be_served(self, instance: Instance) -> bool:
@@ -102,28 +120,37 @@ class Intake:
         for _, message in step.consumes:
             self._consuming.discard(message)
 
-    def again(self, step: Step, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
+    def again(
+        self, step: Step, head: StreamHead, instance: Instance, *, first: Iterable[Arrival], paused: bool
+    ) -> bool:
         """A step was refused for mail that it had not seen, and the run rebuilt: that mail first, then all once more.
 
         What the step had taken is nowhere but here; only a timer that fell due will be found due. As `receive`.
         """
         before = [*step.taken, *self._arrivals]
+        if isinstance(instance.outcome, ContinuedAsNew):
+            before = list(carried_over(before, epoch=instance.epoch))
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
+        self.add(*first)
         terminate = self.receive(head, instance, paused=paused)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
                 continue
+            if getattr(arrival.event, "carried", False):
+                continue  # among the first
             self.add(arrival)
         return terminate
 
     def begin_epoch(self, before: Instance) -> None:
         """The run continues as new: its next epoch begins, and takes along what it may."""
-        left = list(carried_over(self._arrivals))
+        left = list(carried_over(self._arrivals, epoch=before.epoch))
+        late = [arrival for arrival in left if isinstance(arrival.event, AttemptOutcomeIgnored | ChildOutcomeIgnored)]
         self._arrivals.clear()
-        self.add(*beginning_of_next(before), *left)
+        # Notes of the last epoch stand behind it: in the next one their ids mean others.
+        self.add(*late, *beginning_of_next(before), *(arrival for arrival in left if arrival not in late))
 
 
 def _serves(instance: Instance, arrival: Arrival) -> bool:

@@ -9,15 +9,33 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from engine.core.events import WorkflowPaused, WorkflowUnpaused
+from msgspec import Struct
+
+from engine.core.events import WorkflowPaused, WorkflowUnpaused, decode_header
 from engine.runtime.streams import PAUSED, WORKFLOW_CATEGORY, new_event
 from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX
 
-__all__ = ["LOOK_SECONDS", "PausedWorkflows", "pause_workflow", "unpause_workflow"]
+__all__ = [
+    "LOOK_SECONDS",
+    "PausedWorkflow",
+    "PausedWorkflows",
+    "pause_workflow",
+    "read_paused",
+    "unpause_workflow",
+]
 
 LOOK_SECONDS: Final = 1.0
 """How soon a worker with anything in memory sees that a workflow was paused, or no longer is."""
+
+
+class PausedWorkflow(Struct, frozen=True, kw_only=True):
+    """A workflow that is paused by name: since when (microseconds since the epoch), by whom and why."""
+
+    name: str
+    at: int
+    by: str = ""
+    reason: str = ""
 
 
 class PausedWorkflows(Collection[str]):
@@ -67,6 +85,18 @@ async def unpause_workflow(store: EventStore, name: str, *, clock: Clock, commit
     """Record that a workflow goes on; nothing to record when it does."""
     event = WorkflowUnpaused(at=clock.now(), workflow=name, by=by)
     await _mark(store, name, event, paused=False, commit_id=commit_id)
+
+
+async def read_paused(store: EventStore) -> tuple[PausedWorkflow, ...]:
+    """The workflows that are paused now, with who and why."""
+    query = StreamQuery(category=WORKFLOW_CATEGORY, attributes={PAUSED: True}, limit=FIND_LIMIT_MAX)
+    found: list[PausedWorkflow] = []
+    for head in (await store.find(query)).items:
+        async for recorded in store.read(head.stream, after=head.version - 1, until=head.version):
+            event = decode_header(recorded.header, where=f", version {recorded.version} of {head.stream!r},")
+            if isinstance(event, WorkflowPaused):
+                found.append(PausedWorkflow(name=event.workflow, at=event.at, by=event.by, reason=event.reason))
+    return tuple(found)
 
 
 async def _mark(

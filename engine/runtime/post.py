@@ -64,9 +64,8 @@ def arrival_of(message: WaitingMessage, instance: Instance, *, paused: bool) -> 
             return _of_completion(mail, message, instance)
         case StartMail():
             started = instance.started
-            mine = started is not None and (
-                (started.parent, started.parent_call, started.parent_epoch) == (mail.parent, mail.call, mail.epoch)
-            )
+            asked = (mail.parent, mail.epoch, mail.call)
+            mine = started is not None and (started.parent, started.parent_epoch, started.parent_call) == asked
             return Arrival(None, None, message.id, None if mine else conflict_letter(mail, instance.run_id))
 
 
@@ -85,7 +84,7 @@ def _of_control(mail: CancelMail | PauseMail | UnpauseMail | ResumeMail, *, paus
 
 def _of_child(mail: ChildMail, message: WaitingMessage, instance: Instance) -> Arrival:
     if mail.epoch != instance.epoch:
-        note = ChildOutcomeIgnored(at=0, id=mail.call, outcome=mail.status or "completed")
+        note = ChildOutcomeIgnored(at=0, id=mail.call, outcome=mail.status or "completed", epoch=mail.epoch)
         return Arrival(note, None, message.id)
     if mail.status is None:
         return Arrival(ChildCompleted(at=0, id=mail.call), message.payload, message.id)

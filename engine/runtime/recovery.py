@@ -35,6 +35,7 @@ class Rebuilt(Struct):
 
     replayer: Replayer
     backlog: list[Decided]
+    unmarked_epoch: int | None  # the version that its last epoch begins with, if its stream does not say so
 
 
 async def rebuild_run(store: EventStore, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
@@ -50,7 +51,9 @@ async def rebuild_run(store: EventStore, head: StreamHead, definition: Definitio
                 page.clear()
                 await asyncio.sleep(0)
         replayer.feed_all(_decoded(page, run_id))
-        return Rebuilt(replayer, replayer.finish())
+        backlog = replayer.finish()
+        begun = replayer.epoch_version
+        return Rebuilt(replayer, backlog, begun if begun != epoch_start(head) else None)
     except BaseException:
         replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
         raise

@@ -32,7 +32,7 @@ class Resident(Protocol):
 
 def may_rest(run: Resident, *, holding: bool) -> bool:
     """Whether a run may be given up now. `holding`: nothing of it begins anyway, whatever falls due."""
-    if run.site.stopping or not run.board.idle or run.intake.waits_for_service or run.instance.outbox.sends:
+    if run.site.stopping or not run.board.idle or run.intake.keeps_mail or run.instance.outbox.sends:
         return False
     if holding:
         return True

@@ -159,7 +159,7 @@ def ignored(task_id: str, number: int, outcome: str, payload: bytes | None = Non
     return Arrival(AttemptOutcomeIgnored(at=0, id=task_id, attempt=number, outcome=outcome), payload)
 
 
-def as_ignored(arrival: Arrival) -> Note | None:
+def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
     """A fact for a cancelled or finished task becomes a note, never delivered; other stale facts leave no trace."""
     match arrival.event:
         case TaskCompleted(id=id_, attempt=number):
@@ -167,8 +167,8 @@ def as_ignored(arrival: Arrival) -> Note | None:
         case TaskFailed(id=id_, attempt=number):
             return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="failed")
         case ChildCompleted(id=id_):
-            return ChildOutcomeIgnored(at=0, id=id_, outcome="completed")
+            return ChildOutcomeIgnored(at=0, id=id_, outcome="completed", epoch=epoch)
         case ChildFailed(id=id_, status=status):
-            return ChildOutcomeIgnored(at=0, id=id_, outcome=status)
+            return ChildOutcomeIgnored(at=0, id=id_, outcome=status, epoch=epoch)
         case _:
             return None

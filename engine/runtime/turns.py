@@ -29,9 +29,10 @@ __all__ = ["Turns"]
 class Turns:
     """Fills steps. `last_at` is the time of the last event, in microseconds: none is ever stamped before it."""
 
-    def __init__(self, instance: Instance, *, last_at: int, clock: Clock) -> None:
+    def __init__(self, instance: Instance, *, last_at: int, clock: Clock, epoch_version: int | None = None) -> None:
         self._instance = instance
         self._clock = clock
+        self._epoch_version = epoch_version  # of the beginning of an epoch that the stream does not know of yet
         self.last_at = last_at
 
     def stamp(self, earliest: int = 0) -> int:
@@ -52,7 +53,7 @@ class Turns:
             return True
         step.taken.append(arrival)
         if isinstance(event, Fact) and not wanted(event, self._instance):
-            event = as_ignored(arrival)
+            event = as_ignored(arrival, epoch=self._instance.epoch)
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
@@ -63,6 +64,11 @@ class Turns:
         elif isinstance(event, Note):
             _hold(step, event)
         return True
+
+    def mark_epoch(self, step: Step) -> None:
+        """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
+        if self._epoch_version is not None and not self._instance.untold:
+            step.attributes[EPOCH_START], self._epoch_version = self._epoch_version, None
 
     def _admit(self, step: Step, arrival: Arrival, event: RequestReceived) -> bool:
         """Whether the workflow takes this request; one that it refuses leaves no trace in the history."""
@@ -88,9 +94,10 @@ class Turns:
     def _deliver(self, step: Step, fact: Fact, payload: bytes | None) -> None:
         instance = self._instance
         if isinstance(fact, RunStarted) and fact.epoch:
-            step.attributes[EPOCH_START] = step.base + len(step.events)
+            self._epoch_version = step.base + len(step.events)
         try:
             decided = instance.deliver(fact, payload)
+            self.mark_epoch(step)
             assert instance.started is not None
             step.add(decided, instance.started, instance.run_id)
             step.drained = step.drained or step.ended is not None

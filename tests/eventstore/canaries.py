@@ -92,6 +92,24 @@ class EdgeTriggeredWait(MemoryStore):
         await super().wait(lease, timeout=timeout)
 
 
+class _ToldOfTheUnowned(Streams):
+    def deliver(self, message: Message, now: int) -> Any:
+        stream = self._streams.get(message.stream)
+        if stream is None or stream.owner is None:
+            return super().deliver(message, now)
+        told, self._on_need = self._on_need, lambda: None
+        try:
+            return super().deliver(message, now)
+        finally:
+            self._on_need = told
+
+
+class WakesNobodyForAnOwnedStream(Broken):
+    """Takes a stream that has an owner for looked after."""
+
+    rules = _ToldOfTheUnowned
+
+
 class _Edges(Streams):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -441,6 +459,7 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
         "waiting.need_that_was_there_before_anybody_waited_is_seen",
         "waiting.two_workers_play_ball_without_a_pause",
     ),
+    WakesNobodyForAnOwnedStream: ("waiting.mail_to_a_stream_wakes_its_living_owner",),
     EdgeTriggeredAttention: ("attention.attention_does_not_depend_on_when_it_arose",),
     SleepsThroughAlarms: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
     NeverPolls: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
