@@ -16,7 +16,9 @@ from engine.core.events import (
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
+    RunStarted,
     RunUnpaused,
+    SignalReceived,
     TimerFired,
 )
 from engine.core.instance import Instance
@@ -34,6 +36,9 @@ STEP_FACTS_MAX: Final = 500
 UNREADABLE_SECONDS: Final = 0.1
 """How often a run with mail of a newer version is looked at for other mail."""
 
+REFUSALS_MAX: Final = 3
+"""How often an end that came by mail is decided anew for the mail behind it."""
+
 
 class Intake:
     """See the module. True while something waits to be taken."""
@@ -41,6 +46,9 @@ class Intake:
     def __init__(self) -> None:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
+        self._postponed: set[str] = set()  # mail that would end the run, and is to be told after the rest
+        self._mail_first = 0  # arrivals that the next step is to take without those behind them; 0: no matter
+        self._refusals = 0  # of ends, one after the other, for mail that they had not seen
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
         self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
         self._received_at = 0.0  # on the loop's clock, in seconds
@@ -96,19 +104,41 @@ class Intake:
         self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
         tried: list[Arrival] = []
         left: list[Arrival] = []
-        for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
+        ending: Arrival | None = None
+        most, self._mail_first = self._mail_first or STEP_FACTS_MAX, 0
+        while self._arrivals and (len(tried) < most or step.ended is not None):  # an end has to see them all
             if step.suspended or step.continued:
                 break
             arrival = self._arrivals.popleft()
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)
+            elif ending is None and step.ended is not None:
+                ending = arrival
         self._later.extend(step.later)
-        if step.drained:
+        if step.drained and self._can_come_first(left, ending):
             self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
         else:
             _consume(step, left)
+        if ending is not None and self._refusals >= REFUSALS_MAX and _by_mail(ending):
+            step.drained = False  # what is behind it in the box was sent after it, and there may be pages of it
         return tried
+
+    def _can_come_first(self, left: list[Arrival], ending: Arrival | None) -> bool:
+        """Whether any signal that came too late for a run can be told to it before what ended it.
+
+        Not before its start, not before an earlier signal of its name, and not if it was put behind the others for
+        having ended the run itself: such a one was sent in time, and nobody is left to receive it.
+        """
+        if ending is None or ending.message is None:
+            return bool(left) and not (ending is not None and isinstance(ending.event, RunStarted))
+        if isinstance(ending.event, RunStarted):
+            return False
+        same = [arrival for arrival in left if _name_of(arrival) == _name_of(ending)]
+        others = [arrival for arrival in left if arrival not in same and arrival.message not in self._postponed]
+        if others:
+            self._postponed.update(arrival.message for arrival in (ending, *same) if arrival.message is not None)
+        return bool(others)
 
     def turn_away(self, step: Step) -> None:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
@@ -117,6 +147,7 @@ class Intake:
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""
+        self._refusals = 0
         for _, message in step.consumes:
             self._consuming.discard(message)
 
@@ -134,7 +165,14 @@ class Intake:
         self._consuming.clear()
         self._later.clear()
         self.add(*first)
+        if instance.started is None:  # what was refused is its very first step: the start comes before any mail
+            starts = [arrival for arrival in before if isinstance(arrival.event, RunStarted)]
+            before = [arrival for arrival in before if arrival not in starts]
+            self.add(*starts)
         terminate = self.receive(head, instance, paused=paused)
+        self._arrivals = deque(sorted(self._arrivals, key=lambda arrival: arrival.message in self._postponed))
+        self._refusals += 1
+        self._mail_first = len(self._arrivals)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
@@ -155,6 +193,14 @@ class Intake:
 
 def _serves(instance: Instance, arrival: Arrival) -> bool:
     return instance.outcome is None and instance.inbox.serves(getattr(arrival.event, "name", ""))
+
+
+def _by_mail(ending: Arrival) -> bool:
+    return ending.message is not None or isinstance(ending.event, RunStarted)
+
+
+def _name_of(arrival: Arrival) -> str | None:
+    return arrival.event.name if isinstance(arrival.event, SignalReceived) else None
 
 
 def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:

@@ -33,8 +33,8 @@ async def sending(to: str, values: list[int]) -> str:
 
 @workflow
 async def trying(to: str, how: str) -> str:
-    target = durable.run(to)
     try:
+        target = durable.run(to)
         match how:
             case "signal":
                 await target.signal(number, 1)
@@ -101,12 +101,12 @@ async def test_a_message_to_a_run_that_does_not_exist_is_an_error_in_the_workflo
 
 
 @pytest.mark.parametrize("how", ["signal", "cancel", "terminate"])
-async def test_a_message_to_a_finished_run_is_an_error_in_the_workflow(how: str, world: World) -> None:
+async def test_a_finished_run_takes_no_signal_and_is_left_as_it_is_by_the_rest(how: str, world: World) -> None:
     async with world.engine(trying, ended) as engine:
         await soon((await engine.start(ended(), id="over")).result())
         said = await soon((await engine.start(trying("over", how), id="a")).result())
-        assert said.startswith("RunEnded: ")
-        assert "over" in said
+        assert said.startswith("RunEnded: " if how == "signal" else "delivered")
+        assert how != "signal" or "over" in said
         assert await engine.run("over").status() == "completed"
         await check_store(engine.store, trying, ended)
 
@@ -366,3 +366,115 @@ async def holding() -> str:
     return await held("x")
 
 
+
+
+# -- mail that ends a run, and mail behind it -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_signal_behind_the_one_that_ends_the_run_does_not_keep_it_from_ending(there: bool, world: World) -> None:
+    """Twice the same name: the second was sent in time, and nobody is left to receive it."""
+    async with world.engine(collecting, sending_at_once, grace=0) as engine:
+        to = await engine.start(collecting(1), id="to")
+        await rests(engine, "to")
+        if there:
+            await (await engine.start(sending_at_once("to", 3), id="a")).result()
+            assert await soon(to.result()) == [0]
+    if not there:
+        async with world.engine(sending_at_once) as engine:
+            await (await engine.start(sending_at_once("to", 3), id="a")).result()
+        async with world.engine(collecting) as engine:
+            assert await soon(engine.run("to").result()) == [0]
+            await check_store(engine.store, collecting, sending_at_once)
+
+
+async def test_a_signal_of_another_name_behind_the_one_that_ends_the_run_is_in_the_history(world: World) -> None:
+    async with world.engine(collecting) as engine:
+        await engine.start(collecting(2), id="to")
+        await rests(engine, "to")
+    async with world.engine() as client:
+        to = client.run("to")
+        await to.signal(word, "first")
+        await to.signal(number, 1)
+        await to.signal(number, 2)
+        await to.signal(word, "last")
+    async with world.engine(collecting) as engine:
+        assert await soon(engine.run("to").result()) == [1, 2]
+        received = [event for event in await events_of(engine.run("to")) if type(event).__name__ == "SignalReceived"]
+        assert [event.name for event in received] == ["word", "number", "word", "number"]
+        await check_store(engine.store, collecting)
+
+
+@workflow
+async def one_of_each() -> str:
+    """Ends with the first number, or the first word."""
+    branches = [asyncio.ensure_future(number.receive()), asyncio.ensure_future(word.receive())]
+    done, pending = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
+    for branch in pending:
+        branch.cancel()
+    return str(sorted(str(branch.result()) for branch in done))
+
+
+async def test_of_two_signals_that_both_end_the_run_one_does(world: World) -> None:
+    async with world.engine(one_of_each) as engine:
+        await engine.start(one_of_each(), id="to")
+        await rests(engine, "to")
+    async with world.engine() as client:
+        await client.run("to").signal(number, 1)
+        await client.run("to").signal(word, "w")
+    async with world.engine(one_of_each) as engine:
+        assert await soon(engine.run("to").result()) in ("['1']", "['w']")
+        await check_store(engine.store, one_of_each)
+
+
+async def test_very_many_signals_behind_the_one_that_ends_the_run(memory: MemoryWorld) -> None:
+    """More than a step takes, and more than a page of the mailbox."""
+    async with memory.engine(collecting) as engine:
+        await engine.start(collecting(1), id="to")
+        await rests(engine, "to")
+    async with memory.engine() as client:
+        for value in range(2_100):
+            await client.run("to").signal(number, value)
+    async with memory.engine(collecting) as engine:
+        assert await soon(engine.run("to").result()) == [0]
+        await check_store(engine.store, collecting)
+
+
+async def test_a_signal_behind_a_cancel_is_in_the_history(world: World) -> None:
+    async with world.engine(collecting) as engine:
+        await engine.start(collecting(2), id="to")
+        await rests(engine, "to")
+    async with world.engine() as client:
+        await client.run("to").cancel()
+        await client.run("to").signal(number, 1)
+    async with world.engine(collecting) as engine:
+        run = engine.run("to")
+        await becomes(run, "cancelled")
+        assert (await kinds_of(run)).count("SignalReceived") == 1
+        await check_store(engine.store, collecting)
+
+
+async def test_signals_that_a_run_is_started_with_do_not_keep_it_from_ending_at_once(world: World) -> None:
+    async with world.engine(ended) as engine:
+        run = await engine.start(ended(), id="a", signals=[number.message(1), word.message("two")])
+        assert await soon(run.result()) == "ended"
+        await check_store(engine.store, ended)
+
+
+@workflow
+async def talking_to_a_short_life() -> str:
+    handle = await durable.start(ended())
+    try:
+        await handle.signal(number, 1)
+        await handle.signal(number, 2)
+    except HoldfastError as error:
+        await tell(type(error).__name__)
+    return await handle.result()
+
+
+async def test_a_child_that_ends_at_once_may_have_mail(world: World) -> None:
+    async with world.engine(talking_to_a_short_life) as engine:
+        run = await engine.start(talking_to_a_short_life(), id="p")
+        assert await soon(run.result()) == "ended"
+        assert told in ([], ["RunEnded"])
+        await check_store(engine.store, talking_to_a_short_life, ended)
