@@ -39,6 +39,7 @@ from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
 from engine.tasks import Task
 from engine.workflows import SignalMessage, Workflow
+from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Message, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
@@ -117,7 +118,7 @@ class Engine:
             if self._definitions:
                 self._worker = Worker(
                     store,
-                    self._definitions,
+                    reachable(self._definitions.values()),
                     name=self._worker_name,
                     limits=self._limits,
                     only=self._only,
@@ -351,8 +352,8 @@ class Engine:
         return arguments
 
 
-def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Definition[..., Any]]:
-    found: dict[str, Definition[..., Any]] = {}
+def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
+    found: dict[str, Workflow[..., Any]] = {}
     for definition in workflows:
         if not isinstance(definition, Workflow):
             raise DefinitionError(f"Engine(workflows=[...]) takes what @workflow makes, not {definition!r}")
