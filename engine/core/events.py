@@ -57,6 +57,7 @@ __all__ = [
     "RunUnpaused",
     "SendAccepted",
     "SendRejected",
+    "SignalIgnored",
     "SignalReceived",
     "StatePublished",
     "TaskCancelled",
@@ -347,6 +348,14 @@ class ChildOutcomeIgnored(Note, frozen=True, tag="ChildOutcomeIgnored", kw_only=
     epoch: int = 0  # in which it was called
 
 
+class SignalIgnored(Note, frozen=True, tag="SignalIgnored", kw_only=True):
+    """A signal had arrived when the run's end was decided already: nobody receives it. Payload: its value."""
+
+    id: str
+    name: str
+    by: str = ""
+
+
 class RunPaused(Note, frozen=True, tag="RunPaused", kw_only=True):
     """Nothing begins until the run is unpaused; what arrives is kept."""
 
@@ -427,6 +436,7 @@ AnyEvent: TypeAlias = (
     | AttemptOutcomeIgnored
     | TaskHandedOut
     | ChildOutcomeIgnored
+    | SignalIgnored
     | RunPaused
     | RunUnpaused
     | WorkflowPaused

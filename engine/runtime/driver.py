@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
@@ -53,9 +53,8 @@ class Driver:
         self.version = version
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
         self.board = board_for(self, attempts)
-        self.first_commit: Callable[[BaseException | None], None] | None = (
-            None  # told once, of a new run's first commit
-        )
+        # Told once, of a new run's first commit.
+        self.first_commit: Callable[[BaseException | None], None] | None = None
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
         self.discarded = False
@@ -200,7 +199,10 @@ class Driver:
             await self._write(step)
         except MailWaiting:
             step.give_back()
-            await self._decide_anew(step)
+            if step.fixed or self.version > step.base:
+                await self._end_later(step)
+            else:
+                await self._decide_anew(step)
         except BaseException:
             step.give_back()
             raise
@@ -236,11 +238,7 @@ class Driver:
             self._reopening = None
         self.turns.mark_epoch(step)
         if self._backlog:
-            stamped = [
-                item._replace(event=structs.replace(item.event, at=self.turns.stamp())) for item in self._backlog
-            ]
-            assert self.instance.started is not None
-            step.add(stamped, self.instance.started, self.run_id)
+            self.turns.append(step, self._backlog)
             self._backlog = []
         for arrival in self.intake.take(step, self.turns, self.instance):
             event = arrival.event
@@ -253,6 +251,7 @@ class Driver:
                 self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
         if self.instance.over:
             self.intake.turn_away(step)
+        step.seal(self.turns.last_at)
         self._choose(step)
         return step
 
@@ -285,7 +284,7 @@ class Driver:
             workflow=self.instance.definition.name,
             version=self.version,
             lease=self.lease,
-            over=self.instance.over and not self.board.running,
+            over=self.instance.over and not (self.board.running or self._backlog),
             next_id=site.next_commit_id,
         ):
             head = await site.store.commit(commit)
@@ -319,6 +318,16 @@ class Driver:
             self._begin_epoch()
             return
         self._timers_due()
+
+    async def _end_later(self, step: Step) -> None:
+        """The run has ended, and mail has come that it cannot be told before: that is noted, then the end written."""
+        assert step.ended is not None
+        self._backlog = [step.ended]
+        rest = step.without_end(self.version)
+        if rest.events or rest.consumes:
+            await self._write(rest)
+        self._act(rest)
+        self.receive(await self.site.store.head(self.stream))
 
     # -- act ----------------------------------------------------------------------------------------------------------
 

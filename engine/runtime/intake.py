@@ -82,7 +82,7 @@ class Intake:
                 if paused and isinstance(arrival.event, CancelRequested):
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
                 self.add(arrival)
-            elif message.control:
+            elif message.control or not paused:
                 self._unreadable.add(message.id)
         return terminate
 
@@ -104,16 +104,15 @@ class Intake:
             if not turns.take(step, arrival):
                 left.append(arrival)
         self._later.extend(step.later)
-        if step.drained:
-            self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
-        else:
-            _consume(step, left)
+        self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
         return tried
 
     def turn_away(self, step: Step) -> None:
-        """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
+        """The run has ended: what it has not taken by now it never will. Who sent a request finds that it has ended."""
         _consume(step, self._later)
         self._later.clear()
+        step.consumes.extend((len(step.events), id_) for id_ in self._unreadable)
+        self._unreadable.clear()
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""

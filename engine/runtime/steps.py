@@ -5,7 +5,9 @@ Plain data and the small functions that make events of it; `driver` fills a `Ste
 
 from __future__ import annotations
 
-from msgspec import UNSET, Struct, UnsetType, field
+from typing import TypeVar
+
+from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from engine.core.decided import Decided
 from engine.core.events import (
@@ -22,6 +24,8 @@ from engine.core.events import (
     RunStarted,
     SendAccepted,
     SendRejected,
+    SignalIgnored,
+    SignalReceived,
     StatePublished,
     TaskCancelled,
     TaskCompleted,
@@ -39,6 +43,8 @@ from eventstore import Message, NewEvent, Undelivered
 from eventstore.port import Scalar
 
 __all__ = ["Arrival", "Step", "as_ignored", "ignored", "task_cancelled", "task_failed", "wanted"]
+
+T = TypeVar("T")
 
 
 class Arrival(Struct, frozen=True):
@@ -76,13 +82,21 @@ class Step(Struct):
     alarm: int | UnsetType | None = UNSET
     attributes: dict[str, Scalar] = field(default_factory=dict)
     ended: Decided | None = None
+    farewell: Message | None = None  # to the run's parent, with the end
+    fixed: bool = False  # the end was decided by what no mail can come before: by mail, or before this step
     continued: bool = False
-    drained: bool = False  # a fact of this step ended the run: it must have seen all mail
 
     def add(self, decided: list[Decided], started: RunStarted, run_id: str) -> None:
-        """Write decisions behind the fact that led to them, and note what follows from them."""
+        """Write decisions behind the fact that led to them, and note what follows from them.
+
+        The run's end is kept for `seal`: behind it come no notes of what had arrived before it was written.
+        """
         for item in decided:
             event = item.event
+            if (status := status_of(event)) is not None:
+                self.ended, self.farewell = item, letter_of(item, started, run_id)
+                self.attributes[STATUS] = status
+                continue
             self.events.append(new_event(event, item.payload))
             if isinstance(event, TaskScheduled):
                 self.scheduled.append(event.id)
@@ -93,9 +107,6 @@ class Step(Struct):
                 self.attributes[state_attribute(event.name)] = self.base + len(self.events)
             elif isinstance(event, ContinuedAsNew):
                 self.continued = True
-            elif (status := status_of(event)) is not None:
-                self.ended = item
-                self.attributes[STATUS] = status
             if (message := letter_of(item, started, run_id)) is not None:
                 self.sends.append((len(self.events), message))
                 if isinstance(event, MessageSent | ChildStarted):
@@ -115,10 +126,41 @@ class Step(Struct):
                 arrivals.append(Arrival(ChildFailed(at=0, id=event.id, status="conflict")))
         return arrivals
 
+    def seal(self, at: int) -> None:
+        """Nothing more comes: if the run has ended, that is written last, at this time."""
+        if self.ended is not None:
+            event = structs.replace(self.ended.event, at=at)
+            self.events.append(new_event(event, self.ended.payload))
+            if self.farewell is not None:
+                self.sends.append((len(self.events), self.farewell))
+
+    def without_end(self, version: int) -> Step:
+        """What of this step is not written yet, the stream being at `version`, but for the run's end."""
+        done = max(version, 0) - self.base
+        return Step(
+            base=max(version, 0),
+            events=self.events[done:-1],
+            consumes=[(min(index, len(self.events) - 1) - done, id_) for index, id_ in _behind(done, self.consumes)],
+            sends=[(index - done, each) for index, each in _behind(done, self.sends) if each is not self.farewell],
+            awaited=self.awaited,
+            undelivered=self.undelivered,
+            cancelled=self.cancelled,
+            children=self.children,
+            progress=self.progress,
+            held=self.held,
+            alarm=self.alarm,
+            attributes={name: value for name, value in self.attributes.items() if name != STATUS},
+        )
+
     def give_back(self) -> None:
         """Its attempts will not begin: their slots are free again."""
         for _, executor in self.starting:
             executor.slots.give_back()
+
+
+def _behind(done: int, items: list[tuple[int, T]]) -> list[tuple[int, T]]:
+    """Those that were not written with the first `done` events."""
+    return [(index, item) for index, item in items if index > done or not done]
 
 
 def rejected(id_: str, reason: str) -> SendRejected:
@@ -166,6 +208,8 @@ def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
             return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="completed")
         case TaskFailed(id=id_, attempt=number):
             return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="failed")
+        case SignalReceived(id=id_, name=name, by=by):
+            return SignalIgnored(at=0, id=id_, name=name, by=by)
         case ChildCompleted(id=id_):
             return ChildOutcomeIgnored(at=0, id=id_, outcome="completed", epoch=epoch)
         case ChildFailed(id=id_, status=status):

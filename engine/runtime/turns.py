@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from engine.core.compare import Diagnosis, Reason
+from engine.core.decided import Decided
 from engine.core.events import (
     AttemptFailed,
     Fact,
@@ -44,10 +45,11 @@ class Turns:
         """One turn: the fact, and directly behind it what the workflow decided.
 
         False when it was not taken: a signal that reaches a run which has ended in this very step. Its sender was told
-        that it arrived, so the end must be decided anew, behind it.
+        that it arrived, so the end must be decided anew, behind it. Where that cannot be, since the end came by mail
+        that was sent before it, the signal is noted.
         """
         event = arrival.event
-        if isinstance(event, SignalReceived) and self._instance.outcome is not None:
+        if isinstance(event, SignalReceived) and step.ended is not None and not step.fixed:
             return False
         if isinstance(event, RequestReceived) and not event.carried and not self._admit(step, arrival, event):
             return True
@@ -61,9 +63,21 @@ class Turns:
         if isinstance(event, Fact):
             step.progress = True
             self._deliver(step, event, arrival.payload)
+            # No mail can be told to a run before its beginning, or before mail that came first.
+            step.fixed = (
+                step.fixed or isinstance(event, RunStarted) or (step.ended is not None and arrival.message is not None)
+            )
         elif isinstance(event, Note):
             _hold(step, event)
+            step.fixed = step.fixed or isinstance(event, RunResumed | RunUnpaused)
         return True
+
+    def append(self, step: Step, backlog: list[Decided]) -> None:
+        """Decisions of a turn whose fact stands in the log, and which themselves do not."""
+        assert self._instance.started is not None
+        stamped = [item._replace(event=structs.replace(item.event, at=self.stamp())) for item in backlog]
+        step.add(stamped, self._instance.started, self._instance.run_id)
+        step.fixed = step.ended is not None
 
     def mark_epoch(self, step: Step) -> None:
         """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
@@ -100,7 +114,6 @@ class Turns:
             self.mark_epoch(step)
             assert instance.started is not None
             step.add(decided, instance.started, instance.run_id)
-            step.drained = step.drained or step.ended is not None
         except StepLimitExceeded as error:
             self._suspend(step, "spinning", error)
         except (ArgumentsError, NotRecordable) as error:

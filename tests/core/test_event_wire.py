@@ -89,6 +89,8 @@ SAMPLES: list[Event] = [
     events.TaskHandedOut(at=AT, id="nightly/extract#1", attempt=1),
     events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="completed"),
     events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="failed", epoch=2),
+    events.SignalIgnored(at=AT, id="m-1", name="approve"),
+    events.SignalIgnored(at=AT, id="m-1", name="approve", by="ann"),
     events.RunPaused(at=AT),
     events.RunPaused(at=AT, by="ann", reason="maintenance"),
     events.RunUnpaused(at=AT, by="ann"),

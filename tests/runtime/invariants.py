@@ -35,6 +35,7 @@ from engine.core.events import (
     RunUnpaused,
     SendAccepted,
     SendRejected,
+    SignalIgnored,
     SignalReceived,
     StatePublished,
     TaskCancelled,
@@ -162,7 +163,8 @@ def check_events(events: list[Any]) -> None:
             late = AttemptOutcomeIgnored | ChildOutcomeIgnored | TaskStarted | Decision
             demand(isinstance(event, late), f"{where}: after {told.ended}")
         demand(
-            not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
+            not told.suspended
+            or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored | SignalIgnored),
             f"{where}: while suspended",
         )
         if isinstance(event, Fact):
@@ -265,7 +267,7 @@ def _check_talk(told: _Told, event: Any, where: str) -> None:
             demand(id_ in told.sent, f"{where}: was never sent")
             demand(id_ not in told.sent_over, f"{where}: its fate is known already")
             told.sent_over.add(id_)
-        case SignalReceived(id=id_):
+        case SignalReceived(id=id_) | SignalIgnored(id=id_):
             demand(id_ not in told.signals, f"{where}: received twice")
             told.signals.add(id_)
         case RequestReceived(id=id_):
