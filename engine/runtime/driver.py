@@ -84,9 +84,10 @@ class Driver:
         self._reopening = reopened_by
         if rebuilt is not None:
             self._take_over(rebuilt)
-            self.intake.add(*told_now(rebuilt.replayer.carrying))
         backlog = self._backlog
         self.receive(head)  # before anything of our own making: it was sent while nobody was here
+        if rebuilt is not None:
+            self.intake.carry(told_now(rebuilt.replayer.carrying))
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
             if pending.cancelled:
@@ -97,7 +98,7 @@ class Driver:
             self._timers_due()
             if messages := undelivered_sends(self.instance, missing):
                 self.site.spawn(send_again(self.site.store, messages, self._arrived))
-        elif isinstance(self.instance.outcome, ContinuedAsNew) and not backlog:
+        elif self._between_epochs:
             self._begin_epoch()
         self.kick()
 
@@ -210,6 +211,11 @@ class Driver:
             self._act(step)
 
     @property
+    def _between_epochs(self) -> bool:
+        """Whether all is written and told of an epoch that has ended with the wish for another."""
+        return isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog and not self.intake.has_signals
+
+    @property
     def _holding(self) -> bool:
         return self.paused or self.set_aside
 
@@ -314,7 +320,7 @@ class Driver:
         first = told_now(rebuilt.replayer.carrying)
         terminate = self.intake.again(step, head, self.instance, first=first, paused=self.paused)
         self._terminating = terminate or self._terminating
-        if isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog:
+        if self._between_epochs:
             self._begin_epoch()
             return
         self._timers_due()
@@ -354,7 +360,8 @@ class Driver:
         elif step.suspended:
             self.site.left(self)
         elif step.continued:
-            self._begin_epoch()
+            if self._between_epochs:
+                self._begin_epoch()
         elif step.release:
             self._rest()
         elif self.instance.outcome is None:

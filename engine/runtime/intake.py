@@ -16,7 +16,9 @@ from engine.core.events import (
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
+    RunStarted,
     RunUnpaused,
+    SignalReceived,
     TimerFired,
 )
 from engine.core.instance import Instance
@@ -41,6 +43,7 @@ class Intake:
     def __init__(self) -> None:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
+        self._postponed: set[str | None] = set()  # see `again`
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
         self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
         self._received_at = 0.0  # on the loop's clock, in seconds
@@ -62,6 +65,11 @@ class Intake:
         A run that was given up would be claimed for it at once, again and again.
         """
         return bool(self._later or self._unreadable)
+
+    @property
+    def has_signals(self) -> bool:
+        """Whether signals wait: those that come before an epoch begins are among what it carries on."""
+        return any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -96,14 +104,24 @@ class Intake:
         self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
         tried: list[Arrival] = []
         left: list[Arrival] = []
-        for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
-            if step.suspended or step.continued:
+        next_epochs: list[Arrival] = []
+        step.continued = step.continued or isinstance(instance.outcome, ContinuedAsNew)
+        room = STEP_FACTS_MAX
+        for _ in range(len(self._arrivals)):
+            if step.suspended or (room <= 0 and not _is_carried(self._arrivals[0])):
                 break
+            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             arrival = self._arrivals.popleft()
+            if step.continued and not isinstance(arrival.event, SignalReceived):
+                next_epochs.append(arrival)
+                continue
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)
+            elif step.ended is not None and step.ender is None:
+                step.ender, step.fixed = arrival, step.fixed or self._is_postponed(arrival)
         self._later.extend(step.later)
+        self._arrivals.extendleft(reversed(next_epochs))
         self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
         return tried
 
@@ -124,6 +142,7 @@ class Intake:
     ) -> bool:
         """A step was refused for mail that it had not seen, and the run rebuilt: that mail first, then all once more.
 
+        Mail that ended the run goes behind the other, once; signals of one name keep their order.
         What the step had taken is nowhere but here; only a timer that fell due will be found due. As `receive`.
         """
         before = [*step.taken, *self._arrivals]
@@ -132,16 +151,30 @@ class Intake:
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
-        self.add(*first)
         terminate = self.receive(head, instance, paused=paused)
+        if step.ender is not None and step.ender.message is not None:
+            self._postponed.add(_key_of(step.ender))
+            self._arrivals = deque(sorted(self._arrivals, key=self._is_postponed))
+        self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
                 continue
-            if getattr(arrival.event, "carried", False):
+            if _is_carried(arrival):
                 continue  # among the first
             self.add(arrival)
         return terminate
+
+    def _is_postponed(self, arrival: Arrival) -> bool:
+        return arrival.message is not None and _key_of(arrival) in self._postponed
+
+    def carry(self, rest: Iterable[Arrival]) -> None:
+        """An epoch was not told all that it carries on: signals that wait, which then count as come before; the rest."""
+        rest = list(rest)
+        if rest:
+            signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]
+            others = [arrival for arrival in self._arrivals if not isinstance(arrival.event, SignalReceived)]
+            self._arrivals = deque([*signals, *rest, *others])
 
     def begin_epoch(self, before: Instance) -> None:
         """The run continues as new: its next epoch begins, and takes along what it may."""
@@ -152,8 +185,17 @@ class Intake:
         self.add(*late, *beginning_of_next(before), *(arrival for arrival in left if arrival not in late))
 
 
+def _key_of(arrival: Arrival) -> str | None:
+    """What is put behind other mail together: signals of one name, or one message."""
+    return f"signal {arrival.event.name}" if isinstance(arrival.event, SignalReceived) else arrival.message
+
+
 def _serves(instance: Instance, arrival: Arrival) -> bool:
     return instance.outcome is None and instance.inbox.serves(getattr(arrival.event, "name", ""))
+
+
+def _is_carried(arrival: Arrival) -> bool:
+    return bool(getattr(arrival.event, "carried", False)) and not isinstance(arrival.event, RunStarted)
 
 
 def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:

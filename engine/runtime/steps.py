@@ -83,7 +83,8 @@ class Step(Struct):
     attributes: dict[str, Scalar] = field(default_factory=dict)
     ended: Decided | None = None
     farewell: Message | None = None  # to the run's parent, with the end
-    fixed: bool = False  # the end was decided by what no mail can come before: by mail, or before this step
+    ender: Arrival | None = None  # what it was decided for, in this step
+    fixed: bool = False  # the end cannot be decided anew, behind more mail: it was in the log, or put behind it already
     continued: bool = False
 
     def add(self, decided: list[Decided], started: RunStarted, run_id: str) -> None:
@@ -177,7 +178,7 @@ def task_cancelled(task_id: str, number: int) -> Arrival:
 def wanted(fact: Fact, instance: Instance) -> bool:
     """Whether the run still waits for this fact."""
     if instance.outcome is not None:
-        return False
+        return isinstance(instance.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived)
     match fact:
         case TaskCompleted(id=id_) | TaskFailed(id=id_):
             return id_ in instance.pending

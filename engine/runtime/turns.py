@@ -45,8 +45,7 @@ class Turns:
         """One turn: the fact, and directly behind it what the workflow decided.
 
         False when it was not taken: a signal that reaches a run which has ended in this very step. Its sender was told
-        that it arrived, so the end must be decided anew, behind it. Where that cannot be, since the end came by mail
-        that was sent before it, the signal is noted.
+        that it arrived, so the end must be decided anew, behind it. Where that cannot be (`Step.fixed`) it is noted.
         """
         event = arrival.event
         if isinstance(event, SignalReceived) and step.ended is not None and not step.fixed:
@@ -63,10 +62,7 @@ class Turns:
         if isinstance(event, Fact):
             step.progress = True
             self._deliver(step, event, arrival.payload)
-            # No mail can be told to a run before its beginning, or before mail that came first.
-            step.fixed = (
-                step.fixed or isinstance(event, RunStarted) or (step.ended is not None and arrival.message is not None)
-            )
+            step.fixed = step.fixed or (isinstance(event, RunStarted) and not event.epoch)  # nothing comes before it
         elif isinstance(event, Note):
             _hold(step, event)
             step.fixed = step.fixed or isinstance(event, RunResumed | RunUnpaused)
