@@ -185,7 +185,7 @@ class Intake:
         return terminate
 
     def carry(self, rest: Iterable[Arrival]) -> None:
-        """An epoch was not told all that it carries on: signals that wait, which then count as come before; the rest."""
+        """An epoch was not told all that it carries on: signals that wait, which count as come before; the rest."""
         rest = list(rest)
         if rest:
             signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]

@@ -267,7 +267,7 @@ def _check_talk(told: _Told, event: Any, where: str) -> None:
             demand(id_ in told.sent, f"{where}: was never sent")
             demand(id_ not in told.sent_over, f"{where}: its fate is known already")
             told.sent_over.add(id_)
-        case SignalReceived(id=id_):
+        case SignalReceived(id=id_) | SignalIgnored(id=id_):
             demand(id_ not in told.signals, f"{where}: received twice")
             told.signals.add(id_)
         case RequestReceived(id=id_):
