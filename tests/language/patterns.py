@@ -110,8 +110,8 @@ async def multi_merge() -> list[str]:  # WCP-8
 @workflow
 async def structured_discriminator() -> list[str]:  # WCP-9
     branches = [asyncio.create_task(work("pulse")), asyncio.create_task(late("breath"))]
-    await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
-    triage = await work("triage")  # once, behind the first
+    _, others = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
+    triage = await work(f"triage, {len(others)} to come")  # once, behind the first
     await asyncio.wait(branches)  # the others end, and nothing comes of it
     return [triage, *(branch.result() for branch in branches)]
 
@@ -122,7 +122,8 @@ async def cancelling_discriminator() -> str:  # WCP-29
     (first, *_), others = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
     for branch in others:
         branch.cancel()
-    return await work(f"answered {first.result()}")
+    answered = await work(f"answered {first.result()}")
+    return f"{answered}, {sum(branch.cancelled() for branch in others)} cancelled"
 
 
 @workflow
@@ -131,7 +132,7 @@ async def blocking_discriminator() -> list[str]:  # WCP-28
 
     async def deliver(line: asyncio.Queue[str], name: str) -> None:
         for number in (1, 2):
-            line.put_nowait(await work(f"{name} {number}"))
+            line.put_nowait(await (work if name == "a" else late)(f"{name} {number}"))
 
     said = []
     async with asyncio.TaskGroup() as group:
@@ -142,6 +143,7 @@ async def blocking_discriminator() -> list[str]:  # WCP-28
             await asyncio.wait(arrivals, return_when=asyncio.FIRST_COMPLETED)
             said.append(await work(f"assess {number}"))
             await asyncio.wait(arrivals)  # nothing of the next round comes through before
+            said.append(arrivals[1].result())
     return said
 
 
@@ -150,7 +152,7 @@ async def structured_partial_join() -> list[str]:  # WCP-30
     branches = [asyncio.create_task(each) for each in (work("cook"), work("waiter"), late("manager"))]
     for ended in islice(asyncio.as_completed(branches), 2):
         await ended
-    opened = await work("open")  # behind two of three
+    opened = await work(f"open, {sum(not branch.done() for branch in branches)} to come")  # behind two of three
     await asyncio.wait(branches)
     return [opened, *(branch.result() for branch in branches)]
 
@@ -178,7 +180,8 @@ async def cancelling_partial_join() -> str:  # WCP-32
         await ended
     for branch in branches:
         branch.cancel()  # does nothing to those that have ended
-    return await work("two are enough")
+    said = await work("two are enough")
+    return f"{said}, {sum(branch.cancelled() for branch in branches)} cancelled"
 
 
 @workflow
@@ -276,7 +279,7 @@ async def static_partial_join() -> list[str]:  # WCP-34
     reviews = [asyncio.create_task(review(number)) for number in range(5)]
     for ended in islice(asyncio.as_completed(reviews), 3):
         await ended
-    said = await work("three of five are in")
+    said = await work(f"three of five are in, {sum(not each.done() for each in reviews)} to come")
     return [said, *await asyncio.gather(*reviews)]  # the others end, and nothing waits for them but the run
 
 
@@ -291,7 +294,8 @@ async def cancelling_partial_join_of_instances() -> str:  # WCP-35
         await ended
     for sample in samples:
         sample.cancel()
-    return await work("three samples are enough")
+    said = await work("three samples are enough")
+    return f"{said}, {sum(sample.cancelled() for sample in samples)} cancelled"
 
 
 @workflow
@@ -311,7 +315,8 @@ async def cancel_instances() -> str:  # WCP-26
     await stop.receive()
     for search in searches:
         search.cancel()
-    return await work("found elsewhere")
+    said = await work("found elsewhere")
+    return f"{said}, {sum(search.cancelled() for search in searches)} cancelled"
 
 
 @workflow
@@ -343,7 +348,9 @@ async def interleaved_parallel_routing() -> list[str]:  # WCP-17
 
     async def test(kind: str) -> None:
         async with one_at_a_time:
-            order.append(await work(kind))
+            order.append(f"{kind} begins")
+            await work(kind)
+            order.append(f"{kind} ends")
 
     async def blood() -> None:
         await test("draw")
@@ -369,24 +376,30 @@ async def milestone() -> str:  # WCP-18
 @workflow
 async def critical_section() -> list[str]:  # WCP-39
     dock = asyncio.Lock()
+    log: list[str] = []
 
-    async def unload(ship: str) -> str:
+    async def unload(ship: str) -> None:
+        await work(f"{ship} arrives")
         async with dock:
-            await work(f"moor {ship}")
-            return await work(f"unload {ship}")
+            log.append(await work(f"moor {ship}"))
+            log.append(await work(f"unload {ship}"))
 
-    return await asyncio.gather(unload("a"), unload("b"))
+    await asyncio.gather(unload("a"), unload("b"))
+    return log
 
 
 @workflow
 async def interleaved_routing() -> list[str]:  # WCP-40
     one_at_a_time = asyncio.Lock()
+    log: list[str] = []
 
-    async def check(what: str) -> str:
-        async with one_at_a_time:
-            return await work(what)
+    async def check(what: str) -> None:
+        async with one_at_a_time:  # in any order, never two at once
+            log.append(await work(f"open {what}"))
+            log.append(await work(f"close {what}"))
 
-    return await asyncio.gather(check("oil"), check("tyres"), check("lights"))  # in any order, never two at once
+    await asyncio.gather(check("hood"), check("boot"))
+    return log
 
 
 # -- cancellation, iteration, triggers, termination
@@ -397,7 +410,7 @@ async def cancel_task() -> str:  # WCP-19
     assessing = asyncio.create_task(endless("assess"))
     await stop.receive()
     assessing.cancel()
-    return await work("withdrawn")
+    return f"{await work('withdrawn')}, {assessing.cancelled()}"
 
 
 @workflow
@@ -417,7 +430,7 @@ async def cancel_region() -> list[str]:  # WCP-25
     inside, outside = asyncio.create_task(region()), asyncio.create_task(late("report"))
     await stop.receive()
     inside.cancel()  # all that is going on in it, wherever it is
-    return [await outside]
+    return [await outside, str(inside.cancelled())]
 
 
 @workflow
