@@ -48,6 +48,9 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
         case "CancelRequested":
             reason = f": {event['reason']}" if event.get("reason") else ""
             return f"cancel requested{reason}"
+        case "TurnSlow":
+            site = f" at {event['site']}" if event.get("site") else ""
+            return f"slow: the workflow's own code took {duration(event['took'] / _SECOND)}{site}; other runs waited"
         case "RunResumed":
             return "resumed"
         case "RunSuspended":

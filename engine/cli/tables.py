@@ -36,7 +36,11 @@ def runs_table(runs: Iterable[RunSummary]) -> RenderableType:
     table.add_column("events", justify="right", no_wrap=True)
     table.add_column("started", no_wrap=True)
     table.add_column("duration", justify="right", no_wrap=True)
-    for run in runs:
+    listed = list(runs)
+    slow = any(run.slow for run in listed)
+    if slow:
+        table.add_column("slowest turn", justify="right", no_wrap=True)
+    for run in listed:
         spent = duration((run.updated_at - run.created_at) / _SECOND)
         table.add_row(
             Text(run.id, style="bold"),
@@ -45,6 +49,7 @@ def runs_table(runs: Iterable[RunSummary]) -> RenderableType:
             f"{run.version:,}",
             clock(run.created_at),
             spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
+            *([Text(duration(run.slow / _SECOND) if run.slow else "", style="yellow")] if slow else []),
         )
     return table
 
@@ -90,9 +95,17 @@ def _facts(state: RunState) -> Table:
     facts.add_row("events", f"{state.version:,}")
     if state.cancel_requested and not state.ended:
         facts.add_row("cancel", "requested")
+    if state.slow_turns:
+        facts.add_row("slow turns", Text(_slow(state), style="yellow"))
     if state.reason:
         facts.add_row("reason", Text(state.reason))
     return facts
+
+
+def _slow(state: RunState) -> str:
+    """Turns in which the workflow's own code kept every other run of its engine waiting."""
+    last = f", the last at {state.slow_site}" if state.slow_site else ""
+    return f"{state.slow_turns:,}, the slowest {duration(state.slowest_turn / _SECOND)}{last}"
 
 
 def _tasks_table(state: RunState) -> RenderableType:
@@ -159,6 +172,8 @@ def _detail(type_: str, header: Mapping[str, Any], payload: bytes | None) -> str
         if key in {"seed", "rule", "python", "anyio"} or value == "":
             continue
         shown = clock(value) if key in {"deadline", "retry_at"} else value
+        if key == "took":
+            shown = duration(value / _SECOND)
         said.append(f"{key}={shown}")
     if payload is not None and type_ not in {"RunSuspended", "TaskFailed", "AttemptFailed", "RunFailed"}:
         said.append(one_line(payload, _DETAIL_WIDTH))

@@ -45,6 +45,7 @@ __all__ = [
     "TimerCancelled",
     "TimerFired",
     "TimerStarted",
+    "TurnSlow",
     "decode_header",
     "encode_header",
 ]
@@ -204,6 +205,13 @@ class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
     reason: str = ""
 
 
+class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
+    """A turn kept the engine's other runs waiting for `took` microseconds. Stands behind its decisions."""
+
+    took: int
+    site: str = ""  # file and line where it was seen
+
+
 AnyEvent: TypeAlias = (
     RunStarted
     | TaskCompleted
@@ -223,6 +231,7 @@ AnyEvent: TypeAlias = (
     | RunSuspended
     | RunResumed
     | RunTerminated
+    | TurnSlow
 )
 
 _encoder: Final = msgspec.json.Encoder()

@@ -31,6 +31,7 @@ from engine.core.events import (
     TimerCancelled,
     TimerFired,
     TimerStarted,
+    TurnSlow,
 )
 from engine.core.failures import ErrorInfo, decode_error
 from engine.errors import HistoryError
@@ -76,6 +77,9 @@ class RunState(Struct, kw_only=True):
     updated_at: int = 0
     ended_at: int | None = None
     cancel_requested: bool = False
+    slow_turns: int = 0  # that kept other runs waiting
+    slowest_turn: int = 0  # microseconds
+    slow_site: str = ""  # file and line where the last of them was seen
     tasks: dict[str, TaskState] = field(default_factory=dict)  # by id, in the order they were scheduled
     timers: dict[str, int] = field(default_factory=dict)  # those running: id to deadline
 
@@ -136,6 +140,9 @@ class RunState(Struct, kw_only=True):
 
     def _apply_to_run(self, event: AnyEvent, payload: bytes | None) -> None:
         match event:
+            case TurnSlow(took=took, site=site):
+                self.slow_turns, self.slowest_turn = self.slow_turns + 1, max(self.slowest_turn, took)
+                self.slow_site = site or self.slow_site
             case RunStarted(workflow=workflow, at=at):
                 self.workflow, self.started_at, self.arguments = workflow, at, payload
             case CancelRequested():

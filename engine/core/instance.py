@@ -110,6 +110,7 @@ class Instance:
         self.outcome: RunCompleted | RunFailed | RunCancelled | None = None
         self.epoch = 0
         self.seed = ""
+        self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None

@@ -32,7 +32,8 @@ from engine.runtime.histories import read_events
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.spawning import Spawner
-from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW, check_run_id, run_id_of
+from engine.runtime.streams import RUN_CATEGORY, SLOW, STATUS, WORKFLOW, check_run_id, run_id_of
+from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
 from engine.workflows import Workflow
@@ -60,7 +61,9 @@ class Engine:
     `workflows`: those this engine may claim and start; with none it is a client that lists, reads and cancels.
     `concurrency`, `threads`: attempts of coroutine tasks, and of plain functions, at once. `runs`: runs in memory with
     something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
-    nothing but the runs with these ids. `clock`, `entropy`: where time and random bytes come from.
+    nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
+    of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
+    `entropy`: where time and random bytes come from.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -79,6 +82,7 @@ class Engine:
         cached: int = 500,
         grace: float = 30.0,
         only: Collection[str] | None = None,
+        turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX),
         clock: Clock | None = None,
         entropy: Any = os.urandom,
     ) -> None:
@@ -90,7 +94,16 @@ class Engine:
         for name, limit in (("concurrency", concurrency), ("threads", threads), ("runs", runs)):
             if limit < 1:
                 raise HoldfastError(f"Engine({name}={limit!r}): at least 1")
-        self._limits = Limits(concurrency=concurrency, threads=threads, runs=runs, cached=max(0, cached), grace=grace)
+        if not min(turn_seconds) > 0:
+            raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
+        self._limits = Limits(
+            concurrency=concurrency,
+            threads=threads,
+            runs=runs,
+            cached=max(0, cached),
+            grace=grace,
+            turn_seconds=turn_seconds,
+        )
         self._only = None if only is None else tuple(only)
         self._watches = Watches(self._is_resident)
         self._store: EventStore | None = None
@@ -334,4 +347,5 @@ def _summary(head: Any) -> RunSummary:
         version=head.version,
         created_at=head.created_at,
         updated_at=head.updated_at,
+        slow=head.attributes.get(SLOW) or 0,
     )

@@ -40,6 +40,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     version: int  # events in its history
     created_at: int
     updated_at: int
+    slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
 
 
 class Desk(Protocol):

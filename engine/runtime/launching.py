@@ -41,7 +41,9 @@ class Launches:
         Raises what the store raises: `VersionConflict` or `LeaseLost` when a stream of that name exists.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        driver = Driver(self._site, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
+        instance = Instance(definition, run_id)
+        instance.around = self._site.watchdog.watch(run_id, definition.name)
+        driver = Driver(self._site, instance, version=NEW, last_at=fact.at, attempts={})
 
         def told(error: BaseException | None) -> None:
             self._under_way.pop(run_id, None)

@@ -18,7 +18,8 @@ from engine.core.instance import Decided
 from engine.core.replay import Replayer
 from engine.errors import HistoryError
 from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
-from engine.runtime.streams import STATUS, new_event, run_id_of, suspension
+from engine.runtime.streams import SLOW, STATUS, new_event, run_id_of, suspension
+from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, NewEvent, RecordedEvent, StreamHead
 
 __all__ = ["Rebuilt", "mail_of", "rebuild_run", "settle_closed", "suspend", "terminate"]
@@ -34,10 +35,16 @@ class Rebuilt(Struct):
     backlog: list[Decided]
 
 
-async def rebuild_run(store: EventStore, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
+async def rebuild_run(
+    store: EventStore, head: StreamHead, definition: Definition[..., Any], watchdog: Watchdog
+) -> Rebuilt:
     """Replay the whole history of a stream. Raises `Mismatch` when the code does not fit it."""
     run_id = run_id_of(head.stream)
     replayer = Replayer(definition, run_id)
+    slowest = head.attributes.get(SLOW)
+    replayer.instance.around = watchdog.watch(
+        run_id, definition.name, slowest=slowest if isinstance(slowest, int) else 0
+    )
     page: list[RecordedEvent] = []
     try:
         async for recorded in store.read(head.stream, until=head.version):

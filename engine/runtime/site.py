@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
+from engine.runtime.watchdog import Watchdog
 from engine.runtime.watches import Watches
 from eventstore import Clock, EventStore, Lease
 
@@ -23,6 +24,7 @@ class Site(Protocol):
     alarms: Alarms
     dispatcher: Dispatcher
     watches: Watches
+    watchdog: Watchdog
     stopping: bool  # no attempt begins any more
 
     def spawn(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:

@@ -50,7 +50,7 @@ class Step(Struct):
     resumed: bool = False
     release: bool = False
     alarm: int | UnsetType | None = UNSET
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str | int] = field(default_factory=dict)
     ended: Decided | None = None
 
     def add(self, decided: list[Decided]) -> None:

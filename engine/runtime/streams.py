@@ -21,6 +21,7 @@ from eventstore import NewEvent
 __all__ = [
     "RUN_CATEGORY",
     "RUN_ID_MAX",
+    "SLOW",
     "STATUS",
     "WORKFLOW",
     "check_run_id",
@@ -36,7 +37,8 @@ RUN_ID_MAX: Final = 200
 """Characters of a run's id."""
 WORKFLOW: Final = "workflow"
 STATUS: Final = "status"
-"""Attributes of a run's stream."""
+SLOW: Final = "slow"
+"""Attributes of a run's stream; the last, if there is one: microseconds of its slowest turn that others waited for."""
 
 
 def stream_of(run_id: str) -> str:

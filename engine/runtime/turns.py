@@ -5,11 +5,12 @@ from __future__ import annotations
 from msgspec import structs
 
 from engine.core.compare import Diagnosis, Reason
-from engine.core.events import AttemptFailed, Fact, Note
+from engine.core.events import AttemptFailed, Fact, Note, TurnSlow
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import STATUS, new_event, suspension
+from engine.runtime.streams import SLOW, STATUS, new_event, suspension
+from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
 __all__ = ["Turns"]
@@ -21,6 +22,7 @@ class Turns:
     def __init__(self, instance: Instance, *, last_at: int, clock: Clock) -> None:
         self._instance = instance
         self._clock = clock
+        self._watch = instance.around if isinstance(instance.around, TurnWatch) else None
         self.last_at = last_at
 
     def stamp(self, earliest: int = 0) -> int:
@@ -44,8 +46,11 @@ class Turns:
             self._deliver(step, event, arrival.payload, version)
 
     def _deliver(self, step: Step, fact: Fact, payload: bytes | None, version: int) -> None:
+        if self._watch is not None:
+            self._watch.slow = None  # of a replay: nobody was kept waiting by that who is not told elsewhere
         try:
             step.add(self._instance.deliver(fact, payload))
+            self._note_slow(step)
         except StepLimitExceeded as error:
             self._suspend(step, "spinning", error, version)
         except (ArgumentsError, NotRecordable) as error:
@@ -54,6 +59,14 @@ class Turns:
             self._suspend(step, "delivery", error, version)
         except Exception as error:
             self._suspend(step, "internal", error, version)  # ours, or the user's in a place we call
+
+    def _note_slow(self, step: Step) -> None:
+        """Put down that the turn kept other runs waiting, for whoever asks why."""
+        watch = self._watch
+        if watch is not None and watch.slow is not None:
+            step.events.append(new_event(TurnSlow(at=self.stamp(), took=watch.slow.took, site=watch.slow.site)))
+            watch.slowest = max(watch.slowest, watch.slow.took)
+            step.attributes[SLOW] = watch.slowest
 
     def _suspend(self, step: Step, reason: Reason, error: Exception, version: int) -> None:
         """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""

@@ -63,6 +63,8 @@ SAMPLES: list[Event] = [
     events.RunResumed(at=AT, by="ann"),
     events.RunTerminated(at=AT),
     events.RunTerminated(at=AT, by="ann", reason="stuck"),
+    events.TurnSlow(at=AT, took=1_500_000),
+    events.TurnSlow(at=AT, took=1_500_000, site="shop.py:41"),
 ]
 
 PAYLOADS: dict[str, bytes] = {

@@ -27,6 +27,7 @@ from engine.core.events import (
     TimerCancelled,
     TimerFired,
     TimerStarted,
+    TurnSlow,
     decode_header,
 )
 from engine.core.replay import Replayer
@@ -124,7 +125,10 @@ def check_events(events: list[Any]) -> None:
         demand(event.at >= last, f"{where}: time goes back from {last}")
         last = event.at
         if told.ended:
-            demand(isinstance(event, AttemptOutcomeIgnored | TaskStarted | Decision), f"{where}: after {told.ended}")
+            demand(
+                isinstance(event, AttemptOutcomeIgnored | TaskStarted | TurnSlow | Decision),
+                f"{where}: after {told.ended}",
+            )
         demand(
             not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
             f"{where}: while suspended",
@@ -189,7 +193,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(not told.ended, f"{where}: it has ended with {told.ended} already")
             told.ended = type(event).__name__
             told.suspended = False
-        case RunStarted() | CancelRequested():
+        case RunStarted() | CancelRequested() | TurnSlow():
             return
         case _:
             raise Broken(f"{where}: unknown")
