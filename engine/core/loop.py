@@ -86,8 +86,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._making: tuple[Branch, str | None] = self.root, None  # who is calling the user's task factory, and a name
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
-        self._poisoned = False
-        self._dying = False  # poisoned for good
+        self._poisoned = self._dying = False  # the second: for good
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
@@ -104,10 +103,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
         around = getattr(self.host, "around", None)
-        if around is None:
-            self.run_inside(self._context.run, self._drain)
-        else:
-            self.run_inside(self._context.run, around, self._drain)
+        self.run_inside(self._context.run, *((self._drain,) if around is None else (around, self._drain)))
 
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""

@@ -12,6 +12,7 @@ that is being debugged is left alone, and so is what a coroutine does while it i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -71,12 +72,16 @@ class TurnWatch:
         except _BrokenOff:
             pass  # code may have swallowed it, too: what counts is that it was sent
         finally:
-            # In this order: from here on none is sent; one may be on its way, and arrives at the latest in `end`.
+            # In this order: once it is `ending` none is sent; unless it is aimed at, when one may be on its way, which
+            # arrives at the latest in `end`.
             turn.ending = True
-            try:
-                dog.end(turn)
-            except _BrokenOff:
-                dog.end(turn)
+            if turn.aimed:
+                try:
+                    dog.end(turn)
+                except _BrokenOff:
+                    dog.end(turn)
+            else:
+                dog.turn = None
         seconds = dog.clock.monotonic() - turn.began
         if turn.broken:
             raise StepLimitExceeded(
@@ -91,16 +96,17 @@ class TurnWatch:
 
 
 class _Turn:
-    """A turn under way. `broken`: an exception was sent; `ending`: none may be sent any more."""
+    """A turn under way. One is made for every fact of a replay: what hardly any needs is kept by the class."""
 
-    __slots__ = ("began", "broken", "ending", "site", "thread", "warned", "watch")
+    site: str = ""
+    warned: bool = False
+    aimed: bool = False  # the watchdog looks at it closely: its end waits for that
+    broken: bool = False  # an exception was sent
+    ending: bool = False  # none may be sent any more
 
     def __init__(self, watch: TurnWatch, began: float) -> None:
         self.watch = watch
         self.began = began  # seconds
-        self.thread = threading.get_ident()
-        self.site = ""
-        self.warned = self.broken = self.ending = False
 
 
 class Watchdog:
@@ -114,9 +120,13 @@ class Watchdog:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watched = 0  # the thread that turns are taken in: the one that opened this
 
     def open(self) -> None:
-        """Begin to look."""
+        """Begin to look at what the calling thread does, until `close`, or until its event loop is closed."""
+        self._watched = threading.get_ident()
+        self._loop = asyncio._get_running_loop()
         self._thread = threading.Thread(target=self._look_on, name="holdfast-watchdog", daemon=True)
         self._thread.start()
 
@@ -136,25 +146,30 @@ class Watchdog:
         with self._lock:
             self.turn = None
             if turn.broken:
-                _send(turn.thread, None)
+                _send(self._watched, None)
 
     def _look_on(self) -> None:
         while not self._closed.wait(min(self.warn, self._limit) / LOOKS):
+            if self._loop is not None and self._loop.is_closed():
+                return  # whoever opened it is gone, and has not closed it
             if self.turn is not None:
                 self._look()
 
     def _look(self) -> None:
         with self._lock:
             turn = self.turn
-            if turn is None or turn.ending:
+            if turn is None:
                 return
             seconds = self.clock.monotonic() - turn.began
             if seconds < min(self.warn, self._limit):
                 return
-            turn.site, debugged = _place(turn.thread)
+            turn.aimed = True
+            if turn.ending:  # asked after it was aimed at, as its end asks in the other order: one of the two sees it
+                return
+            turn.site, debugged = _place(self._watched)
             if seconds >= self._limit and not debugged:
                 turn.broken = True
-                _send(turn.thread, _BrokenOff)  # again at every look, for code that swallows it
+                _send(self._watched, _BrokenOff)  # again at every look, for code that swallows it
             told, turn.warned = turn.warned, True
         if not told:  # not under the lock: handlers are other people's, and may take their time
             _log.warning(

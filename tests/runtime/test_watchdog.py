@@ -7,7 +7,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -132,12 +132,15 @@ async def test_a_long_turn_is_named_while_it_lasts_and_afterwards(
 ) -> None:
     """The turn ends only after it was named: nothing here depends on how fast the machine is."""
     clocks.append(memory.clock)
-    told: list[Callable[[], bool]] = [lambda: any("a turn has taken" in each for each in caplog.messages)]
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("engine.runtime.watchdog").addHandler(handler)
 
     @workflow
     async def long() -> int:
         clocks[0].advance(5)
-        while not told[0]():
+        while not told:
             pass
         await work(1)
         return 1
@@ -145,6 +148,7 @@ async def test_a_long_turn_is_named_while_it_lasts_and_afterwards(
     async with memory.engine(long) as engine:
         run = await soon(engine.start(long(), id="a"))
         assert await soon(run.result()) == 1
+        logging.getLogger("engine.runtime.watchdog").removeHandler(handler)
         (record,) = [record for record in caplog.records if "a turn has taken" in record.getMessage()]
         assert record.levelno == logging.WARNING
         for part in ("workflow 'long'", "run 'a'", "5.0 seconds", "test_watchdog.py:"):
@@ -197,6 +201,18 @@ async def test_a_quick_turn_leaves_no_trace(memory: MemoryWorld, caplog: pytest.
         assert "slowest" not in shown(runs_table((await engine.runs()).items))
         assert "slow turns" not in shown(state_view(await run.state()))
     assert caplog.messages == []
+
+
+def test_its_thread_ends_with_the_loop_of_an_engine_that_nobody_closed() -> None:
+    async def abandon() -> Watchdog:
+        dog = Watchdog(SystemClock(), warn=0.01, limit=1.0)
+        dog.open()
+        return dog
+
+    dog = asyncio.run(abandon())
+    assert dog._thread is not None
+    dog._thread.join(30)
+    assert not dog._thread.is_alive()
 
 
 async def test_its_thread_lives_as_long_as_the_engine(memory: MemoryWorld) -> None:
