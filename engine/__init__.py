@@ -5,22 +5,49 @@ from __future__ import annotations
 from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
-from engine.core.fold import RunState, RunStatus, TaskState, TaskStatus
-from engine.runtime import Engine, HistoryEvent, RunHandle, RunSummary
+from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
+from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, RunHandle, RunSummary
 from engine.tasks import Attempt, Task, TaskOptions, attempt, task
-from engine.workflows import Workflow, durable, workflow
+from engine.workflows import (
+    ChildHandle,
+    ChildOptions,
+    Feed,
+    Query,
+    Received,
+    Request,
+    RunRef,
+    Signal,
+    SignalMessage,
+    State,
+    Workflow,
+    durable,
+    workflow,
+)
 
 __all__ = [
     "Attempt",
     "Call",
+    "ChildHandle",
+    "ChildOptions",
+    "ChildState",
     "Diagnosis",
     "Engine",
     "ErrorInfo",
+    "Feed",
     "HistoryEvent",
+    "PausedWorkflow",
+    "PendingRequest",
+    "Query",
+    "Received",
+    "Request",
     "RunHandle",
+    "RunRef",
     "RunState",
     "RunStatus",
     "RunSummary",
+    "Signal",
+    "SignalMessage",
+    "State",
     "Task",
     "TaskOptions",
     "TaskState",

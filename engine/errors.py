@@ -18,11 +18,17 @@ __all__ = [
     "ForbiddenInWorkflow",
     "HistoryError",
     "HoldfastError",
+    "NotPublished",
     "NotRecordable",
     "PayloadTooLarge",
+    "QueryFailed",
+    "RequestFailedError",
+    "RequestRefused",
     "ResultError",
     "RunCancelledError",
     "RunConflict",
+    "RunDeadlineExceeded",
+    "RunEnded",
     "RunFailedError",
     "RunNotFound",
     "RunSuspendedError",
@@ -30,6 +36,7 @@ __all__ = [
     "StepLimitExceeded",
     "TaskError",
     "TaskTimeout",
+    "TokenError",
     "UnknownWorkflow",
     "WorkflowEnded",
 ]
@@ -110,6 +117,45 @@ class UnknownWorkflow(HoldfastError, LookupError):
 
 class RunNotFound(HoldfastError, LookupError):
     """No run of that id."""
+
+
+class RunEnded(HoldfastError, RuntimeError):
+    """The run has ended: it takes no more signals, requests or completions."""
+
+
+class RunDeadlineExceeded(HoldfastError, TimeoutError):
+    """The run was not done by its deadline, or by the one that it inherited from its parent."""
+
+
+class RequestRefused(HoldfastError, ValueError):
+    """A request was refused before it was recorded: by its validator (`__cause__`), or since its argument does not fit.
+
+    `request_id` names it; the same id again is refused again.
+    """
+
+    def __init__(self, request_id: str, message: str) -> None:
+        self.request_id = request_id
+        super().__init__(message)
+
+
+class RequestFailedError(HoldfastError):
+    """A request was accepted, and failed: `__cause__` is the exception as recorded. `request_id` names it."""
+
+    def __init__(self, request_id: str, message: str) -> None:
+        self.request_id = request_id
+        super().__init__(message)
+
+
+class QueryFailed(HoldfastError):
+    """A query has no answer: the workflow provides none now, or what it provides raised (`__cause__`)."""
+
+
+class NotPublished(HoldfastError, LookupError):
+    """A state has no value yet: the run has published none, and the `State` has no initial one."""
+
+
+class TokenError(HoldfastError, ValueError):
+    """A completion token that belongs to no task of a run in this store, or was altered."""
 
 
 class RunConflict(HoldfastError, ValueError):

@@ -11,6 +11,7 @@ __all__ = [
     "InvalidArgument",
     "LeaseLost",
     "LimitReached",
+    "MailWaiting",
     "NotAStore",
     "SchemaTooNew",
     "StoreClosed",
@@ -74,6 +75,21 @@ class UnknownMessage(EventStoreError):
         self.stream = stream
         self.message_id = message_id
         super().__init__(f"no message {message_id!r} is waiting in the mailbox of stream {stream!r}")
+
+
+class MailWaiting(EventStoreError):
+    """A commit that says ``drained`` leaves data messages behind: their senders were told that they were delivered.
+
+    ``stream`` is its name, ``waiting`` how many data messages the commit does not consume.
+    """
+
+    def __init__(self, stream: str, *, waiting: int) -> None:
+        self.stream = stream
+        self.waiting = waiting
+        super().__init__(
+            f"data messages waiting in the mailbox of stream {stream!r} that the commit does not consume: {waiting};"
+            " take them in and decide anew"
+        )
 
 
 class StreamNotFound(EventStoreError, LookupError):

@@ -210,7 +210,7 @@ class MemoryStore:
             self._ripen()
             if mine.waited:
                 mine.waited, mine.seen = False, self._news
-            ready = self._streams.ready(mine.token, query, frozenset(busy))
+            ready = self._streams.ready(mine.token, query, frozenset(busy), limit + 1)
             chosen = nsmallest(limit + 1, ready, key=self._streams.in_need_since)
             if len(chosen) > limit:
                 mine.seen = -1  # the rest waits for the next claim: do not sleep on it

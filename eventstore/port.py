@@ -28,11 +28,13 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, r
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "ATTRIBUTE_BYTES_MAX",
     "CLAIM_LIMIT_MAX",
     "COMMIT_EVENTS_MAX",
     "COMMIT_MESSAGES_MAX",
     "FIND_LIMIT_MAX",
     "HEADER_BYTES_MAX",
+    "MAILBOX_BYTES",
     "MAILBOX_PAGE",
     "NAME_BYTES_MAX",
     "NEW",
@@ -87,8 +89,13 @@ PAYLOAD_BYTES_MAX: Final = 16 << 20
 """Bytes of one event's or message's payload (what the engine lets inline is less)."""
 NAME_BYTES_MAX: Final = 512
 """UTF-8 bytes of a stream's name, a message id, an attribute's name, a worker's name."""
+ATTRIBUTE_BYTES_MAX: Final = 2_048
+"""UTF-8 bytes of an attribute's value: every value is indexed, and PostgreSQL's B-tree takes less than 2,704."""
 MAILBOX_PAGE: Final = 1_000
 """Waiting messages that a `StreamHead` carries, oldest first; the rest follow when these are consumed."""
+MAILBOX_BYTES: Final = 8 << 20
+"""Bytes of their headers and payloads together: the page ends before the message that would exceed them, but that it
+holds at least one, however large."""
 FIND_LIMIT_MAX: Final = 1_000
 CLAIM_LIMIT_MAX: Final = 1_000
 
@@ -188,7 +195,16 @@ class Commit(Struct, frozen=True, kw_only=True):
 
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
     `UnsupportedCapability`, then (unless `id` is the stream's last commit, whose outcome is returned again)
-    `LeaseLost`, `VersionConflict`, `UnknownMessage`.
+    `VersionConflict` of a `NEW` stream that exists, `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`.
+    So who asks for a new stream learns whether the name is taken, whoever owns it, and `LeaseLost` then says that it is
+    not; who writes to a stream that is another's learns that first, whatever version it believed in.
+
+    `drained` is how a stream is closed, or given up for good, without losing mail: the commit is refused with
+    `MailWaiting` while data messages wait in the stream's mailbox that it does not consume, however many there are
+    and whether or not a head has shown them. It is checked with the write, so of a commit that closes a drained stream
+    and a data message sent meanwhile exactly one is refused: whoever was told that a message was delivered was told
+    the truth. Control messages do not count; a NEW stream's mailbox is empty; what the commit itself sends to its own
+    stream arrives behind it.
     """
 
     id: CommitId  # a retry of a stream's last commit, its outcome not seen, returns the first outcome
@@ -200,6 +216,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     alarm: Timestamp | UnsetType | None = UNSET  # when somebody must look at this stream again; None: never
     held: bool | UnsetType = UNSET  # paused, suspended, parked: only control messages count as attention
     closed: bool | UnsetType = UNSET  # finished: the mailbox refuses data messages, so their sender learns it
+    drained: bool = False  # refused while data messages wait that this commit does not consume
     attributes: Mapping[str, Scalar] | UnsetType = UNSET  # merged; None removes; indexed; written only when changed
     permits: tuple[Permit, ...] = ()  # capability "permits"
     transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"
@@ -222,7 +239,7 @@ class StreamHead(Struct, frozen=True, kw_only=True):
     owner: int | None  # token of the lease that owns it (which may have ended)
     claims: int  # claims since the last commit with progress
     attributes: Mapping[str, Scalar]
-    messages: tuple[WaitingMessage, ...] = ()  # the first MAILBOX_PAGE; empty in what `find` returns
+    messages: tuple[WaitingMessage, ...] = ()  # the first MAILBOX_PAGE or MAILBOX_BYTES; empty in what `find` returns
     undelivered: tuple[Undelivered, ...] = ()  # only in what `commit` returns
 
 

@@ -20,9 +20,9 @@ from msgspec import UNSET
 
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES, chain_start, event_digest, payload_digest
-from eventstore.errors import LeaseLost, StreamNotFound, UnknownMessage, VersionConflict
+from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
+from eventstore.mailbox import first_page
 from eventstore.port import (
-    MAILBOX_PAGE,
     NEW,
     Commit,
     CommitId,
@@ -103,7 +103,7 @@ class Stream:
             owner=self.owner,
             claims=self.claims,
             attributes=dict(self.attributes),
-            messages=tuple(islice(self.mailbox.values(), MAILBOX_PAGE)) if mail else (),
+            messages=first_page(self.mailbox.values()) if mail else (),
             undelivered=undelivered,
         )
 
@@ -234,6 +234,23 @@ class Streams:
         return None
 
     def _check(self, commit: Commit, stream: Stream | None) -> None:
+        actual = len(stream.events) if stream is not None else NEW
+        if commit.expected_version == NEW != actual:  # the name is taken, whoever owns it
+            raise VersionConflict(commit.stream, expected=NEW, actual=actual)
+        self._check_lease(commit, stream)
+        if commit.expected_version != actual:
+            raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
+        mailbox = stream.mailbox if stream is not None else {}
+        for message_id in commit.consumes:
+            if message_id not in mailbox:
+                raise UnknownMessage(commit.stream, message_id)
+        if commit.drained and stream is not None:
+            waiting = len(mailbox) - stream.controls
+            waiting -= sum(not mailbox[message_id].control for message_id in commit.consumes)
+            if waiting:
+                raise MailWaiting(commit.stream, waiting=waiting)
+
+    def _check_lease(self, commit: Commit, stream: Stream | None) -> None:
         owner = stream.owner if stream is not None else None
         if commit.lease is not None:
             if commit.lease.token not in self._leases:
@@ -243,12 +260,6 @@ class Streams:
                 raise LeaseLost(commit.stream, token=commit.lease.token, reason=reason)
         elif owner is not None and self._alive(owner):
             raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
-        actual = len(stream.events) if stream is not None else NEW
-        if commit.expected_version != actual:
-            raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
-        for message_id in commit.consumes:
-            if stream is None or message_id not in stream.mailbox:
-                raise UnknownMessage(commit.stream, message_id)
 
     def _create(self, name: str, now: Timestamp) -> Stream:
         stream = self._streams[name] = Stream(name, now)
@@ -287,17 +298,21 @@ class Streams:
         orphan = stream.owner is not None and not self._alive(stream.owner)
         return bool(stream.mailbox) or due or orphan
 
-    def ready(self, token: int, query: StreamQuery, busy: Collection[str]) -> Iterator[Stream]:
-        """Streams that this token may claim now, in no order."""
-        candidates = self._mail | self._due
+    def ready(self, token: int, query: StreamQuery, busy: Collection[str], limit: int) -> Iterator[Stream]:
+        """Streams that this token may claim now: of each need all, or `limit` of those that have had it longest."""
+        orphans: dict[str, None] = {}
         for owner, names in self._owned.items():
             if not self._alive(owner):
-                candidates |= names
-        for name in candidates:
-            stream = self._streams[name]
-            free = stream.owner is None or stream.owner == token or not self._alive(stream.owner)
-            if free and name not in busy and stream.fits(query) and self.needs(stream):
-                yield stream
+                orphans |= names
+        seen: set[str] = set()
+        for candidates in (self._mail, self._due, orphans):
+            free = (name for name in candidates if name not in busy and self._may_claim(self._streams[name], token))
+            found = (name for name in free if self._streams[name].fits(query) and self.needs(self._streams[name]))
+            seen.update(islice(found, limit))
+        return (self._streams[name] for name in seen)
+
+    def _may_claim(self, stream: Stream, token: int) -> bool:
+        return stream.owner is None or stream.owner == token or not self._alive(stream.owner)
 
     def take(self, stream: Stream, token: int) -> StreamHead:
         """Claim it: counted before anybody touches it."""

@@ -20,6 +20,7 @@ from msgspec.json import Decoder, decode, encode
 
 from eventstore.errors import CommitTooLarge, InvalidArgument, UnsupportedCapability
 from eventstore.port import (
+    ATTRIBUTE_BYTES_MAX,
     CLAIM_LIMIT_MAX,
     COMMIT_EVENTS_MAX,
     COMMIT_MESSAGES_MAX,
@@ -37,7 +38,6 @@ from eventstore.port import (
 )
 
 __all__ = [
-    "ATTRIBUTE_BYTES_MAX",
     "page_cursor",
     "parse_cursor",
     "validate_claim",
@@ -49,9 +49,6 @@ __all__ = [
     "validate_stream",
     "validate_timeout",
 ]
-
-ATTRIBUTE_BYTES_MAX: Final = 2_048
-"""UTF-8 bytes of an attribute's value: every value is indexed, and PostgreSQL's B-tree takes less than 2,704."""
 
 _INT64_MAX: Final = (1 << 63) - 1
 _INT64_MIN: Final = -(1 << 63)
@@ -77,6 +74,7 @@ def validate_commit(commit: Commit, capabilities: frozenset[Capability] = frozen
         _validate_sends(stream, commit.sends)
     if commit.alarm is not None and commit.alarm is not UNSET:
         _validate_timestamp(commit.alarm, "alarm")
+    _validate_marks(commit)
     if commit.attributes is not UNSET:
         _validate_attributes(commit.attributes)
     if commit.permits and "permits" not in capabilities:
@@ -215,6 +213,16 @@ def _validate_sends(stream: str, sends: tuple[Message, ...]) -> None:
         )
     for message in sends:
         validate_message(message)
+
+
+def _validate_marks(commit: Commit) -> None:
+    """Marks are booleans: what only counts as true or false may be another mark in each store."""
+    for mark, name in ((commit.held, "held"), (commit.closed, "closed")):
+        if mark is not UNSET and type(mark) is not bool:
+            raise InvalidArgument(f"{name} of stream {commit.stream!r} must be True, False or UNSET, not {mark!r}")
+    for mark, name in ((commit.drained, "drained"), (commit.release, "release"), (commit.progress, "progress")):
+        if type(mark) is not bool:
+            raise InvalidArgument(f"{name} of a commit of {commit.stream!r} must be True or False, not {mark!r}")
 
 
 def _validate_header(header: bytes, what: str, stream: str) -> None:

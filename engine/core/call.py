@@ -47,6 +47,8 @@ class Definition(Generic[P, R]):
             )
         functools.update_wrapper(self, fn)
         self.__wrapped__ = fn
+        # Where its last call at an instruction was written. Not by code: hashing that is a walk through its constants.
+        self.sites: dict[int, tuple[CodeType, str]] = {}
 
     @property
     def where(self) -> str:
@@ -80,7 +82,7 @@ class Definition(Generic[P, R]):
 class Call(Coroutine[Any, Any, R_co]):
     """What calling a task or workflow returns: awaitable, not yet begun. May be awaited once, like any coroutine."""
 
-    __slots__ = ("__weakref__", "_code", "_hash", "_line", "_runner", "args", "definition", "kwargs")
+    __slots__ = ("__weakref__", "_code", "_hash", "_instruction", "_runner", "args", "definition", "kwargs")
 
     def __init__(
         self, definition: Definition[..., R_co], args: tuple[Any, ...], kwargs: Mapping[str, Any], frame: Any
@@ -89,9 +91,10 @@ class Call(Coroutine[Any, Any, R_co]):
         self.args = args
         self.kwargs = kwargs
         self._runner: Coroutine[Any, Any, R_co] | None = None
-        # Only what is needed to say where the call was written; keeping the frame would keep all its locals alive.
+        # Only what is needed to say where the call was written; keeping the frame would keep all its locals alive, and
+        # asking it for the line means a walk through a table.
         self._code: CodeType = frame.f_code
-        self._line: int = frame.f_lineno
+        self._instruction: int = frame.f_lasti
         loop = asyncio._get_running_loop()
         self._hash: int = loop.next_hash() if isinstance(loop, DeterministicLoop) else object.__hash__(self)
 
@@ -109,7 +112,11 @@ class Call(Coroutine[Any, Any, R_co]):
     @property
     def site(self) -> str:
         """File and line where the call was written, ``shop.py:41``; no folder, so that it is the same everywhere."""
-        return f"{_file_name(self._code.co_filename)}:{self._line}"
+        sites, instruction = self.definition.sites, self._instruction
+        found = sites.get(instruction)
+        if found is None or found[0] is not self._code:
+            found = sites[instruction] = self._code, _site_of(self._code, instruction)
+        return found[1]
 
     @property
     def begun(self) -> bool:
@@ -126,7 +133,7 @@ class Call(Coroutine[Any, Any, R_co]):
             if isinstance(loop, DeterministicLoop):
                 host: Any = loop.host
                 try:
-                    self._runner = cast("Coroutine[Any, Any, R_co]", host.begin(self))
+                    self._runner = host.begin(self)
                 except BaseException:
                     self.take()  # it was awaited, and refused
                     raise
@@ -179,9 +186,9 @@ class Call(Coroutine[Any, Any, R_co]):
             warnings.warn(f"{self!r} was never awaited", RuntimeWarning, stacklevel=1, source=self)
 
 
-@functools.lru_cache(maxsize=1_024)
-def _file_name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
+def _site_of(code: CodeType, instruction: int) -> str:
+    lines = (line for first, end, line in code.co_lines() if first <= instruction < end)
+    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{next(lines, None) or code.co_firstlineno}"
 
 
 class _Taken:

@@ -7,25 +7,33 @@ suspend a run. Call sites and times stay outside the comparison.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-from engine.core.call import Definition
+from engine.core.decided import Codec, Decided
 from engine.core.events import (
+    ChildCancelled,
+    ChildStarted,
+    ChildTerminated,
+    ContinuedAsNew,
     Decision,
+    FeedPublished,
+    MessageSent,
+    RequestAnswered,
+    RequestFailed,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    StatePublished,
     TaskCancelled,
     TaskScheduled,
     TimerCancelled,
     TimerStarted,
 )
-from engine.core.instance import Decided
 from engine.errors import HoldfastError
 
 __all__ = [
@@ -101,12 +109,12 @@ def compare(
     *,
     version: int,
     complete: bool,
-    definitions: Mapping[str, Definition[..., Any]],
+    codec_of: Callable[[Decision], Codec | None],
 ) -> None:
     """Raise `Mismatch` unless the recorded decisions are those decided (a subset, for an incomplete last group).
 
-    `version` is that of the fact they follow; `definitions` are those whose types values are compared under, by the
-    name of the task (and, under the empty name, the workflow itself).
+    `version` is that of the fact they follow. Values are compared as what `codec_of` the
+    deciding code has now.
     """
     differing: list[Difference] = []
     only_recorded: list[Decided] = []
@@ -114,11 +122,11 @@ def compare(
         now = decided.get(id_)
         if now is None:
             only_recorded.append(was)
-        elif not _same(was, now, definitions):
+        elif not _same(was, now, codec_of):
             differing.append(_difference(was, now))
-    only_decided = [now for id_, now in decided.items() if id_ not in recorded] if complete or only_recorded else []
-    if not differing and not only_recorded and not (complete and only_decided):
+    if not differing and not only_recorded and (not complete or len(decided) == len(recorded)):
         return
+    only_decided = [now for id_, now in decided.items() if id_ not in recorded] if complete or only_recorded else []
     longest = max(len(only_recorded), len(only_decided))
     for index in range(longest):
         was_ = only_recorded[index] if index < len(only_recorded) else None
@@ -134,35 +142,44 @@ def compare(
     )
 
 
-def _same(was: Decided, now: Decided, definitions: Mapping[str, Definition[..., Any]]) -> bool:
-    if type(was.event) is not type(now.event):
+def _same(was: Decided, now: Decided, codec_of: Callable[[Decision], Codec | None]) -> bool:
+    before, after = was.event, now.event
+    if type(before) is not type(after):
         return False
-    match was.event, now.event:
-        case TaskScheduled(task=task), TaskScheduled(task=other):
-            return task == other and _same_values(was.payload, now.payload, definitions.get(task), arguments=True)
+    if isinstance(before, TaskScheduled) and isinstance(after, TaskScheduled):  # nearly all there are
+        return before.task == after.task and (was.payload == now.payload or _same_values(was, now, codec_of))
+    match before, after:
         case TimerStarted(deadline=deadline), TimerStarted(deadline=other_deadline):
             return deadline == other_deadline
-        case RunCompleted(), _:
-            return _same_values(was.payload, now.payload, definitions.get(""), arguments=False)
+        case (RunCompleted(), _) | (ContinuedAsNew(), _) | (RequestAnswered(), _):
+            return _same_values(was, now, codec_of)
         case RunFailed(error=error), RunFailed(error=other_error):
             return error == other_error  # the message and the traceback may name lines that have moved
+        case RequestFailed(error=error), RequestFailed(error=other_error):
+            return error == other_error
+        case ChildStarted() as child, ChildStarted() as other_child:
+            return (child.workflow, child.run) == (other_child.workflow, other_child.run) and _same_values(
+                was, now, codec_of
+            )
+        case MessageSent() as sent, MessageSent() as other_sent:
+            addressed = (sent.kind, sent.run, sent.name) == (other_sent.kind, other_sent.run, other_sent.name)
+            return addressed and _same_values(was, now, codec_of)
+        case (StatePublished(name=name), StatePublished(name=other)) | (
+            FeedPublished(name=name),
+            FeedPublished(name=other),
+        ):
+            return name == other and _same_values(was, now, codec_of)
         case _:
             return True
 
 
-def _same_values(
-    was: bytes | None, now: bytes | None, definition: Definition[..., Any] | None, *, arguments: bool
-) -> bool:
-    if was == now:
+def _same_values(was: Decided, now: Decided, codec_of: Callable[[Decision], Codec | None]) -> bool:
+    if was.payload == now.payload:
         return True
-    if was is None or now is None or definition is None:
-        return was is None  # a destroyed payload can no longer contradict anybody
-    if arguments:
-        return definition.arguments.same(was, now)
-    try:
-        return bool(definition.result.decode(was) == definition.result.decode(now))
-    except HoldfastError:
-        return False
+    codec = codec_of(now.event)
+    if was.payload is None or now.payload is None or codec is None:
+        return was.payload is None  # a destroyed payload can no longer contradict anybody
+    return codec.same(was.payload, now.payload)
 
 
 def _difference(was: Decided | None, now: Decided | None) -> Difference:
@@ -177,23 +194,57 @@ def _difference(was: Decided | None, now: Decided | None) -> Difference:
 def describe_decision(decided: Decided) -> str:
     """A decision in a few words: ``charge("alice")  [shop/charge#1]``."""
     event = decided.event
+    text = _of_calls(decided) or _of_others(decided) or _of_ends(decided) or type(event).__name__
+    return f"{text}  [{event.id}]" if event.id else text
+
+
+def _of_calls(decided: Decided) -> str:
+    event = decided.event
     match event:
         case TaskScheduled(task=task):
-            return f"{task}({_shown_arguments(decided.payload)})  [{event.id}]"
+            return f"{task}({_shown_arguments(decided.payload)})"
         case TaskCancelled():
-            return f"cancel the task  [{event.id}]"
+            return "cancel the task"
         case TimerStarted(deadline=deadline):
-            return f"a timer until {_clock(deadline)}  [{event.id}]"
+            return f"a timer until {_clock(deadline)}"
         case TimerCancelled():
-            return f"cancel the timer  [{event.id}]"
+            return "cancel the timer"
+        case ChildStarted(workflow=workflow, run=run):
+            return f"start {workflow}({_shown_arguments(decided.payload)}) as run {run}"
+        case ChildCancelled(run=run):
+            return f"cancel run {run}"
+        case ChildTerminated(run=run):
+            return f"terminate run {run}"
+        case _:
+            return ""
+
+
+def _of_others(decided: Decided) -> str:
+    match decided.event:
+        case MessageSent(kind=kind, run=run, name=name):
+            return f"send {kind} {name} to run {run}: {_shown(decided.payload)}"
+        case StatePublished(name=name) | FeedPublished(name=name):
+            return f"publish {name} = {_shown(decided.payload)}"
+        case RequestAnswered(request=request):
+            return f"answer request {request}: {_shown(decided.payload)}"
+        case RequestFailed(request=request, error=error):
+            return f"fail request {request} with {error}"
+        case _:
+            return ""
+
+
+def _of_ends(decided: Decided) -> str:
+    match decided.event:
         case RunCompleted():
             return f"return {_shown(decided.payload)}"
         case RunFailed(error=error):
             return f"raise {error}"
         case RunCancelled():
             return "end as cancelled"
-        case Decision():
-            return type(event).__name__
+        case ContinuedAsNew():
+            return f"continue as new({_shown_arguments(decided.payload)})"
+        case _:
+            return ""
 
 
 def _shown_arguments(payload: bytes | None) -> str:

@@ -13,7 +13,7 @@ All times are integer microseconds since the Unix epoch and never go back within
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -26,32 +26,67 @@ __all__ = [
     "AttemptFailed",
     "AttemptOutcomeIgnored",
     "CancelRequested",
+    "ChildCancelled",
+    "ChildCompleted",
+    "ChildFailed",
+    "ChildOutcomeIgnored",
+    "ChildStarted",
+    "ChildStatus",
+    "ChildTerminated",
+    "ContinuedAsNew",
     "Decision",
     "Event",
     "Fact",
+    "FeedPublished",
+    "MessageKind",
+    "MessageSent",
     "Note",
+    "ParentClose",
+    "RejectedReason",
+    "RequestAnswered",
+    "RequestFailed",
+    "RequestReceived",
     "RunCancelled",
     "RunCompleted",
     "RunFailed",
+    "RunPaused",
     "RunResumed",
     "RunStarted",
     "RunSuspended",
     "RunTerminated",
+    "RunUnpaused",
+    "SendAccepted",
+    "SendRejected",
+    "SignalReceived",
+    "StatePublished",
     "TaskCancelled",
     "TaskCompleted",
     "TaskFailed",
+    "TaskHandedOut",
     "TaskScheduled",
     "TaskStarted",
     "TimerCancelled",
     "TimerFired",
     "TimerStarted",
     "TurnSlow",
+    "WorkflowPaused",
+    "WorkflowUnpaused",
     "decode_header",
     "encode_header",
 ]
 
 TURN_RULE: Final = 1
 """Version of the turn rule (DESIGN section 5) that new histories are written under."""
+
+
+ParentClose: TypeAlias = Literal["cancel", "terminate", "abandon"]
+"""What becomes of a child run that still runs when its parent ends."""
+ChildStatus: TypeAlias = Literal["failed", "cancelled", "terminated", "conflict"]
+"""How a child run ended otherwise than with a result; conflict: its id belongs to another run."""
+MessageKind: TypeAlias = Literal["signal", "cancel", "terminate"]
+"""What a run may send to another one."""
+RejectedReason: TypeAlias = Literal["not_found", "closed"]
+"""Why a message was not delivered: there is no such run, or it has ended."""
 
 
 class Event(Struct, frozen=True, gc=False, tag_field="type", kw_only=True, omit_defaults=True):
@@ -88,6 +123,12 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     anyio: str = ""
     by: str = ""  # who asked, when known
     root: str = ""  # id of the run at the top of the tree, empty for a run without parent
+    parent: str = ""  # id of the run that started this one as its child
+    parent_call: str = ""  # id of the call that did, in that run
+    parent_epoch: int = 0
+    deadline: int = 0  # microseconds since the epoch; 0: none
+    epoch: int = 0  # how often the run has continued as new
+    carried: int = 0  # so many facts of the last epoch follow, and are there before the code begins
 
 
 class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
@@ -116,6 +157,53 @@ class CancelRequested(Fact, frozen=True, tag="CancelRequested", kw_only=True):
 
     by: str = ""
     reason: str = ""
+    carried: bool = False  # was asked for, and had not taken effect, before the run continued as new
+
+
+class SignalReceived(Fact, frozen=True, tag="SignalReceived", kw_only=True):
+    """A signal has arrived. Payload: its value. `id` is that of the message."""
+
+    id: str
+    name: str
+    by: str = ""  # who sent it, when known: "run ID" for a run
+    carried: bool = False  # had arrived, and was not received, before the run continued as new
+
+
+class RequestReceived(Fact, frozen=True, tag="RequestReceived", kw_only=True):
+    """A request was accepted. Payload: its argument. `id` is that of the message."""
+
+    id: str
+    name: str
+    by: str = ""
+    carried: bool = False
+
+
+class ChildCompleted(Fact, frozen=True, tag="ChildCompleted", kw_only=True):
+    """A child run has completed. Payload: its result."""
+
+    id: str
+
+
+class ChildFailed(Fact, frozen=True, tag="ChildFailed", kw_only=True):
+    """A child run has ended without a result. Payload: the error (`failures.ErrorInfo`), if there is one."""
+
+    id: str
+    status: ChildStatus
+    error: str = ""  # the exception's qualified type
+    reason: str = ""  # of a cancellation or termination
+
+
+class SendAccepted(Fact, frozen=True, tag="SendAccepted", kw_only=True):
+    """A message that this run sent is in the other run's mailbox."""
+
+    id: str
+
+
+class SendRejected(Fact, frozen=True, tag="SendRejected", kw_only=True):
+    """A message that this run sent could not be delivered."""
+
+    id: str
+    reason: RejectedReason
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------
@@ -157,6 +245,65 @@ class RunCancelled(Decision, frozen=True, tag="RunCancelled", kw_only=True):
     reason: str = ""
 
 
+class ChildStarted(Decision, frozen=True, tag="ChildStarted", kw_only=True):
+    """A child run is wanted. Payload: the arguments, one JSON object by parameter name."""
+
+    workflow: str
+    run: str  # the child's run id
+    parent_close: ParentClose = "cancel"
+    deadline: int = 0  # microseconds since the epoch; 0: none
+
+
+class ChildCancelled(Decision, frozen=True, tag="ChildCancelled", kw_only=True):
+    """The child run is asked to end; it may clean up."""
+
+    run: str
+
+
+class ChildTerminated(Decision, frozen=True, tag="ChildTerminated", kw_only=True):
+    """The child run is to end without its code."""
+
+    run: str
+
+
+class MessageSent(Decision, frozen=True, tag="MessageSent", kw_only=True):
+    """A message to another run. Payload: the value of a signal."""
+
+    kind: MessageKind
+    run: str
+    name: str = ""  # of the signal
+    reason: str = ""  # of a cancellation or termination
+
+
+class StatePublished(Decision, frozen=True, tag="StatePublished", kw_only=True):
+    """Payload: the state's value from now on."""
+
+    name: str
+
+
+class FeedPublished(Decision, frozen=True, tag="FeedPublished", kw_only=True):
+    """Payload: the feed's next value."""
+
+    name: str
+
+
+class RequestAnswered(Decision, frozen=True, tag="RequestAnswered", kw_only=True):
+    """Payload: the answer."""
+
+    request: str
+
+
+class RequestFailed(Decision, frozen=True, tag="RequestFailed", kw_only=True):
+    """Payload: the error (`failures.ErrorInfo`)."""
+
+    request: str
+    error: str
+
+
+class ContinuedAsNew(Decision, frozen=True, tag="ContinuedAsNew", kw_only=True):
+    """The run goes on from its beginning, with a history of its own behind this. Payload: the arguments."""
+
+
 # Notes ---------------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +333,34 @@ class AttemptOutcomeIgnored(Note, frozen=True, tag="AttemptOutcomeIgnored", kw_o
     outcome: str  # "completed", "failed" or "cancelled"
 
 
+class TaskHandedOut(Note, frozen=True, tag="TaskHandedOut", kw_only=True):
+    """An attempt has ended and left the task to whoever holds its token."""
+
+    id: str
+    attempt: int
+
+
+class ChildOutcomeIgnored(Note, frozen=True, tag="ChildOutcomeIgnored", kw_only=True):
+    """A child run ended when nobody waited for it any more."""
+
+    id: str
+    outcome: str  # "completed", or a `ChildStatus`
+    epoch: int = 0  # in which it was called
+
+
+class RunPaused(Note, frozen=True, tag="RunPaused", kw_only=True):
+    """Nothing begins until the run is unpaused; what arrives is kept."""
+
+    by: str = ""
+    reason: str = ""
+
+
+class RunUnpaused(Note, frozen=True, tag="RunUnpaused", kw_only=True):
+    """The run goes on."""
+
+    by: str = ""
+
+
 class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
     """Code and history disagree. Payload: the diagnosis (`compare.Diagnosis`)."""
 
@@ -212,12 +387,33 @@ class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
     site: str = ""  # file and line where it was seen
 
 
+class WorkflowPaused(Note, frozen=True, tag="WorkflowPaused", kw_only=True):
+    """In the stream of a workflow: nothing of its runs begins."""
+
+    workflow: str
+    by: str = ""
+    reason: str = ""
+
+
+class WorkflowUnpaused(Note, frozen=True, tag="WorkflowUnpaused", kw_only=True):
+    """In the stream of a workflow: its runs go on."""
+
+    workflow: str
+    by: str = ""
+
+
 AnyEvent: TypeAlias = (
     RunStarted
     | TaskCompleted
     | TaskFailed
     | TimerFired
     | CancelRequested
+    | SignalReceived
+    | RequestReceived
+    | ChildCompleted
+    | ChildFailed
+    | SendAccepted
+    | SendRejected
     | TaskScheduled
     | TaskCancelled
     | TimerStarted
@@ -225,9 +421,24 @@ AnyEvent: TypeAlias = (
     | RunCompleted
     | RunFailed
     | RunCancelled
+    | ChildStarted
+    | ChildCancelled
+    | ChildTerminated
+    | MessageSent
+    | StatePublished
+    | FeedPublished
+    | RequestAnswered
+    | RequestFailed
+    | ContinuedAsNew
     | TaskStarted
     | AttemptFailed
     | AttemptOutcomeIgnored
+    | TaskHandedOut
+    | ChildOutcomeIgnored
+    | RunPaused
+    | RunUnpaused
+    | WorkflowPaused
+    | WorkflowUnpaused
     | RunSuspended
     | RunResumed
     | RunTerminated

@@ -14,18 +14,33 @@ from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
     AttemptFailed,
-    AttemptOutcomeIgnored,
     CancelRequested,
+    ChildCancelled,
+    ChildCompleted,
+    ChildFailed,
+    ChildOutcomeIgnored,
+    ChildStarted,
+    ChildTerminated,
+    FeedPublished,
+    ParentClose,
+    RequestAnswered,
+    RequestFailed,
+    RequestReceived,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPaused,
     RunResumed,
     RunStarted,
     RunSuspended,
     RunTerminated,
+    RunUnpaused,
+    SignalReceived,
+    StatePublished,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskHandedOut,
     TaskScheduled,
     TaskStarted,
     TimerCancelled,
@@ -36,10 +51,10 @@ from engine.core.events import (
 from engine.core.failures import ErrorInfo, decode_error
 from engine.errors import HistoryError
 
-__all__ = ["FINAL_STATUSES", "RunState", "RunStatus", "TaskState", "TaskStatus"]
+__all__ = ["FINAL_STATUSES", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
 
-RunStatus = Literal["running", "suspended", "completed", "failed", "cancelled", "terminated"]
-TaskStatus = Literal["scheduled", "running", "retrying", "completed", "failed", "cancelled"]
+RunStatus = Literal["running", "paused", "suspended", "completed", "failed", "cancelled", "terminated"]
+TaskStatus = Literal["scheduled", "running", "retrying", "handed out", "completed", "failed", "cancelled"]
 FINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "terminated"})
 
 
@@ -61,6 +76,20 @@ class TaskState(Struct, kw_only=True):
     retry_at: int | None = None
 
 
+class ChildState(Struct, kw_only=True):
+    """One child run, as its parent knows it. Times are microseconds since the epoch."""
+
+    id: str  # of the call
+    run: str
+    workflow: str
+    parent_close: ParentClose = "cancel"
+    status: str = "running"  # or how it ended
+    site: str = ""
+    started_at: int = 0
+    ended_at: int | None = None
+    asked_to_end: bool = False
+
+
 class RunState(Struct, kw_only=True):
     """A run after `version` events. `apply` moves it on by one."""
 
@@ -80,8 +109,22 @@ class RunState(Struct, kw_only=True):
     slow_turns: int = 0  # that kept other runs waiting
     slowest_turn: int = 0  # microseconds
     slow_site: str = ""  # file and line where the last of them was seen
+    paused_at: int | None = None  # while paused, and who wanted that, and why
+    paused_by: str = ""
+    pause_reason: str = ""
     tasks: dict[str, TaskState] = field(default_factory=dict)  # by id, in the order they were scheduled
     timers: dict[str, int] = field(default_factory=dict)  # those running: id to deadline
+    children: dict[str, ChildState] = field(default_factory=dict)  # by the call's id
+    states: dict[str, bytes | None] = field(default_factory=dict)  # published ones, by name
+    signals: dict[str, int] = field(default_factory=dict)  # how many arrived, by name
+    requests: dict[str, str] = field(default_factory=dict)  # by id: "accepted", "answered" or "failed"
+    published: int = 0  # values of feeds
+    epoch: int = 0  # how often it has continued as new; what stands above is of this epoch
+    parent: str = ""  # id of the run that started it
+    parent_call: str = ""
+    parent_epoch: int = 0
+    root: str = ""
+    deadline: int = 0  # microseconds since the epoch; 0: none
 
     @property
     def ended(self) -> bool:
@@ -100,20 +143,64 @@ class RunState(Struct, kw_only=True):
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
         match event:
-            case TaskScheduled() | TaskStarted() | TaskCompleted() | TaskFailed() | TaskCancelled() | AttemptFailed():
-                self._apply_to_task(event, payload)
+            case (
+                TaskScheduled()
+                | TaskStarted()
+                | TaskCompleted()
+                | TaskFailed()
+                | TaskCancelled()
+                | AttemptFailed()
+                | TaskHandedOut()
+            ) as of_task:
+                self._apply_to_task(of_task, payload)
             case TimerStarted(id=id_, deadline=deadline):
                 self.timers[id_] = deadline
             case TimerFired(id=id_) | TimerCancelled(id=id_):
                 self.timers.pop(id_, None)
-            case AttemptOutcomeIgnored():
-                return
+            case (
+                ChildStarted()
+                | ChildCompleted()
+                | ChildFailed()
+                | ChildCancelled()
+                | ChildTerminated()
+                | ChildOutcomeIgnored()
+            ) as of_child:
+                self._apply_to_child(of_child)
+            case RunStarted():
+                self._begin(event, payload)
+            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
+                self._end(event, payload)
+            case RunPaused() | RunUnpaused() | RunSuspended() | RunResumed():
+                self._hold(event, payload)
             case _:
-                self._apply_to_run(event, payload)
+                self._apply_to_talk(event, payload)
+
+    def _apply_to_talk(self, event: AnyEvent, payload: bytes | None) -> None:
+        """What the run and others have said to each other."""
+        match event:
+            case StatePublished(name=name):
+                self.states[name] = payload
+            case FeedPublished():
+                self.published += 1
+            case SignalReceived(name=name, carried=False):
+                self.signals[name] = self.signals.get(name, 0) + 1
+            case RequestReceived(id=id_):
+                self.requests[id_] = "accepted"
+            case RequestAnswered(request=id_):
+                self.requests[id_] = "answered"
+            case RequestFailed(request=id_):
+                self.requests[id_] = "failed"
+            case CancelRequested():
+                self.cancel_requested = True
+            case TurnSlow(took=took, site=site):
+                self.slow_turns, self.slowest_turn = self.slow_turns + 1, max(self.slowest_turn, took)
+                self.slow_site = site or self.slow_site
+            case _:
+                return
 
     def _apply_to_task(
         self,
-        event: TaskScheduled | TaskStarted | TaskCompleted | TaskFailed | TaskCancelled | AttemptFailed,
+        event: TaskScheduled | TaskStarted | TaskCompleted | TaskFailed | TaskCancelled | AttemptFailed | TaskHandedOut,
         payload: bytes | None,
     ) -> None:
         if isinstance(event, TaskScheduled):
@@ -137,31 +224,68 @@ class RunState(Struct, kw_only=True):
                 task.failures += 1
             case TaskCancelled(at=at):
                 task.status, task.ended_at = "cancelled", at
+            case TaskHandedOut():
+                task.status = "handed out"
 
-    def _apply_to_run(self, event: AnyEvent, payload: bytes | None) -> None:
+    def _apply_to_child(
+        self,
+        event: ChildStarted | ChildCompleted | ChildFailed | ChildCancelled | ChildTerminated | ChildOutcomeIgnored,
+    ) -> None:
+        if isinstance(event, ChildStarted):
+            self.children[event.id] = ChildState(
+                id=event.id,
+                run=event.run,
+                workflow=event.workflow,
+                parent_close=event.parent_close,
+                site=event.site,
+                started_at=event.at,
+            )
+            return
+        child = self.children.get(event.id.rstrip("!"))
+        if child is None or (isinstance(event, ChildOutcomeIgnored) and event.epoch != self.epoch):
+            return
         match event:
-            case TurnSlow(took=took, site=site):
-                self.slow_turns, self.slowest_turn = self.slow_turns + 1, max(self.slowest_turn, took)
-                self.slow_site = site or self.slow_site
-            case RunStarted(workflow=workflow, at=at):
-                self.workflow, self.started_at, self.arguments = workflow, at, payload
-            case CancelRequested():
-                self.cancel_requested = True
-            case RunSuspended():
-                self.status = "suspended"
-                self.diagnosis = _diagnosis(payload)
-            case RunResumed():
-                self.status, self.diagnosis = "running", None
-            case RunCompleted(at=at):
-                self.status, self.result, self.ended_at = "completed", payload, at
-            case RunFailed(at=at, error=error):
-                self.status, self.error, self.ended_at = "failed", _error(error, payload), at
-            case RunCancelled(at=at, reason=reason):
-                self.status, self.reason, self.ended_at = "cancelled", reason, at
-            case RunTerminated(at=at, reason=reason):
-                self.status, self.reason, self.ended_at = "terminated", reason, at
+            case ChildCompleted(at=at):
+                child.status, child.ended_at = "completed", at
+            case ChildFailed(at=at, status=status):
+                child.status, child.ended_at = status, at
+            case ChildOutcomeIgnored(at=at, outcome=outcome):
+                child.status, child.ended_at = outcome, at
             case _:
-                return
+                child.asked_to_end = True
+
+    def _begin(self, event: RunStarted, payload: bytes | None) -> None:
+        self.workflow, self.arguments, self.epoch = event.workflow, payload, event.epoch
+        self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
+        self.root, self.deadline = event.root, event.deadline
+        if not event.epoch:
+            self.started_at = event.at
+            return
+        for of_epoch in (self.tasks, self.timers, self.children):
+            of_epoch.clear()
+
+    def _end(self, event: RunCompleted | RunFailed | RunCancelled | RunTerminated, payload: bytes | None) -> None:
+        self.ended_at = event.at
+        match event:
+            case RunCompleted():
+                self.status, self.result = "completed", payload
+            case RunFailed(error=error):
+                self.status, self.error = "failed", _error(error, payload)
+            case RunCancelled(reason=reason):
+                self.status, self.reason = "cancelled", reason
+            case RunTerminated(reason=reason):
+                self.status, self.reason = "terminated", reason
+
+    def _hold(self, event: RunPaused | RunUnpaused | RunSuspended | RunResumed, payload: bytes | None) -> None:
+        match event:
+            case RunPaused(at=at, by=by, reason=reason):
+                self.status = "paused"
+                self.paused_at, self.paused_by, self.pause_reason = at, by, reason
+            case RunSuspended():
+                self.status, self.diagnosis = "suspended", _diagnosis(payload)
+            case RunUnpaused() | RunResumed():
+                self.status, self.diagnosis = "running", None
+                self.paused_at, self.paused_by, self.pause_reason = None, "", ""
 
 
 def _error(type_: str, payload: bytes | None) -> ErrorInfo:

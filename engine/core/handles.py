@@ -46,9 +46,11 @@ class WorkflowTimer(asyncio.TimerHandle):
 class LoopFuture(asyncio.Future[Any]):
     """A future whose hash is the same in every process."""
 
+    __slots__ = ("_stable_hash",)
+
     def __init__(self, *, loop: Any) -> None:
         self._stable_hash: int = loop.next_hash()
-        super().__init__(loop=loop)
+        asyncio.Future.__init__(self, loop=loop)
 
     def __hash__(self) -> int:
         return self._stable_hash
@@ -57,11 +59,13 @@ class LoopFuture(asyncio.Future[Any]):
 class BranchTask(asyncio.Task[Any]):
     """A branch: an asyncio task with a stable hash, whose name at its first step becomes part of its identity."""
 
+    __slots__ = ("_stable_hash", "branch", "explicit_name")
+
     def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: Any, name: str | None, context: Any) -> None:
         self._stable_hash: int = loop.next_hash()
         self.explicit_name = name
         self.branch: Branch | None = None
-        super().__init__(coro, loop=loop, name=name, context=context)
+        asyncio.Task.__init__(self, coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self._stable_hash

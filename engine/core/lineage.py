@@ -34,16 +34,14 @@ class Branch:
 
     def child(self, name: str) -> Branch:
         """The next branch of that name below this one."""
-        return Branch(f"{self.id}/{name}~{self._count('~' + name)}")
+        counter = "~" + name
+        number = self._counters[counter] = self._counters.get(counter, 0) + 1
+        return Branch(f"{self.id}/{name}~{number}")
 
     def next_id(self, name: str) -> str:
         """The id of the next call (or timer) of that name made by this branch."""
-        return f"{self.id}/{name}#{self._count(name)}"
-
-    def _count(self, name: str) -> int:
-        number = self._counters.get(name, 0) + 1
-        self._counters[name] = number
-        return number
+        number = self._counters[name] = self._counters.get(name, 0) + 1
+        return f"{self.id}/{name}#{number}"
 
 
 def branch_name(explicit: str | None, coro: Coroutine[Any, Any, Any]) -> str:

@@ -30,6 +30,7 @@ from engine.core.lineage import Branch, branch_name
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
 from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface, LoopSettings
+from engine.core.wrappers import WAIT_FOR_WRAPS, made_by_wait_for
 from engine.errors import Evicted, ForbiddenInWorkflow, StepLimitExceeded
 
 __all__ = [
@@ -52,7 +53,6 @@ _HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: sprea
 _HASH_MASK: Final = (1 << 61) - 1
 _REFUSALS_MAX: Final = 100  # by a coroutine that is being closed
 _MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that nobody named
-_WAIT_FOR: Final = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 
 install_asyncio()
 
@@ -65,6 +65,9 @@ class LoopHost(Protocol):
 
     def cancel_timer(self, timer: WorkflowTimer) -> None:
         """A timer that was started, and has not fired, is no longer wanted."""
+
+    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
+        """A branch has ended before a cancellation that was held back could reach it."""
 
 
 class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
@@ -86,7 +89,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self._making: tuple[Branch, str | None] = self.root, None  # who is calling the user's task factory, and a name
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
-        self._poisoned = self._dying = False  # the second: for good
+        self.poisoned = False  # for good, once `poison` was called
+        self._dying = False  # poisoned for good
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
@@ -113,7 +117,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             run_nested(self, work, *args)
 
     def _drain(self) -> None:
-        ready, steps = self.ready, 0
+        ready, unnamed, tasks = self.ready, self._unnamed, self.tasks
+        steps = 0
         ready.extendleft(reversed(self._parked))
         self._parked.clear()
         retries = 0  # of anyio's level cancellation, one directly after the other
@@ -121,26 +126,36 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            if self._unnamed:
+            if unnamed:
                 self.name_branches()
             self._running = handle
-            self._retried = False
+            callback = handle._callback
             try:
-                handle._context.run(handle._callback, *handle._args)
+                handle._context.run(callback, *handle._args)
             except (KeyboardInterrupt, Evicted):
                 raise
             except BaseException as error:
                 # SystemExit leaves asyncio's own step function too; the task that raised it holds it as its outcome.
-                message = f"Exception in callback {handle._callback!r}"
+                message = f"Exception in callback {callback!r}"
                 self.call_exception_handler({"message": message, "exception": error})
+            # A branch ends in a step of its own, and both its steps and its wake-ups know whose they are. A callback
+            # of its end would tell the same, for the price of one more handle to every branch.
+            branch = getattr(callback, "__self__", None)
+            if type(branch) is BranchTask and branch.done():
+                tasks.pop(branch, None)
+            branch = None  # it must not outlive its last step here: what it failed with is reported when it goes
             steps += 1
             if steps > STEPS_PER_TURN_MAX:
                 raise StepLimitExceeded(
                     f"the workflow ran {steps:,} callbacks without waiting for anything durable: look for a loop"
                     " around `await asyncio.sleep(0)`, or one that swallows CancelledError"
                 )
-            retries = retries + 1 if self._retried else 0
-            if retries >= len(ready) and retries:
+            if not self._retried:
+                retries = 0
+                continue
+            self._retried = False
+            retries += 1
+            if retries >= len(ready):
                 break  # whatever is ready is a retry, and each has run since anybody else did: they wait for a fact
         self._running = None
         self._parked.extend(ready)
@@ -194,25 +209,27 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             task.set_name(name)
         if not task.done():
             self.tasks[task] = None
-            task.add_done_callback(self._task_done)
+            task.add_done_callback(self._foreign_task_done)
         return task  # type: ignore[no-any-return]
+
+    def _foreign_task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None, **kwargs: Any
     ) -> asyncio.Task[Any]:
-        if self._poisoned:
+        if self.poisoned:
             self.close_silently(coro)  # what waits for the task hears of its end when the run is buried
             return BranchTask(coro, loop=self, name=name, context=context)
         if self._task_factory is not None:
             return self._make_task(coro, name, context, **kwargs)
         parent = self.current_branch()
         task = BranchTask(coro, loop=self, name=name, context=context)
-        if _WAIT_FOR is not None and _made_by_wait_for(sys._getframe(1)):
+        if WAIT_FOR_WRAPS and made_by_wait_for(sys._getframe(1)):
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
         else:
             self._unnamed.append((task, parent))
         self.tasks[task] = None
-        task.add_done_callback(self._task_done)
         return task
 
     def start_main(self, coro: Coroutine[Any, Any, Any]) -> BranchTask:
@@ -220,11 +237,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         task = self._context.run(BranchTask, coro, loop=self, name=None, context=None)
         task.branch = self.root
         self.tasks[task] = None
-        task.add_done_callback(self._task_done)
         return task
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.pop(task, None)
 
     def create_future(self) -> LoopFuture:
         return LoopFuture(loop=self)
@@ -266,7 +279,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         if math.isnan(when):
             raise ValueError("a timer's time is not a number (NaN)")
         timer = WorkflowTimer(when, callback, args, self, context)
-        if self._poisoned:
+        if self.poisoned:
             return timer
         if when <= self.time():
             self.ready.append(timer)
@@ -328,26 +341,22 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         The rest of the loop still answers, so that what a `finally` block does with locks, events and futures neither
         fails half-way nor warns; it is no use to anybody.
         """
-        self._poisoned = self._dying = True
+        self.poisoned = self._dying = True
 
     @property
     def replaying(self) -> bool:
         """Whether the code repeats what it did before, or is being put away: what it says now is not for anybody."""
         return self._dying or bool(getattr(self.host, "replaying", False))
 
-    @property
-    def poisoned(self) -> bool:
-        return self._poisoned
-
     def close_silently(self, awaitable: Any) -> None:
         """Close a coroutine or async generator so that its `finally` blocks run, but can decide nothing."""
-        before, self._poisoned = self._poisoned, True
+        before, self.poisoned = self.poisoned, True
         with suppress(BaseException):  # whatever a dying coroutine raises has nobody left to hear it
             if hasattr(awaitable, "aclose"):
                 awaitable.aclose().send(None)
             else:
                 awaitable.close()
-        self._poisoned = before
+        self.poisoned = before
 
     def put_away(self) -> None:
         """Close everything that still lives (see `burial`). The loop must be poisoned."""
@@ -364,7 +373,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Not for ever: code that swallows it in an endless loop is left waiting for what never comes; nothing else ends
         that loop. Who goes on after this must decide nothing while `poisoned`.
         """
-        if self._poisoned:
+        if self.poisoned:
             self.refusals += 1
             if self.refusals <= _REFUSALS_MAX:
                 raise Evicted
@@ -375,10 +384,10 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         return self.thread != 0
 
     def is_closed(self) -> bool:
-        return self._poisoned
+        return self.poisoned
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self._poisoned or self.thread == 0 or self._exception_handler is None:
+        if self.poisoned or self.thread == 0 or self._exception_handler is None:
             return  # garbage collection of a future may get here at any time; it must not run user code
         try:
             self._exception_handler(self, context)
@@ -386,14 +395,3 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             raise
         except BaseException as error:
             self.default_exception_handler({"message": "the exception handler failed", "exception": error})
-
-
-def _made_by_wait_for(frame: Any) -> bool:
-    """Whether `create_task` was reached from `asyncio.wait_for` through `ensure_future` (CPython 3.11 only)."""
-    for _ in range(3):
-        if frame is None:
-            return False
-        if frame.f_code is _WAIT_FOR:
-            return True
-        frame = frame.f_back
-    return False

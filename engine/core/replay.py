@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch, Reason, compare
+from engine.core.decided import Decided
 from engine.core.events import (
     TURN_RULE,
     AnyEvent,
@@ -22,16 +23,16 @@ from engine.core.events import (
     Decision,
     Fact,
     Note,
-    RunResumed,
     RunStarted,
-    RunSuspended,
-    RunTerminated,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskHandedOut,
+    TaskScheduled,
     TaskStarted,
 )
-from engine.core.instance import Decided, Instance
+from engine.core.inbox import LeftOver
+from engine.core.instance import Instance
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, StepLimitExceeded
 
 __all__ = ["Attempts", "Replayer"]
@@ -45,6 +46,7 @@ class Attempts(Struct, gc=False):
     retry_at: int = 0  # microseconds; when the next may begin
     slept: int = 0  # microseconds between failures and their retries, added up
     first_started_at: int = 0
+    handed_out: bool = False  # whoever holds the task's token ends it; no attempt is begun
 
 
 class Replayer:
@@ -54,15 +56,15 @@ class Replayer:
         self.instance = Instance(definition, run_id)
         self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
-        self.suspended = False
-        self.terminated = False
         self.version = 0  # of the last event fed
         self.last_at = 0
+        self.epoch_version = 1  # of the `RunStarted` that the last epoch begins with
+        self.carrying: list[LeftOver] = []
+        """What the last epoch left, and this one was not told yet when its history broke off."""
         self._fact: Fact | None = None
         self._fact_payload: bytes | None = None
         self._fact_version = 0
         self._recorded: dict[str, Decided] = {}
-        self._definitions: dict[str, Definition[..., Any]] = {"": definition}
 
     def feed_all(self, events: Iterable[tuple[int, AnyEvent, bytes | None]]) -> None:
         """The next events, as `feed` takes them. The run's loop is made the running one once, not for every fact."""
@@ -75,21 +77,28 @@ class Replayer:
     def feed(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """The next event. Raises `Mismatch` where the code decides otherwise than it did."""
         self.version = version
-        self.last_at = max(self.last_at, event.at)
-        match event:
-            case Fact():
-                self._settle(complete=True)
-                self._fact, self._fact_payload, self._fact_version = event, payload, version
-                if isinstance(event, TaskCompleted | TaskFailed):
-                    self.attempts.pop(event.id, None)
-            case Decision():
-                if event.id in self._recorded:
-                    self._refuse("history", f"the decision {event.id!r} is recorded twice behind one fact")
-                self._recorded[event.id] = Decided(event, payload)
-                if isinstance(event, TaskCancelled):
-                    self.attempts.pop(event.id, None)
-            case Note():
-                self._note(event)
+        if event.at > self.last_at:  # noqa: PLR1730 - for every event there is; calling max costs four times as much
+            self.last_at = event.at
+        # By their own class first: nearly all there are, and asking for a class above them takes a walk.
+        if type(event) is TaskStarted:
+            self._task_started(event)
+        elif type(event) is TaskScheduled or isinstance(event, Decision):
+            if event.id in self._recorded:
+                self._refuse("history", f"the decision {event.id!r} is recorded twice behind one fact")
+            self._recorded[event.id] = Decided(event, payload)
+            if type(event) is TaskCancelled:
+                self.attempts.pop(event.id, None)
+        elif isinstance(event, Fact):
+            self._settle(complete=True)
+            self._fact, self._fact_payload, self._fact_version = event, payload, version
+            if type(event) is TaskCompleted or type(event) is TaskFailed:
+                self.attempts.pop(event.id, None)
+            elif type(event) is RunStarted and event.epoch > self.instance.epoch:
+                self._begin_epoch(version)
+            elif self.carrying and getattr(event, "carried", False):
+                del self.carrying[0]  # they are told in order, before anything else
+        else:
+            self._note(event)
 
     def finish(self) -> list[Decided]:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
@@ -97,22 +106,31 @@ class Replayer:
         self.instance.replaying = False
         return decided
 
+    def _begin_epoch(self, version: int) -> None:
+        """The run has continued as new: of what was before only that matters which nobody has taken."""
+        before = self.instance
+        before.evict()
+        self.epoch_version, self.carrying = version, before.left_over
+        self.instance = Instance(before.definition, before.run_id)
+        self.instance.replaying = True
+        self.attempts.clear()
+
+    def _task_started(self, event: TaskStarted) -> None:
+        attempts = self.attempts.get(event.id)
+        if attempts is None:
+            self.attempts[event.id] = Attempts(started=event.attempt, first_started_at=event.at)
+        else:
+            attempts.started = event.attempt
+
     def _note(self, event: Note) -> None:
         match event:
-            case TaskStarted(id=id_, attempt=attempt, at=at):
-                attempts = self.attempts.setdefault(id_, Attempts(first_started_at=at))
-                attempts.started = attempt
             case AttemptFailed(id=id_, retry_at=retry_at, at=at):
                 attempts = self.attempts.setdefault(id_, Attempts())
                 attempts.failed += 1
                 attempts.retry_at = retry_at
                 attempts.slept += max(0, retry_at - at)
-            case RunSuspended():
-                self.suspended = True
-            case RunResumed():
-                self.suspended = False
-            case RunTerminated():
-                self.terminated = True
+            case TaskHandedOut(id=id_):
+                self.attempts.setdefault(id_, Attempts()).handed_out = True
             case _:
                 return
 
@@ -123,22 +141,19 @@ class Replayer:
             if recorded:
                 self._refuse("history", "a decision stands before the first fact")
             return []
-        if isinstance(fact, RunStarted) and fact.rule > TURN_RULE:
+        if type(fact) is RunStarted and fact.rule > TURN_RULE:
             self._refuse("history", f"it was written under turn rule {fact.rule}, this version knows up to {TURN_RULE}")
         self._fact, self._recorded = None, {}
         answer = self._deliver(fact)
         if not answer and not recorded:  # of a fan-out, nearly every fact
             return answer
         decided = {item.event.id: item for item in answer}
-        for id_ in decided:  # only what was decided now can be new
-            if (task := self.instance.pending.get(id_)) is not None:
-                self._definitions.setdefault(task.definition.name, task.definition)
         try:
-            compare(recorded, decided, version=self._fact_version, complete=complete, definitions=self._definitions)
+            compare(recorded, decided, version=self._fact_version, complete=complete, codec_of=self.instance.codec_of)
         except Mismatch:
             self.instance.evict()
             raise
-        return [item for id_, item in decided.items() if id_ not in recorded]
+        return [] if complete else [item for id_, item in decided.items() if id_ not in recorded]
 
     def _deliver(self, fact: Fact) -> list[Decided]:
         try:

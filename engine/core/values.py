@@ -16,9 +16,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
+from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, PayloadTooLarge
 
-__all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", "resolved_hints"]
+__all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", "present", "resolved_hints"]
 
 PAYLOAD_INLINE_BYTES: Final = 256 * 1024
 """Bytes of one encoded result, or of one call's arguments, that a history holds."""
@@ -62,6 +62,13 @@ class ValueCodec:
                 f"{self.where} was recorded as something that {_type_text(self.type)} does not take: {error}"
             ) from error
 
+    def same(self, one: bytes, other: bytes) -> bool:
+        """Whether two recorded values are equal as values of the present type."""
+        try:
+            return bool(self.decode(one) == self.decode(other))
+        except NotRecordable:
+            return False
+
 
 class Parameter(Struct, frozen=True):
     """One parameter of a definition, as tools that make calls from text need it."""
@@ -93,7 +100,7 @@ class ArgumentsCodec:
         fields = [(p.name, _field_type(p, self._signature), UNSET) for p in self.parameters]
         for parameter in self.parameters:
             _decoder(parameter.type, f"parameter {parameter.name!r} of {where}")
-        self._struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=False)
+        self._struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=False)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -107,15 +114,12 @@ class ArgumentsCodec:
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The arguments as one JSON object. Raises `NotRecordable` or `PayloadTooLarge`, naming the parameter."""
-        if self._simple:
-            bound = dict(zip(self._names, args, strict=False))
-            bound.update(kwargs)
-        else:
-            bound = dict(self._signature.bind(*args, **kwargs).arguments)
         try:
-            return _encode(self._struct(**bound), self.where)
+            if self._simple:
+                return _encode(self._struct(*args, **kwargs), self.where)
+            return _encode(self._struct(**self._signature.bind(*args, **kwargs).arguments), self.where)
         except NotRecordable:
-            for name, value in bound.items():
+            for name, value in self._signature.bind(*args, **kwargs).arguments.items():
                 _encode(value, f"argument {name!r} of {self.where}")
             raise
 
@@ -229,7 +233,12 @@ def _contains_custom(type_: Any) -> bool:
 
 def _encode(value: Any, where: str) -> bytes:
     try:
-        data = _json(value)
+        try:
+            data = _encoder.encode(value)
+        except TypeError:
+            # A deterministic encoder takes only str keys; as builtins, dates, numbers and enums are such keys. What is
+            # wrong in another way is refused here again, with the reason.
+            data = _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic"))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise NotRecordable(
             f"{where} cannot be written as typed JSON: {error}. Use builtins, Structs, dataclasses, datetimes, UUIDs,"
@@ -244,15 +253,6 @@ def _encode(value: Any, where: str) -> bytes:
         # JSON has no NaN or infinity; msgspec writes them as null, which would come back as None.
         raise NotRecordable(f"{where} holds a NaN or an infinity, which JSON cannot hold: use None, or a string")
     return data
-
-
-def _json(value: Any) -> bytes:
-    try:
-        return _encoder.encode(value)
-    except TypeError:
-        # A deterministic encoder takes only str keys; as builtins, dates, numbers and enums are such keys. What is
-        # wrong in another way is refused here again, with the reason.
-        return _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic"))
 
 
 def _finite(value: Any) -> bool:
@@ -271,3 +271,10 @@ def _finite(value: Any) -> bool:
 
 def _type_text(type_: Any) -> str:
     return type_.__qualname__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
+
+
+def present(payload: bytes | None, what: str) -> bytes:
+    """The payload. Raises `HistoryError` when it was destroyed."""
+    if payload is None:
+        raise HistoryError(f"{what} was destroyed: the history still verifies, but it cannot be replayed")
+    return payload

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from engine.runtime.asking import PendingRequest
 from engine.runtime.engine import Engine
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
+from engine.runtime.pausing import PausedWorkflow
 
-__all__ = ["Engine", "HistoryEvent", "RunHandle", "RunSummary"]
+__all__ = ["Engine", "HistoryEvent", "PausedWorkflow", "PendingRequest", "RunHandle", "RunSummary"]

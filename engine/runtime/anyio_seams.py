@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 
 from engine.core.ordered import install
@@ -15,6 +16,7 @@ def order_anyio_sets() -> None:
     install(import_module("anyio._backends._asyncio"))
 
 
+@cache
 def anyio_version() -> str:
     """The version of anyio that new runs are written under."""
     version: str = import_module("importlib.metadata").version("anyio")  # imported late for the same reason

@@ -12,17 +12,17 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from engine.core.failures import ErrorInfo, describe
-from engine.core.instance import PendingTask
 from engine.core.loop import TIME_MAX
+from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.errors import ArgumentsError, NotRecordable, PayloadTooLarge, TaskTimeout
 from engine.executors import Executor, Work
 from engine.runtime.alarms import Alarms
 from engine.runtime.retrying import PastAttempts, seconds_to_wait
-from engine.tasks import Attempt, Task
+from engine.tasks import Attempt, CompletedLater, Task
 from eventstore.clock import Clock
 
-__all__ = ["Completed", "Failed", "Outcome", "Retried", "run_attempt"]
+__all__ = ["Completed", "Failed", "HandedOut", "Outcome", "Retried", "run_attempt", "timed_out"]
 
 
 class Completed(Struct, frozen=True):
@@ -44,7 +44,11 @@ class Failed(Struct, frozen=True):
     error: ErrorInfo
 
 
-Outcome: TypeAlias = Completed | Retried | Failed
+class HandedOut(Struct, frozen=True):
+    """The attempt has ended, and whoever has the task's token completes it."""
+
+
+Outcome: TypeAlias = Completed | Retried | Failed | HandedOut
 
 
 async def run_attempt(
@@ -67,11 +71,13 @@ async def run_attempt(
     seconds, whole = _seconds_left(definition, pending, clock)
     if seconds is not None and seconds <= 0:
         executor.slots.give_back()
-        return Failed(describe(_timed_out(definition, whole=True)))
+        return Failed(describe(timed_out(definition, whole=True)))
     work = Work(definition.fn, args, kwargs, attempt)
     try:
         value = await _within(seconds, executor.run(work), definition, whole=whole, clock=clock, alarms=alarms)
         return Completed(definition.result.encode_checked(value))
+    except CompletedLater:
+        return HandedOut()
     except (NotRecordable, PayloadTooLarge) as error:
         return Failed(describe(error))  # another attempt would return the same kind of thing
     except asyncio.CancelledError as error:
@@ -146,13 +152,14 @@ async def _within(
             return await running
     except TimeoutError as error:
         if limit.expired():
-            raise _timed_out(definition, whole=whole) from error
+            raise timed_out(definition, whole=whole) from error
         raise
     finally:
         alarm.cancel()
 
 
-def _timed_out(definition: Task[..., Any], *, whole: bool) -> TaskTimeout:
+def timed_out(definition: Task[..., Any], *, whole: bool) -> TaskTimeout:
+    """The error of an attempt that took too long, or (`whole`) of a task that did, over all of its attempts."""
     if whole:
         return TaskTimeout(f"{definition.where} was not done within its deadline of {definition.policy.deadline:g} s")
     return TaskTimeout(

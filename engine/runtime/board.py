@@ -1,30 +1,37 @@
-"""The task board of one run: which of its tasks wait for a retry, for a slot, or are being tried.
+"""The task board of one run: which of its tasks wait for a retry, for a slot, for a token, or are being tried.
 
 Every pending task of a run that is in memory stands in exactly one of these places, or is about to be written. The
-board decides nothing about the workflow; it keeps attempts moving.
+board decides nothing about the workflow; it keeps attempts moving. It is the board of one epoch: what ended attempts
+of an earlier one say is said to a board that is closed, and nobody hears it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from engine.core.events import TaskStarted
-from engine.core.instance import Instance, PendingTask
+from engine.core.failures import describe
+from engine.core.instance import Instance
+from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
 from engine.runtime.alarms import Alarm, Alarms
-from engine.runtime.dispatch import Asker, Dispatcher, Running
+from engine.runtime.attempts import Failed, Outcome, timed_out
+from engine.runtime.dispatch import Dispatcher, Running
+from engine.runtime.site import Site
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
 from eventstore import Clock
 
-__all__ = ["Board"]
+__all__ = ["Board", "BoardOwner", "board_for"]
 
 
 class Board:
-    """Attempts of one run. `kick` is called when a granted slot waits to be used."""
+    """Attempts of one run. `kick` is called when a granted slot waits to be used, `ended` when an attempt has ended,
+    or a task that was handed out was not completed by its deadline.
+    """
 
     def __init__(
         self,
@@ -35,7 +42,9 @@ class Board:
         alarms: Alarms,
         clock: Clock,
         kick: Callable[[], None],
+        ended: Callable[[str, int, Outcome | None], None],
     ) -> None:
+        self.run_id = instance.run_id
         self.attempts = attempts
         self.running: dict[str, Running] = {}
         self._instance = instance
@@ -43,9 +52,11 @@ class Board:
         self._alarms = alarms
         self._clock = clock
         self._kick = kick
+        self._ended = ended
         self._queued: set[str] = set()
         self._granted: deque[tuple[str, Executor]] = deque()
         self._retries: dict[str, Alarm] = {}
+        self._handed_out: dict[str, Alarm] = {}  # those that have a deadline
         self._closed = False
 
     @property
@@ -58,25 +69,50 @@ class Board:
         """Whether nothing is tried, or waits for a slot. An attempt that was asked to end is tried until it has."""
         return not (self._queued or self._granted or self.running)
 
-    def next_retry(self) -> int | None:
-        """Microseconds at which the earliest retry is due."""
-        return min((alarm.at for alarm in self._retries.values()), default=None)
+    def next_due(self) -> int | None:
+        """Microseconds at which the earliest retry, or deadline of a task that was handed out, is due."""
+        waits = (*self._retries.values(), *self._handed_out.values())
+        return min((alarm.at for alarm in waits), default=None)
 
-    def take_up(self, asker: Asker, task_id: str) -> None:
+    def take_up(self, task_id: str) -> None:
         """See to it that a pending task gets its next attempt: when its wait is over, and a slot is free."""
         attempts = self.attempts.setdefault(task_id, Attempts())
-        if attempts.retry_at > self._clock.now():
-            self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._retry_due(asker, task_id))
+        if attempts.handed_out:
+            self.hand_out(task_id)
+        elif attempts.retry_at > self._clock.now():
+            self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._retry_due(task_id))
         else:
-            self._enqueue(asker, task_id)
+            self._enqueue(task_id)
 
-    def failed(self, asker: Asker, task_id: str, *, at: int, retry_at: int) -> None:
+    def take_up_all(self) -> None:
+        """Take up every pending task that is not being tried, afresh: the run goes on."""
+        self.forget_waits()
+        for task_id, pending in self._instance.pending.items():
+            if task_id not in self.running and not pending.cancelled:
+                self.take_up(task_id)
+
+    def hand_out(self, task_id: str) -> None:
+        """The task waits for whoever has its token, at most until its deadline."""
+        self.attempts.setdefault(task_id, Attempts()).handed_out = True
+        pending = self._instance.pending.get(task_id)
+        definition: Any = None if pending is None else pending.definition
+        if pending is not None and definition.policy.deadline is not None:
+            at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
+            self._handed_out[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
+
+    def failed(self, task_id: str, *, at: int, retry_at: int) -> None:
         """An attempt failed and another follows."""
         attempts = self.attempts[task_id]
         attempts.failed += 1
         attempts.retry_at = retry_at
         attempts.slept += max(0, retry_at - at)
-        self.take_up(asker, task_id)
+        self.take_up(task_id)
+
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
+        """See `dispatch.Asker`."""
+        self.running.pop(task_id, None)
+        if not self._closed:
+            self._ended(task_id, number, outcome)
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""
@@ -86,7 +122,7 @@ class Board:
         self._granted.append((task_id, executor))
         self._kick()
 
-    def choose_starts(self, asker: Asker, step: Step, stamp: Callable[[], int], worker: str) -> None:
+    def choose_starts(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
         """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
         pending = self._instance.pending
         while self._granted:
@@ -107,7 +143,7 @@ class Board:
             if self._dispatcher.try_take(executor):
                 self._start(step, task, executor, stamp(), worker)
             else:
-                self._enqueue(asker, id_)
+                self._enqueue(id_)
 
     def _start(self, step: Step, pending: PendingTask, executor: Executor, at: int, worker: str) -> None:
         attempts = self.attempts[pending.id]
@@ -118,45 +154,86 @@ class Board:
         step.events.append(new_event(note))
         step.starting.append((pending, executor))
 
-    def launch(self, asker: Asker, step: Step, *, epoch: int) -> None:
+    def launch(self, step: Step) -> None:
         """The step is durable: its attempts begin."""
         for pending, executor in step.starting:
             self.running[pending.id] = self._dispatcher.launch(
-                asker, pending, self.attempts[pending.id], executor, epoch=epoch
+                self, pending, self.attempts[pending.id], executor, instance=self._instance
             )
 
     def call_off(self, task_id: str) -> None:
         """The workflow no longer wants this task: its waits are over, its attempt is asked to end."""
         if (running := self.running.get(task_id)) is not None:
             running.cancel()
-        if (alarm := self._retries.pop(task_id, None)) is not None:
-            alarm.cancel()
+        for waits in (self._retries, self._handed_out):
+            if (alarm := waits.pop(task_id, None)) is not None:
+                alarm.cancel()
         self._queued.discard(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""
-        for alarm in self._retries.values():
-            alarm.cancel()
-        self._retries.clear()
+        for waits in (self._retries, self._handed_out):
+            for alarm in waits.values():
+                alarm.cancel()
+            waits.clear()
         self._queued.clear()
+
+    def stand_down(self) -> None:
+        """Nothing begins for now; slots that were granted are given back."""
+        self.forget_waits()
+        while self._granted:
+            self._granted.popleft()[1].slots.give_back()
+
+    def rebuilt(self, instance: Instance, attempts: dict[str, Attempts]) -> None:
+        """The run was rebuilt from its history as it stood before a step that was not written; what runs goes on."""
+        self._instance = instance
+        self.attempts = attempts
 
     def close(self) -> None:
         """The run leaves memory: its attempts are asked to end, its slots are given back."""
         self._closed = True
-        self.forget_waits()
+        self.stand_down()
         for running in list(self.running.values()):
             running.cancel()
-        while self._granted:
-            self._granted.popleft()[1].slots.give_back()
 
-    def _retry_due(self, asker: Asker, task_id: str) -> None:
+    def _retry_due(self, task_id: str) -> None:
         self._retries.pop(task_id, None)
         if task_id in self._instance.pending and not self._closed:
-            self._enqueue(asker, task_id)
+            self._enqueue(task_id)
 
-    def _enqueue(self, asker: Asker, task_id: str) -> None:
+    def _deadline_passed(self, task_id: str) -> None:
+        self._handed_out.pop(task_id, None)
+        if task_id in self._instance.pending and not self._closed:
+            error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
+            self._ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
+
+    def _enqueue(self, task_id: str) -> None:
         definition: Any = self._instance.pending[task_id].definition
         self._queued.add(task_id)
-        self._dispatcher.enqueue(asker, task_id, self._dispatcher.executor_for(definition))
+        self._dispatcher.enqueue(self, task_id, self._dispatcher.executor_for(definition))
+
+
+class BoardOwner(Protocol):
+    """A driver, as its board knows it."""
+
+    instance: Instance
+    site: Site
+
+    def kick(self) -> None: ...
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None, /) -> None: ...
+
+
+def board_for(owner: BoardOwner, attempts: dict[str, Attempts]) -> Board:
+    """A board for the owner's instance, as it is now."""
+    site = owner.site
+    return Board(
+        owner.instance,
+        attempts,
+        dispatcher=site.dispatcher,
+        alarms=site.alarms,
+        clock=site.clock,
+        kick=owner.kick,
+        ended=owner.attempt_ended,
+    )

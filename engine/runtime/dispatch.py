@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
-from engine.core.instance import PendingTask
+from engine.core.instance import Instance
 from engine.core.lineage import idempotency_key
+from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
 from engine.runtime.alarms import Alarms
 from engine.runtime.attempts import Outcome, run_attempt
+from engine.runtime.tokens import token_of
 from engine.tasks import Attempt, Task
 from eventstore.clock import Clock
 
@@ -28,7 +30,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class Asker(Protocol):
-    """A run that wants attempts: what the dispatcher knows of a driver."""
+    """A run that wants attempts: what the dispatcher knows of its board."""
 
     run_id: str
 
@@ -86,7 +88,7 @@ class Dispatcher:
         self._grant(executor.name)
 
     def launch(
-        self, asker: Asker, pending: PendingTask, attempts: Attempts, executor: Executor, *, epoch: int
+        self, asker: Asker, pending: PendingTask, attempts: Attempts, executor: Executor, *, instance: Instance
     ) -> Running:
         """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable."""
         definition: Any = pending.definition
@@ -96,8 +98,9 @@ class Dispatcher:
             task_id=pending.id,
             task=definition.name,
             number=running.number,
-            idempotency_key=idempotency_key(asker.run_id, epoch, pending.id),
+            idempotency_key=idempotency_key(asker.run_id, instance.epoch, pending.id),
             scheduled_at=pending.scheduled_at,
+            token=token_of(asker.run_id, instance.seed, instance.epoch, pending.id),
         )
 
         async def live() -> None:

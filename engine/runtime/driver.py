@@ -1,7 +1,7 @@
 """Drives one run that is in memory: gives it what arrived, commits what it decided, then acts on it.
 
 One commit of a run is in flight at a time; facts queue meanwhile and are delivered one after the other in the next
-step. Whatever goes wrong, the instance is discarded and later rebuilt from the log: this file never repairs.
+step. Whatever goes wrong, the instance is discarded and rebuilt from the log: this file never repairs.
 
 The order inside a step is the promise of the project: decide (pure), write (durable), act (attempts begin, waiters are
 told). Nothing acts on the outside before the record of the decision is durable.
@@ -10,42 +10,33 @@ told). Nothing acts on the outside before the record of the decision is durable.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 from msgspec import UNSET, structs
 
-from engine.core.events import (
-    AttemptFailed,
-    CancelRequested,
-    RunResumed,
-    RunStarted,
-    TaskCompleted,
-    TaskFailed,
-)
-from engine.core.failures import encode_error
-from engine.core.instance import Decided, Instance
+from engine.core.compare import Mismatch
+from engine.core.decided import Decided
+from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
+from engine.core.instance import Instance
 from engine.core.replay import Attempts
-from engine.executors import Executor
 from engine.runtime.alarms import OneAlarm
-from engine.runtime.attempts import Completed, Failed, Outcome, Retried
-from engine.runtime.board import Board
-from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
+from engine.runtime.attempts import Outcome
+from engine.runtime.board import board_for
+from engine.runtime.epochs import told_now
+from engine.runtime.intake import Intake
+from engine.runtime.outcomes import recorded
+from engine.runtime.recovery import Rebuilt, rebuild_run
+from engine.runtime.resending import send_again, undelivered_sends
+from engine.runtime.resting import may_rest, next_due
 from engine.runtime.site import Site
-from engine.runtime.steps import Arrival, Step, ignored, task_cancelled, task_failed
-from engine.runtime.streams import STATUS, new_event, status_of, stream_of
+from engine.runtime.steps import Arrival, Step, task_cancelled
+from engine.runtime.streams import status_of, stream_of
 from engine.runtime.turns import Turns
 from engine.runtime.writing import commits_of
-from eventstore import NewEvent, StreamHead
+from eventstore import MailWaiting, StreamHead
 from eventstore.errors import LeaseLost, VersionConflict
 
-__all__ = ["IDLE_RELEASE_SECONDS", "STEP_FACTS_MAX", "Driver"]
-
-STEP_FACTS_MAX: Final = 500
-"""Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
-IDLE_RELEASE_SECONDS: Final = 1.0
-"""A run that has nothing to do for longer than this is given up, and claimed again when its time has come."""
+__all__ = ["Driver"]
 
 
 class Driver:
@@ -56,70 +47,87 @@ class Driver:
     ) -> None:
         self.site = site
         self.instance = instance
+        self.instance.around = instance.around or site.watchdog.watch(instance.run_id, instance.definition.name)
         self.lease = site.lease  # the one it lives and dies with, whatever its worker takes later
         self.run_id = instance.run_id
         self.stream = stream_of(instance.run_id)
         self.version = version
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
-        self.board = Board(
-            instance, attempts, dispatcher=site.dispatcher, alarms=site.alarms, clock=site.clock, kick=self._kick
-        )
+        self.board = board_for(self, attempts)
         self.first_commit: Callable[[BaseException | None], None] | None = (
             None  # told once, of a new run's first commit
         )
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
         self.discarded = False
-        self._arrivals: deque[Arrival] = deque()
+        self.paused = False  # nothing of it begins; as it stands in the store
+        self.set_aside = False  # likewise, for its workflow is paused
+        self.intake = Intake()
         self._backlog: list[Decided] = []
-        self._resumption: NewEvent | None = None
-        self._consuming: set[str] = set()
+        self._reopening: Note | None = None
         self._timer = OneAlarm(site.alarms, self._timers_due)
         self._alarm: int | None = None  # as it stands in the store
+        self._terminating = False
         self._pumping = False
 
     # -- beginnings and the end ---------------------------------------------------------------------------------------
 
-    def begin(self, fact: RunStarted, arguments: bytes) -> None:
-        """A new run: its first step creates the stream."""
-        self._arrivals.append(Arrival(fact, arguments))
-        self._kick()
+    def begin(self, *arrivals: Arrival) -> None:
+        """A new run: the first arrival is its `RunStarted`, the others come with it. Its first step makes the stream,
+        or writes the first events of one that a message has opened.
+        """
+        self._arrived(*arrivals)
 
-    def go_on(self, head: StreamHead, backlog: list[Decided], *, resumed_by: str | None = None) -> None:
-        """A rebuilt run: append what its last turn decided and the log lacks, and take up every open end."""
-        self._backlog = backlog
-        if resumed_by is not None:
-            self._resumption = new_event(RunResumed(at=self.turns.stamp(), by=resumed_by))
+    def go_on(self, head: StreamHead, rebuilt: Rebuilt | None = None, *, reopened_by: Note | None = None) -> None:
+        """A run that was rebuilt, or has rested: append what the log lacks, and take up every open end.
+
+        `reopened_by`: the note that lets a held run go on.
+        """
+        self._reopening = reopened_by
+        if rebuilt is not None:
+            self._take_over(rebuilt)
+            self.intake.add(*told_now(rebuilt.replayer.carrying))
+        backlog = self._backlog
+        self.receive(head)  # before anything of our own making: it was sent while nobody was here
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
             if pending.cancelled:
-                self._arrivals.append(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
+                self.intake.add(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
             elif id_ not in missing:  # those are started when their TaskScheduled is written
-                self.board.take_up(self, id_)
-        self._timers_due()
-        self.receive(head)
+                self.board.take_up(id_)
+        if self.instance.outcome is None:
+            self._timers_due()
+            if messages := undelivered_sends(self.instance, missing):
+                self.site.spawn(send_again(self.site.store, messages, self._arrived))
+        elif isinstance(self.instance.outcome, ContinuedAsNew) and not backlog:
+            self._begin_epoch()
+        self.kick()
+
+    def _take_over(self, rebuilt: Rebuilt) -> None:
+        replayer = rebuilt.replayer
+        self.instance, self._backlog = replayer.instance, rebuilt.backlog
+        self.turns = Turns(
+            self.instance, last_at=replayer.last_at, clock=self.site.clock, epoch_version=rebuilt.unmarked_epoch
+        )
 
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm."""
         self._alarm = head.alarm
-        for message in head.messages:
-            if message.id in self._consuming or not message.control:
-                continue
-            self._consuming.add(message.id)
-            match mail_or_none(message):
-                case CancelMail(by=by, reason=reason):
-                    fact = CancelRequested(at=0, by=by, reason=reason)
-                    self._arrivals.append(Arrival(fact, None, message.id))
-                case ResumeMail():
-                    self._arrivals.append(Arrival(None, None, message.id))
-                case None:
-                    continue  # of a newer version: it stays in the box, and is not claimed for again while we live
-        self._kick()
+        self._terminating = self.intake.receive(head, self.instance, paused=self.paused) or self._terminating
+        self.kick()
 
-    @property
-    def consuming(self) -> bool:
-        """Whether mail of this run is being answered: it would only be claimed again for the same."""
-        return bool(self._consuming)
+    def hold(self, *, paused: bool | None = None, set_aside: bool | None = None) -> None:
+        """Let nothing begin, or go on: the run was paused or unpaused (and that is recorded), or its workflow was."""
+        before = self._holding
+        self.paused = self.paused if paused is None else paused
+        self.set_aside = self.set_aside if set_aside is None else set_aside
+        if before and not self._holding:
+            self.board.take_up_all()
+            self._timers_due()
+        elif self._holding:
+            self.board.stand_down()
+            self._timer.set(None)
+        self.kick()
 
     def discard(self) -> None:
         """Put the run out of memory; the log has all there is to know. Its attempts are asked to end."""
@@ -130,59 +138,34 @@ class Driver:
 
     # -- what arrives -------------------------------------------------------------------------------------------------
 
-    def granted(self, task_id: str, executor: Executor) -> None:
-        """See `dispatch.Asker`."""
-        self.board.granted(task_id, executor)
-
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
-        """See `dispatch.Asker`."""
-        self.board.running.pop(task_id, None)
+        """An attempt, or a task that was handed out, has ended; None: it was cut off."""
         if self.discarded:
             return
-        match outcome:
-            case Completed(payload=payload):
-                self._arrivals.append(Arrival(TaskCompleted(at=0, id=task_id, attempt=number), payload))
-            case Failed(error=error):
-                self._arrivals.append(Arrival(task_failed(task_id, number, error), encode_error(error)))
-            case Retried():
-                self._retry(task_id, number, outcome)
-            case None:
-                self._cut_off(task_id, number)
-        self._kick()
+        site = self.site
+        arrival = recorded(
+            self.instance, self.board, task_id, number, outcome, now=site.clock.now(), stopping=site.stopping
+        )
+        self._arrived(*(() if arrival is None else (arrival,)))
 
-    def _retry(self, task_id: str, number: int, outcome: Retried) -> None:
-        error = encode_error(outcome.error)
-        pending = self.instance.pending.get(task_id)
-        if pending is None:
-            self._arrivals.append(ignored(task_id, number, "failed", error))
-            return
-        if pending.cancelled:  # it was asked to end, and has: its failure is its outcome
-            self._arrivals.append(Arrival(task_failed(task_id, number, outcome.error), error))
-            return
-        note = AttemptFailed(at=0, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
-        self._arrivals.append(Arrival(note, error))
-        self.board.failed(self, task_id, at=self.site.clock.now(), retry_at=outcome.retry_at)
-
-    def _cut_off(self, task_id: str, number: int) -> None:
-        """An attempt that was asked to end has ended."""
-        if self.site.stopping:
-            return  # it counts as never ended: whoever has the run next begins another
-        if task_id in self.instance.pending:
-            self._arrivals.append(task_cancelled(task_id, number))  # its await lasts until an outcome
-        else:
-            self._arrivals.append(ignored(task_id, number, "cancelled"))
+    def _arrived(self, *arrivals: Arrival) -> None:
+        self.intake.add(*arrivals)
+        self.kick()
 
     def _timers_due(self) -> None:
-        due = self.instance.take_due(self.site.clock.now())
-        self._arrivals.extend(Arrival(fact) for fact in due)
+        if self.paused or self.set_aside:
+            self._timer.set(None)
+            return
+        due = self.instance.clocks.take_due(self.site.clock.now())
         if due:
-            self._kick()
+            self._arrived(*(Arrival(fact) for fact in due))
         else:
-            self._timer.set(self.instance.next_deadline())
+            self._timer.set(self.instance.clocks.next_deadline())
 
     # -- the pump -----------------------------------------------------------------------------------------------------
 
-    def _kick(self) -> None:
+    def kick(self) -> None:
+        """There is something to do."""
         # Always in a task of our own: what user code left behind in its task (a cancellation, say) must not reach it.
         if not self._pumping and not self.discarded:
             self._pumping = True
@@ -191,13 +174,7 @@ class Driver:
     async def _pump(self) -> None:
         try:
             while not self.discarded and self._has_work():
-                step = self._decide()
-                try:
-                    await self._write(step)
-                except BaseException:
-                    step.give_back()
-                    raise
-                self._act(step)
+                await self._step()
         except (LeaseLost, VersionConflict) as error:
             self._report(error)
             self.site.left(self, lost=True)
@@ -211,13 +188,29 @@ class Driver:
             self.site.failed(error)
         finally:
             self._pumping = False
-        if not self.discarded and self._over:
+        if self.discarded:
+            return
+        if self._terminating:
+            self.site.left(self, lost=True)  # and is brought back without its code, to be ended
+        elif self.instance.over and not self.board.running:
             self.site.left(self)
 
+    async def _step(self) -> None:
+        step = self._decide()
+        try:
+            await self._write(step)
+        except MailWaiting:
+            step.give_back()
+            await self._decide_anew(step)
+        except BaseException:
+            step.give_back()
+            raise
+        else:
+            self._act(step)
+
     @property
-    def _over(self) -> bool:
-        """Whether the run has ended, with every attempt of it."""
-        return self.instance.outcome is not None and not self.board.running
+    def _holding(self) -> bool:
+        return self.paused or self.set_aside
 
     def _report(self, error: BaseException | None) -> None:
         if self.first_commit is not None:
@@ -225,57 +218,62 @@ class Driver:
             told(error)
 
     def _has_work(self) -> bool:
-        if self._arrivals or self._backlog or self._resumption or self.board.has_grants:
-            return True
-        if self.instance.outcome is not None or self.site.stopping:
+        if self._terminating:
             return False
-        return self._alarm is not None or self._may_release()
+        if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
+            return True
+        if self.instance.over or self.site.stopping:
+            return self.board.has_grants
+        if self._holding:
+            return not self.board.running  # to be given up
+        return self.board.has_grants or self._alarm is not None or may_rest(self, holding=False)
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
     def _decide(self) -> Step:
-        step = Step()
-        if self._resumption is not None:
-            step.events.append(self._resumption)
-            step.attributes[STATUS] = "running"
-            step.resumed, self._resumption = True, None
-        step.add([item._replace(event=structs.replace(item.event, at=self.turns.stamp())) for item in self._backlog])
-        self._backlog = []
-        for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
-            if step.suspended:
-                break
-            arrival = self._arrivals.popleft()
-            self.turns.take(step, arrival, self.version)
+        step = Step(base=max(self.version, 0))
+        if self._reopening is not None:
+            self.turns.take(step, Arrival(self._reopening))
+            self._reopening = None
+        self.turns.mark_epoch(step)
+        if self._backlog:
+            stamped = [
+                item._replace(event=structs.replace(item.event, at=self.turns.stamp())) for item in self._backlog
+            ]
+            assert self.instance.started is not None
+            step.add(stamped, self.instance.started, self.run_id)
+            self._backlog = []
+        for arrival in self.intake.take(step, self.turns, self.instance):
             event = arrival.event
             if isinstance(event, TaskCompleted | TaskFailed) and event.id not in self.instance.pending:
                 self.board.attempts.pop(event.id, None)
+                if event.id in self.board.running:
+                    step.cancelled.append(event.id)  # somebody else has ended it, by its token
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running:
-                self._arrivals.append(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
-        if not step.suspended and self.instance.outcome is None:
-            self.board.choose_starts(self, step, self.turns.stamp, self.lease.worker)
-            self._choose_rest(step)
-        elif self._alarm is not None:
-            step.alarm = None
+                self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
+        if self.instance.over:
+            self.intake.turn_away(step)
+        self._choose(step)
         return step
 
-    def _choose_rest(self, step: Step) -> None:
-        """Whether the run has nothing to do for a while, and when somebody must look at it again."""
-        if not self._arrivals and not step.starting and self._may_release():
+    def _choose(self, step: Step) -> None:
+        """Which attempts begin, and whether the run may be given up."""
+        if step.suspended or step.continued or self.instance.outcome is not None:
+            if self._alarm is not None:
+                step.alarm = None
+            return
+        holding = self.set_aside or (self.paused if step.held is UNSET else step.held)
+        if holding:
+            self.board.stand_down()
+        else:
+            self.board.choose_starts(step, self.turns.stamp, self.lease.worker)
+        if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
             step.release = True
-            step.alarm = self._next_due()
+            # While its workflow is paused nobody claims it; afterwards it is due at once.
+            step.alarm = self.site.clock.now() if self.set_aside else next_due(self.instance, self.board)
         elif self._alarm is not None:
             step.alarm = None  # while it is in memory we keep its time ourselves
-
-    def _may_release(self) -> bool:
-        if self.site.stopping or not self.board.idle:
-            return False
-        due = self._next_due()
-        return due is None or due - self.site.clock.now() > IDLE_RELEASE_SECONDS * 1_000_000
-
-    def _next_due(self) -> int | None:
-        dues = (self.instance.next_deadline(), self.board.next_retry())
-        return min((due for due in dues if due is not None), default=None)
 
     # -- write --------------------------------------------------------------------------------------------------------
 
@@ -288,20 +286,40 @@ class Driver:
             workflow=self.instance.definition.name,
             version=self.version,
             lease=self.lease,
-            over=self._over,
+            over=self.instance.over and not self.board.running,
             next_id=site.next_commit_id,
         ):
-            await site.store.commit(commit)
+            head = await site.store.commit(commit)
+            step.undelivered.extend(head.undelivered)
             self.version = max(self.version, 0) + len(commit.events)
             if self.first_commit is not None:
                 self._report(None)
         if step.alarm is not UNSET:
             self._alarm = step.alarm
-        for _, message in step.consumes:
-            self._consuming.discard(message)
+        self.intake.written(step)
         if step.starting and not self.lease.fresh():
             # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
             raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
+
+    async def _decide_anew(self, step: Step) -> None:
+        """The run has ended in a step that had not seen all of its mail: rebuild it, and give it that first."""
+        head = await self.site.store.head(self.stream)
+        try:
+            rebuilt = await rebuild_run(self.site.store, head, self.instance.definition, self.site.watchdog)
+        except Mismatch:
+            self.site.left(self, lost=True)  # who brings it back will say so
+            return
+        self.instance.evict()
+        self._take_over(rebuilt)
+        self.board.rebuilt(self.instance, rebuilt.replayer.attempts)
+        self.releasing = False
+        first = told_now(rebuilt.replayer.carrying)
+        terminate = self.intake.again(step, head, self.instance, first=first, paused=self.paused)
+        self._terminating = terminate or self._terminating
+        if isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog:
+            self._begin_epoch()
+            return
+        self._timers_due()
 
     # -- act ----------------------------------------------------------------------------------------------------------
 
@@ -311,17 +329,29 @@ class Driver:
         if self.discarded or self.site.stopping:
             step.give_back()
         else:
-            self.board.launch(self, step, epoch=self.instance.epoch)
+            self.board.launch(step)
         if self.discarded:
             return
+        if step.held is not UNSET and not step.suspended:
+            self.hold(paused=step.held)
+        self.intake.add(*step.deliveries())
+        if step.children:
+            self.site.learn(self.instance.calls.definitions)
+        self._move_on(step)
+
+    def _move_on(self, step: Step) -> None:
+        """What the step makes of the run as a whole."""
         if step.ended is not None:
             self._finish(step.ended)
         elif step.suspended:
             self.site.left(self)
+        elif step.continued:
+            self._begin_epoch()
         elif step.release:
             self._rest()
         elif self.instance.outcome is None:
-            self._timer.set(self.instance.next_deadline())
+            if not self._holding:
+                self._timer.set(self.instance.clocks.next_deadline())
             self.site.watches.ring(self.run_id)
 
     def _finish(self, ended: Decided) -> None:
@@ -332,15 +362,28 @@ class Driver:
         reason = getattr(ended.event, "reason", "")
         self.site.watches.settle(self.run_id, status_of(ended.event), ended.payload, reason)
 
+    def _begin_epoch(self) -> None:
+        """The run has continued as new: from here on it is another instance, with a board of its own."""
+        before = self.instance
+        self._timer.set(None)
+        self.board.close()
+        self.instance = Instance(before.definition, before.run_id)
+        self.instance.around = before.around
+        self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
+        self.board = board_for(self, {})
+        self.intake.begin_epoch(before)
+        self.site.watches.ring(self.run_id)
+        self.kick()
+
     def _rest(self) -> None:
         """The run was given up, unless this worker has claimed it again since."""
         self.releasing = False
         if self.reclaimed is not None:
             head, self.reclaimed = self.reclaimed, None
-            self._timer.set(self.instance.next_deadline())
+            self._timers_due()
             self.receive(head)
             return
-        if self._arrivals:
+        if self.intake:
             # A timer fell due while the commit was under way. The stream is given up, and its alarm will bring it back;
             # what this instance has taken in and the log has not must not come back with it.
             self.site.left(self)

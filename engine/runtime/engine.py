@@ -6,8 +6,8 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -15,37 +15,38 @@ from typing import Any, Final, Self, TypeVar
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
 from engine.core.fold import RunStatus
+from engine.core.identity import check_run_id
 from engine.errors import (
     DefinitionError,
     EngineClosed,
     ForbiddenInWorkflow,
-    HistoryError,
     HoldfastError,
-    RunConflict,
-    RunNotFound,
     UnknownWorkflow,
 )
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
+from engine.runtime.deadlines import absolute
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary
-from engine.runtime.histories import read_events
 from engine.runtime.logs import quiet_replays
+from engine.runtime.mail import SignalMail, data_message
 from engine.runtime.observer import Observer
+from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.spawning import Spawner
-from engine.runtime.streams import RUN_CATEGORY, SLOW, STATUS, WORKFLOW, check_run_id, run_id_of
+from engine.runtime.starting import is_run_of, start_or_join
+from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
-from engine.workflows import Workflow
-from eventstore import Clock, EventStore, LeaseLost, Page, StreamQuery, SystemClock, VersionConflict
+from engine.tasks import Task
+from engine.workflows import SignalMessage, Workflow
+from eventstore import Clock, EventStore, Message, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
 __all__ = ["Engine"]
 
 R = TypeVar("R")
 
-LEASE_SECONDS: Final = 0.02
-"""Between two tries to write a new run, while the worker takes a new lease."""
 CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
@@ -94,7 +95,7 @@ class Engine:
         for name, limit in (("concurrency", concurrency), ("threads", threads), ("runs", runs)):
             if limit < 1:
                 raise HoldfastError(f"Engine({name}={limit!r}): at least 1")
-        if not min(turn_seconds) > 0:
+        if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
         self._limits = Limits(
             concurrency=concurrency,
@@ -112,7 +113,7 @@ class Engine:
         self._spawn = Spawner(self._watches.fail)
         self._anyio = ""
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         if self._store is not None:
@@ -162,7 +163,7 @@ class Engine:
         if store is not None and store is not self._given:
             await store.aclose()
 
-    # -- what a handle needs (see `handle.Desk`) ----------------------------------------------------------------------
+    # -- what a handle needs (see `handle.Desk`) -----------------------------------------------------------------------
 
     @property
     def store(self) -> EventStore:
@@ -192,61 +193,113 @@ class Engine:
         if not watch.resident:
             self._observer.add(watch)
 
-    # -- runs ---------------------------------------------------------------------------------------------------------
+    # -- runs ----------------------------------------------------------------------------------------------------------
 
-    async def start(self, call: Call[R], *, id: str | None = None) -> RunHandle[R]:  # noqa: A002 - the word for it
+    async def start(
+        self,
+        call: Call[R],
+        *,
+        id: str | None = None,  # noqa: A002 - the word for it
+        signals: Iterable[SignalMessage] = (),
+        deadline: float | timedelta | datetime | None = None,
+        by: str = "",
+    ) -> RunHandle[R]:
         """Start a run of a workflow call: ``await engine.start(nightly(day), id="nightly-2026-01-01")``.
 
         Durable when this returns. The same id again, with the same workflow and arguments, is the same run, whether it
         runs or has ended; without an id the run gets a fresh one.
 
+        `signals`: the first things that the run is told (`Signal.message`); a run that exists already is just sent
+        them. `deadline`: seconds from now, or a time with a zone; past it the workflow function is cancelled and the
+        run fails with `RunDeadlineExceeded`. `by`: who asks, for the record.
+
         Raises `RunConflict` when the id belongs to a run of something else, `UnknownWorkflow`, `ArgumentsError` for
-        arguments that do not fit the annotations, `NotRecordable`, `PayloadTooLarge`.
+        arguments that do not fit the annotations, `NotRecordable`, `PayloadTooLarge`, and `RunEnded` when there are
+        signals for a run that has finished.
         """
         if isinstance(call, Call):
             call.take()  # also when it is refused: the error says what is wrong, not a warning that nobody awaited it
         self.check()
         definition = self._definition_of(call)
         arguments = self._encoded(definition, call)
-        run_id = f"{definition.name}-{self._entropy(6).hex()}" if id is None else check_run_id(id)
+        given = id if id is not None else getattr(definition, "policy").id  # noqa: B009 - of a workflow only
+        run_id = f"{definition.name}-{self._entropy(6).hex()}" if given is None else check_run_id(given)
         if self._only is not None and run_id not in self._only:
             raise HoldfastError(
                 f"run {run_id!r} is not among the runs that this engine is for: Engine(only={self._only})"
             )
-        watch = self._watches.of(run_id)
-        handle: RunHandle[R] = RunHandle(self, watch, definition.result)
-        while not await self._created_or_found(definition, run_id, arguments):
-            self.check()  # our lease was lost while we wrote; the worker takes another
-            await asyncio.sleep(LEASE_SECONDS)
-        return handle
-
-    async def _created_or_found(self, definition: Definition[..., Any], run_id: str, arguments: bytes) -> bool:
-        """Make the run, or see that it is there. False when neither, because the lease to write under was lost."""
-        worker = self._worker
-        assert worker is not None
-        while worker.has(run_id):
-            await worker.launches.settled(run_id)
-            with suppress(RunNotFound):  # that launch failed: it is for us to try
-                await self._check_same(run_id, definition, arguments)
-                return True
-        self.check()
         fact = RunStarted(
             at=self._clock.now(),
             workflow=definition.name,
             seed=self._entropy(16).hex(),
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             anyio=self._anyio,
+            by=by,
+            deadline=absolute(deadline, self._clock.now()),
         )
-        try:
-            await worker.launch(definition, run_id, fact, arguments)
-        except VersionConflict:
-            await self._check_same(run_id, definition, arguments)
-        except LeaseLost:  # there is such a stream and it is not ours; or the lease itself is lost
-            try:
-                await self._check_same(run_id, definition, arguments)
-            except RunNotFound:
-                return False
-        return True
+        messages = tuple(self._first_signal(run_id, signal) for signal in signals)
+        watch = self._watches.of(run_id)
+        handle: RunHandle[R] = RunHandle(self, watch, definition.result)
+        assert self._worker is not None
+        await start_or_join(self._worker, definition, run_id, fact, arguments, messages=messages, check=self.check)
+        return handle
+
+    def _first_signal(self, run_id: str, signal: SignalMessage) -> Message:
+        id_ = signal.id or self.message_id()
+        return data_message(stream_of(run_id), id_, SignalMail(name=signal.name), signal.payload)
+
+    # -- tasks that were handed out ------------------------------------------------------------------------------------
+
+    async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
+        """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
+
+        `task`: the task, to have the value checked against its type here and now; unchecked, one that does not fit
+        fails the task. A task that has its outcome already keeps it.
+        Raises `TokenError`, `RunNotFound`, `RunEnded`, `NotRecordable`, `PayloadTooLarge`.
+        """
+        await complete_task(self.store, token, value, task=task, message_id=self.message_id(), by=by)
+
+    async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
+        """End a task that handed out this token with a final failure. Raises as `complete`."""
+        await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
+
+    # -- workflows -----------------------------------------------------------------------------------------------------
+
+    async def pause_workflow(self, workflow: Workflow[..., Any] | str, *, reason: str = "", by: str = "") -> None:
+        """Let no run of a workflow begin anything, in any worker on this store, until it is unpaused.
+
+        Runs that are started meanwhile are recorded and wait; attempts under way end and are recorded. Other workers
+        see it within a second.
+        """
+        name = workflow if isinstance(workflow, str) else workflow.name
+        await pause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by, reason=reason)
+        await self._look_at_pauses()
+
+    async def unpause_workflow(self, workflow: Workflow[..., Any] | str, *, by: str = "") -> None:
+        """Let the runs of a paused workflow go on."""
+        name = workflow if isinstance(workflow, str) else workflow.name
+        await unpause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by)
+        await self._look_at_pauses()
+
+    async def paused_workflows(self) -> tuple[PausedWorkflow, ...]:
+        """The workflows that are paused by name now, on this store, with who paused them and why."""
+        return await read_paused(self.store)
+
+    async def _look_at_pauses(self) -> None:
+        if self._worker is not None:
+            await self._worker.look_at_pauses()
+
+    def definition_named(self, name: str) -> Definition[..., Any]:
+        """See `handle.Desk`."""
+        known: Mapping[str, Definition[..., Any]] = (
+            self._worker.definitions if self._worker is not None else self._definitions
+        )
+        if name not in known:
+            raise UnknownWorkflow(
+                f"workflow {name!r} is not among this engine's workflows ({', '.join(sorted(known)) or 'none'}):"
+                " give it to Engine(workflows=[...])"
+            )
+        return known[name]
 
     def _is_resident(self, run_id: str) -> bool:
         return self._worker is not None and self._worker.has(run_id)
@@ -259,13 +312,16 @@ class Engine:
         self,
         *,
         workflow: str | None = None,
+        parent: str | None = None,
         status: RunStatus | tuple[RunStatus, ...] | None = None,
         limit: int = 100,
         cursor: str | None = None,
         newest_first: bool = True,
     ) -> Page[RunSummary]:
-        """A page of runs, newest first; `cursor` is the `next` of the page before."""
+        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children."""
         attributes: dict[str, Any] = {}
+        if parent is not None:
+            attributes[PARENT] = parent
         if workflow is not None:
             attributes[WORKFLOW] = workflow
         if status is not None:
@@ -283,9 +339,9 @@ class Engine:
         arguments = self._encoded(definition, call)
         cursor: str | None = None
         while True:
-            page = await self.runs(workflow=definition.name, status=("running", "suspended"), cursor=cursor)
+            page = await self.runs(workflow=definition.name, status=("running", "paused", "suspended"), cursor=cursor)
             for summary in page.items:
-                if await self._same(summary.id, definition, arguments):
+                if await is_run_of(self.store, summary.id, definition, arguments):
                     return RunHandle(self, self._watches.of(summary.id), definition.result)
             if page.next is None:
                 return None
@@ -295,7 +351,7 @@ class Engine:
         if not isinstance(call, Call):
             raise HoldfastError(f"an engine starts a call of a workflow, as in start(nightly(day)), not {call!r}")
         definition = call.definition
-        if self._definitions.get(definition.name) is not definition:
+        if getattr(self._definitions.get(definition.name), "fn", None) is not definition.fn:
             known = ", ".join(sorted(self._definitions)) or "none"
             raise UnknownWorkflow(
                 f"{definition.where} is not among this engine's workflows ({known}): give it to Engine(workflows=[...])"
@@ -306,23 +362,6 @@ class Engine:
         arguments = definition.arguments.encode(call.args, call.kwargs)
         definition.arguments.decode(arguments)  # what does not come back must be refused before it is recorded
         return arguments
-
-    async def _check_same(self, run_id: str, definition: Definition[..., Any], arguments: bytes) -> None:
-        if not await self._same(run_id, definition, arguments):
-            raise RunConflict(
-                f"run {run_id!r} exists already, with another workflow or other arguments than {definition.where}:"
-                " choose another id, or start it with the same call"
-            )
-
-    async def _same(self, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool:
-        async for item in read_events(self.store, run_id, until=1):
-            event = item.event
-            if not isinstance(event, RunStarted):
-                raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
-            if event.workflow != definition.name or item.payload is None:
-                return False
-            return item.payload == arguments or definition.arguments.same(item.payload, arguments)
-        return False
 
 
 def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Definition[..., Any]]:
@@ -347,5 +386,6 @@ def _summary(head: Any) -> RunSummary:
         version=head.version,
         created_at=head.created_at,
         updated_at=head.updated_at,
+        parent=str(head.attributes.get(PARENT, "")),
         slow=head.attributes.get(SLOW) or 0,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 
 import msgspec
 from msgspec import Struct
 
+from engine.core.call import Definition
 from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
@@ -20,14 +21,33 @@ from engine.errors import (
     RunSuspendedError,
     RunTerminatedError,
 )
+from engine.runtime.asking import PendingRequest
 from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
-from engine.runtime.mail import CancelMail, ControlMail, ResumeMail, control_message
+from engine.runtime.mail import (
+    CancelMail,
+    ControlMail,
+    PauseMail,
+    RequestMail,
+    ResumeMail,
+    SignalMail,
+    TerminateMail,
+    UnpauseMail,
+    control_message,
+    data_message,
+)
+from engine.runtime.published import follow_feed, read_published
+from engine.runtime.querying import run_query
+from engine.runtime.sending import send_data
 from engine.runtime.streams import STATUS, stream_of
 from engine.runtime.watches import Watch
+from engine.workflows import Feed, Query, Request, Signal, State
 from eventstore import EventStore
 
 __all__ = ["HistoryEvent", "RunHandle", "RunSummary"]
 
+T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -40,6 +60,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     version: int  # events in its history
     created_at: int
     updated_at: int
+    parent: str = ""  # id of the run that started it as its child
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
 
 
@@ -53,6 +74,8 @@ class Desk(Protocol):
         """See to it that the watch rings when its run moves, also when another process moves it."""
 
     def check(self) -> None: ...
+    def definition_named(self, name: str) -> Definition[..., Any]:
+        """The workflow of that name, if this engine has it. Raises `UnknownWorkflow`."""
 
 
 class RunHandle(Generic[R_co]):
@@ -111,7 +134,8 @@ class RunHandle(Generic[R_co]):
                 head = await head_of(self._store, self.id)
                 if head.version > after:
                     continue
-                if head.closed or (head.held and not head.messages):
+                resting = head.held and head.attributes.get(STATUS) == "suspended"
+                if head.closed or (resting and not any(message.control for message in head.messages)):
                     return
                 self._desk.check()
                 self._desk.watch(self._watch)
@@ -129,6 +153,111 @@ class RunHandle(Generic[R_co]):
     async def resume(self, *, by: str = "") -> None:
         """Ask a suspended run to try again with the code that its worker has now. Others are left as they are."""
         await self._send(ResumeMail(by=by))
+
+    async def terminate(self, *, reason: str = "", by: str = "") -> None:
+        """End the run without its code: it cannot clean up. A finished run is left as it is.
+
+        Its children are ended as their calls said (`parent_close`), its parent is told.
+        """
+        await self._send(TerminateMail(by=by, reason=reason))
+
+    async def pause(self, *, reason: str = "", by: str = "") -> None:
+        """Let nothing of the run begin; attempts under way end and are recorded, and what arrives is kept."""
+        await self._send(PauseMail(by=by, reason=reason))
+
+    async def unpause(self, *, by: str = "") -> None:
+        """Let a paused run go on, with everything that arrived meanwhile. Others are left as they are."""
+        await self._send(UnpauseMail(by=by))
+
+    # -- talking with the workflow -------------------------------------------------------------------------------------
+
+    async def signal(self, signal: Signal[T], value: T, *, id: str | None = None, by: str = "") -> None:  # noqa: A002
+        """Send a signal. Durable when this returns; the same `id` again is delivered once.
+
+        Raises `RunEnded` for a finished run, `NotRecordable` or `PayloadTooLarge` for a value that is not of its type.
+        """
+        payload = signal.codec.encode_checked(value)
+        mail = SignalMail(name=signal.name, by=by)
+        await send_data(
+            self._store, data_message(stream_of(self.id), id or self._desk.message_id(), mail, payload), self.id
+        )
+
+    @overload
+    async def request(
+        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = ""
+    ) -> PendingRequest[R]: ...
+    @overload
+    async def request(
+        self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = ""
+    ) -> PendingRequest[R]: ...
+    async def request(
+        self,
+        request: Request[Any, R],
+        argument: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002
+        by: str = "",
+    ) -> PendingRequest[R]:
+        """Send a request, and wait until the workflow has accepted it: it is then part of the history.
+
+        Giving up the wait takes nothing back. The same `id` again is the same request, which is answered once.
+        Raises `RequestRefused` when the validator refuses it, `RunEnded` when the run ended before it took it,
+        `NotRecordable` or `PayloadTooLarge` for an argument that is not of its type.
+        """
+        payload = request.argument.encode_checked(argument)
+        id_ = id or self._desk.message_id()
+        pending: PendingRequest[R] = PendingRequest(self._desk, self._watch, request, id_)
+        await pending.send(data_message(stream_of(self.id), id_, RequestMail(name=request.name, by=by), payload))
+        await pending.accepted()
+        return pending
+
+    @overload
+    async def ask(
+        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = ""
+    ) -> R: ...
+    @overload
+    async def ask(self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "") -> R: ...
+    async def ask(
+        self,
+        request: Request[Any, R],
+        argument: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002
+        by: str = "",
+    ) -> R:
+        """Send a request and wait for the answer. Raises what `request` and `PendingRequest.answer` raise."""
+        pending = await self.request(request, argument, id=id, by=by)
+        return await pending.answer()
+
+    def pending_request(self, request: Request[A, R], id: str) -> PendingRequest[R]:  # noqa: A002
+        """A request that was sent before, by its id."""
+        return PendingRequest(self._desk, self._watch, request, id)
+
+    @overload
+    async def query(self, query: Query[None, R], argument: None = None) -> R: ...
+    @overload
+    async def query(self, query: Query[A, R], argument: A) -> R: ...
+    async def query(self, query: Query[Any, R], argument: Any = None) -> R:
+        """Ask the workflow's code, as of now: the history is replayed here, and nothing is changed.
+
+        The workflow must be among the engine's. Raises `QueryFailed` when it provides no answer, or that raised;
+        `RunSuspendedError` when the code does not fit the history.
+        """
+        head = await head_of(self._store, self.id)
+        return await run_query(self._store, head, self._desk.definition_named, query, argument)
+
+    async def read(self, state: State[T]) -> T:
+        """The value that the run published last. Raises `NotPublished` when there is none, and no initial one.
+
+        Reads the log: no worker is needed, and none is asked.
+        """
+        head = await head_of(self._store, self.id)
+        return await read_published(self._store, head, state)
+
+    async def feed(self, feed: Feed[T], *, follow: bool = True) -> AsyncIterator[T]:
+        """All values of a feed, from the first. With `follow`, goes on until the run has ended or is suspended."""
+        async for value in follow_feed(self.events(follow=follow), feed):
+            yield value
 
     def _known(self) -> Outcome | None:
         """The outcome, if this process was told. Raises `EngineFailed` when it never will be."""
@@ -151,7 +280,8 @@ class RunHandle(Generic[R_co]):
 
     async def _look(self) -> Outcome | None:
         head = await head_of(self._store, self.id)
-        if head.closed or (head.held and not any(message.control for message in head.messages)):
+        resting = head.held and head.attributes.get(STATUS) == "suspended"
+        if head.closed or (resting and not any(message.control for message in head.messages)):
             return await outcome_of(self._store, head, self.id)
         return None
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from msgspec import Struct
 
 from engine.core.events import AnyEvent, decode_header
 from engine.core.fold import RunState, RunStatus
-from engine.errors import EngineClosed, RunNotFound
-from engine.runtime.streams import status_of, stream_of
+from engine.errors import EngineClosed, HistoryError, RunNotFound
+from engine.runtime.streams import EPOCH_START, run_id_of, status_of, stream_of
 from eventstore import EventStore, StoreClosed, StreamHead, StreamNotFound
 
-__all__ = ["HistoryEvent", "Outcome", "head_of", "outcome_of", "read_events", "read_state"]
+__all__ = [
+    "HistoryEvent",
+    "Outcome",
+    "epoch_start",
+    "head_of",
+    "outcome_of",
+    "read_events",
+    "read_known_state",
+    "read_state",
+]
 
 TAIL = 64
 """Events read first, from the end, when looking for a run's outcome: only late outcomes of attempts stand behind it."""
@@ -47,6 +57,13 @@ async def head_of(store: EventStore, run_id: str) -> StreamHead:
         raise EngineClosed("the engine was closed") from None
 
 
+def epoch_start(head: StreamHead) -> int:
+    """The version of the `RunStarted` that the run's last epoch begins with."""
+    start = head.attributes.get(EPOCH_START, 1)
+    assert isinstance(start, int)
+    return start
+
+
 async def read_events(
     store: EventStore, run_id: str, *, after: int = 0, until: int | None = None
 ) -> AsyncIterator[HistoryEvent]:
@@ -61,6 +78,15 @@ async def read_events(
         raise RunNotFound(f"no run {run_id!r} in this store") from None
     except StoreClosed:
         raise EngineClosed("the engine was closed") from None
+
+
+async def read_known_state(store: EventStore, head: StreamHead) -> RunState:
+    """The fold of a run's last epoch, leaving out events that this version does not know."""
+    state = RunState(run_id=run_id_of(head.stream))
+    async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):
+        with suppress(HistoryError):
+            state.apply(recorded.version, decode_header(recorded.header), recorded.payload)
+    return state
 
 
 async def read_state(store: EventStore, run_id: str, *, at: int | None = None) -> RunState:

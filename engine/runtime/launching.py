@@ -15,8 +15,9 @@ from engine.core.instance import Instance
 from engine.runtime.driver import Driver
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
+from engine.runtime.steps import Arrival
 from engine.runtime.streams import STATUS, WORKFLOW, new_event, stream_of
-from eventstore import NEW, Commit
+from eventstore import NEW, Commit, Message
 
 __all__ = ["Launches"]
 
@@ -38,12 +39,11 @@ class Launches:
     async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
         """Create a run that is driven here; returns when its first turn is durable.
 
-        Raises what the store raises: `VersionConflict` or `LeaseLost` when a stream of that name exists.
+        Raises what the store raises: `VersionConflict` when a stream of that name exists, whoever owns it; `LeaseLost`
+        when there is none and the worker's lease is lost.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        instance = Instance(definition, run_id)
-        instance.around = self._site.watchdog.watch(run_id, definition.name)
-        driver = Driver(self._site, instance, version=NEW, last_at=fact.at, attempts={})
+        driver = Driver(self._site, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
 
         def told(error: BaseException | None) -> None:
             self._under_way.pop(run_id, None)
@@ -59,7 +59,7 @@ class Launches:
 
         driver.first_commit = told
         self._under_way[run_id] = written
-        driver.begin(fact, arguments)
+        driver.begin(Arrival(fact, arguments))
         await asyncio.shield(written)
 
     async def settled(self, run_id: str) -> None:
@@ -67,14 +67,25 @@ class Launches:
         if (written := self._under_way.get(run_id)) is not None:
             await asyncio.wait([written])
 
-    async def enqueue(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
-        """Create a run that nobody drives yet: whoever has room claims it. Raises what the store raises."""
+    async def enqueue(
+        self,
+        definition: Definition[..., Any],
+        run_id: str,
+        fact: RunStarted,
+        arguments: bytes,
+        messages: tuple[Message, ...] = (),
+    ) -> None:
+        """Create a run that nobody drives yet, with messages in its mailbox: whoever has room claims it.
+
+        Raises what the store raises.
+        """
         await self._site.store.commit(
             Commit(
                 id=self._site.next_commit_id(),
                 stream=stream_of(run_id),
                 expected_version=NEW,
                 events=(new_event(fact, arguments),),
+                sends=messages,
                 alarm=fact.at,
                 attributes={WORKFLOW: definition.name, STATUS: "running"},
                 progress=True,

@@ -1,4 +1,8 @@
-"""What is written into a run's mailbox: the control messages that clients send and workers consume."""
+"""What is written into a run's mailbox, and what a waiting message says.
+
+*Control* mail is for the engine (cancel, pause ...): it reaches a held run too. *Data* mail is for the workflow, or for
+one of its awaits, and waits while the run is held.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,37 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from engine.core.events import ChildStatus
 from eventstore import Message, WaitingMessage
 
-__all__ = ["CancelMail", "ControlMail", "ResumeMail", "control_message", "mail_or_none"]
+__all__ = [
+    "CancelMail",
+    "ChildMail",
+    "CompletionMail",
+    "ControlMail",
+    "DataMail",
+    "PauseMail",
+    "RequestMail",
+    "ResumeMail",
+    "SignalMail",
+    "StartMail",
+    "TerminateMail",
+    "UnpauseMail",
+    "control_message",
+    "data_message",
+    "mail_or_none",
+]
 
 
 class CancelMail(Struct, frozen=True, tag="cancel", omit_defaults=True):
-    """Cancel the run."""
+    """Cancel the run; it may clean up."""
+
+    by: str = ""
+    reason: str = ""
+
+
+class TerminateMail(Struct, frozen=True, tag="terminate", omit_defaults=True):
+    """End the run without its code."""
 
     by: str = ""
     reason: str = ""
@@ -25,18 +53,89 @@ class ResumeMail(Struct, frozen=True, tag="resume", omit_defaults=True):
     by: str = ""
 
 
-ControlMail: TypeAlias = CancelMail | ResumeMail
+class PauseMail(Struct, frozen=True, tag="pause", omit_defaults=True):
+    """Let nothing of the run begin."""
 
-_decoder: Final[msgspec.json.Decoder[ControlMail]] = msgspec.json.Decoder(ControlMail)
-
-
-def control_message(stream: str, id: str, mail: ControlMail) -> Message:  # noqa: A002 - the port's word
-    """A control message to a run, for `EventStore.send`."""
-    return Message(id=id, stream=stream, header=msgspec.json.encode(mail), control=True)
+    by: str = ""
+    reason: str = ""
 
 
-def mail_or_none(message: WaitingMessage) -> ControlMail | None:
-    """What a waiting control message says; None for mail that this version does not know, which stays in the box."""
+class UnpauseMail(Struct, frozen=True, tag="unpause", omit_defaults=True):
+    """Let a paused run go on."""
+
+    by: str = ""
+
+
+class StartMail(Struct, frozen=True, tag="start", omit_defaults=True):
+    """Begin this run, as a child. Payload: the arguments."""
+
+    workflow: str
+    seed: str
+    parent: str
+    call: str
+    root: str
+    epoch: int = 0  # the parent's
+    deadline: int = 0
+
+
+class SignalMail(Struct, frozen=True, tag="signal", omit_defaults=True):
+    """A signal. Payload: its value."""
+
+    name: str
+    by: str = ""
+
+
+class RequestMail(Struct, frozen=True, tag="request", omit_defaults=True):
+    """A request. Payload: its argument."""
+
+    name: str
+    by: str = ""
+
+
+class ChildMail(Struct, frozen=True, tag="child", omit_defaults=True):
+    """A child run has ended. Payload: its result or error."""
+
+    call: str
+    epoch: int = 0  # of this run, when it made the call
+    status: ChildStatus | None = None  # None: with a result
+    error: str = ""
+    reason: str = ""
+
+
+class CompletionMail(Struct, frozen=True, tag="completion", omit_defaults=True):
+    """Somebody with its token ends a task. Payload: the result or error."""
+
+    task: str
+    epoch: int = 0
+    error: str = ""  # the exception's qualified type; empty: it is completed
+    by: str = ""
+
+
+ControlMail: TypeAlias = CancelMail | TerminateMail | ResumeMail | PauseMail | UnpauseMail
+DataMail: TypeAlias = StartMail | SignalMail | RequestMail | ChildMail | CompletionMail
+
+_decoder: Final[msgspec.json.Decoder[ControlMail | DataMail]] = msgspec.json.Decoder(ControlMail | DataMail)
+
+
+def control_message(stream: str, id: str, mail: ControlMail, *, sender: str | None = None) -> Message:  # noqa: A002
+    """A control message to a run."""
+    return Message(id=id, stream=stream, header=msgspec.json.encode(mail), control=True, sender=sender)
+
+
+def data_message(
+    stream: str,
+    id: str,  # noqa: A002 - the port's word
+    mail: DataMail,
+    payload: bytes | None,
+    *,
+    sender: str | None = None,
+) -> Message:
+    """A data message to a run."""
+    return Message(id=id, stream=stream, header=msgspec.json.encode(mail), payload=payload, sender=sender)
+
+
+def mail_or_none(message: WaitingMessage) -> ControlMail | DataMail | None:
+    """What a waiting message says; None for mail that this version does not know, which stays in the box."""
     try:
         return _decoder.decode(message.header)
     except msgspec.MsgspecError:

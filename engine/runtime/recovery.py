@@ -13,16 +13,19 @@ from msgspec import Struct, structs
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch
-from engine.core.events import AnyEvent, RunTerminated, decode_header
-from engine.core.instance import Decided
+from engine.core.decided import Decided
+from engine.core.events import AnyEvent, Note, RunResumed, RunTerminated, RunUnpaused, decode_header
 from engine.core.replay import Replayer
 from engine.errors import HistoryError
-from engine.runtime.mail import CancelMail, ResumeMail, mail_or_none
+from engine.runtime.histories import epoch_start, read_known_state
+from engine.runtime.letters import closing_letters, end_letter
+from engine.runtime.mail import CancelMail, ResumeMail, TerminateMail, UnpauseMail, mail_or_none
 from engine.runtime.streams import SLOW, STATUS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, NewEvent, RecordedEvent, StreamHead
+from eventstore.port import COMMIT_MESSAGES_MAX
 
-__all__ = ["Rebuilt", "mail_of", "rebuild_run", "settle_closed", "suspend", "terminate"]
+__all__ = ["Rebuilt", "Wishes", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
 
 PAGE_EVENTS: Final = 500
 """Events that are replayed in one go; between two of them the engine's other runs get their turn."""
@@ -33,28 +36,32 @@ class Rebuilt(Struct):
 
     replayer: Replayer
     backlog: list[Decided]
+    unmarked_epoch: int | None  # the version that its last epoch begins with, if its stream does not say so
 
 
 async def rebuild_run(
-    store: EventStore, head: StreamHead, definition: Definition[..., Any], watchdog: Watchdog
+    store: EventStore, head: StreamHead, definition: Definition[..., Any], watchdog: Watchdog | None = None
 ) -> Rebuilt:
-    """Replay the whole history of a stream. Raises `Mismatch` when the code does not fit it."""
+    """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit."""
     run_id = run_id_of(head.stream)
     replayer = Replayer(definition, run_id)
-    slowest = head.attributes.get(SLOW)
-    replayer.instance.around = watchdog.watch(
-        run_id, definition.name, slowest=slowest if isinstance(slowest, int) else 0
-    )
+    if watchdog is not None:
+        slowest = head.attributes.get(SLOW)
+        replayer.instance.around = watchdog.watch(
+            run_id, definition.name, slowest=slowest if isinstance(slowest, int) else 0
+        )
     page: list[RecordedEvent] = []
     try:
-        async for recorded in store.read(head.stream, until=head.version):
+        async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):
             page.append(recorded)
             if len(page) >= PAGE_EVENTS:
                 replayer.feed_all(_decoded(page, run_id))
                 page.clear()
                 await asyncio.sleep(0)
         replayer.feed_all(_decoded(page, run_id))
-        return Rebuilt(replayer, replayer.finish())
+        backlog = replayer.finish()
+        begun = replayer.epoch_version
+        return Rebuilt(replayer, backlog, begun if begun != epoch_start(head) else None)
     except BaseException:
         replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
         raise
@@ -70,21 +77,50 @@ def _decoded(page: list[RecordedEvent], run_id: str) -> Iterator[tuple[int, AnyE
         yield recorded.version, event, recorded.payload
 
 
-def mail_of(head: StreamHead) -> tuple[CancelMail | None, ResumeMail | None]:
-    """The first cancellation, and the first wish to resume, that wait in the mailbox."""
+class Wishes(Struct):
+    """What waiting control mail asks of a run that nobody has in memory."""
+
     cancel: CancelMail | None = None
+    terminate: TerminateMail | None = None
     resume: ResumeMail | None = None
+    unpause: UnpauseMail | None = None
+
+    def ending(self, head: StreamHead) -> TerminateMail | None:
+        """Whether the run is to end without its code: cancel always works, also for one whose code does not fit."""
+        if self.terminate is None and self.cancel is not None and _status(head) == "suspended":
+            return TerminateMail(by=self.cancel.by, reason=self.cancel.reason or "cancelled while suspended")
+        return self.terminate
+
+    def reopening(self, head: StreamHead, at: int) -> Note | None:
+        """The note with which a held run goes on; None when nobody asks for that."""
+        if _status(head) == "suspended":
+            return RunResumed(at=at, by=self.resume.by) if self.resume is not None else None
+        asker = self.unpause or self.cancel
+        return RunUnpaused(at=at, by=asker.by) if asker is not None else None
+
+
+def _status(head: StreamHead) -> object:
+    return head.attributes.get(STATUS)
+
+
+def wishes_of(head: StreamHead) -> Wishes:
+    """The first of each kind that waits in the mailbox."""
+    wishes = Wishes()
     for message in head.messages:
         if not message.control:
             continue
         match mail_or_none(message):
             case CancelMail() as mail:
-                cancel = cancel or mail
+                wishes.cancel = wishes.cancel or mail
+            case TerminateMail() as mail:
+                wishes.terminate = wishes.terminate or mail
             case ResumeMail() as mail:
-                resume = resume or mail
-            case None:
+                wishes.resume = wishes.resume or mail
+            case UnpauseMail() as mail:
+                wishes.unpause = wishes.unpause or mail
+            case _:
                 continue
-    return cancel, resume
+    return wishes
 
 
 async def suspend(
@@ -101,16 +137,23 @@ async def suspend(
 
 
 async def terminate(
-    store: EventStore, lease: Lease, head: StreamHead, mail: CancelMail, *, clock: Clock, commit_id: str
+    store: EventStore, lease: Lease, head: StreamHead, mail: TerminateMail, *, clock: Clock, commit_id: str
 ) -> None:
-    """End a suspended run without its code: cancel always works."""
-    reason = mail.reason or "cancelled while suspended"
-    note = new_event(RunTerminated(at=max(clock.now(), head.updated_at), by=mail.by, reason=reason))
-    await store.commit(_rest(head, lease, commit_id, [note], {STATUS: "terminated"}, held=False, closed=True))
+    """End a run without its code: its parent is told, its children are ended as their calls said."""
+    state = await read_known_state(store, head)
+    letters = closing_letters(state)
+    to_parent = end_letter(state, state.run_id, "terminated", None, reason=mail.reason)
+    if to_parent is not None:
+        letters.append(to_parent)
+    for letter in letters[COMMIT_MESSAGES_MAX:]:  # those that do not fit; sent once more after a crash, to no effect
+        await store.send(letter)
+    note = new_event(RunTerminated(at=max(clock.now(), head.updated_at), by=mail.by, reason=mail.reason))
+    commit = _rest(head, lease, commit_id, [note], {STATUS: "terminated"}, held=False, closed=True)
+    await store.commit(structs.replace(commit, sends=tuple(letters[:COMMIT_MESSAGES_MAX])))
 
 
-async def settle_closed(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:
-    """Control mail that reached a finished run: nothing to do but to take it out of the box."""
+async def settle(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:
+    """Control mail that changes nothing (the run has ended, or is held for another reason): take it out of the box."""
     await store.commit(_rest(head, lease, commit_id, [], {}, held=head.held))
 
 

@@ -64,6 +64,11 @@ class Residents:
             return None
         return rested
 
+    def forget(self, run_id: str) -> None:
+        """Put the run's rested instance away, if there is one."""
+        if (rested := self._rested.pop(run_id, None)) is not None:
+            rested.instance.evict()
+
     def clear(self) -> None:
         """Put everything out of memory."""
         for driver in list(self.drivers.values()):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from inspect import isawaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tenacity
 from msgspec import Struct
 
 from engine.tasks import Task
+
+if TYPE_CHECKING:
+    import tenacity
 
 __all__ = ["PastAttempts", "seconds_to_wait"]
 
@@ -37,6 +39,8 @@ async def seconds_to_wait(
     policy = definition.policy
     if not policy.retries:
         return None
+    import tenacity  # noqa: PLC0415 - it takes as long as all of the core, and only who retries needs it
+
     retry: Any = policy.retry if policy.retry is not None else tenacity.retry_if_exception_type()
     state = _state(definition, error, past, args, kwargs)
     if not isinstance(error, tenacity.TryAgain) and not await _answer(retry(state)):
@@ -54,6 +58,8 @@ async def seconds_to_wait(
 def _state(
     definition: Task[..., Any], error: BaseException, past: PastAttempts, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tenacity.RetryCallState:
+    import tenacity  # noqa: PLC0415 - as above
+
     retrying: Any = tenacity.AsyncRetrying(
         stop=definition.policy.stop or tenacity.stop_never, wait=definition.policy.wait or tenacity.wait_none()
     )

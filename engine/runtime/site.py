@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
+from engine.core.call import Definition
 from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.watchdog import Watchdog
@@ -32,6 +33,9 @@ class Site(Protocol):
 
     def next_commit_id(self) -> str:
         """An id that no commit had before."""
+
+    def learn(self, definitions: Mapping[str, Definition[..., Any]]) -> None:
+        """Hear which workflows the runs here start as children: this worker may claim those too."""
 
     def left(self, driver: Any, *, lost: bool = False) -> None:
         """Hear that the run of this driver has ended here, or (`lost`) was refused to us."""

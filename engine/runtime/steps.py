@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from engine.core.decided import Decided
 from engine.core.events import (
     AttemptOutcomeIgnored,
+    ChildCompleted,
+    ChildFailed,
+    ChildOutcomeIgnored,
+    ChildStarted,
+    ContinuedAsNew,
+    Decision,
     Fact,
+    MessageSent,
     Note,
+    RunStarted,
+    SendAccepted,
+    SendRejected,
+    StatePublished,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
@@ -18,10 +30,13 @@ from engine.core.events import (
     TimerFired,
 )
 from engine.core.failures import ErrorInfo, encode_error
-from engine.core.instance import Decided, Instance, PendingTask
+from engine.core.instance import Instance
+from engine.core.pending import PendingTask
 from engine.executors import Executor
-from engine.runtime.streams import STATUS, new_event, status_of
-from eventstore import NewEvent
+from engine.runtime.letters import letter_of
+from engine.runtime.streams import STATUS, new_event, state_attribute, status_of
+from eventstore import Message, NewEvent, Undelivered
+from eventstore.port import Scalar
 
 __all__ = ["Arrival", "Step", "as_ignored", "ignored", "task_cancelled", "task_failed", "wanted"]
 
@@ -29,47 +44,86 @@ __all__ = ["Arrival", "Step", "as_ignored", "ignored", "task_cancelled", "task_f
 class Arrival(Struct, frozen=True):
     """What is to be recorded next, not yet stamped: a fact on its way to the instance, or a note.
 
-    `message` is the mailbox message it came by; without an event, the message is just taken out of the box.
+    `message` is the mailbox message it came by; without an event, the message is just taken out of the box, and
+    `reply`, if there is one, sent.
     """
 
     event: Fact | Note | None
     payload: bytes | None = None
     message: str | None = None
+    reply: Message | None = None
 
 
 class Step(Struct):
-    """What one step decided: written as a whole, then acted on."""
+    """What one step decided: written as a whole, then acted on. `base` is the version of the stream before it."""
 
+    base: int = 0
     events: list[NewEvent] = field(default_factory=list)
     consumes: list[tuple[int, str]] = field(default_factory=list)  # behind how many events of this step, which message
+    sends: list[tuple[int, Message]] = field(default_factory=list)  # likewise
+    awaited: dict[str, Decision] = field(default_factory=dict)  # by message id: sends whose delivery somebody awaits
+    undelivered: list[Undelivered] = field(default_factory=list)  # what the commits said of them
+    taken: list[Arrival] = field(default_factory=list)
+    later: list[Arrival] = field(default_factory=list)  # requests that the workflow does not serve now
     cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
     scheduled: list[str] = field(default_factory=list)
     starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
+    children: bool = False  # whether child runs were started
     progress: bool = False
     suspended: bool = False
-    resumed: bool = False
     release: bool = False
+    held: bool | UnsetType = UNSET
     alarm: int | UnsetType | None = UNSET
-    attributes: dict[str, str | int] = field(default_factory=dict)
+    attributes: dict[str, Scalar] = field(default_factory=dict)
     ended: Decided | None = None
+    continued: bool = False
+    drained: bool = False  # a fact of this step ended the run: it must have seen all mail
 
-    def add(self, decided: list[Decided]) -> None:
+    def add(self, decided: list[Decided], started: RunStarted, run_id: str) -> None:
         """Write decisions behind the fact that led to them, and note what follows from them."""
         for item in decided:
             event = item.event
             self.events.append(new_event(event, item.payload))
             if isinstance(event, TaskScheduled):
                 self.scheduled.append(event.id)
-            elif isinstance(event, TaskCancelled):
+                continue
+            if isinstance(event, TaskCancelled):
                 self.cancelled.append(event.id)
+            elif isinstance(event, StatePublished):
+                self.attributes[state_attribute(event.name)] = self.base + len(self.events)
+            elif isinstance(event, ContinuedAsNew):
+                self.continued = True
             elif (status := status_of(event)) is not None:
                 self.ended = item
                 self.attributes[STATUS] = status
+            if (message := letter_of(item, started, run_id)) is not None:
+                self.sends.append((len(self.events), message))
+                if isinstance(event, MessageSent | ChildStarted):
+                    self.awaited[message.id] = event
+                    self.children = self.children or isinstance(event, ChildStarted)
+
+    def deliveries(self) -> list[Arrival]:
+        """What the commits said of the messages, as facts for those who await it."""
+        reasons = {each.id: each.reason for each in self.undelivered}
+        arrivals: list[Arrival] = []
+        for id_, event in self.awaited.items():
+            reason = reasons.get(id_)
+            if isinstance(event, MessageSent):
+                fact = SendAccepted(at=0, id=event.id) if reason is None else rejected(event.id, reason)
+                arrivals.append(Arrival(fact))
+            elif reason is not None:  # a child whose id belongs to a run that has ended
+                arrivals.append(Arrival(ChildFailed(at=0, id=event.id, status="conflict")))
+        return arrivals
 
     def give_back(self) -> None:
         """Its attempts will not begin: their slots are free again."""
         for _, executor in self.starting:
             executor.slots.give_back()
+
+
+def rejected(id_: str, reason: str) -> SendRejected:
+    """The fact that a message was not delivered."""
+    return SendRejected(at=0, id=id_, reason="not_found" if reason == "not_found" else "closed")
 
 
 def task_cancelled(task_id: str, number: int) -> Arrival:
@@ -80,13 +134,19 @@ def task_cancelled(task_id: str, number: int) -> Arrival:
 
 def wanted(fact: Fact, instance: Instance) -> bool:
     """Whether the run still waits for this fact."""
+    if instance.outcome is not None:
+        return False
     match fact:
         case TaskCompleted(id=id_) | TaskFailed(id=id_):
             return id_ in instance.pending
         case TimerFired(id=id_):
             return id_ in instance.timers
+        case ChildCompleted(id=id_) | ChildFailed(id=id_):
+            return id_ in instance.calls.children
+        case SendAccepted(id=id_) | SendRejected(id=id_):
+            return id_ in instance.outbox.sends
         case _:
-            return instance.outcome is None
+            return True
 
 
 def task_failed(task_id: str, number: int, error: ErrorInfo) -> TaskFailed:
@@ -99,12 +159,16 @@ def ignored(task_id: str, number: int, outcome: str, payload: bytes | None = Non
     return Arrival(AttemptOutcomeIgnored(at=0, id=task_id, attempt=number, outcome=outcome), payload)
 
 
-def as_ignored(arrival: Arrival) -> Arrival | None:
+def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
     """A fact for a cancelled or finished task becomes a note, never delivered; other stale facts leave no trace."""
     match arrival.event:
         case TaskCompleted(id=id_, attempt=number):
-            return ignored(id_, number, "completed", arrival.payload)
+            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="completed")
         case TaskFailed(id=id_, attempt=number):
-            return ignored(id_, number, "failed", arrival.payload)
+            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="failed")
+        case ChildCompleted(id=id_):
+            return ChildOutcomeIgnored(at=0, id=id_, outcome="completed", epoch=epoch)
+        case ChildFailed(id=id_, status=status):
+            return ChildOutcomeIgnored(at=0, id=id_, outcome=status, epoch=epoch)
         case _:
             return None

@@ -15,30 +15,44 @@ from engine.core.events import (
     encode_header,
 )
 from engine.core.fold import RunStatus
-from engine.errors import HoldfastError
 from eventstore import NewEvent
 
 __all__ = [
+    "EPOCH_START",
+    "PARENT",
+    "PAUSED",
+    "REPLY_CATEGORY",
+    "ROOT",
     "RUN_CATEGORY",
-    "RUN_ID_MAX",
     "SLOW",
     "STATUS",
     "WORKFLOW",
-    "check_run_id",
+    "WORKFLOW_CATEGORY",
     "new_event",
     "run_id_of",
+    "state_attribute",
     "status_of",
     "stream_of",
     "suspension",
 ]
 
 RUN_CATEGORY: Final = "run"
-RUN_ID_MAX: Final = 200
-"""Characters of a run's id."""
 WORKFLOW: Final = "workflow"
 STATUS: Final = "status"
+PARENT: Final = "parent"
+"""Attributes of a run's stream; the last is a child's: the id of the run that started it."""
+ROOT: Final = "root"
+"""Attribute of a child's stream: the id of the run at the top of its tree."""
+EPOCH_START: Final = "epoch_start"
+"""Attribute of a run that has continued as new: the version of the event that its epoch begins with."""
 SLOW: Final = "slow"
-"""Attributes of a run's stream; the last, if there is one: microseconds of its slowest turn that others waited for."""
+"""Attribute of a run that kept others waiting: microseconds of its slowest turn."""
+WORKFLOW_CATEGORY: Final = "workflow"
+"""Streams of workflows: whether one is paused, and who did that."""
+PAUSED: Final = "paused"
+"""Attribute of a workflow's stream while it is paused."""
+REPLY_CATEGORY: Final = "reply"
+"""Streams that hold the refusal of one request each."""
 
 
 def stream_of(run_id: str) -> str:
@@ -51,13 +65,9 @@ def run_id_of(stream: str) -> str:
     return stream.partition(":")[2]
 
 
-def check_run_id(run_id: str) -> str:
-    """The id, if it can be one. Raises `HoldfastError` saying why not."""
-    if not isinstance(run_id, str) or not run_id or len(run_id) > RUN_ID_MAX or not run_id.isprintable():
-        raise HoldfastError(f"{run_id!r} cannot be a run's id: 1 to {RUN_ID_MAX} printable characters")
-    if len(run_id.encode()) > 2 * RUN_ID_MAX:
-        raise HoldfastError(f"{run_id!r} cannot be a run's id: more than {2 * RUN_ID_MAX} bytes in UTF-8")
-    return run_id
+def state_attribute(name: str) -> str:
+    """The attribute that holds the version of the event which published this state last."""
+    return f"state:{name}"
 
 
 def new_event(event: Event, payload: bytes | None = None) -> NewEvent:

@@ -5,11 +5,23 @@ from __future__ import annotations
 from msgspec import structs
 
 from engine.core.compare import Diagnosis, Reason
-from engine.core.events import AttemptFailed, Fact, Note, TurnSlow
+from engine.core.events import (
+    AttemptFailed,
+    Fact,
+    Note,
+    RequestReceived,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    RunUnpaused,
+    SignalReceived,
+    TurnSlow,
+)
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import SLOW, STATUS, new_event, suspension
+from engine.runtime.streams import EPOCH_START, SLOW, STATUS, new_event, suspension
 from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
@@ -19,10 +31,10 @@ __all__ = ["Turns"]
 class Turns:
     """Fills steps. `last_at` is the time of the last event, in microseconds: none is ever stamped before it."""
 
-    def __init__(self, instance: Instance, *, last_at: int, clock: Clock) -> None:
+    def __init__(self, instance: Instance, *, last_at: int, clock: Clock, epoch_version: int | None = None) -> None:
         self._instance = instance
         self._clock = clock
-        self._watch = instance.around if isinstance(instance.around, TurnWatch) else None
+        self._epoch_version = epoch_version  # of the beginning of an epoch that the stream does not know of yet
         self.last_at = last_at
 
     def stamp(self, earliest: int = 0) -> int:
@@ -30,51 +42,105 @@ class Turns:
         self.last_at = max(self._clock.now(), self.last_at, earliest)
         return self.last_at
 
-    def take(self, step: Step, arrival: Arrival, version: int) -> None:
-        """One turn: the fact, and directly behind it what the workflow decided. `version` is that before the step."""
+    def take(self, step: Step, arrival: Arrival) -> bool:
+        """One turn: the fact, and directly behind it what the workflow decided.
+
+        False when it was not taken: a signal that reaches a run which has ended in this very step. Its sender was told
+        that it arrived, so the end must be decided anew, behind it.
+        """
         event = arrival.event
-        if isinstance(event, Fact) and (self._instance.outcome is not None or not wanted(event, self._instance)):
-            stale = as_ignored(arrival)
-            event = None if stale is None else stale.event
+        if isinstance(event, SignalReceived) and self._instance.outcome is not None:
+            return False
+        if isinstance(event, RequestReceived) and not event.carried and not self._admit(step, arrival, event):
+            return True
+        step.taken.append(arrival)
+        if isinstance(event, Fact) and not wanted(event, self._instance):
+            event = as_ignored(arrival, epoch=self._instance.epoch)
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
-        if arrival.message is not None:
-            step.consumes.append((len(step.events), arrival.message))
+        self._answer(step, arrival)
         if isinstance(event, Fact):
             step.progress = True
-            self._deliver(step, event, arrival.payload, version)
+            self._deliver(step, event, arrival.payload)
+        elif isinstance(event, Note):
+            _hold(step, event)
+        return True
 
-    def _deliver(self, step: Step, fact: Fact, payload: bytes | None, version: int) -> None:
-        if self._watch is not None:
-            self._watch.slow = None  # of a replay: nobody was kept waiting by that who is not told elsewhere
+    def mark_epoch(self, step: Step) -> None:
+        """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
+        if self._epoch_version is not None and not self._instance.untold:
+            step.attributes[EPOCH_START], self._epoch_version = self._epoch_version, None
+
+    def _admit(self, step: Step, arrival: Arrival, event: RequestReceived) -> bool:
+        """Whether the workflow takes this request; one that it refuses leaves no trace in the history."""
+        if self._instance.outcome is not None:
+            self._answer(step, arrival)  # whoever sent it finds that the run has ended
+            return False
+        verdict = self._instance.inbox.refusal(event.name, arrival.payload)
+        if verdict is None:
+            return True
+        if verdict == "later":
+            step.later.append(arrival)
+            return False
+        letter = refusal_letter(self._instance.run_id, event.id, verdict)
+        self._answer(step, structs.replace(arrival, reply=letter))
+        return False
+
+    def _answer(self, step: Step, arrival: Arrival) -> None:
+        if arrival.message is not None:
+            step.consumes.append((len(step.events), arrival.message))
+        if arrival.reply is not None:
+            step.sends.append((len(step.events), arrival.reply))
+
+    def _deliver(self, step: Step, fact: Fact, payload: bytes | None) -> None:
+        instance = self._instance
+        if isinstance(fact, RunStarted) and fact.epoch:
+            self._epoch_version = step.base + len(step.events)
+        watch = instance.around if isinstance(instance.around, TurnWatch) else None
+        if watch is not None:
+            watch.slow = None  # of a replay: nobody was kept waiting by that who is not told elsewhere
         try:
-            step.add(self._instance.deliver(fact, payload))
-            self._note_slow(step)
+            decided = instance.deliver(fact, payload)
+            self.mark_epoch(step)
+            assert instance.started is not None
+            step.add(decided, instance.started, instance.run_id)
+            step.drained = step.drained or step.ended is not None
+            self._note_slow(step, watch)
         except StepLimitExceeded as error:
-            self._suspend(step, "spinning", error, version)
+            self._suspend(step, "spinning", error)
         except (ArgumentsError, NotRecordable) as error:
-            self._suspend(step, "values", error, version)
+            self._suspend(step, "values", error)
         except HistoryError as error:
-            self._suspend(step, "delivery", error, version)
+            self._suspend(step, "delivery", error)
         except Exception as error:
-            self._suspend(step, "internal", error, version)  # ours, or the user's in a place we call
+            self._suspend(step, "internal", error)  # ours, or the user's in a place we call
 
-    def _note_slow(self, step: Step) -> None:
+    def _note_slow(self, step: Step, watch: TurnWatch | None) -> None:
         """Put down that the turn kept other runs waiting, for whoever asks why."""
-        watch = self._watch
         if watch is not None and watch.slow is not None:
             step.events.append(new_event(TurnSlow(at=self.stamp(), took=watch.slow.took, site=watch.slow.site)))
             watch.slowest = max(watch.slowest, watch.slow.took)
             step.attributes[SLOW] = watch.slowest
 
-    def _suspend(self, step: Step, reason: Reason, error: Exception, version: int) -> None:
+    def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
         """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""
-        diagnosis = Diagnosis(reason=reason, message=str(error), version=max(version, 0) + len(step.events))
+        diagnosis = Diagnosis(reason=reason, message=str(error), version=step.base + len(step.events))
         step.events.append(suspension(diagnosis, at=self.stamp()))
-        step.suspended = step.release = True
+        step.suspended = step.release = step.held = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
+
+
+def _hold(step: Step, note: Note) -> None:
+    """What a note changes about whether the run goes on."""
+    match note:
+        case RunPaused():
+            step.held, step.attributes[STATUS] = True, "paused"
+        case RunUnpaused() | RunResumed():
+            step.held, step.attributes[STATUS] = False, "running"
+        case _:
+            return
 
 
 def _stamped(event: Fact | Note, at: int) -> Fact | Note:

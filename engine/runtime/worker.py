@@ -7,28 +7,39 @@ notification failed to tell. Everything that may begin or end here is bounded by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 from msgspec import Struct
 
 from engine.core.call import Definition
-from engine.core.compare import Mismatch
 from engine.core.events import RunStarted
 from engine.errors import EngineFailed
 from engine.executors import LoopExecutor, ThreadExecutor
 from engine.runtime.alarms import Alarms
+from engine.runtime.bringing import bring_back
+from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import Launches
-from engine.runtime.recovery import mail_of, rebuild_run, settle_closed, suspend, terminate
+from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
-from engine.runtime.streams import RUN_CATEGORY, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import run_id_of
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.runtime.watches import Watches
-from eventstore import Clock, EventStore, EventStoreError, Lease, LeaseLost, StreamHead, StreamNotFound, StreamQuery
+from eventstore import (
+    Clock,
+    EventStore,
+    EventStoreError,
+    Lease,
+    LeaseLost,
+    Message,
+    StreamHead,
+    StreamNotFound,
+    StreamQuery,
+)
 from eventstore.errors import VersionConflict
 from eventstore.port import CLAIM_LIMIT_MAX
 
@@ -79,14 +90,11 @@ class Worker:
         self.lease: Lease
         self.alarms: Alarms
         self.dispatcher: Dispatcher
-        self._definitions = definitions
+        self.definitions = dict(definitions)
         self._name = name
         self._limits = limits
-        self._query = StreamQuery(
-            category=RUN_CATEGORY,
-            streams=None if only is None else tuple(stream_of(run_id) for run_id in only),
-            attributes={WORKFLOW: tuple(definitions)},
-        )
+        self._only = None if only is None else tuple(only)
+        self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)
         warn, limit = limits.turn_seconds
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
@@ -96,6 +104,7 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
         self._hurry = asyncio.Event()
+        self._learnt = asyncio.Event()
         self._asked_for = 0
         self._commits = 0
         self._exit = AsyncExitStack()
@@ -179,10 +188,23 @@ class Worker:
 
     # -- new runs -----------------------------------------------------------------------------------------------------
 
-    async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
-        """Create a run; returns when that is durable. Raises `VersionConflict` or `LeaseLost` when the id is taken."""
-        if self._room_left() - self._asked_for <= 0 or self.stopping:
-            await self.launches.enqueue(definition, run_id, fact, arguments)
+    async def launch(
+        self,
+        definition: Definition[..., Any],
+        run_id: str,
+        fact: RunStarted,
+        arguments: bytes,
+        messages: tuple[Message, ...] = (),
+    ) -> None:
+        """Create a run; returns when that is durable.
+
+        One that is told something with its start, or may not begin now, is recorded first and then claimed.
+
+        Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
+        """
+        full = self._room_left() - self._asked_for <= 0
+        if full or self.stopping or messages or definition.name in self.paused:
+            await self.launches.enqueue(definition, run_id, fact, arguments, messages)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
 
@@ -205,13 +227,16 @@ class Worker:
 
     async def _claim_once(self) -> None:
         self.residents.freed.clear()
+        self._learnt.clear()
+        await self._look_at_pauses()
         full = self._room_left() <= 0
-        query = self._resident_query() if full else self._query
-        busy = self._busy()
-        limit = self._claim_limit()
+        busy = busy_streams(self.residents.drivers.values(), self._rebuilding)
+        limit = min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
         self._asked_for = limit  # room that new runs may not take meanwhile
+        heads: list[StreamHead] = []
         try:
-            heads = await self.store.claim(self.lease, query=query, limit=limit, busy=busy)
+            for query in self._queries(full=full):
+                heads += await self.store.claim(self.lease, query=query, limit=limit, busy=busy)
         finally:
             self._asked_for = 0
         for head in heads:
@@ -222,27 +247,47 @@ class Worker:
                 await asyncio.wait_for(self.residents.freed.wait(), FULL_SECONDS)
         elif not heads:
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
-            await self.store.wait(self.lease, timeout=BUSY_SECONDS if busy else WAIT_SECONDS)
+            watching = bool(self.residents.drivers or self.paused)
+            longest = self.paused.look_seconds if watching else WAIT_SECONDS
+            await self._wait(BUSY_SECONDS if busy else longest)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until there may be something to claim: the store has news, or this worker knows more workflows now."""
+        if self._learnt.is_set():  # the store's news may have been of a workflow that we did not know when we asked
+            return
+        news = asyncio.ensure_future(self.store.wait(self.lease, timeout=seconds))
+        learnt = asyncio.ensure_future(self._learnt.wait())
+        try:
+            await asyncio.wait([news, learnt], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (news, learnt):
+                waiting.cancel()
+            await asyncio.wait([news, learnt])
+        if not news.cancelled():
+            news.result()
+
+    async def look_at_pauses(self) -> None:
+        """A workflow was paused or unpaused by this process: take that in at once."""
+        self.paused.forget()
+        await self._look_at_pauses()
+
+    async def _look_at_pauses(self) -> None:
+        if await self.paused.look():
+            for driver in list(self.residents.drivers.values()):
+                driver.hold(set_aside=driver.instance.definition.name in self.paused)
 
     async def _renew_lease(self) -> None:
         self.residents.clear()
         await self._exit.aclose()
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
 
+    def _queries(self, *, full: bool) -> Iterable[StreamQuery]:
+        if full:
+            return (of_residents(self.residents.drivers),)
+        return claimable(self.definitions, self.paused, self._only)
+
     def _room_left(self) -> int:
         return self._limits.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
-
-    def _resident_query(self) -> StreamQuery:
-        """When memory is full: only the mail of runs that are in it."""
-        return StreamQuery(category=RUN_CATEGORY, streams=tuple(stream_of(run_id) for run_id in self.residents.drivers))
-
-    def _claim_limit(self) -> int:
-        return min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
-
-    def _busy(self) -> list[str]:
-        drivers = self.residents.drivers.values()
-        busy = [driver.stream for driver in drivers if driver.consuming or driver.reclaimed is not None]
-        return busy + [stream_of(run_id) for run_id in self._rebuilding]
 
     def _take(self, head: StreamHead) -> None:
         run_id = run_id_of(head.stream)
@@ -269,7 +314,7 @@ class Worker:
                 if (driver := self.residents.drivers.get(run_id)) is not None:
                     driver.receive(head)  # it was launched here, and claimed before we heard that it was written
                 else:
-                    await self._bring_back(head, run_id)
+                    await bring_back(self, head, run_id)
         except (LeaseLost, VersionConflict):
             return  # somebody else has it now
         except EventStoreError as error:
@@ -277,45 +322,17 @@ class Worker:
         finally:
             self._rebuilding.discard(run_id)
 
-    async def _bring_back(self, head: StreamHead, run_id: str) -> None:
-        """A claimed run: put it to rest without its code, or make a driver of it."""
-        if head.closed:
-            await settle_closed(self.store, self.lease, head, commit_id=self.next_commit_id())
-            return
-        cancel, resume = mail_of(head)
-        if head.held and cancel is not None:
-            await terminate(self.store, self.lease, head, cancel, clock=self.clock, commit_id=self.next_commit_id())
-            self.watches.ring(run_id)
-            return
-        if (rested := self.residents.wake(run_id, head.version)) is not None:
-            driver = Driver(
-                self, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts
-            )
-            self.residents.adopt(driver)
-            driver.go_on(head, [])
-            return
-        definition = self._definitions[str(head.attributes[WORKFLOW])]
-        try:
-            rebuilt = await rebuild_run(self.store, head, definition, self.watchdog)
-        except Mismatch as mismatch:
-            await suspend(
-                self.store, self.lease, head, mismatch.diagnosis, clock=self.clock, commit_id=self.next_commit_id()
-            )
-            self.watches.ring(run_id)
-            return
-        replayer = rebuilt.replayer
-        driver = Driver(
-            self, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts
-        )
-        self.residents.adopt(driver)
-        resumed_by = (resume.by if resume is not None else "") if head.held else None
-        driver.go_on(head, rebuilt.backlog, resumed_by=resumed_by)
-
     # -- what drivers ask (see `site.Site`) -------------------------------------------------------------------------
 
     def next_commit_id(self) -> str:
         self._commits += 1
         return f"{self.lease.token}-{self._commits}"
+
+    def learn(self, definitions: Mapping[str, Definition[..., Any]]) -> None:
+        for name, definition in definitions.items():
+            if name not in self.definitions:
+                self.definitions[name] = definition
+                self._learnt.set()
 
     def left(self, driver: Driver, *, lost: bool = False) -> None:
         """The run has ended here, or (`lost`) was refused to us."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 
@@ -14,6 +14,8 @@ from eventstore.port import COMMIT_EVENTS_MAX
 
 __all__ = ["commits_of"]
 
+T = TypeVar("T")
+
 
 def commits_of(
     step: Step, *, stream: str, workflow: str, version: int, lease: Lease, over: bool, next_id: Callable[[], str]
@@ -21,7 +23,8 @@ def commits_of(
     """The commits of a step of a stream that is at `version` (`NEW`: the first makes it).
 
     What changes the stream itself (its alarm, whether it is held, closed or given up) comes with the last. `over`: the
-    run has ended and nothing of it runs any more, so it is given up too.
+    run has ended and nothing of it runs any more, so it is given up too. A step that ends the run is refused as a whole
+    (`MailWaiting`) while something has been delivered to the run that it has not seen.
     """
     at = 0
     while True:
@@ -31,15 +34,18 @@ def commits_of(
         attributes: dict[str, Any] = dict(step.attributes) if last else {}
         if version < 0:
             attributes = {WORKFLOW: workflow, STATUS: "running", **attributes}
+        ends = last and step.ended is not None
         yield Commit(
             id=next_id(),
             stream=stream,
             expected_version=version,
             events=chunk,
-            consumes=tuple(id_ for index, id_ in step.consumes if (index > at or at == 0) and index <= until),
+            consumes=_of_chunk(step.consumes, at, until),
+            sends=_of_chunk(step.sends, at, until),
             alarm=step.alarm if last else UNSET,
-            held=step.suspended if last and (step.suspended or step.resumed) else UNSET,
-            closed=True if last and step.ended is not None else UNSET,
+            held=step.held if last else UNSET,
+            closed=True if ends else UNSET,
+            drained=step.drained and at == 0,
             attributes=attributes or UNSET,
             lease=lease,
             release=last and (step.release or over),
@@ -48,3 +54,8 @@ def commits_of(
         if last:
             return
         version, at = max(version, 0) + len(chunk), until
+
+
+def _of_chunk(items: Iterable[tuple[int, T]], at: int, until: int) -> tuple[T, ...]:
+    """Those that stand behind an event of this chunk."""
+    return tuple(item for index, item in items if (index > at or at == 0) and index <= until)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import Final
+from typing import Final, NoReturn
 
 from msgspec import Struct
 
 from engine.errors import HoldfastError
 
-__all__ = ["Attempt", "attempt", "bind_attempt"]
+__all__ = ["Attempt", "CompletedLater", "attempt", "bind_attempt"]
+
+
+class CompletedLater(BaseException):
+    """Raised by `Attempt.later`: the attempt ends, its task does not."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One try of a task. `idempotency_key` is the same for every attempt of one task call, and for no other call."""
+    """One try of a task. `idempotency_key` is the same for every attempt of one task call, and for no other call.
+
+    `token` is what somebody else can end the task with, in this process or another: `Engine.complete`, `Engine.reject`.
+    """
 
     run_id: str
     task_id: str
@@ -21,6 +28,14 @@ class Attempt(Struct, frozen=True, kw_only=True):
     number: int  # from 1; attempts that a crash cut off are counted
     idempotency_key: str  # 32 hex digits
     scheduled_at: int  # microseconds since the epoch
+    token: str = ""
+
+    def later(self) -> NoReturn:
+        """End this attempt, its slot free again, and leave the task to whoever has `token`. Never returns.
+
+        The task stays open, also across restarts, until it is completed or rejected, or its `deadline` has passed.
+        """
+        raise CompletedLater
 
 
 _current: Final[ContextVar[Attempt]] = ContextVar("holdfast_attempt")

@@ -1,59 +1,136 @@
-"""What plain asyncio lacks, inside a workflow: the run's own time, randomness and identity, the same at every replay.
+"""What plain asyncio lacks, inside a workflow: the run's own time, randomness and identity, other runs, long lives.
 
 Import the module: ``from engine import durable``; then ``durable.now()``. Outside a workflow every function raises
-`HoldfastError`.
+`HoldfastError`. There is nothing here that plain asyncio has already.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from engine.core.call import Call
+from engine.core.endings import ContinueAsNew
+from engine.core.identity import check_run_id
 from engine.core.lineage import derived_random
-from engine.core.loop import DeterministicLoop
 from engine.errors import HoldfastError
+from engine.workflows.here import instance_here, loop_here
+from engine.workflows.others import ChildHandle, RunRef
 
-__all__ = ["now", "random", "run_id", "uuid4"]
+__all__ = [
+    "continue_as_new",
+    "deadline",
+    "now",
+    "random",
+    "run",
+    "run_id",
+    "shielded",
+    "sleep_until",
+    "start",
+    "turns",
+    "uuid4",
+]
+
+R = TypeVar("R")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now() -> datetime:
     """The time of the last fact that the run was told (UTC, aware): it stands still until something happens."""
-    return _EPOCH + timedelta(microseconds=_loop("now").now)
+    return _EPOCH + timedelta(microseconds=loop_here("durable.now").now)
+
+
+async def sleep_until(when: datetime) -> None:
+    """Sleep until a time (aware); durable, like `asyncio.sleep`. Raises `HoldfastError` for a naive one."""
+    if when.tzinfo is None:
+        raise HoldfastError(f"durable.sleep_until({when!r}): a time without a zone means another one on each machine")
+    await asyncio.sleep((when - now()).total_seconds())
 
 
 def random() -> Random:
     """The current branch's own generator of random numbers, seeded by the run; not for secrets."""
-    return _random("random")
+    return _random("durable.random")
 
 
 def uuid4() -> UUID:
     """A random UUID (version 4) of the current branch's own sequence."""
-    return UUID(int=_random("uuid4").getrandbits(128), version=4)
+    return UUID(int=_random("durable.uuid4").getrandbits(128), version=4)
 
 
 def run_id() -> str:
     """The id of the run that is executing this workflow."""
-    host: Any = _loop("run_id").host
-    return str(host.run_id)
+    return instance_here("durable.run_id").run_id
+
+
+def turns() -> int:
+    """How many facts the run was told in this epoch: what to look at before `continue_as_new`."""
+    return instance_here("durable.turns").turns
+
+
+def deadline() -> datetime | None:
+    """When the run must be done (UTC, aware); None when it has no deadline."""
+    at = instance_here("durable.deadline").deadline
+    return _EPOCH + timedelta(microseconds=at) if at else None
+
+
+async def start(call: Call[R], *, id: str | None = None) -> ChildHandle[R]:  # noqa: A002 - the word for it
+    """Start a child run and do not wait for it. Its result, or failure, is for whoever asks the handle.
+
+    `id`: its run id, instead of one made of this run's. Raises `NotRecordable`, `PayloadTooLarge`.
+    """
+    instance = instance_here("durable.start")
+    definition: Any = getattr(call, "definition", None)
+    if not isinstance(call, Call) or definition.kind != "workflow":
+        raise HoldfastError(f"durable.start takes a call of a workflow, as in start(nightly(day)), not {call!r}")
+    if id is not None:
+        call.definition = definition.options(id=id)
+    call.take()
+    return ChildHandle(instance, instance.calls.start_child(call))
+
+
+def run(id: str) -> RunRef:  # noqa: A002 - the word for it
+    """Any other run, to send it something."""
+    return RunRef(instance_here("durable.run"), check_run_id(id))
+
+
+async def continue_as_new(call: Call[Any]) -> NoReturn:
+    """Begin again with other arguments, in the same run: ``await durable.continue_as_new(follow(next_page))``.
+
+    The history starts afresh behind what there is; the id, signals and requests not taken yet stay. What the workflow
+    has left running ends as it does at a run's end. Call it from the workflow's main branch.
+    """
+    instance = instance_here("durable.continue_as_new")
+    if not isinstance(call, Call) or call.definition.name != instance.definition.name:
+        raise HoldfastError(
+            f"durable.continue_as_new takes a call of the same workflow, {instance.definition.name}(...), not {call!r}"
+        )
+    call.take()
+    instance.continuing = True
+    raise ContinueAsNew(call)
+
+
+@asynccontextmanager
+async def shielded() -> AsyncGenerator[None, None]:
+    """While the block runs, a cancellation of the run waits; it takes effect when the block is left.
+
+    Against cancellations from within the workflow (a timeout, a task group) there is `asyncio.shield`.
+    """
+    instance = instance_here("durable.shielded")
+    instance.cancelling.shield()
+    try:
+        yield
+    finally:
+        instance.cancelling.unshield()
 
 
 def _random(asked_for: str) -> Random:
-    loop = _loop(asked_for)
-    branch = loop.current_branch()
+    branch = loop_here(asked_for).current_branch()
     if branch.random is None:
-        host: Any = loop.host
-        branch.random = derived_random(host.seed, branch.id)
+        branch.random = derived_random(instance_here(asked_for).seed, branch.id)
     return branch.random
-
-
-def _loop(name: str) -> DeterministicLoop:
-    loop = asyncio._get_running_loop()
-    if not isinstance(loop, DeterministicLoop):
-        raise HoldfastError(f"durable.{name}() works only inside a workflow; elsewhere use the standard library")
-    loop.check_alive()
-    return loop

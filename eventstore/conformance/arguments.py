@@ -61,6 +61,15 @@ async def a_malformed_commit_is_refused(harness: StoreHarness) -> None:
     await _empty(store)
 
 
+async def a_mark_is_true_or_false(harness: StoreHarness) -> None:
+    """Not what counts as true or false: it may be another mark in each store."""
+    store = await harness.open()
+    for mark in ("held", "closed", "drained", "release", "progress"):
+        for value in (1, "no", None):
+            await _invalid(store, _replaced(step("run:a", NEW, event()), **{mark: value}))
+    await _empty(store)
+
+
 async def a_malformed_message_is_refused(harness: StoreHarness) -> None:
     """The same of messages, sent alone or with a commit; the commit then does not happen."""
     store = await harness.open()

@@ -14,7 +14,7 @@ from eventstore.conformance.harness import (
     step,
 )
 from eventstore.errors import InvalidArgument, LeaseLost, UnknownMessage, VersionConflict
-from eventstore.port import NEW
+from eventstore.port import NEW, Opening
 
 
 async def a_new_stream_is_owned_by_its_lease(harness: StoreHarness) -> None:
@@ -128,7 +128,7 @@ async def mail_needs_no_lease(harness: StoreHarness) -> None:
 
 
 async def refusals_come_in_order(harness: StoreHarness) -> None:
-    """Arguments, then the lease, then the version, then the messages."""
+    """Arguments, then the lease, then the version, then the messages; `NEW` of what exists stands before the lease."""
     store = await harness.open()
     async with store.lease("owner") as owner, store.lease("other") as other:
         await begin(store, "run:a", lease=owner)
@@ -140,6 +140,32 @@ async def refusals_come_in_order(harness: StoreHarness) -> None:
             await store.commit(step("run:a", 7, event(), consumes=("unknown",), lease=owner))
         with refused(UnknownMessage):
             await store.commit(step("run:a", 1, event(), consumes=("unknown",), lease=owner))
+
+
+async def new_is_refused_for_the_version_whoever_owns_the_stream(harness: StoreHarness) -> None:
+    """Mine, another's, nobody's, a dead one's, with a live lease, an ended one or none: the name is taken."""
+    store, other = await harness.open(), await harness.open()
+    async with store.lease("ended") as ended:
+        await begin(store, "run:ended's", lease=ended)
+    async with store.lease("mine") as mine, other.lease("another") as another, store.lease("dead") as dead:
+        for owner, lease in (("mine", mine), ("dead", dead), ("nobody", None)):
+            await begin(store, f"run:{owner}'s", lease=lease)
+        await begin(other, "run:another's", lease=another)
+        await other.send(data("run:opened", "start", opens=Opening()))
+        await harness.crash_lease(dead)
+        for lease in (mine, ended, None):
+            for owner in ("mine", "another", "dead", "ended", "nobody"):
+                with refused(VersionConflict) as refusal:
+                    await store.commit(step(f"run:{owner}'s", NEW, event(), consumes=("unknown",), lease=lease))
+                assert (refusal.error.expected, refusal.error.actual) == (NEW, 1)
+            with refused(VersionConflict) as refusal:
+                await store.commit(step("run:opened", NEW, event(), lease=lease))
+            assert (refusal.error.expected, refusal.error.actual) == (NEW, 0)
+        with refused(LeaseLost):  # nothing is there: what is wrong is the lease
+            await store.commit(step("run:none", NEW, event(), lease=ended))
+        for lease, stream in ((mine, "run:another's"), (mine, "run:nobody's"), (None, "run:another's")):
+            with refused(LeaseLost):
+                await store.commit(step(stream, 7, event(), lease=lease))
 
 
 async def a_repeated_commit_is_known_after_its_lease_ended(harness: StoreHarness) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from msgspec.structs import replace
+
 from eventstore.conformance.harness import (
     ANY,
     StoreHarness,
@@ -15,8 +19,8 @@ from eventstore.conformance.harness import (
     step,
 )
 from eventstore.digest import chain_start
-from eventstore.errors import StreamClosed, StreamNotFound
-from eventstore.port import MAILBOX_PAGE, NEW, Message, Opening, StreamHead, Undelivered, WaitingMessage
+from eventstore.errors import StreamClosed, StreamNotFound, UnknownMessage, VersionConflict
+from eventstore.port import MAILBOX_BYTES, MAILBOX_PAGE, NEW, Message, Opening, StreamHead, Undelivered, WaitingMessage
 
 
 async def a_message_arrives_as_it_was_sent(harness: StoreHarness) -> None:
@@ -256,3 +260,54 @@ async def the_mailbox_comes_in_pages(harness: StoreHarness) -> None:
     assert mail(head) == ids[150 : 150 + MAILBOX_PAGE]
     head = await store.commit(step("run:a", 1, consumes=tuple(ids[150:-1])))
     assert mail(head) == []
+
+
+async def a_page_of_the_mailbox_is_bounded_in_bytes(harness: StoreHarness) -> None:
+    """It ends before the message that would be too much, to the byte; one message is always on it, however large."""
+    store = await harness.open()
+    sizes = {
+        "a": 1_000,
+        "b": MAILBOX_BYTES - 1_000,
+        "c": 1_000,
+        "d": MAILBOX_BYTES + 1,
+        "e": 1_000,
+        "f": MAILBOX_BYTES - 999,
+    }
+    await begin(store, "run:a")
+    for message_id, size in sizes.items():
+        await store.send(_of_size(data("run:a", message_id), size, "é".encode()))
+    assert mail(await store.head("run:a")) == ["a", "b"]
+    for consumed, expected in (("a", ["b", "c"]), ("b", ["c"]), ("c", ["d"]), ("d", ["e"]), ("e", ["f"])):
+        assert mail(await store.commit(step("run:a", 1, consumes=(consumed,)))) == expected
+    await begin(store, "run:b")
+    for message_id, size in (("a", 1_000), ("b", MAILBOX_BYTES - 1_000), ("c", 1_000)):
+        await store.send(_of_size(data("run:b", message_id), size, b"\x00\xff"))
+    await store.send(_of_size(data("run:a", "g"), 1_000, b"xx"))
+    async with store.lease("worker") as lease:
+        heads = await store.claim(lease, query=ANY, limit=10)
+    assert {head.stream: mail(head) for head in heads} == {"run:a": ["f"], "run:b": ["a", "b"]}
+
+
+async def a_page_of_the_mailbox_follows_the_group(harness: StoreHarness) -> None:
+    """Of commits called together each shows the page as the ones before it left it, refused ones leaving it alone."""
+    store = await harness.open()
+    await begin(store, "run:a")
+    for message_id in ("a", "b", "c", "d"):
+        await store.send(_of_size(data("run:a", message_id), MAILBOX_BYTES // 2, b"xx"))
+    commits = (
+        step("run:a", 1, event()),
+        step("run:a", 1, event(), consumes=("a", "b")),
+        step("run:a", 2, event(), consumes=("a", "never sent")),
+        step("run:a", 2, event(), consumes=("b",)),
+        step("run:a", 3, event(), consumes=("c",), sends=(data("run:a", "e"),)),
+        step("run:a", 4, event(), consumes=("a", "d")),
+    )
+    results = await asyncio.gather(*(store.commit(commit) for commit in commits), return_exceptions=True)
+    shown = [mail(result) if isinstance(result, StreamHead) else type(result) for result in results]
+    assert shown == [["a", "b"], VersionConflict, UnknownMessage, ["a", "c"], ["a", "d"], ["e"]]
+
+
+def _of_size(message: Message, size: int, unit: bytes) -> Message:
+    """The message with a payload of units of two bytes that makes header and payload together so large."""
+    left = size - len(message.header)
+    return replace(message, payload=unit * (left // 2) + b"x" * (left % 2))

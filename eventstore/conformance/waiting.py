@@ -64,6 +64,33 @@ async def need_that_was_there_before_anybody_waited_is_seen(harness: StoreHarnes
         assert await claim(store, lease) == ["run:a"]
 
 
+async def mail_to_a_stream_wakes_its_living_owner(harness: StoreHarness) -> None:
+    """Sent or committed, data or control, from the owner's handle or another: whoever owns the stream need not poll."""
+    store, other = await harness.open(), await harness.open()
+    async with store.lease("owner") as lease:
+        await begin(store, "run:a", "run:held", lease=lease)
+        await store.commit(step("run:held", 1, held=True, lease=lease))
+        for number, handle in enumerate((store, other, store, other)):
+            messages = (
+                data("run:a", f"sent {number}"),
+                data("run:a", f"committed {number}"),
+                control("run:held", f"sent {number}"),
+            )
+            for message in messages:
+                claimed: set[str] = set()
+                await _settle(store, lease, claimed)
+                assert claimed == set()
+                sleeper = asyncio.create_task(_until_claimed(store, lease, message.stream, claimed))
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                if message.id.startswith("committed"):
+                    await handle.commit(step(f"run:{message.id}", NEW, sends=(message,)))
+                else:
+                    await handle.send(message)
+                await soon(sleeper)
+                await store.commit(step(message.stream, 1, consumes=(message.id,), lease=lease))
+
+
 async def a_claim_cut_by_its_limit_is_not_slept_on(harness: StoreHarness) -> None:
     """When a claim left some for the next, the next is not slept for."""
     store = await harness.open()

@@ -19,11 +19,8 @@ from eventstore.errors import (
     LeaseLost,
     StreamClosed,
     StreamNotFound,
-    UnknownMessage,
-    VersionConflict,
 )
 from eventstore.port import (
-    NEW,
     NO_DIGEST,
     Commit,
     Message,
@@ -33,10 +30,12 @@ from eventstore.port import (
     Undelivered,
     WaitingMessage,
 )
+from eventstore.sqlite.checking import check
 from eventstore.sqlite.finding import fits
 from eventstore.sqlite.leases import Judge
+from eventstore.sqlite.mailboxes import Known, Mail, payload_to_row
 from eventstore.sqlite.requests import ClaimRequest, CommitRequest, Unclaim
-from eventstore.sqlite.rows import Known, Mail, StreamRow, payload_to_row
+from eventstore.sqlite.rows import StreamRow
 
 __all__ = ["AttributeChange", "Batch", "answer", "attribute_parameters"]
 
@@ -105,7 +104,7 @@ class Batch:
         row = self.streams.get(commit.stream)
         if row is not None and row.commit_id == commit.id:
             return row.first_outcome()
-        self._check(commit, row)
+        check(commit, row, known=self.known, open_tokens=self.open_tokens, judge=self._judge)
         if row is None:
             row = self._create(commit.stream)
             if commit.lease is not None:
@@ -203,30 +202,6 @@ class Batch:
         row.owner = owner
         row.owner_ended = 0
         row.changed = True
-
-    def _check(self, commit: Commit, row: StreamRow | None) -> None:
-        owner = None if row is None else row.owner
-        if commit.lease is not None:
-            token = commit.lease.token
-            if token not in self.open_tokens:
-                raise LeaseLost(commit.stream, token=token, reason="the lease has ended")
-            if row is not None and owner != token:
-                reason = "nobody owns it: claim it" if owner is None else f"token {owner} owns it"
-                raise LeaseLost(commit.stream, token=token, reason=reason)
-        elif row is not None and owner is not None and not row.owner_ended and self._judge(owner):
-            raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
-        actual = NEW if row is None else row.version
-        if commit.expected_version != actual:
-            raise VersionConflict(commit.stream, expected=commit.expected_version, actual=actual)
-        for message_id in commit.consumes:
-            if row is None or not self._is_waiting(row, message_id):
-                raise UnknownMessage(commit.stream, message_id)
-
-    def _is_waiting(self, row: StreamRow, message_id: str) -> bool:
-        if row.mailbox is not None and message_id in row.mailbox:
-            return True
-        known = self.known.get((row.id, message_id))
-        return known is not None and bool(known.waiting)
 
     def _create(self, name: str) -> StreamRow:
         row = StreamRow(

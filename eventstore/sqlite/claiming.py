@@ -18,8 +18,8 @@ from msgspec.json import Decoder
 from eventstore.port import StreamQuery, Timestamp
 from eventstore.sqlite.finding import condition
 from eventstore.sqlite.leases import Judge
-from eventstore.sqlite.rows import encode_names
 from eventstore.sqlite.schema import MAIL_NEEDS, OPEN_NEEDS
+from eventstore.sqlite.statements import encode_names
 
 __all__ = ["Candidates", "candidates_sql", "dead_owners", "find_candidates"]
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 from msgspec.json import Decoder
 
 from eventstore.port import Page, Scalar, StreamHead, StreamQuery, category_of
-from eventstore.sqlite.rows import StreamRow, decode_streams, encode_names, stream_json
+from eventstore.sqlite.rows import StreamRow, decode_streams, stream_json
+from eventstore.sqlite.statements import encode_names
 from eventstore.validation import page_cursor, parse_cursor
 
 __all__ = ["condition", "find_page", "fits"]
@@ -22,8 +23,15 @@ __all__ = ["condition", "find_page", "fits"]
 _BRANCHES_MAX: Final = 200
 """Values of one attribute, or categories, that get a branch each (SQLite takes 500); more are sorted in one."""
 
+_COUNTED_MAX: Final = 2_000
+"""Streams with an attribute that are counted to learn which is rare: beyond that, all are common."""
+
 _decode_names: Final = Decoder(list[str]).decode
 
+_COUNT: Final = """
+    SELECT count(*) FROM (SELECT 1 FROM attributes
+                          WHERE name = ? AND value IN (SELECT value FROM json_each(?)) LIMIT ?)
+"""
 _CATEGORIES: Final = """
     WITH RECURSIVE found(category) AS (
         SELECT min(category) FROM streams
@@ -127,7 +135,7 @@ def _attribute_term(index: int, name: str, values: tuple[Scalar, ...], parameter
 
 def _branches(connection: sqlite3.Connection, query: StreamQuery) -> tuple[list[str], dict[str, Any]]:
     """SELECTs that together find every stream that fits, each in order and cut to the page, and their parameters."""
-    driver = None if query.streams is not None else _driving_attribute(query.attributes)
+    driver = None if query.streams is not None else _driving_attribute(connection, query.attributes)
     created_at = "s.created_at" if driver is None else "d.created_at"
     where, parameters = condition(query, created_at=created_at, skip=driver)
     order = "DESC" if query.newest_first else "ASC"
@@ -160,13 +168,24 @@ def _branches(connection: sqlite3.Connection, query: StreamQuery) -> tuple[list[
     return [f"SELECT * FROM ({branch})" for branch in branches], parameters
 
 
-def _driving_attribute(attributes: Mapping[str, Scalar | tuple[Scalar, ...]]) -> str | None:
-    """The attribute whose index is walked: the first that cannot be absent and has few values."""
+def _driving_attribute(
+    connection: sqlite3.Connection, attributes: Mapping[str, Scalar | tuple[Scalar, ...]]
+) -> str | None:
+    """The attribute whose index is walked: of those that cannot be absent and have few values, the rarest."""
+    able: list[str] = []
     for name, wanted in attributes.items():
         values = _values(wanted)
         if values and None not in values and len(set(values)) == len(values) <= _BRANCHES_MAX:
-            return name
-    return None
+            able.append(name)
+    if len(able) < 2:
+        return able[0] if able else None
+
+    def count(name: str) -> int:
+        parameters = (name, encode_names(_values(attributes[name])), _COUNTED_MAX)
+        found: int = connection.execute(_COUNT, parameters).fetchone()[0]
+        return found
+
+    return min(able, key=count)
 
 
 def _values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:

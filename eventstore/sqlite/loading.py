@@ -12,7 +12,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, assert_never
 
-from eventstore.port import MAILBOX_PAGE, Commit, Message
+from eventstore.port import Commit, Message
+from eventstore.sqlite.mailboxes import Known, load_known, load_mailboxes
 from eventstore.sqlite.requests import (
     ClaimRequest,
     CommitRequest,
@@ -22,7 +23,7 @@ from eventstore.sqlite.requests import (
     SendRequest,
     Unclaim,
 )
-from eventstore.sqlite.rows import Known, StreamRow, load_known, load_mailboxes, load_streams
+from eventstore.sqlite.rows import StreamRow, load_streams
 
 __all__ = ["REMEMBERED_STREAMS_MAX", "Memory", "Named", "load_mail"]
 
@@ -86,7 +87,7 @@ class Named:
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self.streams: dict[str, None] = {}
-        self.acting: dict[str, int] = {}  # streams whose mailboxes are needed, and how many messages they consume
+        self.acting: dict[str, None] = {}  # streams whose mailboxes are needed
         self.tokens: set[int] = set()
         self.sent: list[tuple[str, str]] = []  # messages, by stream and id, that may have been delivered before
         self.consumed: list[tuple[str, str]] = []  # and those that must have been
@@ -104,7 +105,7 @@ class Named:
             case ClaimRequest():
                 self.tokens.add(request.token)
                 for name in request.names:
-                    self._add_acting(name, 0)
+                    self._add_acting(name)
             case Unclaim():
                 self.streams.update(dict.fromkeys(request.owners))
             case LeaseRequest() | LeaseEnding():
@@ -113,7 +114,7 @@ class Named:
                 assert_never(request)
 
     def _add_commit(self, commit: Commit) -> None:
-        self._add_acting(commit.stream, len(commit.consumes))
+        self._add_acting(commit.stream)
         for message_id in commit.consumes:
             self.consumed.append((commit.stream, message_id))
         for message in commit.sends:
@@ -121,9 +122,8 @@ class Named:
         if commit.lease is not None:
             self.tokens.add(commit.lease.token)
 
-    def _add_acting(self, name: str, consumes: int) -> None:
-        self.streams[name] = None
-        self.acting[name] = self.acting.get(name, 0) + consumes
+    def _add_acting(self, name: str) -> None:
+        self.streams[name] = self.acting[name] = None
 
     def _add_message(self, message: Message) -> None:
         self.streams[message.stream] = None
@@ -142,7 +142,8 @@ def load_mail(
             if row.control + row.data:
                 wanted.append(row)
     if wanted:
-        boxes = load_mailboxes(connection, [row.id for row in wanted], MAILBOX_PAGE + max(named.acting.values()))
+        consumed = [message_id for _, message_id in named.consumed]
+        boxes = load_mailboxes(connection, [row.id for row in wanted], consumed)
         for row in wanted:
             row.mailbox = boxes[row.id]
     known = [(streams[stream].id, message_id) for stream, message_id in named.sent if stream in streams]

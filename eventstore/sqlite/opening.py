@@ -134,10 +134,15 @@ def _connect(path: str, mode: str, *, statements: int) -> sqlite3.Connection:
 
 
 def _look_without_touching(path: str) -> None:
-    """Refuse what is plainly not ours before a lock, a log or a byte of it could change."""
+    """Refuse what is plainly not ours before a lock, a log or a byte of it could change.
+
+    It looks past locks and the log, so it may meet a checkpoint that has written the first page, and with it the new
+    size, before the rest: to SQLite that is a damaged file, unless the connection says that it can do with one.
+    """
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return
     with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
         _check_is_ours(connection, path)
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from eventstore.errors import StoreClosed, StoreUnavailable, StreamNotFound
-from eventstore.port import MAILBOX_PAGE, NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
+from eventstore.port import NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.finding import find_page
+from eventstore.sqlite.mailboxes import load_mailboxes
 from eventstore.sqlite.opening import open_reader
-from eventstore.sqlite.rows import StreamRow, load_mailboxes, load_streams
+from eventstore.sqlite.rows import StreamRow, load_streams
 from eventstore.sqlite.threads import Connection, close_now, on_thread, open_connection
 
 __all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers"]
@@ -150,7 +151,7 @@ def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:
     connection.execute("BEGIN")  # again, the stream and its mailbox as of one moment
     try:
         row = load_streams(connection, (stream,), ())[0][stream]
-        row.mailbox = load_mailboxes(connection, [row.id], MAILBOX_PAGE)[row.id]
+        row.mailbox = load_mailboxes(connection, [row.id])[row.id]
         return row
     finally:
         connection.execute("COMMIT")
@@ -175,20 +176,10 @@ def _read_page(
     page: list[RecordedEvent] = []
     size = 0
     cursor = connection.execute(_EVENTS, (stream_id, after, end, PAGE_EVENTS))
-    for version, position, header, payload, salt, payload_digest, digest in cursor:
-        page.append(
-            RecordedEvent(
-                stream,
-                version,
-                position,
-                header,
-                payload,
-                salt,
-                NO_DIGEST if payload_digest is None else payload_digest,
-                digest,
-            )
-        )
-        size += len(header) + len(payload or b"")
+    for columns in cursor:
+        event = _recorded(stream, columns)
+        page.append(event)
+        size += len(event.header) + len(event.payload or b"")
         if size >= PAGE_BYTES:
             break
     cursor.close()
@@ -202,21 +193,26 @@ def _log_page(
     page: list[RecordedEvent] = []
     size = 0
     cursor = connection.execute(_LOG, (after, until, category, PAGE_EVENTS))
-    for name, version, position, header, payload, salt, payload_digest, digest in cursor:
-        page.append(
-            RecordedEvent(
-                name.decode(),
-                version,
-                position,
-                header,
-                payload,
-                salt,
-                NO_DIGEST if payload_digest is None else payload_digest,
-                digest,
-            )
-        )
-        size += len(header) + len(payload or b"")
+    for name, *columns in cursor:
+        event = _recorded(name.decode(), columns)
+        page.append(event)
+        size += len(event.header) + len(event.payload or b"")
         if size >= PAGE_BYTES:
             break
     cursor.close()
     return page, size < PAGE_BYTES and len(page) < PAGE_EVENTS
+
+
+def _recorded(stream: str, columns: Sequence[Any]) -> RecordedEvent:
+    """An event out of the columns of `_EVENTS`; a payload that never was has no digest in the table."""
+    version, position, header, payload, salt, payload_digest, digest = columns
+    return RecordedEvent(
+        stream,
+        version,
+        position,
+        header,
+        payload,
+        salt,
+        NO_DIGEST if payload_digest is None else payload_digest,
+        digest,
+    )

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from eventstore.port import Commit, Message, StreamQuery, Timestamp
-from eventstore.sqlite.rows import payload_to_row
+from eventstore.sqlite.mailboxes import payload_to_row
 
 __all__ = [
     "BatchOutcome",
@@ -34,8 +34,8 @@ class CommitRequest(Struct, frozen=True, eq=False):
     future: asyncio.Future[Any]
     commit: Commit
     texts: tuple[tuple[str, str | bytes | None], ...]  # header and payload of each event, as they are stored
-    payloads: int
-    payload_bytes: int
+    payloads: int  # of its events
+    payload_bytes: int  # of its events and messages
     rows: int
 
 
@@ -98,11 +98,12 @@ def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest
     """A validated commit, made ready on the caller's side."""
     events = commit.events
     sizes = [len(event.payload) for event in events if event.payload is not None]
+    sent = sum([len(message.payload) for message in commit.sends if message.payload is not None])
     return CommitRequest(
         future,
         commit,
         tuple([(event.header.decode(), payload_to_row(event.payload)) for event in events]),
         len(sizes),
-        sum(sizes),
+        sum(sizes) + sent,
         1 + len(events) + len(commit.sends) + len(commit.consumes),
     )

@@ -1,4 +1,4 @@
-"""What is stored of a stream and its mailbox, as it travels between the tables and a transaction's memory.
+"""What is stored of a stream, as it travels between the tables and a transaction's memory.
 
 `StreamRow` is a stream as one batch sees it: loaded once, changed in memory by every request of the batch in turn, and
 written once. Rows come out of SQLite as one JSON text each time, whatever their number, because stepping from row to
@@ -10,36 +10,24 @@ This module knows the columns. It does not know what a commit may do.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.json import Decoder, encode
 
-from eventstore.port import MAILBOX_PAGE, Scalar, StreamHead, Undelivered, WaitingMessage
-from eventstore.sqlite.statements import execute_rows
+from eventstore.mailbox import first_page
+from eventstore.port import Scalar, StreamHead, Undelivered, WaitingMessage
+from eventstore.sqlite.mailboxes import Mail
+from eventstore.sqlite.statements import encode_names, execute_rows
 
 __all__ = [
-    "Known",
-    "Mail",
     "StreamRow",
-    "encode_names",
-    "load_known",
-    "load_mailboxes",
     "load_streams",
-    "payload_to_row",
     "stream_json",
     "write_streams",
 ]
-
-
-class Mail(Struct):
-    """A waiting message and where it is stored: 0 when it came with this batch."""
-
-    arrival: int
-    message: WaitingMessage
-    consumed: bool = False
 
 
 class StreamRow(Struct, array_like=True):
@@ -79,29 +67,30 @@ class StreamRow(Struct, array_like=True):
 
     def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
         """The stream as it is now."""
-        return self._head(
-            owner=self.owner,
-            claims=self.claims,
-            mail_max=MAILBOX_PAGE if mail else 0,
-            undelivered=undelivered,
-        )
+        page = first_page(self._mail()) if mail and self.mailbox else ()
+        return self._head(self.owner, self.claims, page, undelivered)
 
     def first_outcome(self) -> StreamHead:
-        """The head that the last commit returned, with what messages and claims have changed since put back."""
+        """The head that the last commit returned, with what messages and claims have changed since put back.
+
+        Nothing was consumed since, so the page that it showed is the beginning of the mailbox.
+        """
         undelivered: tuple[Undelivered, ...] = ()
         if self.commit_undelivered is not None:
             undelivered = tuple(Undelivered(*row) for row in _decode_undelivered(self.commit_undelivered))
-        return self._head(
-            owner=self.commit_owner,
-            claims=self.commit_claims or 0,
-            mail_max=self.commit_mail or 0,
-            undelivered=undelivered,
-        )
+        page = tuple(islice(self._mail(), self.commit_mail or 0))
+        return self._head(self.commit_owner, self.commit_claims or 0, page, undelivered)
+
+    def _mail(self) -> Iterator[WaitingMessage]:
+        return (mail.message for mail in self.mailbox.values()) if self.mailbox else iter(())
 
     def _head(
-        self, *, owner: int | None, claims: int, mail_max: int, undelivered: tuple[Undelivered, ...]
+        self,
+        owner: int | None,
+        claims: int,
+        page: tuple[WaitingMessage, ...],
+        undelivered: tuple[Undelivered, ...],
     ) -> StreamHead:
-        mailbox = self.mailbox
         return StreamHead(
             stream=self.name,
             version=self.version,
@@ -114,23 +103,12 @@ class StreamRow(Struct, array_like=True):
             owner=owner,
             claims=claims,
             attributes=dict(self.attributes),
-            messages=tuple(mail.message for mail in islice(mailbox.values(), mail_max)) if mailbox and mail_max else (),
+            messages=page,
             undelivered=undelivered,
         )
 
 
-class Known(Struct, array_like=True):
-    """A message that was delivered to a stream once, waiting or consumed."""
-
-    stream: int
-    id: str
-    arrival: int
-    waiting: int
-    control: int
-
-
 _decode_streams: Final = Decoder(list[StreamRow]).decode
-_decode_known: Final = Decoder(list[Known]).decode
 _decode_attributes: Final = Decoder(dict[str, Scalar]).decode
 _decode_undelivered: Final = Decoder(list[tuple[str, str, Any]]).decode
 _decode_tokens: Final = Decoder(list[int]).decode
@@ -207,89 +185,6 @@ def decode_streams(text: str | bytes) -> list[StreamRow]:
     return rows
 
 
-def encode_names(values: Iterable[Any]) -> str:
-    """A JSON array, as a parameter for ``json_each``."""
-    return encode(list(values)).decode()
-
-
-class MailRow(Struct, array_like=True):
-    """A waiting message, in the order of its columns."""
-
-    stream: int
-    arrival: int
-    id: str
-    sender: str | None
-    control: int
-    header: str
-    payload: str | None  # in hexadecimal when `binary`
-    binary: int
-    sent_at: int
-
-    def mail(self) -> Mail:
-        """The message as its stream's head shows it."""
-        payload = None
-        if self.payload is not None:
-            payload = bytes.fromhex(self.payload) if self.binary else self.payload.encode()
-        return Mail(
-            self.arrival,
-            WaitingMessage(
-                id=self.id,
-                sender=self.sender,
-                control=bool(self.control),
-                header=self.header.encode(),
-                payload=payload,
-                sent_at=self.sent_at,
-            ),
-        )
-
-
-_MAIL_COLUMNS: Final = """
-    m.stream, m.arrival, m.id, m.sender, m.control, m.header,
-    CASE typeof(m.payload) WHEN 'blob' THEN hex(m.payload) ELSE m.payload END, typeof(m.payload) = 'blob', m.sent_at
-"""
-_MAIL: Final = """
-    FROM json_each(?1) AS j CROSS JOIN messages AS m
-    WHERE m.stream = j.value AND m.consumed_at IS NULL AND m.arrival <= coalesce(
-        (SELECT n.arrival FROM messages AS n WHERE n.stream = j.value AND n.consumed_at IS NULL
-         ORDER BY n.arrival LIMIT 1 OFFSET ?2 - 1), 9223372036854775807)
-"""
-_MAIL_AT_ONCE: Final = f"SELECT json_group_array(json_array({_MAIL_COLUMNS})) {_MAIL}"
-_MAIL_BY_ROWS: Final = f"SELECT json_array({_MAIL_COLUMNS}) {_MAIL}"
-_decode_mails: Final = Decoder(list[MailRow]).decode
-_decode_mail: Final = Decoder(MailRow).decode
-
-
-def load_mailboxes(connection: sqlite3.Connection, streams: Sequence[int], most: int) -> dict[int, dict[str, Mail]]:
-    """The oldest waiting messages of streams, at most so many of each."""
-    parameters = (encode_names(streams), most)
-    try:
-        mails = _decode_mails(connection.execute(_MAIL_AT_ONCE, parameters).fetchone()[0])
-    except sqlite3.DataError:  # together they are longer than any one value may be
-        mails = [_decode_mail(row[0]) for row in connection.execute(_MAIL_BY_ROWS, parameters)]
-    mails.sort(key=_arrival)
-    boxes: dict[int, dict[str, Mail]] = {stream: {} for stream in streams}
-    for mail in mails:
-        boxes[mail.stream][mail.id] = mail.mail()
-    return boxes
-
-
-def _arrival(mail: MailRow) -> int:
-    return mail.arrival
-
-
-_KNOWN: Final = """
-    SELECT json_group_array(json_array(m.stream, m.id, m.arrival, m.consumed_at IS NULL, m.control))
-    FROM json_each(?) AS j CROSS JOIN messages AS m
-    WHERE m.stream = json_extract(j.value, '$[0]') AND m.id = json_extract(j.value, '$[1]')
-"""
-
-
-def load_known(connection: sqlite3.Connection, wanted: Collection[tuple[int, str]]) -> dict[tuple[int, str], Known]:
-    """Those of these (stream id, message id) that were ever delivered."""
-    text = connection.execute(_KNOWN, (encode_names(wanted),)).fetchone()[0]
-    return {(known.stream, known.id): known for known in _decode_known(text)}
-
-
 _INSERT: Final = f"INSERT INTO streams ({', '.join(_COLUMNS)})"
 _STEPS: Final = (
     "id", "version", "digest", "updated_at", "commit_id", "commit_owner", "commit_claims", "commit_mail",
@@ -349,16 +244,6 @@ def write_streams(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> 
         _STEP.execute(connection, steps)
     if changes:
         _CHANGE.execute(connection, changes)
-
-
-def payload_to_row(payload: bytes | None) -> str | bytes | None:
-    """TEXT when it is UTF-8 without NUL, so that a shell can read it; else a BLOB."""
-    if payload is None or b"\x00" in payload:
-        return payload
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        return payload
 
 
 def _attributes_text(row: StreamRow) -> str:

@@ -8,11 +8,13 @@ more than the work itself. So rows are written by statements with many rows of p
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final
 
-__all__ = ["execute_rows"]
+from msgspec.json import encode
+
+__all__ = ["encode_names", "execute_rows"]
 
 _SIZES: Final = (512, 256, 128, 64, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1)
 """Rows in one statement. The largest stays far below SQLite's 32,766 parameters at the columns we have."""
@@ -31,6 +33,11 @@ def execute_rows(
             connection.execute(_sql(head, columns, size, tail), parameters if whole else parameters[start:end])
             start = end
             left -= size
+
+
+def encode_names(values: Iterable[Any]) -> str:
+    """A JSON array, as a parameter for ``json_each``."""
+    return encode(list(values)).decode()
 
 
 @cache

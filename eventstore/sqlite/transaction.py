@@ -32,8 +32,8 @@ from eventstore.sqlite.requests import (
     SendRequest,
     Unclaim,
 )
-from eventstore.sqlite.rows import encode_names, write_streams
-from eventstore.sqlite.statements import execute_rows
+from eventstore.sqlite.rows import write_streams
+from eventstore.sqlite.statements import encode_names, execute_rows
 
 __all__ = ["GUARD_SECONDS", "Transactor"]
 

@@ -25,6 +25,7 @@ from eventstore.sqlite.requests import (
     LeaseEnding,
     LeaseRequest,
     Request,
+    SendRequest,
     Unclaim,
 )
 from eventstore.sqlite.threads import Connection, close_connection, close_now, on_thread, open_connection, submit
@@ -35,7 +36,7 @@ __all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "Writer"]
 BATCH_REQUESTS_MAX: Final = 500
 """Requests in one transaction."""
 BATCH_ROWS_MAX: Final = 5_000
-"""Rows in one transaction, but that a single commit may have more."""
+"""Events and messages in one transaction, but that a single commit may have more."""
 BATCH_BYTES_MAX: Final = 16 << 20
 """Bytes of payload in one transaction, but that a single commit may have more."""
 
@@ -131,11 +132,17 @@ class Writer:
         rows = size = 0
         while queue and len(taken) < BATCH_REQUESTS_MAX:
             request = queue[0]
-            if isinstance(request, CommitRequest):
-                rows += request.rows
-                size += request.payload_bytes
-                if taken and (rows > BATCH_ROWS_MAX or size > BATCH_BYTES_MAX):
-                    break
+            match request:
+                case CommitRequest():
+                    rows += request.rows
+                    size += request.payload_bytes
+                case SendRequest(message=message):
+                    rows += 1
+                    size += len(message.payload or b"")
+                case _:
+                    pass
+            if taken and (rows > BATCH_ROWS_MAX or size > BATCH_BYTES_MAX):
+                break
             queue.popleft()
             if not request.future.done():
                 taken.append(request)

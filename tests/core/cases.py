@@ -13,7 +13,7 @@ from typing import Any, Literal
 from engine.core.call import Call
 from engine.tasks import task
 from engine.workflows import Workflow, workflow
-from tests.core.harness import Pick, World, first
+from tests.core.harness import Mail, Pick, World, first
 
 
 class Declined(Exception):
@@ -59,6 +59,8 @@ class Case:
     timers: Literal["idle", "any"]
     cancels: bool  # whether it is cancelled at every point
     plain: Plain
+    mail: tuple[Mail, ...] = ()
+    deadline: int = 0
 
     @property
     def name(self) -> str:
@@ -66,7 +68,7 @@ class Case:
 
     def world(self, pick: Pick = first, **more: Any) -> World:
         call: Call[Any] = self.definition(*self.args)
-        return World(call, pick, self.timers, **more)
+        return World(call, pick, self.timers, mail=self.mail, deadline=self.deadline, **more)
 
 
 CASES: dict[str, Case] = {}
@@ -78,11 +80,13 @@ def case(
     timers: Literal["idle", "any"] = "idle",
     cancels: bool = True,
     plain: Plain = "alike",
+    mail: tuple[Mail, ...] = (),
+    deadline: int = 0,
 ) -> Callable[[Any], Workflow[..., Any]]:
     def register(fn: Any) -> Workflow[..., Any]:
         definition = workflow(fn)
         assert definition.name not in CASES
-        CASES[definition.name] = Case(definition, args, limit, timers, cancels, plain)
+        CASES[definition.name] = Case(definition, args, limit, timers, cancels, plain, mail, deadline)
         return definition
 
     return register

@@ -26,7 +26,7 @@ from anyio._backends._asyncio import CancelScope
 from engine.core.events import Decision, RunFailed, TaskFailed
 from engine.core.failures import decode_error
 from engine.core.ordered import install
-from tests.core import cases_anyio, cases_gather, cases_groups, cases_locks, cases_stacks  # noqa: F401 - they register
+from tests.core import cases_all  # noqa: F401 - they register
 from tests.core.cases import CASES, Case
 from tests.core.cases_gather import two
 from tests.core.harness import Entry, History, check_crashes, first, groups, last, play, seeded

@@ -3,6 +3,9 @@
 `play` runs a workflow to its end and returns its history, every event taken through its bytes. `resume` does what a
 crash leads to: it rebuilds the run from a prefix of a history and goes on under the same schedule. Schedules are
 functions of the step and of what could happen, so the rest of a resumed run meets the choices of the undisturbed one.
+
+The outside has `mail` for the run, in order per name, at any time; a child run ends as its own code does when it is
+played in a world of its own; a message reaches any run but those whose id begins with "missing" or "ended".
 """
 
 from __future__ import annotations
@@ -14,17 +17,27 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Literal, NamedTuple
 
+from msgspec import structs
+
 from engine.core.call import Call, Definition
 from engine.core.events import (
     AnyEvent,
     CancelRequested,
+    ChildCompleted,
+    ChildFailed,
+    ChildStarted,
+    ContinuedAsNew,
     Decision,
     Fact,
     Note,
+    RequestReceived,
     RunCancelled,
     RunCompleted,
     RunFailed,
     RunStarted,
+    SendAccepted,
+    SendRejected,
+    SignalReceived,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -36,7 +49,9 @@ from engine.core.events import (
 from engine.core.failures import decode_error, describe, encode_error
 from engine.core.fold import RunState
 from engine.core.instance import Decided, Instance, PendingTask
+from engine.core.pending import PendingChild
 from engine.core.replay import Replayer
+from engine.runtime.epochs import beginning_of_next
 
 START = 1_767_225_600_000_000  # microseconds: 2026-01-01
 TICK = 1_000  # microseconds between two facts that are no timers
@@ -77,6 +92,26 @@ def listed(choices: Sequence[int]) -> Pick:
     return lambda step, options: min(choices[step], len(options) - 1) if step < len(choices) else 0
 
 
+class Mail(NamedTuple):
+    """Something that is sent to the run: a signal, or a request."""
+
+    kind: Literal["signal", "request"]
+    name: str
+    payload: bytes
+
+    @property
+    def option(self) -> str:
+        return f"~{self.kind} {self.name}"
+
+
+def signal(name: str, *payloads: str) -> tuple[Mail, ...]:
+    return tuple(Mail("signal", name, payload.encode()) for payload in payloads)
+
+
+def request(name: str, *payloads: str) -> tuple[Mail, ...]:
+    return tuple(Mail("request", name, payload.encode()) for payload in payloads)
+
+
 @dataclass(frozen=True)
 class World:
     """What happens to a run: `timers` fire when nothing else can ("idle"), or whenever the schedule says so ("any")."""
@@ -86,6 +121,8 @@ class World:
     timers: Literal["idle", "any"] = "idle"
     cancel_at: tuple[int, ...] = ()  # steps at which cancellation is asked for
     tick: int = TICK
+    mail: tuple[Mail, ...] = ()
+    deadline: int = 0  # seconds from the start
     widths: list[int] = field(default_factory=list, compare=False)  # how many choices each step had
 
     def __post_init__(self) -> None:
@@ -126,16 +163,22 @@ def option_of(name: str, arguments: bytes) -> str:
     return f"{name} {arguments.decode()}"
 
 
-def choose(world: World, instance: Instance, step: int) -> tuple[Fact, bytes | None]:
+def choose(world: World, instance: Instance, recorder: Recorder) -> tuple[Fact, bytes | None]:
     """The next fact of this world."""
-    now = instance.now
+    now, step = instance.now, recorder.facts - 1
     if step in world.cancel_at:
         return CancelRequested(at=now + world.tick, reason="asked"), None
-    options: dict[str, PendingTask | str] = {}
+    options: dict[str, Any] = {}
     for pending in sorted(instance.pending.values(), key=lambda p: p.id):
         options[f"{option_of(pending.definition.name, pending.arguments)} {pending.id}"] = pending
+    for child in sorted(instance.children.values(), key=lambda p: p.id):
+        options[f"{child.definition.name} {child.id}"] = child
+    options |= {f"send {id_}": sent for id_, sent in sorted(instance.outbox.sends.items())}
     names = sorted(options)
-    if instance.timers and (world.timers == "any" or not names):
+    due = bool(instance.timers) and (world.timers == "any" or not names)
+    options |= possible_mail(world, instance, recorder)
+    names = sorted(options)
+    if due:
         # The earliest only; two of the same moment are told apart by their ids, which live and replay agree on.
         earliest = min(instance.timers, key=lambda id_: (instance.timers[id_].deadline, id_))
         names.append("~timer")
@@ -145,14 +188,61 @@ def choose(world: World, instance: Instance, step: int) -> tuple[Fact, bytes | N
     while len(world.widths) <= step:
         world.widths.append(1)
     world.widths[step] = len(names)
-    chosen = options[names[world.pick(step, names)]]
-    if isinstance(chosen, str):
-        return TimerFired(at=max(now, instance.timers[chosen].deadline), id=chosen), None
-    done, payload, error = outcome_of(chosen.definition, chosen.arguments)
-    at = now + world.tick
-    if done:
-        return TaskCompleted(at=at, id=chosen.id), payload
-    return TaskFailed(at=at, id=chosen.id, error=error), payload
+    chosen = names[world.pick(step, names)]
+    if chosen == "~timer":
+        id_ = options[chosen]
+        return TimerFired(at=max(now, instance.timers[id_].deadline), id=id_), None
+    return fact_of(options[chosen], recorder, at=now + world.tick)
+
+
+def fact_of(chosen: Any, recorder: Recorder, *, at: int) -> tuple[Fact, bytes | None]:
+    match chosen:
+        case PendingTask():
+            done, payload, error = outcome_of(chosen.definition, chosen.arguments)
+            if done:
+                return TaskCompleted(at=at, id=chosen.id), payload
+            return TaskFailed(at=at, id=chosen.id, error=error), payload
+        case PendingChild():
+            return outcome_of_child(chosen, recorder.children[chosen.id], at=at)
+        case (Mail(kind="signal"), id_):
+            return SignalReceived(at=at, id=id_, name=chosen[0].name), chosen[0].payload
+        case (Mail(kind="request"), id_):
+            return RequestReceived(at=at, id=id_, name=chosen[0].name), chosen[0].payload
+    event = chosen.event
+    if event.run.startswith("missing"):
+        return SendRejected(at=at, id=event.id, reason="not_found"), None
+    if event.run.startswith("ended"):
+        return SendRejected(at=at, id=event.id, reason="closed"), None
+    return SendAccepted(at=at, id=event.id), None
+
+
+def possible_mail(world: World, instance: Instance, recorder: Recorder) -> dict[str, tuple[Mail, str]]:
+    """The next of each name that has not arrived; of requests, the next that is not refused now."""
+    found: dict[str, tuple[Mail, str]] = {}
+    for index, mail in enumerate(world.mail):
+        id_ = f"{mail.name}-{index}"
+        if mail.option in found or id_ in recorder.arrived:
+            continue
+        if mail.kind == "signal" or instance.inbox.refusal(mail.name, mail.payload) is None:
+            found[mail.option] = (mail, id_)
+    return found
+
+
+def outcome_of_child(child: PendingChild, arguments: bytes, *, at: int) -> tuple[Fact, bytes | None]:
+    """How a child run ends, asked to end or not: one named "stubborn..." does not care."""
+    definition: Any = child.definition
+    if child.cancelled and not definition.name.startswith("stubborn"):
+        return ChildFailed(at=at, id=child.id, status="cancelled"), None
+    args, kwargs = definition.arguments.decode(arguments)
+    history = play(World(definition(*args, **kwargs)))
+    event, payload = end_of(history)
+    match event:
+        case RunCompleted():
+            return ChildCompleted(at=at, id=child.id), payload
+        case RunFailed(error=error):
+            return ChildFailed(at=at, id=child.id, status="failed", error=error), payload
+        case _:
+            return ChildFailed(at=at, id=child.id, status="cancelled", reason=event.reason), None
 
 
 class Recorder:
@@ -162,6 +252,8 @@ class Recorder:
         self.history: History = []
         self.facts = 0
         self.started: set[str] = set()
+        self.arrived: set[str] = set()  # ids of mail
+        self.children: dict[str, bytes] = {}  # arguments, by id
         for entry in history or []:
             self.put(entry.event, entry.payload)
 
@@ -170,8 +262,16 @@ class Recorder:
         self.history.append(entry)
         if isinstance(event, Fact):
             self.facts += 1
-        if isinstance(event, TaskStarted):
-            self.started.add(event.id)
+        match event:
+            case TaskStarted(id=id_):
+                self.started.add(id_)
+            case RunStarted():
+                self.started.clear()  # ids of tasks begin anew with each epoch
+            case ChildStarted(id=id_):
+                assert payload is not None
+                self.children[id_] = payload
+            case SignalReceived(id=id_) | RequestReceived(id=id_):
+                self.arrived.add(id_)
         return entry.event
 
     def turn(self, instance: Instance, fact: Fact, payload: bytes | None) -> None:
@@ -189,7 +289,8 @@ class Recorder:
 
 def started(world: World) -> tuple[RunStarted, bytes]:
     definition = world.definition
-    fact = RunStarted(at=START, workflow=definition.name, seed=SEED, python="3.11", anyio="4")
+    deadline = START + world.deadline * 1_000_000 if world.deadline else 0
+    fact = RunStarted(at=START, workflow=definition.name, seed=SEED, python="3.11", anyio="4", deadline=deadline)
     return fact, definition.arguments.encode(world.call.args, world.call.kwargs)
 
 
@@ -204,7 +305,7 @@ def play(world: World) -> History:
 def resume(world: World, prefix: History) -> History:
     """Crash after the last event of `prefix`, replay, append what was not written, go on to the end."""
     replayer, recorder = rebuild(world, prefix)
-    return _go_on(world, replayer.instance, recorder)
+    return _go_on(world, replayer.instance, recorder, replayer.carrying)
 
 
 def rebuild(world: World, prefix: History) -> tuple[Replayer, Recorder]:
@@ -216,11 +317,30 @@ def rebuild(world: World, prefix: History) -> tuple[Replayer, Recorder]:
     return replayer, recorder
 
 
-def _go_on(world: World, instance: Instance, recorder: Recorder) -> History:
-    while instance.outcome is None:
-        assert recorder.facts < STEPS_MAX, f"{world.call!r} does not end under this schedule"
-        recorder.turn(instance, *choose(world, instance, recorder.facts - 1))
-    return recorder.history
+def _go_on(world: World, instance: Instance, recorder: Recorder, carrying: Sequence[Any] = ()) -> History:
+    """`carrying`: what the last epoch had left, and a crash kept from being told to this one."""
+    for fact, payload in carrying:
+        if instance.outcome is None:
+            recorder.turn(instance, structs.replace(fact, at=instance.now, carried=True), payload)
+    while True:
+        if isinstance(instance.outcome, ContinuedAsNew):
+            instance = next_epoch(instance, recorder)
+        elif instance.outcome is not None:
+            return recorder.history
+        else:
+            assert recorder.facts < STEPS_MAX, f"{world.call!r} does not end under this schedule"
+            recorder.turn(instance, *choose(world, instance, recorder))
+
+
+def next_epoch(before: Instance, recorder: Recorder) -> Instance:
+    instance = Instance(before.definition, RUN_ID)
+    now = before.now
+    for arrival in beginning_of_next(before):
+        if instance.outcome is not None:
+            break  # what is carried on from here, the next one finds as left over
+        assert isinstance(arrival.event, Fact)
+        recorder.turn(instance, structs.replace(arrival.event, at=now), arrival.payload)
+    return instance
 
 
 # -- reading histories ------------------------------------------------------------------------------------------------
@@ -252,11 +372,15 @@ def executions(history: History) -> dict[str, bytes | None]:
     return {e.event.id: e.payload for e in history if isinstance(e.event, TaskScheduled)}
 
 
-def ending(history: History) -> tuple[str, Any]:
-    """How the run ended: the status, and the result, (type, message), or reason."""
+def end_of(history: History) -> tuple[Any, bytes | None]:
     ends = [entry for entry in history if isinstance(entry.event, RunCompleted | RunFailed | RunCancelled)]
     assert len(ends) == 1, "a run ends once"
-    event, payload = ends[0].event, ends[0].payload
+    return ends[0].event, ends[0].payload
+
+
+def ending(history: History) -> tuple[str, Any]:
+    """How the run ended: the status, and the result, (type, message), or reason."""
+    event, payload = end_of(history)
     match event:
         case RunCompleted():
             return "completed", payload

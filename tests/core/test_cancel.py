@@ -12,7 +12,6 @@ from engine import task, workflow
 from engine.core.events import (
     CancelRequested,
     RunCancelled,
-    RunCompleted,
     RunStarted,
     TaskCancelled,
     TaskCompleted,
@@ -24,7 +23,7 @@ from engine.core.events import (
 )
 from engine.core.failures import ErrorInfo, encode_error
 from engine.core.instance import Decided, Instance
-from engine.errors import ForbiddenInWorkflow, HistoryError
+from engine.errors import HistoryError
 from tests.core.cases import charge, fail_charge, undo, work
 from tests.core.harness import RUN_ID, SEED, START, World, check_crashes, ending, play
 
@@ -311,20 +310,3 @@ def test_level_cancellation_is_not_lost_over_a_shielded_part() -> None:
     scheduled = [e.event.id for e in history if isinstance(e.event, TaskScheduled)]
     assert len(scheduled) == 3
     assert not [e for e in history if isinstance(e.event, TaskCancelled)]
-
-
-def test_child_runs_are_refused_for_now_and_say_what_to_do() -> None:
-    @workflow
-    async def child() -> None:
-        return None
-
-    async def parent() -> str:
-        try:
-            await child()
-        except ForbiddenInWorkflow as error:
-            return str(error)
-        return "ran"
-
-    _, decided = begin(parent)
-    assert isinstance(decided[0].event, RunCompleted)
-    assert b"no child runs yet" in (decided[0].payload or b"")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.core import cases_anyio, cases_gather, cases_groups, cases_locks, cases_stacks  # noqa: F401 - they register
+from tests.core import cases_all  # noqa: F401 - they register
 from tests.core.cases import CASES, Case
 from tests.core.harness import (
     History,

@@ -21,7 +21,7 @@ from engine.core.events import RunCompleted, RunStarted
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.errors import Evicted
-from tests.core import cases_anyio, cases_gather, cases_groups, cases_locks, cases_stacks  # noqa: F401 - they register
+from tests.core import cases_all  # noqa: F401 - they register
 from tests.core.cases import CASES, Case, undo, work
 from tests.core.harness import RUN_ID, SEED, START, World, play, rebuild, seeded
 
@@ -320,7 +320,7 @@ def play_some(world: World, facts: int) -> Any:
     recorder = Recorder()
     recorder.turn(instance, *started(world))
     for _ in range(facts):
-        recorder.turn(instance, *choose(world, instance, recorder.facts - 1))
+        recorder.turn(instance, *choose(world, instance, recorder))
     with silence():
         instance.evict()
     heard.clear()

@@ -30,7 +30,7 @@ from engine.core.events import (
 )
 from engine.core.failures import ErrorInfo, encode_error
 from engine.core.fold import FINAL_STATUSES, RunState
-from tests.core import cases_anyio, cases_gather, cases_groups, cases_locks, cases_stacks  # noqa: F401 - they register
+from tests.core import cases_all  # noqa: F401 - they register
 from tests.core.cases import CASES, Case
 from tests.core.harness import RUN_ID, START, History, play, rebuild, seeded
 

@@ -21,10 +21,7 @@ from engine.core.events import (
     Fact,
     RunCompleted,
     RunFailed,
-    RunResumed,
     RunStarted,
-    RunSuspended,
-    RunTerminated,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -573,15 +570,6 @@ def test_notes_are_kept_on_the_side() -> None:
     assert attempts.retry_at == START + 160
     assert attempts.first_started_at == START + 1
     assert replayer.last_at == START + 170
-    assert (replayer.suspended, replayer.terminated) == (False, False)
-
-
-def test_suspended_resumed_terminated() -> None:
-    suspended, resumed = RunSuspended(at=START, reason="decisions"), RunResumed(at=START)
-    assert noted(suspended).suspended
-    assert not noted(suspended, resumed).suspended
-    assert noted(suspended, resumed, suspended).suspended
-    assert noted(RunTerminated(at=START)).terminated
 
 
 def test_the_attempts_of_a_finished_task_are_forgotten() -> None:
@@ -643,6 +631,12 @@ def test_every_fact_and_decision_type_is_known_to_the_instance() -> None:
         "TaskFailed",
         "TimerFired",
         "CancelRequested",
+        "SignalReceived",
+        "RequestReceived",
+        "ChildCompleted",
+        "ChildFailed",
+        "SendAccepted",
+        "SendRejected",
     }
     assert decode_header(encode_header(TimerStarted(at=1, id="x", deadline=2))) == TimerStarted(
         at=1, id="x", deadline=2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator
+from itertools import islice
 from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, MailWaiting
 from eventstore.memory import MemoryStore
 from eventstore.port import (
+    MAILBOX_PAGE,
     NEW,
     Commit,
     Lease,
@@ -21,6 +23,7 @@ from eventstore.port import (
     RecordedEvent,
     StreamHead,
     StreamQuery,
+    Undelivered,
 )
 from eventstore.rules import Stream, Streams
 
@@ -67,6 +70,18 @@ class FencesByTheLeaseAlone(Broken):
     rules = _ChecksFreshnessOnly
 
 
+class _FencesNewStreams(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        self._check_lease(commit, stream)
+        super()._check(commit, stream)
+
+
+class FencesBeforeItLooksWhetherNew(Broken):
+    """Says "not yours" to whoever asks whether the name is free."""
+
+    rules = _FencesNewStreams
+
+
 class EdgeTriggeredWait(MemoryStore):
     """A waiter hears only what rings while it sleeps."""
 
@@ -77,12 +92,30 @@ class EdgeTriggeredWait(MemoryStore):
         await super().wait(lease, timeout=timeout)
 
 
+class _ToldOfTheUnowned(Streams):
+    def deliver(self, message: Message, now: int) -> Any:
+        stream = self._streams.get(message.stream)
+        if stream is None or stream.owner is None:
+            return super().deliver(message, now)
+        told, self._on_need = self._on_need, lambda: None
+        try:
+            return super().deliver(message, now)
+        finally:
+            self._on_need = told
+
+
+class WakesNobodyForAnOwnedStream(Broken):
+    """Takes a stream that has an owner for looked after."""
+
+    rules = _ToldOfTheUnowned
+
+
 class _Edges(Streams):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def ready(self, token: int, query: StreamQuery, busy: Collection[str]) -> Iterator[Stream]:
-        for stream in list(super().ready(token, query, busy)):
+    def ready(self, token: int, query: StreamQuery, busy: Collection[str], limit: int) -> Iterator[Stream]:
+        for stream in list(super().ready(token, query, busy, limit)):
             self._mail.pop(stream.name, None)
             self._due.pop(stream.name, None)
             yield stream
@@ -313,6 +346,72 @@ class TakesMailWhenClosed(Broken):
     rules = _TakesMailWhenClosed
 
 
+class _NeverDrained(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        super()._check(replace(commit, drained=False), stream)
+
+
+class ClosesOverMail(Broken):
+    rules = _NeverDrained
+
+
+class _DrainsTheFirstPage(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        super()._check(replace(commit, drained=False), stream)
+        if commit.drained and stream is not None:
+            page = stream.head().messages
+            waiting = [one for one in page if not one.control and one.id not in commit.consumes]
+            if waiting:
+                raise MailWaiting(commit.stream, waiting=len(waiting))
+
+
+class DrainsWhatTheHeadShows(Broken):
+    """Looks at the page that a head carries, not at the mailbox."""
+
+    rules = _DrainsTheFirstPage
+
+
+class _DrainsControl(Streams):
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
+        super()._check(replace(commit, drained=False), stream)
+        if commit.drained and stream is not None:
+            waiting = len(stream.mailbox) - len(commit.consumes)
+            if waiting:
+                raise MailWaiting(commit.stream, waiting=waiting)
+
+
+class CountsControlAsMail(Broken):
+    rules = _DrainsControl
+
+
+class DrainsBeforeItWrites(MemoryStore):
+    """Looks whether the mailbox is empty, and writes a moment later."""
+
+    async def commit(self, commit: Commit) -> StreamHead:
+        if commit.drained:
+            await super().commit(replace(commit, id=commit.id + " look", closed=UNSET, events=(), consumes=()))
+        return await super().commit(replace(commit, drained=False))
+
+
+class _ByCount(Stream):
+    __slots__ = ()
+
+    def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
+        head = super().head(undelivered, mail=False)
+        return replace(head, messages=tuple(islice(self.mailbox.values(), MAILBOX_PAGE))) if mail else head
+
+
+class _PagesByCount(Streams):
+    def _create(self, name: str, now: int) -> Stream:
+        stream = super()._create(name, now)
+        stream.__class__ = _ByCount
+        return stream
+
+
+class PagesOfMailWithoutABoundInBytes(Broken):
+    rules = _PagesByCount
+
+
 class _LastInFirstOut(Streams):
     def deliver(self, message: Message, now: int) -> Any:
         reason = super().deliver(message, now)
@@ -354,11 +453,13 @@ class ClosesOnPendingCommits(MemoryStore):
 CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     NoFencing: ("fencing.a_stale_token_cannot_write", "fencing.a_lease_cannot_write_what_it_does_not_own"),
     FencesByTheLeaseAlone: ("fencing.a_stale_token_cannot_write", "fencing.a_lease_cannot_write_what_it_does_not_own"),
+    FencesBeforeItLooksWhetherNew: ("fencing.new_is_refused_for_the_version_whoever_owns_the_stream",),
     EdgeTriggeredWait: (
         "waiting.a_commit_between_claim_and_wait_is_not_missed",
         "waiting.need_that_was_there_before_anybody_waited_is_seen",
         "waiting.two_workers_play_ball_without_a_pause",
     ),
+    WakesNobodyForAnOwnedStream: ("waiting.mail_to_a_stream_wakes_its_living_owner",),
     EdgeTriggeredAttention: ("attention.attention_does_not_depend_on_when_it_arose",),
     SleepsThroughAlarms: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
     NeverPolls: ("waiting.a_sleeper_wakes_for_whatever_makes_a_stream_need_attention",),
@@ -391,6 +492,19 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     OneSaltForAll: ("digests.salts_differ",),
     HashesOtherBytesThanItStores: ("digests.every_chain_verifies",),
     TakesMailWhenClosed: ("messages.a_data_message_to_a_closed_stream_is_refused",),
+    ClosesOverMail: (
+        "draining.a_stream_is_not_closed_over_its_mail",
+        "draining.a_refused_drain_harms_no_other",
+        "draining.of_a_closing_and_a_message_sent_meanwhile_one_is_refused",
+        "draining.of_a_closing_and_a_message_committed_meanwhile_one_is_refused",
+    ),
+    DrainsWhatTheHeadShows: ("draining.mail_beyond_the_page_counts",),
+    CountsControlAsMail: ("draining.control_messages_do_not_count",),
+    DrainsBeforeItWrites: ("draining.of_a_closing_and_a_message_sent_meanwhile_one_is_refused",),
+    PagesOfMailWithoutABoundInBytes: (
+        "messages.a_page_of_the_mailbox_is_bounded_in_bytes",
+        "messages.a_page_of_the_mailbox_follows_the_group",
+    ),
     DeliversLastInFirstOut: (
         "messages.mail_of_a_sender_arrives_in_order",
         "working.workers_that_come_and_go_lose_nothing_and_repeat_nothing",

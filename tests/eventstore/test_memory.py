@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from eventstore import NEW, Commit, Message, NewEvent, StoreClosed, StreamNotFound, StreamQuery
+from eventstore import NEW, Commit, Message, NewEvent, Opening, StoreClosed, StreamNotFound, StreamQuery
 from eventstore.conformance import TurnedClock
 from eventstore.memory import LEASE_TTL_SECONDS, MemoryLease, MemoryStore
 
@@ -128,6 +128,29 @@ async def test_a_claim_looks_only_where_attention_may_be() -> None:
         heads = await store.claim(lease, query=StreamQuery(), limit=10)
     assert [head.stream for head in heads] == ["run:idle7"]
     assert looked < 20
+    await store.aclose()
+
+
+async def test_a_claim_looks_at_no_more_in_need_than_it_may_take() -> None:
+    """A run with thousands of children that all wait to begin: each claim looks at a few of them."""
+    store = MemoryStore()
+    children = tuple(
+        Message(id="start", stream=f"run:{number:04}", header=b"{}", opens=Opening()) for number in range(5_000)
+    )
+    await store.commit(commit("run:parent", NEW, sends=children))
+    looked = 0
+    needs = store._streams.needs
+
+    def counting(stream: object) -> bool:
+        nonlocal looked
+        looked += 1
+        return needs(stream)
+
+    store._streams.needs = counting
+    async with store.lease("worker") as lease:
+        heads = await store.claim(lease, query=StreamQuery(), limit=10)
+    assert sorted(head.stream for head in heads) == [f"run:{number:04}" for number in range(10)]
+    assert looked < 50
     await store.aclose()
 
 

@@ -26,11 +26,14 @@ from hypothesis.stateful import (
 from msgspec import UNSET, Struct
 from msgspec.structs import asdict, replace
 
+import eventstore.mailbox
+import eventstore.sqlite.mailboxes
 from eventstore import (
     NEW,
     Commit,
     EventStore,
     Lease,
+    MailWaiting,
     Message,
     NewEvent,
     Opening,
@@ -186,6 +189,7 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
                 alarm=data.draw(st.sampled_from((UNSET, UNSET, None, 0, 1, 60))),
                 held=data.draw(st.sampled_from((UNSET, UNSET, True, False))),
                 closed=data.draw(st.sampled_from((UNSET, UNSET, UNSET, True, False))),
+                drained=data.draw(st.sampled_from((False, False, True))),
                 attributes=data.draw(st.one_of(st.just(UNSET), attributes)),
                 release=data.draw(st.sampled_from((False, False, True))),
                 progress=data.draw(st.booleans()),
@@ -354,6 +358,8 @@ async def outcome_of(call: Awaitable[Any]) -> Any:
         return VersionConflict, error.stream, error.expected, error.actual
     except UnknownMessage as error:
         return UnknownMessage, error.stream, error.message_id
+    except MailWaiting as error:
+        return MailWaiting, error.stream, error.waiting
     except EventStoreError as error:
         return type(error), getattr(error, "stream", None), getattr(error, "token", None)
 
@@ -382,12 +388,22 @@ def test_sqlite_does_what_memory_does() -> None:
     run_state_machine_as_test(SqliteAgainstMemory, settings=SETTINGS)
 
 
+def test_sqlite_does_what_memory_does_with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of two messages, or of a few bytes: mailboxes are longer than what a head shows or SQLite loads."""
+    for module in (eventstore.mailbox, eventstore.sqlite.mailboxes):
+        monkeypatch.setattr(module, "MAILBOX_PAGE", 2)
+        monkeypatch.setattr(module, "MAILBOX_BYTES", 12)
+    run_state_machine_as_test(SqliteAgainstMemory, settings=settings(SETTINGS, max_examples=30))
+
+
 @pytest.mark.parametrize(
     "broken",
     [
         canaries.CountsNoClaims,
+        canaries.FencesBeforeItLooksWhetherNew,
         canaries.ForgetsTheLastCommit,
         canaries.ForgetsTombstones,
+        canaries.ClosesOverMail,
         canaries.KeepsTheStreamsOfTheDead,
         canaries.NoFencing,
         canaries.ReplacesAttributes,

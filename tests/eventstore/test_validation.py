@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from eventstore import NEW, Commit, CommitTooLarge, InvalidArgument, Message, NewEvent, Permit, UnsupportedCapability
 from eventstore.port import (
+    ATTRIBUTE_BYTES_MAX,
     COMMIT_EVENTS_MAX,
     COMMIT_MESSAGES_MAX,
     HEADER_BYTES_MAX,
@@ -19,7 +20,6 @@ from eventstore.port import (
     category_of,
 )
 from eventstore.validation import (
-    ATTRIBUTE_BYTES_MAX,
     page_cursor,
     parse_cursor,
     validate_commit,

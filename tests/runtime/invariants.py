@@ -10,18 +10,37 @@ from engine.core.events import (
     AttemptFailed,
     AttemptOutcomeIgnored,
     CancelRequested,
+    ChildCancelled,
+    ChildCompleted,
+    ChildFailed,
+    ChildOutcomeIgnored,
+    ChildStarted,
+    ChildTerminated,
+    ContinuedAsNew,
     Decision,
     Fact,
+    FeedPublished,
+    MessageSent,
+    RequestAnswered,
+    RequestFailed,
+    RequestReceived,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPaused,
     RunResumed,
     RunStarted,
     RunSuspended,
     RunTerminated,
+    RunUnpaused,
+    SendAccepted,
+    SendRejected,
+    SignalReceived,
+    StatePublished,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskHandedOut,
     TaskScheduled,
     TaskStarted,
     TimerCancelled,
@@ -109,8 +128,19 @@ class _Told:
         self.unwanted: set[str] = set()  # cancelled; those that are waited for have an outcome all the same
         self.timers: dict[str, int] = {}
         self.timers_over: set[str] = set()
+        self.children: dict[str, str] = {}  # runs by call
+        self.children_over: set[str] = set()
+        self.children_asked: set[tuple[type, str]] = set()  # to end, softly or hard
+        self.sent: set[str] = set()
+        self.sent_over: set[str] = set()
+        self.signals: set[str] = set()
+        self.requests: set[str] = set()
+        self.requests_over: set[str] = set()
+        self.continued = False
+        self.epoch = 0
         self.ended: str = ""
         self.suspended = False
+        self.paused = False
         self.fact = False
 
 
@@ -118,17 +148,20 @@ def check_events(events: list[Any]) -> None:
     """The grammar of a history."""
     demand(events, "it is empty")
     demand(isinstance(events[0], RunStarted), f"it begins with {events[0]!r}")
-    demand(sum(isinstance(event, RunStarted) for event in events) == 1, "it starts twice")
     told, last = _Told(), 0
     for version, event in enumerate(events, 1):
         where = f"version {version}, {event!r}"
         demand(event.at >= last, f"{where}: time goes back from {last}")
         last = event.at
+        if isinstance(event, RunStarted) and version > 1:
+            demand(told.continued, f"{where}: it starts twice")
+            demand(event.epoch == told.epoch + 1, f"{where}: behind epoch {told.epoch}")
+            paused = told.paused
+            told = _Told()
+            told.epoch, told.paused = event.epoch, paused
         if told.ended:
-            demand(
-                isinstance(event, AttemptOutcomeIgnored | TaskStarted | TurnSlow | Decision),
-                f"{where}: after {told.ended}",
-            )
+            late = AttemptOutcomeIgnored | ChildOutcomeIgnored | TaskStarted | TurnSlow | Decision
+            demand(isinstance(event, late), f"{where}: after {told.ended}")
         demand(
             not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
             f"{where}: while suspended",
@@ -146,6 +179,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ not in told.scheduled, f"{where}: scheduled twice")
             told.scheduled[id_] = event.at
         case TaskStarted(id=id_, attempt=attempt):
+            demand(not told.paused, f"{where}: while paused")
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             demand(attempt == told.started.get(id_, 0) + 1, f"{where}: {told.started.get(id_, 0)} began before")
@@ -178,6 +212,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ not in told.timers, f"{where}: started twice")
             told.timers[id_] = deadline
         case TimerFired(id=id_):
+            demand(not told.paused, f"{where}: while paused")
             demand(id_ in told.timers and id_ not in told.timers_over, f"{where}: no such timer is running")
             demand(event.at >= told.timers[id_], f"{where}: fired before its deadline {told.timers[id_]}")
             told.timers_over.add(id_)
@@ -193,8 +228,54 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(not told.ended, f"{where}: it has ended with {told.ended} already")
             told.ended = type(event).__name__
             told.suspended = False
-        case RunStarted() | CancelRequested() | TurnSlow():
+        case RunPaused():
+            told.paused = True
+        case RunUnpaused():
+            demand(told.paused, f"{where}: it was not paused")
+            told.paused = False
+        case CancelRequested() | TurnSlow():
+            told.paused = False  # what it still does is clean up
+        case ContinuedAsNew():
+            told.continued = True
+        case RunStarted() | StatePublished() | FeedPublished() | TaskHandedOut():
             return
+        case _:
+            _check_talk(told, event, where)
+
+
+def _check_talk(told: _Told, event: Any, where: str) -> None:
+    """What a run has to do with others."""
+    match event:
+        case ChildStarted(id=id_, run=run):
+            demand(id_ not in told.children, f"{where}: that call has started one")
+            told.children[id_] = run
+        case ChildCompleted(id=id_) | ChildFailed(id=id_):
+            demand(id_ in told.children, f"{where}: was never started")
+            demand(id_ not in told.children_over, f"{where}: it has ended already")
+            told.children_over.add(id_)
+        case ChildCancelled(id=id_, run=run) | ChildTerminated(id=id_, run=run):
+            demand(run in told.children.values(), f"{where}: was never started")
+            demand((type(event), id_) not in told.children_asked, f"{where}: was asked to already")
+            told.children_asked.add((type(event), id_))
+        case ChildOutcomeIgnored():
+            return
+        case MessageSent(id=id_):
+            demand(id_ not in told.sent, f"{where}: sent twice")
+            told.sent.add(id_)
+        case SendAccepted(id=id_) | SendRejected(id=id_):
+            demand(id_ in told.sent, f"{where}: was never sent")
+            demand(id_ not in told.sent_over, f"{where}: its fate is known already")
+            told.sent_over.add(id_)
+        case SignalReceived(id=id_):
+            demand(id_ not in told.signals, f"{where}: received twice")
+            told.signals.add(id_)
+        case RequestReceived(id=id_):
+            demand(id_ not in told.requests, f"{where}: received twice")
+            told.requests.add(id_)
+        case RequestAnswered(request=id_) | RequestFailed(request=id_):
+            demand(id_ in told.requests, f"{where}: was never received")
+            demand(id_ not in told.requests_over, f"{where}: answered twice")
+            told.requests_over.add(id_)
         case _:
             raise Broken(f"{where}: unknown")
 
@@ -216,8 +297,11 @@ def check_marks(head: Any, events: list[Any]) -> None:
     demand(not head.closed, "it has not ended, but its stream is closed")
     marks = [event for event in events if isinstance(event, RunSuspended | RunResumed)]
     suspended = bool(marks) and isinstance(marks[-1], RunSuspended)
-    demand(status == ("suspended" if suspended else "running"), f"its status is {status!r}")
-    demand(head.held == suspended, f"held is {head.held}")
+    marks = [event for event in events if isinstance(event, RunPaused | RunUnpaused | CancelRequested)]
+    paused = bool(marks) and isinstance(marks[-1], RunPaused)
+    expected_now = "suspended" if suspended else "paused" if paused else "running"
+    demand(status == expected_now, f"its status is {status!r}, not {expected_now!r}")
+    demand(head.held or not suspended, f"held is {head.held}")
 
 
 def check_replay(

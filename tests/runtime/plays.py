@@ -213,13 +213,19 @@ class Play:
 
     definition: Workflow[..., Any]
     act: User
+    others: tuple[Workflow[..., Any], ...] = ()  # whose runs take part; engines are not told of them
+
+    @property
+    def definitions(self) -> tuple[Workflow[..., Any], ...]:
+        """Those whose histories must replay."""
+        return (self.definition, *self.others)
 
     @property
     def name(self) -> str:
         return self.definition.name
 
 
-def awaiting(definition: Workflow[..., Any], *args: Any) -> Play:
+def awaiting(definition: Workflow[..., Any], *args: Any, others: tuple[Workflow[..., Any], ...] = ()) -> Play:
     async def act(engine: Engine) -> str:
         run = await engine.start(definition(*args), id="play")
         try:
@@ -227,10 +233,10 @@ def awaiting(definition: Workflow[..., Any], *args: Any) -> Play:
         except ResultError as error:
             return f"{type(error).__name__} {error.__cause__!r}"
 
-    return Play(definition, act)
+    return Play(definition, act, others)
 
 
-def cancelling(definition: Workflow[..., Any]) -> Play:
+def cancelling(definition: Workflow[..., Any], *, others: tuple[Workflow[..., Any], ...] = ()) -> Play:
     async def act(engine: Engine) -> str:
         run = await engine.start(definition(), id="play")
         while (state := await run.state()).timers == {} and not state.ended:
@@ -242,7 +248,7 @@ def cancelling(definition: Workflow[..., Any]) -> Play:
         except RunCancelledError as error:
             return f"{type(error).__name__}"
 
-    return Play(definition, act)
+    return Play(definition, act, others)
 
 
 PLAYS = [

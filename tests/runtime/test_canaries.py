@@ -12,7 +12,7 @@ import pytest
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.executors.port import Slots
-from engine.runtime import dispatch, driver
+from engine.runtime import dispatch, post
 from engine.runtime.driver import Driver
 from engine.runtime.worker import Worker
 from eventstore.memory import MemoryLease
@@ -129,7 +129,7 @@ def no_grace(patch: pytest.MonkeyPatch) -> None:
 
 def no_wake_up_for_a_cancel(patch: pytest.MonkeyPatch) -> None:
     """Control messages are taken out of the box and not delivered."""
-    patch.setattr(driver, "mail_or_none", lambda _message: None)
+    patch.setattr(post, "mail_or_none", lambda _message: None)
 
 
 async def crashes(worlds: Callable[..., MemoryWorld], name: str) -> None:

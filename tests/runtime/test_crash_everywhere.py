@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from engine import Engine
-from engine.core.events import TaskCompleted, TaskFailed, TaskStarted, decode_header
+from engine.core.events import RunStarted, TaskCompleted, TaskFailed, TaskStarted, decode_header
 from engine.core.lineage import idempotency_key
 from engine.errors import EngineFailed
-from eventstore import EventStore, StoreUnavailable
+from eventstore import EventStore, StoreUnavailable, StreamQuery
 from tests.runtime.faulty import Fault, FaultyStore, Plan, at_call
-from tests.runtime.invariants import check_history
+from tests.runtime.invariants import check_store
 from tests.runtime.plays import PLAYS, Play, stage
 from tests.runtime.worlds import ManualClock, World, soon
 
@@ -90,14 +90,24 @@ async def perform(world: World, play: Play, plan: Plan) -> Crashed:
 async def recorded_effects(store: EventStore) -> dict[str, int]:
     """How often the tasks had effects whose end is in the log now."""
     found = {}
-    try:
-        async for item in store.read("run:play"):
+    for run_id, epoch, event in await recorded(store):
+        if isinstance(event, TaskCompleted | TaskFailed):
+            key = idempotency_key(run_id, epoch, event.id)
+            found[key] = stage.effects[key]
+    return found
+
+
+async def recorded(store: EventStore) -> list[tuple[str, int, Any]]:
+    """Every event of every run, with its run's id and the epoch it stands in."""
+    page = await store.find(StreamQuery(category="run", limit=500))
+    assert page.next is None
+    found = []
+    for head in page.items:
+        run_id, epoch = head.stream.partition(":")[2], 0
+        async for item in store.read(head.stream):
             event = decode_header(item.header)
-            if isinstance(event, TaskCompleted | TaskFailed):
-                key = idempotency_key("play", 0, event.id)
-                found[key] = stage.effects[key]
-    except LookupError:
-        return {}
+            epoch = event.epoch if isinstance(event, RunStarted) else epoch
+            found.append((run_id, epoch, event))
     return found
 
 
@@ -107,16 +117,19 @@ async def go_on(world: World, play: Play) -> str:
     async with Engine(store, workflows=[play.definition], clock=world.clock, grace=0) as engine:
         async with passing_time(world.clock):
             ended = await soon(play.act(engine))
-    events = await check_history(store, "play", play.definition)
+    await check_store(store, *play.definitions)
+    events = await recorded(store)
     await world.release(store)
     check_written_ahead(events)
     return ended
 
 
-def check_written_ahead(events: list[Any]) -> None:
+def check_written_ahead(events: list[tuple[str, int, Any]]) -> None:
     """Every effect was begun by an attempt that had been recorded before."""
     assert not stage.strays, f"{stage.strays} effects outside every attempt"
-    begun = Counter(idempotency_key("play", 0, event.id) for event in events if isinstance(event, TaskStarted))
+    begun = Counter(
+        idempotency_key(run_id, epoch, event.id) for run_id, epoch, event in events if isinstance(event, TaskStarted)
+    )
     for key, count in stage.effects.items():
         assert count <= begun[key], f"{count} effects of {begun[key]} recorded attempts"
 
@@ -124,7 +137,7 @@ def check_written_ahead(events: list[Any]) -> None:
 async def undisturbed(world: World, play: Play) -> tuple[str, list[str], Counter[str]]:
     crashed = await perform(world, play, lambda _number, _name: None)
     store = await world.store()
-    await check_history(store, "play", play.definition)
+    await check_store(store, *play.definitions)
     await world.release(store)
     assert crashed.ended
     assert all(count >= 1 for count in crashed.recorded.values())
@@ -176,7 +189,7 @@ async def test_crashes_one_after_the_other(play: Play, worlds) -> None:
         if crashed.ended:
             break
     assert crashed.ended == expected
-    await check_history(world.data, "play", play.definition)
+    await check_store(world.data, *play.definitions)
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
@@ -205,7 +218,7 @@ async def test_a_crash_between_any_two_chunks(play: Play, chunk: int, worlds, mo
 @pytest.mark.parametrize("facts", [1, 2])
 async def test_steps_of_few_facts(facts: int, worlds, monkeypatch) -> None:
     """However many facts a step may take: the same end, and a history that replays."""
-    monkeypatch.setattr("engine.runtime.driver.STEP_FACTS_MAX", facts)
+    monkeypatch.setattr("engine.runtime.intake.STEP_FACTS_MAX", facts)
     for play in PLAYS:
         stage.clear()
         world = worlds()

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from eventstore import NEW, Commit, LeaseLost, Message, NewEvent, VersionConflict
 from eventstore.conformance.harness import ANY, begin, data, event, history, step
 from eventstore.sqlite import SqliteStore, statements
+from eventstore.sqlite.requests import SendRequest
 from eventstore.sqlite.threads import on_thread
 from eventstore.sqlite.writer import BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_ROWS_MAX
 from tests.eventstore.sqlite.conftest import Opener
@@ -156,6 +158,30 @@ async def test_a_batch_is_bounded(store: SqliteStore) -> None:
     assert max(rows for _, rows, _ in taken) <= BATCH_ROWS_MAX
     assert max(size for _, _, size in taken) <= BATCH_BYTES_MAX
     assert len([recorded async for recorded in store.read("rows:7")]) == 1_000
+
+
+async def test_a_batch_of_messages_is_bounded(store: SqliteStore) -> None:
+    """Payloads of messages count like those of events, sent alone or with a commit."""
+    taken: list[int] = []
+    run = store._transactor.run
+
+    def counting(requests):
+        sends = [
+            request.message if isinstance(request, SendRequest) else request.commit.sends[0] for request in requests
+        ]
+        taken.append(sum(len(message.payload) for message in sends))
+        return run(requests)
+
+    await begin(store, "run:a")
+    store._transactor.run = counting
+    big = bytes(BATCH_BYTES_MAX // 3)
+    mail = [replace(data("run:a", f"m{number}"), payload=big) for number in range(8)]
+    await asyncio.gather(
+        *(store.send(message) for message in mail[:4]),
+        *(store.commit(step(f"run:{message.id}", NEW, sends=(message,))) for message in mail[4:]),
+    )
+    assert sum(taken) == 8 * len(big)
+    assert max(taken) <= BATCH_BYTES_MAX
 
 
 async def test_commits_of_one_stream_in_one_batch_see_each_other(store: SqliteStore) -> None:

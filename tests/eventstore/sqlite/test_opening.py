@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from eventstore import NEW, Commit, InvalidArgument, NewEvent, NotAStore, Schema
 from eventstore.conformance.harness import begin, event, history, step
 from eventstore.sqlite import SqliteStore, schema, sqlite_version
 from eventstore.sqlite.guard import SqliteVersion
+from eventstore.sqlite.opening import PAGE_BYTES
 from eventstore.sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
 from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.children import PATIENCE_SECONDS, child
@@ -267,6 +269,23 @@ async def test_read_only(path: Path, opened: Opener) -> None:
     await reader.aclose()
     again = await opened(read_only=True)  # without a log beside it
     assert await history(again, "run:b") == ["begun"]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_store_opens_while_its_log_is_being_copied(
+    path: Path, opened: Opener, tmp_path: Path, read_only: bool
+) -> None:
+    """A checkpoint writes the first page, which names the new size, before the file has it: that is no damage."""
+    store = await opened()
+    await begin(store, "run:a")
+    await store.commit(step("run:a", 1, *(event("filled", b"x" * 4_000) for _ in range(50))))
+    halfway = tmp_path / "halfway.db"
+    subprocess.run(["cp", f"{path}-wal", f"{halfway}-wal"], check=True)  # not here: closing it would drop its locks
+    await store.aclose()
+    whole = path.read_bytes()
+    halfway.write_bytes(whole[: len(whole) // 2 // PAGE_BYTES * PAGE_BYTES])
+    found = await opened(path=halfway, read_only=read_only)
+    assert await history(found, "run:a") == ["begun", *["filled"] * 50]
 
 
 async def test_one_store_by_two_names(path: Path, opened: Opener) -> None:

@@ -1,0 +1,78 @@
+"""How a workflow function ends, as a decision: completed, failed, cancelled, or continued as new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeAlias
+
+from engine.core.call import Call, Definition
+from engine.core.events import ContinuedAsNew, RunCancelled, RunCompleted, RunFailed
+from engine.core.failures import describe, encode_error, plain_text
+from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge, RunDeadlineExceeded
+
+__all__ = ["ContinueAsNew", "Ending", "await_within", "ending_of"]
+
+Ending: TypeAlias = RunCompleted | RunFailed | RunCancelled | ContinuedAsNew
+
+
+class ContinueAsNew(BaseException):
+    """Raised by `durable.continue_as_new`: leaves the workflow function, through its `finally` blocks."""
+
+    def __init__(self, call: Call[Any]) -> None:
+        self.call = call
+        super().__init__("the run continues as new")
+
+
+async def await_within(coro: Coroutine[Any, Any, Any], seconds: float, run_id: str) -> Any:
+    """Await the workflow function within the run's deadline, `seconds` from its start."""
+    try:
+        async with asyncio.timeout_at(seconds) as limit:  # the loop's time is 0 at the start
+            return await coro
+    except TimeoutError:
+        if limit.expired():
+            raise RunDeadlineExceeded(f"run {run_id!r} was not done by its deadline") from None
+        raise
+
+
+def ending_of(
+    main: asyncio.Task[Any], definition: Definition[..., Any], *, at: int, cancel_reason: str
+) -> tuple[Ending, bytes | None]:
+    """The outcome of a workflow function that has ended, and its payload."""
+    if main.cancelled():
+        return RunCancelled(at=at, reason=cancel_reason or _message_of(main)), None
+    error = main.exception()
+    try:
+        if error is None:
+            return RunCompleted(at=at), definition.result.encode_checked(main.result())
+        if (call := _continuation(error)) is not None:
+            arguments = definition.arguments.encode(call.args, call.kwargs)
+            definition.arguments.decode(arguments)
+            return ContinuedAsNew(at=at), arguments
+    except (DefinitionError, NotRecordable, PayloadTooLarge, ArgumentsError) as refused:
+        error = refused
+    info = describe(error)
+    return RunFailed(at=at, error=info.type), encode_error(info)
+
+
+def _continuation(error: BaseException) -> Call[Any] | None:
+    """The call to go on with, also where a task group has wrapped the wish in a group with nothing else in it."""
+    if isinstance(error, ContinueAsNew):
+        return error.call
+    if isinstance(error, BaseExceptionGroup):
+        calls = [_continuation(member) for member in error.exceptions]
+        return calls[0] if None not in calls else None
+    return None
+
+
+def _message_of(cancelled: asyncio.Task[Any]) -> str:
+    """What a workflow said that cancelled itself.
+
+    One that was asked to by a fact ends with that fact's reason: the message of a CancelledError gets lost on the way
+    in some Python versions, and in anyio's there are addresses.
+    """
+    try:
+        cancelled.result()
+    except asyncio.CancelledError as error:
+        return plain_text(error.args[0] or "") if error.args else ""
+    return ""

@@ -1,0 +1,81 @@
+"""The durable timers of a run: which are running, and which is due next."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Protocol
+
+from engine.core.events import Decision, TimerCancelled, TimerFired, TimerStarted
+from engine.core.loop import DeterministicLoop, WorkflowTimer
+from engine.core.pending import PendingTimer
+from engine.core.sites import site
+from engine.errors import HistoryError
+
+__all__ = ["TimerHost", "Timers"]
+
+
+class TimerHost(Protocol):
+    """What timers need of their instance."""
+
+    @property
+    def loop(self) -> DeterministicLoop: ...
+    @property
+    def now(self) -> int: ...
+    def check_open(self, what: object) -> None: ...
+    def decide(self, event: Decision) -> None: ...
+    def undecide(self, id_: str) -> bool: ...
+
+
+class Timers:
+    """See the module. `running` is by id."""
+
+    def __init__(self, host: TimerHost) -> None:
+        self.running: dict[str, PendingTimer] = {}
+        self._host = host
+        self._deadlines: list[tuple[int, int, str]] = []  # a heap; timers that are gone leave it when they come up
+        self._serial = 0
+
+    def start(self, timer: WorkflowTimer) -> None:
+        """A durable timer is wanted."""
+        host = self._host
+        host.check_open("a timer")
+        timer.id = host.loop.current_branch().next_id("timer")
+        deadline = host.loop.deadline_of(timer.when())
+        self.running[timer.id] = PendingTimer(deadline, timer)
+        heapq.heappush(self._deadlines, (deadline, self._serial, timer.id))
+        self._serial += 1
+        host.decide(TimerStarted(at=host.now, id=timer.id, site=site(), deadline=deadline))
+
+    def cancel(self, timer: WorkflowTimer) -> None:
+        """A durable timer is no longer wanted."""
+        host = self._host
+        if host.loop.poisoned or self.running.pop(timer.id, None) is None:
+            return
+        if not host.undecide(timer.id):
+            host.decide(TimerCancelled(at=host.now, id=timer.id))
+
+    def cancel_all(self) -> None:
+        """None is wanted any more."""
+        for pending in list(self.running.values()):
+            pending.timer.cancel()
+
+    def fired(self, fact: TimerFired) -> None:
+        """Its deadline has passed. Raises `HistoryError` when no such timer is running."""
+        found = self.running.pop(fact.id, None)
+        if found is None:
+            raise HistoryError(f"{fact!r}: no such timer is running")
+        self._host.loop.fire(found.timer)
+
+    def next_deadline(self) -> int | None:
+        """Microseconds since the epoch at which the earliest running timer is due."""
+        heap = self._deadlines
+        while heap and heap[0][2] not in self.running:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def take_due(self, now: int) -> list[TimerFired]:
+        """The facts of all timers due at `now`, earliest first, each handed out once."""
+        due: list[TimerFired] = []
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            due.append(TimerFired(at=deadline, id=heapq.heappop(self._deadlines)[2]))
+        return due

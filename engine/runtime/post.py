@@ -1,0 +1,108 @@
+"""What waits in a run's mailbox, as arrivals: each message becomes a fact, a note, or nothing but a message less."""
+
+from __future__ import annotations
+
+from engine.core.events import (
+    AttemptOutcomeIgnored,
+    CancelRequested,
+    ChildCompleted,
+    ChildFailed,
+    ChildOutcomeIgnored,
+    Fact,
+    Note,
+    RequestReceived,
+    RunPaused,
+    RunUnpaused,
+    SignalReceived,
+    TaskCompleted,
+    TaskFailed,
+)
+from engine.core.failures import describe, encode_error
+from engine.core.instance import Instance
+from engine.errors import NotRecordable
+from engine.runtime.letters import conflict_letter
+from engine.runtime.mail import (
+    CancelMail,
+    ChildMail,
+    CompletionMail,
+    PauseMail,
+    RequestMail,
+    ResumeMail,
+    SignalMail,
+    StartMail,
+    TerminateMail,
+    UnpauseMail,
+    mail_or_none,
+)
+from engine.runtime.steps import Arrival
+from eventstore import WaitingMessage
+
+__all__ = ["arrival_of"]
+
+
+def arrival_of(message: WaitingMessage, instance: Instance, *, paused: bool) -> Arrival | TerminateMail | None:
+    """What a message means to this run.
+
+    A `TerminateMail` is for whoever has the run: it ends without its code. None: mail of a newer version, or for a run
+    that is paused: it stays in the box.
+    """
+    if paused and not message.control:
+        return None
+    mail = mail_or_none(message)
+    match mail:
+        case None | TerminateMail():
+            return mail
+        case CancelMail() | PauseMail() | UnpauseMail() | ResumeMail():
+            return Arrival(_of_control(mail, paused=paused), None, message.id)
+        case SignalMail(name=name, by=by):
+            return Arrival(SignalReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)
+        case RequestMail(name=name, by=by):
+            return Arrival(RequestReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)
+        case ChildMail():
+            return _of_child(mail, message, instance)
+        case CompletionMail():
+            return _of_completion(mail, message, instance)
+        case StartMail():
+            started = instance.started
+            asked = (mail.parent, mail.epoch, mail.call)
+            mine = started is not None and (started.parent, started.parent_epoch, started.parent_call) == asked
+            return Arrival(None, None, message.id, None if mine else conflict_letter(mail, instance.run_id))
+
+
+def _of_control(mail: CancelMail | PauseMail | UnpauseMail | ResumeMail, *, paused: bool) -> Fact | Note | None:
+    """None for what changes nothing: a run that is not held has nothing to resume."""
+    match mail:
+        case CancelMail(by=by, reason=reason):
+            return CancelRequested(at=0, by=by, reason=reason)
+        case PauseMail(by=by, reason=reason):
+            return None if paused else RunPaused(at=0, by=by, reason=reason)
+        case UnpauseMail(by=by):
+            return RunUnpaused(at=0, by=by) if paused else None
+        case ResumeMail():
+            return None
+
+
+def _of_child(mail: ChildMail, message: WaitingMessage, instance: Instance) -> Arrival:
+    if mail.epoch != instance.epoch:
+        note = ChildOutcomeIgnored(at=0, id=mail.call, outcome=mail.status or "completed", epoch=mail.epoch)
+        return Arrival(note, None, message.id)
+    if mail.status is None:
+        return Arrival(ChildCompleted(at=0, id=mail.call), message.payload, message.id)
+    fact = ChildFailed(at=0, id=mail.call, status=mail.status, error=mail.error, reason=mail.reason)
+    return Arrival(fact, message.payload, message.id)
+
+
+def _of_completion(mail: CompletionMail, message: WaitingMessage, instance: Instance) -> Arrival:
+    pending = instance.pending.get(mail.task) if mail.epoch == instance.epoch else None
+    if pending is None:
+        outcome = "failed" if mail.error else "completed"
+        note = AttemptOutcomeIgnored(at=0, id=mail.task, attempt=0, outcome=outcome)
+        return Arrival(note, message.payload, message.id)
+    if mail.error:
+        return Arrival(TaskFailed(at=0, id=mail.task, error=mail.error), message.payload, message.id)
+    try:
+        pending.definition.result.decode(message.payload if message.payload is not None else b"null")
+    except NotRecordable as error:  # it must not reach the workflow, and nobody is left to be told
+        info = describe(error)
+        return Arrival(TaskFailed(at=0, id=mail.task, error=info.type), encode_error(info), message.id)
+    return Arrival(TaskCompleted(at=0, id=mail.task), message.payload, message.id)

@@ -1,0 +1,95 @@
+"""Starting a run by its id: it is made, or found to be there already and to be the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from engine.core.call import Definition
+from engine.core.events import RunStarted
+from engine.errors import HistoryError, RunConflict, RunNotFound
+from engine.runtime.histories import read_events
+from engine.runtime.sending import send_data
+from engine.runtime.worker import Worker
+from eventstore import EventStore, LeaseLost, Message, VersionConflict
+
+__all__ = ["is_run_of", "start_or_join"]
+
+LEASE_SECONDS: Final = 0.02
+"""Between two tries to write a new run, while the worker takes a new lease."""
+
+
+async def start_or_join(
+    worker: Worker,
+    definition: Definition[..., Any],
+    run_id: str,
+    fact: RunStarted,
+    arguments: bytes,
+    *,
+    messages: tuple[Message, ...],
+    check: Callable[[], None],
+) -> None:
+    """Make the run, told `messages` first; or see that it is there, the same, and send it those.
+
+    `check` raises once the engine cannot go on. Raises `RunConflict`, and `RunEnded` for messages to a finished run.
+    """
+    while not await _made_or_found(worker, definition, run_id, fact, arguments, messages=messages, check=check):
+        check()  # our lease was lost while we wrote; the worker takes another
+        await asyncio.sleep(LEASE_SECONDS)
+
+
+async def _made_or_found(
+    worker: Worker,
+    definition: Definition[..., Any],
+    run_id: str,
+    fact: RunStarted,
+    arguments: bytes,
+    *,
+    messages: tuple[Message, ...],
+    check: Callable[[], None],
+) -> bool:
+    """False when neither, because the lease to write under was lost."""
+    while worker.has(run_id):
+        await worker.launches.settled(run_id)
+        with suppress(RunNotFound):  # that launch failed: it is for us to try
+            await _join(worker.store, run_id, definition, arguments, messages)
+            return True
+    check()
+    try:
+        await worker.launch(definition, run_id, fact, arguments, messages)
+    except VersionConflict:
+        await _join(worker.store, run_id, definition, arguments, messages)
+    except LeaseLost:
+        return False
+    return True
+
+
+async def _join(
+    store: EventStore,
+    run_id: str,
+    definition: Definition[..., Any],
+    arguments: bytes,
+    messages: tuple[Message, ...],
+) -> None:
+    """The run is there already: see that it is the same, and send it what it was to begin with."""
+    if not await is_run_of(store, run_id, definition, arguments):
+        raise RunConflict(
+            f"run {run_id!r} exists already, with another workflow or other arguments than {definition.where}:"
+            " choose another id, or start it with the same call"
+        )
+    for message in messages:
+        await send_data(store, message, run_id)
+
+
+async def is_run_of(store: EventStore, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool:
+    """Whether the run is one of this workflow with these arguments. Raises `RunNotFound`, `HistoryError`."""
+    async for item in read_events(store, run_id, until=1):
+        event = item.event
+        if not isinstance(event, RunStarted):
+            raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
+        if event.workflow != definition.name or item.payload is None:
+            return False
+        return item.payload == arguments or definition.arguments.same(item.payload, arguments)
+    return False

@@ -1,0 +1,26 @@
+"""The run that the calling code belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from engine.core.instance import Instance
+from engine.core.loop import DeterministicLoop
+from engine.errors import HoldfastError
+
+__all__ = ["instance_here", "loop_here"]
+
+
+def loop_here(name: str) -> DeterministicLoop:
+    """The loop of the workflow that calls. Raises `HoldfastError` outside of one, `Evicted` once it is put away."""
+    loop = asyncio._get_running_loop()
+    if not isinstance(loop, DeterministicLoop):
+        raise HoldfastError(f"{name}() works only inside a workflow")
+    loop.check_alive()
+    return loop
+
+
+def instance_here(name: str) -> Instance:
+    """The instance of the workflow that calls; raises as `loop_here` does."""
+    return cast("Instance", loop_here(name).host)

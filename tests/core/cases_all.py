@@ -1,0 +1,25 @@
+"""Every case: importing them registers them."""
+
+from __future__ import annotations
+
+from tests.core import (
+    cases_anyio,
+    cases_children,
+    cases_epochs,
+    cases_gather,
+    cases_groups,
+    cases_locks,
+    cases_stacks,
+    cases_words,
+)
+
+__all__ = [
+    "cases_anyio",
+    "cases_children",
+    "cases_epochs",
+    "cases_gather",
+    "cases_groups",
+    "cases_locks",
+    "cases_stacks",
+    "cases_words",
+]
