@@ -11,7 +11,14 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from engine.core.events import CancelRequested, ContinuedAsNew, RunUnpaused, TimerFired
+from engine.core.events import (
+    AttemptOutcomeIgnored,
+    CancelRequested,
+    ChildOutcomeIgnored,
+    ContinuedAsNew,
+    RunUnpaused,
+    TimerFired,
+)
 from engine.core.instance import Instance
 from engine.runtime.epochs import beginning_of_next, carried_over
 from engine.runtime.mail import TerminateMail
@@ -140,8 +147,10 @@ class Intake:
     def begin_epoch(self, before: Instance) -> None:
         """The run continues as new: its next epoch begins, and takes along what it may."""
         left = list(carried_over(self._arrivals, epoch=before.epoch))
+        late = [arrival for arrival in left if isinstance(arrival.event, AttemptOutcomeIgnored | ChildOutcomeIgnored)]
         self._arrivals.clear()
-        self.add(*beginning_of_next(before), *left)
+        # Notes of the last epoch stand behind it: in the next one their ids mean others.
+        self.add(*late, *beginning_of_next(before), *(arrival for arrival in left if arrival not in late))
 
 
 def _serves(instance: Instance, arrival: Arrival) -> bool:

@@ -85,12 +85,13 @@ async def start(call: Call[R], *, id: str | None = None) -> ChildHandle[R]:  # n
     `id`: its run id, instead of one made of this run's. Raises `NotRecordable`, `PayloadTooLarge`.
     """
     instance = instance_here("durable.start")
+    if isinstance(call, Call):
+        call.take()
     definition: Any = getattr(call, "definition", None)
     if not isinstance(call, Call) or definition.kind != "workflow":
         raise HoldfastError(f"durable.start takes a call of a workflow, as in start(nightly(day)), not {call!r}")
     if id is not None:
         call.definition = definition.options(id=id)
-    call.take()
     return ChildHandle(instance, instance.calls.start_child(call))
 
 
@@ -106,11 +107,12 @@ async def continue_as_new(call: Call[Any]) -> NoReturn:
     has left running ends as it does at a run's end. Call it from the workflow's main branch.
     """
     instance = instance_here("durable.continue_as_new")
+    if isinstance(call, Call):
+        call.take()  # also when it is refused: the error says what is wrong, not a warning that nobody awaited it
     if not isinstance(call, Call) or call.definition.name != instance.definition.name:
         raise HoldfastError(
             f"durable.continue_as_new takes a call of the same workflow, {instance.definition.name}(...), not {call!r}"
         )
-    call.take()
     instance.continuing = True
     raise ContinueAsNew(call)
 

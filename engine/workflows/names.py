@@ -172,20 +172,29 @@ class Request(Generic[A, R]):
     ) -> None:
         while True:
             received = await self._next(instance, service)
-            branch = asyncio.create_task(self._handle(instance, received, handler), name=self.name)
+            branch = asyncio.create_task(self._handle(received, handler), name=self.name)
             branches[branch] = None
-            branch.add_done_callback(lambda done: branches.pop(done, None))
+            branch.add_done_callback(functools.partial(self._branch_over, instance, branches, received))
 
-    async def _handle(self, instance: Instance, received: Received[A, R], handler: Any) -> None:
+    def _branch_over(
+        self,
+        instance: Instance,
+        branches: dict[asyncio.Task[None], None],
+        received: Received[A, R],
+        branch: asyncio.Task[None],
+    ) -> None:
+        """Also of a branch that was cancelled before it began: its request was accepted, so it is answered."""
+        branches.pop(branch, None)
+        leaving = instance.ending or instance.continuing or instance.loop.poisoned
+        if branch.cancelled() and not leaving and received.id in instance.inbox.under_way:
+            received.reject(asyncio.CancelledError("the request was cancelled"))
+
+    async def _handle(self, received: Received[A, R], handler: Any) -> None:
         try:
             result = handler(received.value)
             if isinstance(result, Awaitable):
                 result = await result
             received.answer(result)
-        except asyncio.CancelledError as error:
-            if not (instance.ending or instance.continuing or instance.loop.poisoned):
-                received.reject(error)  # otherwise it is the run's end, or its next epoch's business
-            raise
         except Exception as error:
             received.reject(error)
 

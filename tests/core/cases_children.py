@@ -75,7 +75,11 @@ async def child_failing_in_a_group() -> list[str]:
             group.create_task(broken("b"))
             group.create_task(work("c"))
     except* RunFailedError as errors:
-        said += [f"{error.run_id} {type(error.__cause__).__name__}" for error in errors.exceptions if isinstance(error, RunFailedError)]
+        said += [
+            f"{error.run_id} {type(error.__cause__).__name__}"
+            for error in errors.exceptions
+            if isinstance(error, RunFailedError)
+        ]
     return said
 
 

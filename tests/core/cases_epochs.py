@@ -123,11 +123,23 @@ async def epochs_shielded(n: int) -> int:
 
 @case(0, deadline=100, mail=signal("item", "1", "2", "3"), timers="any", plain="never")
 async def epochs_within_one_deadline(n: int) -> int:
-    await asyncio.sleep(40)
+    await asyncio.sleep(25)
     n = n * 10 + await item.receive()
     if n >= 123:
         return n
     await durable.continue_as_new(epochs_within_one_deadline(n))
+
+
+@case(0, mail=signal("item", "1", "2", "3", "4"), limit=60, plain="never")
+async def epochs_that_drain(total: int) -> int:
+    """What was carried on is there before the code begins: who looks how many wait is not told none."""
+    if total == 0:
+        total = await item.receive()
+        await asyncio.gather(work("a"), work("b"))
+        await durable.continue_as_new(epochs_that_drain(total))
+    while item.waiting():
+        total = total * 10 + await item.receive()
+    return total
 
 
 @case(0, plain="never")

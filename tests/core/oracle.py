@@ -16,6 +16,7 @@ from unittest import mock
 from engine.core.call import Call
 from engine.core.failures import decode_error, describe, rebuild
 from engine.tasks import Task
+from engine.workflows import Signal
 from tests.core.harness import TICK, Stuck, World, option_of, outcome_of
 
 QUIET_ROUNDS = 3  # of anyio's cancellation retrying with nobody else moving
@@ -43,6 +44,8 @@ class Oracle:
         self.turn = 0
         self.waiting: list[_Waiting] = []
         self.calls: list[str] = []
+        self.mail = list(world.mail)
+        self.queues: dict[str, asyncio.Queue[Any]] = {}
         self.loop = asyncio.SelectorEventLoop()
         self.loop.time = lambda: self.now  # type: ignore[method-assign]
         if ordered:  # its sets then iterate as ours do, not by address
@@ -77,7 +80,11 @@ class Oracle:
         async def outside(_task: Any, call: Call[Any]) -> Any:
             return await oracle.outside(call)
 
-        with mock.patch.object(Task, "outside", outside), warnings.catch_warnings():
+        async def receive(signal: Any) -> Any:
+            return signal.codec.decode(await oracle.queue_of(signal.name).get())
+
+        replaced = mock.patch.object(Task, "outside", outside), mock.patch.object(Signal, "receive", receive)
+        with replaced[0], replaced[1], warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", RuntimeWarning
             )  # a task cancelled before its first step never awaits its call
@@ -100,6 +107,16 @@ class Oracle:
                 self.loop.run_until_complete(self.loop.shutdown_asyncgens())
                 self.loop.close()
 
+    def queue_of(self, name: str) -> asyncio.Queue[Any]:
+        """What a signal is on plain asyncio."""
+        return self.queues.setdefault(name, asyncio.Queue())
+
+    def possible_mail(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for mail in self.mail:
+            found.setdefault(mail.option, mail)
+        return found
+
     def step(self, main: asyncio.Task[Any]) -> None:
         step, self.turn = self.turn, self.turn + 1
         if step in self.world.cancel_at:
@@ -108,12 +125,19 @@ class Oracle:
             return self.settle()
         options = sorted(self.waiting, key=lambda w: w.option)
         timers = sorted((t for t in self.loop._scheduled if not t._cancelled), key=lambda t: t._when)  # type: ignore[attr-defined]
-        count = len(options) + (1 if timers and (self.world.timers == "any" or not options) else 0)
-        if not count:
+        mail = self.possible_mail()
+        due = ["~timer"] if timers and (self.world.timers == "any" or not options) else []
+        names = [w.option for w in options] + sorted(mail) + due
+        if not names:
             raise Stuck("nothing can happen on plain asyncio either")
-        index = self.world.pick(step, [w.option for w in options] + ["~timer"] * (count - len(options)))
-        if index == len(options):
+        index = self.world.pick(step, names)
+        if names[index] == "~timer":
             self.now = max(self.now, timers[0]._when)
+        elif names[index] in mail:
+            self.now += TICK / 1e6
+            arrived = mail[names[index]]
+            self.mail.remove(arrived)
+            self.queue_of(arrived.name).put_nowait(arrived.payload)
         else:
             self.now += TICK / 1e6
             chosen = options[index]

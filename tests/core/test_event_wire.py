@@ -26,7 +26,7 @@ from engine.core.replay import Replayer
 from engine.errors import HistoryError
 from tests.core import cases_all  # noqa: F401 - they register
 from tests.core.cases import CASES
-from tests.core.harness import RUN_ID, Entry, History, check_crashes, fold, groups, listed, play, seeded
+from tests.core.harness import RUN_ID, Entry, History, check_crashes, fold, groups, last, listed, play, seeded
 
 HERE = Path(__file__).parent
 WIRE: dict[str, list[list[Any]]] = json.loads((HERE / "event_wire.json").read_text())
@@ -45,6 +45,7 @@ SAMPLES: list[Event] = [
     events.TimerFired(at=AT, id="nightly/timer#1"),
     events.CancelRequested(at=AT),
     events.CancelRequested(at=AT, by="ann", reason='no longer "needed" – über'),
+    events.CancelRequested(at=AT, reason="asked", carried=True),
     events.TaskScheduled(at=AT, task="extract"),
     events.TaskScheduled(at=AT, id="nightly/extract#1", site="shop.py:41", task="extract"),
     events.TaskCancelled(at=AT, id="nightly/extract#1", site="shop.py:41"),
@@ -89,6 +90,7 @@ SAMPLES: list[Event] = [
     events.ContinuedAsNew(at=AT),
     events.TaskHandedOut(at=AT, id="nightly/extract#1", attempt=1),
     events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="completed"),
+    events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="failed", epoch=2),
     events.RunPaused(at=AT),
     events.RunPaused(at=AT, by="ann", reason="maintenance"),
     events.RunUnpaused(at=AT, by="ann"),
@@ -105,6 +107,7 @@ SAMPLES: list[Event] = [
         deadline=AT + 5,
         epoch=2,
     ),
+    events.RunStarted(at=AT, workflow="part", seed="ff", epoch=2, carried=7),
 ]
 
 PAYLOADS: dict[str, bytes] = {
@@ -222,6 +225,27 @@ RECORDED = {
     "anyio_streams": seeded(9),
     "anyio_nested_deadlines": seeded(10),
     "generators_in_branches": seeded(11),
+    "signal_gather_of_two_names": seeded(12),
+    "signal_wait_first": seeded(13),
+    "signal_in_timeouts": seeded(7),
+    "signal_async_for_until_stopped": seeded(2),
+    "updatable_timer_by_reschedule": seeded(6),
+    "request_served_in_branches": seeded(3),
+    "request_received_one_by_one": seeded(18),
+    "request_race_with_time": seeded(4),
+    "state_and_feed": seeded(20),
+    "send_in_branches": seeded(21),
+    "send_refused": seeded(22),
+    "child_branches": seeded(23),
+    "child_failing_in_a_group": seeded(24),
+    "child_in_a_timeout_that_waits": last,
+    "child_in_a_timeout_that_abandons": last,
+    "child_signalled_and_left": seeded(26),
+    "deadline_of_the_run": seeded(27),
+    "shielded_sections": seeded(28),
+    "epochs_lose_no_signal": seeded(29),
+    "epochs_while_serving": seeded(17),
+    "epochs_of_children": seeded(31),
 }
 
 

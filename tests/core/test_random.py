@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import task, workflow
-from tests.core.harness import World, check_crashes, ending, executions, option_of, play, seeded
+from engine import Signal, task, workflow
+from tests.core.harness import World, check_crashes, ending, executions, option_of, play, seeded, signal
 from tests.core.oracle import on_plain_asyncio
 
 
@@ -25,10 +25,12 @@ async def step(n: int) -> int:
     return n * 10
 
 
+sent = Signal("sent", int)
+
 Program = list[Any]
 """A tree as JSON: ``["seq", p, q]``, ``["call"]``, ``["gather", p, q]``, ..."""
 
-LEAVES = st.sampled_from([["call"], ["call"], ["call"], ["sleep"], ["yield"], ["raise"]])
+LEAVES = st.sampled_from([["call"], ["call"], ["call"], ["receive"], ["sleep"], ["yield"], ["raise"]])
 
 
 def nodes(children: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
@@ -76,6 +78,14 @@ class Interpreter:
                 got = await step(number)
                 self.log.append(f"{number} got {got}")
                 return got
+            case "receive":
+                try:
+                    async with asyncio.timeout(seconds(5, number)):
+                        value = await sent.receive()
+                except TimeoutError:
+                    value = -1
+                self.log.append(f"{number} received {value}")
+                return value
             case "sleep":
                 await asyncio.sleep(seconds(1, number))
                 self.log.append(f"{number} woke")
@@ -165,12 +175,14 @@ async def interprets(program: Program) -> list[Any]:
     st.integers(0, 10_000),
     st.sampled_from(["idle", "any"]),
     st.lists(st.integers(0, 6), max_size=1),
+    st.integers(0, 4),
     st.data(),
 )
 def test_a_crash_changes_nothing_and_plain_asyncio_agrees(
-    program: Program, seed: int, timers: Any, cancel_at: list[int], data: st.DataObject
+    program: Program, seed: int, timers: Any, cancel_at: list[int], signals: int, data: st.DataObject
 ) -> None:
-    world = World(interprets(program), seeded(seed), timers, tuple(cancel_at))
+    mail = signal("sent", *map(str, range(signals)))
+    world = World(interprets(program), seeded(seed), timers, tuple(cancel_at), mail=mail)
     history = play(world)
     count = data.draw(st.integers(1, 4))
     boundaries = data.draw(

@@ -262,9 +262,7 @@ async def asking(kind: str) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-@pytest.mark.parametrize(
-    ("how", "error"), [("cancel", "RunCancelledError"), ("terminate", "RunTerminatedError")]
-)
+@pytest.mark.parametrize(("how", "error"), [("cancel", "RunCancelledError"), ("terminate", "RunTerminatedError")])
 async def test_a_child_that_somebody_else_ends_is_an_error_for_its_parent(how: str, error: str, world: World) -> None:
     async with world.engine(asking) as engine:
         run = await engine.start(asking("cleaning"), id="p")
@@ -367,9 +365,7 @@ async def test_the_same_call_in_the_next_epoch_is_another_child(world: World) ->
         run = await engine.start(one_child_each(2), id="p")
         assert await soon(run.result()) == "over"
         assert told == ["2", "1", "0"]
-        assert await statuses(engine, "p") == dict.fromkeys(
-            ["p/quick#1", "p/quick#1@1", "p/quick#1@2"], "completed"
-        )
+        assert await statuses(engine, "p") == dict.fromkeys(["p/quick#1", "p/quick#1@1", "p/quick#1@2"], "completed")
         await check_store(engine.store, one_child_each, quick)
 
 
@@ -408,7 +404,7 @@ async def test_who_asked_a_child_to_end_stands_in_its_history(world: World) -> N
         await rests(engine, "child")
         await run.cancel()
         await becomes(engine.run("child"), "cancelled")
-        (asked,) = [event for event in await events_of(engine.run("child")) if type(event).__name__ == "CancelRequested"]
+        (asked,) = [
+            event for event in await events_of(engine.run("child")) if type(event).__name__ == "CancelRequested"
+        ]
         assert asked.by == "run mother"
-
-

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, Workflow, attempt, durable, task, workflow
-from engine.errors import HoldfastError, ResultError, RunCancelledError, TaskError
+from engine import Engine, Request, Signal, Workflow, attempt, durable, task, workflow
+from engine.errors import HoldfastError, ResultError, RunCancelledError, RunEnded, TaskError
 
 
 class Stage:
@@ -251,6 +251,83 @@ def cancelling(definition: Workflow[..., Any], *, others: tuple[Workflow[..., An
     return Play(definition, act, others)
 
 
+word = Signal("word", str)
+double = Request("double", int, int)
+WORDS = ("a", "b", "c", "d", "e")
+
+
+@workflow
+async def many_epochs(said: str) -> str:
+    """One word an epoch; ids of tasks repeat, and what was not received is carried on."""
+    count = len(said)
+    found = await word.receive()
+    left = asyncio.create_task(never(), name="left behind")
+    await asyncio.gather(add(count), flaky(f"epoch {count}", count % 2))
+    said += found
+    if len(said) == len(WORDS):
+        left.cancel()
+        return said
+    await durable.continue_as_new(many_epochs(said))
+
+
+@workflow
+async def serving_epochs(n: int) -> int:
+    """Requests are accepted in one epoch and answered in whichever is there."""
+
+    async def answer(value: int) -> int:
+        return await add(value, value)
+
+    async with double.serve(answer):
+        await word.receive()
+        if n < 2:
+            await durable.continue_as_new(serving_epochs(n + 1))
+    return n
+
+
+def signalled_early() -> Play:
+    async def act(engine: Engine) -> str:
+        signals = [word.message(each, id=f"word-{each}") for each in WORDS]
+        try:
+            run = await engine.start(many_epochs(""), id="play", signals=signals)
+        except RunEnded:
+            run = engine.run("play")
+        return repr(await run.result())
+
+    return Play(many_epochs, act)
+
+
+def signalled_meanwhile() -> Play:
+    async def act(engine: Engine) -> str:
+        run = await engine.start(many_epochs(""), id="play")
+        with suppress(RunEnded):
+            for each in WORDS:
+                await run.signal(word, each, id=f"word-{each}")
+                await asyncio.sleep(0.002)
+        return repr(await run.result())
+
+    return Play(many_epochs, act)
+
+
+def asked_meanwhile() -> Play:
+    async def act(engine: Engine) -> str:
+        run = await engine.start(serving_epochs(0), id="play")
+        answers = [asyncio.create_task(run.ask(double, n, id=f"q-{n}")) for n in range(3)]
+        try:
+            for each in "ab":
+                with suppress(RunEnded):
+                    await run.signal(word, each, id=f"word-{each}")
+            found = [await answer for answer in answers]
+            with suppress(RunEnded):
+                await run.signal(word, "c", id="word-c")
+            return f"{found} {await run.result()}"
+        finally:
+            for answer in answers:
+                answer.cancel()
+            await asyncio.gather(*answers, return_exceptions=True)
+
+    return Play(serving_epochs, act)
+
+
 PLAYS = [
     awaiting(sequential, 4),
     awaiting(fan_out, 5),
@@ -261,4 +338,7 @@ PLAYS = [
     awaiting(failing),
     awaiting(careful),
     cancelling(cleaned_up),
+    signalled_early(),
+    signalled_meanwhile(),
+    asked_meanwhile(),
 ]
