@@ -19,7 +19,7 @@ from engine.errors import HoldfastError, RunSuspendedError, StepLimitExceeded
 from engine.runtime.watchdog import Watchdog
 from eventstore import SystemClock
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import ManualClock, MemoryWorld, World, at_rest, events_of, soon
+from tests.runtime.worlds import ManualClock, MemoryWorld, World, at_rest, events_of, soon, until_async
 
 WARN, LIMIT = 0.02, 0.08
 """Seconds of the real clock, for the tests that let real time pass: the rest turn a clock by hand."""
@@ -165,6 +165,10 @@ async def test_a_long_turn_is_named_while_it_lasts_and_afterwards(
         assert f"1, the slowest 5.0 s, the last at {slow.site}" in shown(state_view(state))
 
 
+async def has_been_slow(run: Any, times: int) -> bool:
+    return (await run.state()).slow_turns == times
+
+
 async def test_the_slowest_of_several_is_kept_across_engines(memory: MemoryWorld) -> None:
     clocks.append(memory.clock)
     seconds = [4.0, 9.0, 2.0]
@@ -175,10 +179,10 @@ async def test_the_slowest_of_several_is_kept_across_engines(memory: MemoryWorld
             clocks[0]._monotonic += each
             await asyncio.sleep(1_000)
 
-    for _ in seconds:
+    for turns in range(1, len(seconds) + 1):
         async with memory.engine(long, cached=0) as engine:
-            if not (await engine.runs()).items:
-                await engine.start(long(), id="a")
+            run = await engine.start(long(), id="a") if turns == 1 else engine.run("a")
+            await until_async(lambda: has_been_slow(run, turns))
             await at_rest(engine.store, "a")
         memory.clock.advance(1_000)
     async with memory.engine(long) as engine:
