@@ -73,6 +73,9 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
             return _child_text(run, event)
         case "ContinuedAsNew":
             return f"goes on as new, epoch {run.state.epoch + 1}"
+        case "TurnSlow":
+            site = f" at {event['site']}" if event.get("site") else ""
+            return f"slow: the workflow's own code took {duration(event['took'] / _SECOND)}{site}; other runs waited"
         case "RunSuspended":
             return "suspended: code and history disagree"
         case "RunCompleted" | "RunFailed" | "RunCancelled" | "RunTerminated" if many:

@@ -69,6 +69,7 @@ __all__ = [
     "TimerCancelled",
     "TimerFired",
     "TimerStarted",
+    "TurnSlow",
     "WorkflowPaused",
     "WorkflowUnpaused",
     "decode_header",
@@ -388,6 +389,13 @@ class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
     reason: str = ""
 
 
+class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
+    """A turn kept the engine's other runs waiting for `took` microseconds. Stands behind its decisions."""
+
+    took: int
+    site: str = ""  # file and line where it was seen
+
+
 class WorkflowPaused(Note, frozen=True, tag="WorkflowPaused", kw_only=True):
     """In the stream of a workflow: nothing of its runs begins."""
 
@@ -444,6 +452,7 @@ AnyEvent: TypeAlias = (
     | RunSuspended
     | RunResumed
     | RunTerminated
+    | TurnSlow
 )
 
 _encoder: Final = msgspec.json.Encoder()

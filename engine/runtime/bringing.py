@@ -57,7 +57,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         driver.go_on(head, reopened_by=reopening)
         return
     try:
-        rebuilt = await rebuild_run(store, head, definition)
+        rebuilt = await rebuild_run(store, head, definition, home.watchdog)
     except Mismatch as mismatch:
         await suspend(store, lease, head, mismatch.diagnosis, clock=home.clock, commit_id=home.next_commit_id())
         home.watches.ring(run_id)

@@ -51,6 +51,7 @@ class Driver:
     ) -> None:
         self.site = site
         self.instance = instance
+        self.instance.around = instance.around or site.watchdog.watch(instance.run_id, instance.definition.name)
         self.lease = site.lease  # the one it lives and dies with, whatever its worker takes later
         self.run_id = instance.run_id
         self.stream = stream_of(instance.run_id)
@@ -336,7 +337,7 @@ class Driver:
         """The run has ended in a step that had not seen all of its mail: rebuild it, and give it that first."""
         head = await self.site.store.head(self.stream)
         try:
-            rebuilt = await rebuild_run(self.site.store, head, self.instance.definition)
+            rebuilt = await rebuild_run(self.site.store, head, self.instance.definition, self.site.watchdog)
         except Mismatch:
             self.site.left(self, lost=True)  # who brings it back will say so
             return
@@ -400,6 +401,7 @@ class Driver:
         self._timer.set(None)
         self.board.close()
         self.instance = Instance(before.definition, before.run_id)
+        self.instance.around = before.around
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
         self.board = board_for(self, {})
         self.intake.begin_epoch(before)

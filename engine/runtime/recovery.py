@@ -20,7 +20,8 @@ from engine.errors import HistoryError
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
-from engine.runtime.streams import STATUS, new_event, run_id_of, suspension
+from engine.runtime.streams import SLOW, STATUS, new_event, run_id_of, suspension
+from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, RecordedEvent, StreamHead
 from eventstore.port import COMMIT_MESSAGES_MAX
 
@@ -38,10 +39,17 @@ class Rebuilt(Struct):
     unmarked_epoch: int | None  # the version that its last epoch begins with, if its stream does not say so
 
 
-async def rebuild_run(store: EventStore, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
+async def rebuild_run(
+    store: EventStore, head: StreamHead, definition: Definition[..., Any], watchdog: Watchdog | None = None
+) -> Rebuilt:
     """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit."""
     run_id = run_id_of(head.stream)
     replayer = Replayer(definition, run_id)
+    if watchdog is not None:
+        slowest = head.attributes.get(SLOW)
+        replayer.instance.around = watchdog.watch(
+            run_id, definition.name, slowest=slowest if isinstance(slowest, int) else 0
+        )
     page: list[RecordedEvent] = []
     try:
         async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):

@@ -17,12 +17,14 @@ from engine.core.events import (
     RunUnpaused,
     SignalIgnored,
     SignalReceived,
+    TurnSlow,
 )
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import EPOCH_START, STATUS, new_event, suspension
+from engine.runtime.streams import EPOCH_START, SLOW, STATUS, new_event, suspension
+from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
 __all__ = ["Turns"]
@@ -108,11 +110,15 @@ class Turns:
         instance = self._instance
         if isinstance(fact, RunStarted) and fact.epoch:
             self._epoch_version = step.base + len(step.events)
+        watch = instance.around if isinstance(instance.around, TurnWatch) else None
+        if watch is not None:
+            watch.slow = None  # of a replay: nobody was kept waiting by that who is not told elsewhere
         try:
             decided = instance.deliver(fact, payload)
             self.mark_epoch(step)
             assert instance.started is not None
             step.add(decided, instance.started, instance.run_id)
+            self._note_slow(step, watch)
         except StepLimitExceeded as error:
             self._suspend(step, "spinning", error)
         except (ArgumentsError, NotRecordable) as error:
@@ -121,6 +127,13 @@ class Turns:
             self._suspend(step, "delivery", error)
         except Exception as error:
             self._suspend(step, "internal", error)  # ours, or the user's in a place we call
+
+    def _note_slow(self, step: Step, watch: TurnWatch | None) -> None:
+        """Put down that the turn kept other runs waiting, for whoever asks why."""
+        if watch is not None and watch.slow is not None:
+            step.events.append(new_event(TurnSlow(at=self.stamp(), took=watch.slow.took, site=watch.slow.site)))
+            watch.slowest = max(watch.slowest, watch.slow.took)
+            step.attributes[SLOW] = watch.slowest
 
     def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
         """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""

@@ -64,6 +64,8 @@ SAMPLES: list[Event] = [
     events.RunResumed(at=AT, by="ann"),
     events.RunTerminated(at=AT),
     events.RunTerminated(at=AT, by="ann", reason="stuck"),
+    events.TurnSlow(at=AT, took=1_500_000),
+    events.TurnSlow(at=AT, took=1_500_000, site="shop.py:41"),
     events.SignalReceived(at=AT, id="m-1", name="approve"),
     events.SignalReceived(at=AT, id="m-1", name="approve", by="run shop-1", carried=True),
     events.RequestReceived(at=AT, id="q-1", name="review"),

@@ -47,6 +47,7 @@ from engine.core.events import (
     TimerCancelled,
     TimerFired,
     TimerStarted,
+    TurnSlow,
     decode_header,
 )
 from engine.core.replay import Replayer
@@ -160,7 +161,7 @@ def check_events(events: list[Any]) -> None:
             told = _Told()
             told.epoch, told.paused = event.epoch, paused
         if told.ended:
-            late = AttemptOutcomeIgnored | ChildOutcomeIgnored | SignalIgnored | TaskStarted | Decision
+            late = AttemptOutcomeIgnored | ChildOutcomeIgnored | SignalIgnored | TaskStarted | TurnSlow | Decision
             demand(isinstance(event, late), f"{where}: after {told.ended}")
         demand(
             not told.suspended
@@ -234,7 +235,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
         case RunUnpaused():
             demand(told.paused, f"{where}: it was not paused")
             told.paused = False
-        case CancelRequested():
+        case CancelRequested() | TurnSlow():
             told.paused = False  # what it still does is clean up
         case ContinuedAsNew():
             told.continued = True
