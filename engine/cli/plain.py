@@ -74,19 +74,27 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
         case "ContinuedAsNew":
             return f"goes on as new, epoch {run.state.epoch + 1}"
         case "TurnSlow":
-            site = f" at {event['site']}" if event.get("site") else ""
-            return f"slow: the workflow's own code took {duration(event['took'] / _SECOND)}{site}; other runs waited"
+            return _slow_text(event)
         case "RunSuspended":
             return "suspended: code and history disagree"
         case "RunCompleted" | "RunFailed" | "RunCancelled" | "RunTerminated" if many:
             return run.state.status
         case type_ if type_ in _ASKED and not event.get("carried"):
-            reason = f": {event['reason']}" if event.get("reason") else ""
-            by = f" by {event['by']}" if event.get("by") and type_ != "CancelRequested" else ""
-            name = f" {event['name']}" if "name" in event else ""
-            return f"{_ASKED[type_]}{name}{by}{reason}"
+            return _asked_text(event)
         case _:
             return None
+
+
+def _slow_text(event: Mapping[str, Any]) -> str:
+    site = f" at {event['site']}" if event.get("site") else ""
+    return f"slow: the workflow's own code took {duration(event['took'] / _SECOND)}{site}; other runs waited"
+
+
+def _asked_text(event: Mapping[str, Any]) -> str:
+    reason = f": {event['reason']}" if event.get("reason") else ""
+    by = f" by {event['by']}" if event.get("by") and event["type"] != "CancelRequested" else ""
+    name = f" {event['name']}" if "name" in event else ""
+    return f"{_ASKED[event['type']]}{name}{by}{reason}"
 
 
 _ASKED: Final[Mapping[str, str]] = {
