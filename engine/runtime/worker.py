@@ -22,20 +22,20 @@ from engine.runtime.bringing import bring_back
 from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
-from engine.runtime.launching import Launches
+from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
 from engine.runtime.streams import run_id_of
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.runtime.watches import Watches
+from engine.workflows import SignalMessage
 from eventstore import (
     Clock,
     EventStore,
     EventStoreError,
     Lease,
     LeaseLost,
-    Message,
     StreamHead,
     StreamNotFound,
     StreamQuery,
@@ -194,7 +194,7 @@ class Worker:
         run_id: str,
         fact: RunStarted,
         arguments: bytes,
-        messages: tuple[Message, ...] = (),
+        signals: Mapping[str, SignalMessage] = NONE_YET,
     ) -> None:
         """Create a run; returns when that is durable.
 
@@ -203,8 +203,8 @@ class Worker:
         Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
         """
         full = self._room_left() - self._asked_for <= 0
-        if full or self.stopping or messages or definition.name in self.paused:
-            await self.launches.enqueue(definition, run_id, fact, arguments, messages)
+        if full or self.stopping or signals or definition.name in self.paused:
+            await self.launches.enqueue(definition, run_id, fact, arguments, signals)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
 
