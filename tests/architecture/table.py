@@ -93,6 +93,7 @@ FORBIDDEN_MODULES: Final = frozenset(
 DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     # core
     "msgspec": PACKAGES,
+    "typing_extensions": ("engine.workflows",),  # for checkers, which bring its stubs; never imported when run
     "anyio": ("eventstore", "engine.executors", "engine.runtime"),
     "aiosqlite": ("eventstore.sqlite",),
     "tenacity": ("engine.tasks", "engine.runtime"),
