@@ -167,13 +167,10 @@ class Instance:
         self._main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
-        if self.untold and isinstance(fact, SignalReceived) and not fact.carried:
-            self._early.append((fact, payload))  # it comes behind them, and before the code begins
+        if self.untold and not self._is_carried(fact):
+            assert isinstance(fact, SignalReceived)
+            self._early.append((fact, payload))  # it comes behind those that are carried on, and before the code begins
             return
-        if self.untold:
-            self.untold -= 1
-            if not getattr(fact, "carried", False):
-                raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
         match fact:
             case TaskCompleted() | TaskFailed():
                 self.calls.accept_task(fact, payload)
@@ -191,6 +188,15 @@ class Instance:
                 self.cancelling.ask(fact)
             case _:
                 raise HistoryError(f"{fact!r} is not a fact that a run takes")
+
+    def _is_carried(self, fact: Fact) -> bool:
+        """Count what is told before the code begins. Raises `HistoryError` for what cannot be; signals can."""
+        if getattr(fact, "carried", False):
+            self.untold -= 1
+            return True
+        if not isinstance(fact, SignalReceived):
+            raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
+        return False
 
     def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
         """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""

@@ -16,7 +16,7 @@ from msgspec import UNSET, structs
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
+from engine.core.events import Note, TaskCompleted, TaskFailed
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
@@ -99,7 +99,7 @@ class Driver:
             self._timers_due()
             if messages := undelivered_sends(self.instance, missing):
                 self.site.spawn(send_again(self.site.store, messages, self._arrived))
-        elif self._between_epochs:
+        elif not backlog and self.intake.may_begin_epoch(self.instance):
             self._begin_epoch()
         self.kick()
 
@@ -209,11 +209,6 @@ class Driver:
             self._act(step)
 
     @property
-    def _between_epochs(self) -> bool:
-        """Whether all is written and told of an epoch that has ended with the wish for another."""
-        return isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog and not self.intake.has_signals
-
-    @property
     def _holding(self) -> bool:
         return self.paused or self.set_aside
 
@@ -321,7 +316,7 @@ class Driver:
         first = told_now(rebuilt.replayer.carrying)
         terminate = self.intake.again(step, head, self.instance, first=first, paused=self.paused)
         self._terminating = terminate or self._terminating
-        if self._between_epochs:
+        if not self._backlog and self.intake.may_begin_epoch(self.instance):
             self._begin_epoch()
             return
         self._timers_due()
@@ -351,7 +346,7 @@ class Driver:
         elif step.suspended:
             self.site.left(self)
         elif step.continued:
-            if self._between_epochs:
+            if self.intake.may_begin_epoch(self.instance):
                 self._begin_epoch()
         elif step.release:
             self._rest()

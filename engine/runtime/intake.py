@@ -65,10 +65,10 @@ class Intake:
         """
         return bool(self._later or self._unreadable)
 
-    @property
-    def has_signals(self) -> bool:
-        """Whether signals wait: those that come before an epoch begins are among what it carries on."""
-        return any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
+    def may_begin_epoch(self, instance: Instance) -> bool:
+        """Whether the run has ended an epoch with the wish for another, and no signals wait that this carries on."""
+        waits = any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
+        return isinstance(instance.outcome, ContinuedAsNew) and not waits
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -160,7 +160,7 @@ class Intake:
         return terminate
 
     def carry(self, rest: Iterable[Arrival]) -> None:
-        """An epoch was not told all that it carries on: signals that wait, which then count as come before; the rest."""
+        """The rest of what an epoch carries on; signals that wait go before it, for they too came before the code."""
         rest = list(rest)
         if rest:
             signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]
