@@ -75,6 +75,7 @@ class Instance:
         self.turns = 0  # facts delivered
         self._early: list[tuple[SignalReceived, bytes | None]] = []  # came while some of those were still to come
         self.untold = 0  # facts of the last epoch that are still to come, before the code begins
+        self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
@@ -167,9 +168,7 @@ class Instance:
         self._main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
-        if self.untold and not self._is_carried(fact):
-            assert isinstance(fact, SignalReceived)
-            self._early.append((fact, payload))  # it comes behind those that are carried on, and before the code begins
+        if self.untold and not self._is_carried(fact, payload):
             return
         match fact:
             case TaskCompleted() | TaskFailed():
@@ -189,14 +188,15 @@ class Instance:
             case _:
                 raise HistoryError(f"{fact!r} is not a fact that a run takes")
 
-    def _is_carried(self, fact: Fact) -> bool:
-        """Count what is told before the code begins. Raises `HistoryError` for what cannot be; signals can."""
-        if getattr(fact, "carried", False):
-            self.untold -= 1
-            return True
-        if not isinstance(fact, SignalReceived):
+    def _is_carried(self, fact: Fact, payload: bytes | None) -> bool:
+        """Whether what comes before the epoch's code begins is among what it carries on; signals may come too."""
+        if isinstance(fact, SignalReceived) and not fact.carried:
+            self._early.append((fact, payload))  # it counts as come behind them, and before the code begins
+            return False
+        self.untold -= 1
+        if not getattr(fact, "carried", False):
             raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
-        return False
+        return True
 
     def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
         """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""

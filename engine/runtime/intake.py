@@ -16,6 +16,8 @@ from engine.core.events import (
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
+    Note,
+    RunPaused,
     RunStarted,
     RunUnpaused,
     SignalReceived,
@@ -33,8 +35,8 @@ __all__ = ["STEP_FACTS_MAX", "Intake"]
 
 STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
-UNREADABLE_SECONDS: Final = 0.1
-"""How often a run with mail of a newer version is looked at for other mail."""
+KEPT_MAIL_SECONDS: Final = 0.1
+"""How often a run with mail that stays in the box (`Intake.keeps_mail`) is looked at for other mail."""
 
 
 class Intake:
@@ -44,18 +46,21 @@ class Intake:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
-        self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
+        self._unreadable: set[str] = set()  # control mail of a newer version: it stays in the box, and is left there
+        self._strange: set[str] = set()  # and data mail, which is taken out when the run ends
         self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
         return bool(self._arrivals)
 
     def is_busy(self, now: float) -> bool:
-        """Whether the run would only be claimed again for mail that is here: it is being answered, or cannot be read.
+        """Whether the run would only be claimed again for mail that is here: it is being answered, or stays in the box.
 
         Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
         """
-        return bool(self._consuming) or (bool(self._unreadable) and now - self._received_at < UNREADABLE_SECONDS)
+        if self._consuming - {arrival.message for arrival in self._later}:
+            return True
+        return self.keeps_mail and now - self._received_at < KEPT_MAIL_SECONDS
 
     @property
     def keeps_mail(self) -> bool:
@@ -63,12 +68,12 @@ class Intake:
 
         A run that was given up would be claimed for it at once, again and again.
         """
-        return bool(self._later or self._unreadable)
+        return bool(self._later or self._unreadable or self._strange)
 
-    def may_begin_epoch(self, instance: Instance) -> bool:
-        """Whether the run has ended an epoch with the wish for another, and no signals wait that this carries on."""
-        waits = any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
-        return isinstance(instance.outcome, ContinuedAsNew) and not waits
+    @property
+    def has_signals(self) -> bool:
+        """Whether signals wait: those that come before an epoch begins are among what it carries on."""
+        return any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -88,9 +93,14 @@ class Intake:
             elif arrival is not None:
                 if paused and isinstance(arrival.event, CancelRequested):
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
+                    paused = False
+                elif isinstance(arrival.event, RunPaused | RunUnpaused):
+                    paused = isinstance(arrival.event, RunPaused)  # for what was sent behind it
                 self.add(arrival)
             elif message.control:
                 self._unreadable.add(message.id)
+            elif not paused:
+                self._strange.add(message.id)
         return terminate
 
     def can_be_served(self, instance: Instance) -> bool:
@@ -119,16 +129,31 @@ class Intake:
                 left.append(arrival)
         self._later.extend(step.later)
         self._arrivals.extendleft(reversed(next_epochs))
-        if step.drained:
-            self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
-        else:
-            _consume(step, left)
+        self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
         return tried
+
+    def late(self, turns: Turns, *, base: int, at: int) -> Step | None:
+        """What has reached a run whose end is decided: noted in a step of its own, before the end is written.
+
+        None when there is no such mail.
+        """
+        step = Step(base=base)
+        kept: list[Arrival] = []
+        for arrival in self._arrivals:
+            if arrival.message is None or isinstance(arrival.event, CancelRequested | Note | None):
+                kept.append(arrival)
+            else:
+                turns.take_late(step, arrival, at=at)
+        self._arrivals = deque(kept)
+        self.turn_away(step)
+        return step if step.consumes else None
 
     def turn_away(self, step: Step) -> None:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
         _consume(step, self._later)
         self._later.clear()
+        step.consumes.extend((len(step.events), message) for message in self._strange)
+        self._strange.clear()
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""
@@ -160,7 +185,7 @@ class Intake:
         return terminate
 
     def carry(self, rest: Iterable[Arrival]) -> None:
-        """The rest of what an epoch carries on; signals that wait go before it, for they too came before the code."""
+        """An epoch was not told all that it carries on: signals that wait, which count as come before; the rest."""
         rest = list(rest)
         if rest:
             signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]

@@ -93,10 +93,10 @@ FORBIDDEN_MODULES: Final = frozenset(
 DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     # core
     "msgspec": PACKAGES,
-    "typing_extensions": ("engine.workflows",),  # for checkers, which bring its stubs; never imported when run
     "anyio": ("eventstore", "engine.executors", "engine.runtime"),
     "aiosqlite": ("eventstore.sqlite",),
     "tenacity": ("engine.tasks", "engine.runtime"),
+    "typing_extensions": ("engine.workflows",),  # for type checkers only, which know it; never at run time
     # extras: one leaf each
     "typer": ("engine.cli",),
     "rich": ("engine.cli",),
