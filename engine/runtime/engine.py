@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
@@ -246,6 +246,10 @@ class Engine:
 
     # -- tasks that were handed out ------------------------------------------------------------------------------------
 
+    @overload
+    async def complete(self, token: str, value: R, *, task: Task[..., R], by: str = "") -> None: ...
+    @overload
+    async def complete(self, token: str, value: Any, *, task: None = None, by: str = "") -> None: ...
     async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
         """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
 
