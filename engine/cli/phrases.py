@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.cli.readable import by_and_why, clipped, clock, one_line
+from engine.cli.readable import by_and_why, clipped, clock, duration, one_line
 
 __all__ = ["about", "detail", "short_id"]
 
+_SECOND: Final = 1_000_000  # microseconds
 _WIDTH: Final = 100
 _SILENT: Final = frozenset({"seed", "rule", "python", "anyio", "carried", "parent_epoch"})
 _TIMES: Final = frozenset({"deadline", "retry_at"})
@@ -45,7 +46,8 @@ def _fields(header: Mapping[str, Any], payload: bytes | None) -> str:
     for key, value in header.items():
         if key in {"type", "at", "id"} or key in _SILENT or value in {"", 0}:
             continue
-        said.append(f"{key}={clock(value) if key in _TIMES else value}")
+        shown = clock(value) if key in _TIMES else duration(value / _SECOND) if key == "took" else value
+        said.append(f"{key}={shown}")
     if payload is not None:
         said.append(_error(payload) if header["type"] in _ERRORS else one_line(payload, _WIDTH))
     return " ".join(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from engine import PausedWorkflow
+from engine import PausedWorkflow, TaskState
 from engine.cli.phrases import short_id
 from engine.cli.readable import by_and_why, clipped, duration, error_text
 from engine.cli.tally import Watched, task_seconds
@@ -62,28 +62,45 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
             took = "" if seconds is None else f" in {duration(seconds)}"
             again = f", attempt {task.attempts}" if task.attempts > 1 else ""
             return f"done {run.done}/{len(run.state.tasks)}  {short_id(task.id)}{took}{again}"
-        case "AttemptFailed" if task is not None:
-            wait = duration((event["retry_at"] - event["at"]) / _SECOND)
-            return f"retry in {wait}  {short_id(task.id)}: attempt {event['attempt']} failed: {_why(task.error)}"
-        case "TaskFailed" if task is not None:
-            return f"failed  {short_id(task.id)} after {_attempts(task.attempts)}: {_why(task.error)}"
-        case "TaskHandedOut" if task is not None:
-            return f"handed out  {short_id(task.id)}: it waits for its token"
+        case "AttemptFailed" | "TaskFailed" | "TaskHandedOut" if task is not None:
+            return _task_text(task, event)
         case "ChildCompleted" | "ChildFailed":
             return _child_text(run, event)
         case "ContinuedAsNew":
             return f"goes on as new, epoch {run.state.epoch + 1}"
+        case "TurnSlow":
+            return _slow_text(event)
         case "RunSuspended":
             return "suspended: code and history disagree"
         case "RunCompleted" | "RunFailed" | "RunCancelled" | "RunTerminated" if many:
             return run.state.status
         case type_ if type_ in _ASKED and not event.get("carried"):
-            reason = f": {event['reason']}" if event.get("reason") else ""
-            by = f" by {event['by']}" if event.get("by") and type_ != "CancelRequested" else ""
-            name = f" {event['name']}" if "name" in event else ""
-            return f"{_ASKED[type_]}{name}{by}{reason}"
+            return _asked_text(event)
         case _:
             return None
+
+
+def _task_text(task: TaskState, event: Mapping[str, Any]) -> str:
+    match event["type"]:
+        case "AttemptFailed":
+            wait = duration((event["retry_at"] - event["at"]) / _SECOND)
+            return f"retry in {wait}  {short_id(task.id)}: attempt {event['attempt']} failed: {_why(task.error)}"
+        case "TaskFailed":
+            return f"failed  {short_id(task.id)} after {_attempts(task.attempts)}: {_why(task.error)}"
+        case _:
+            return f"handed out  {short_id(task.id)}: it waits for its token"
+
+
+def _slow_text(event: Mapping[str, Any]) -> str:
+    site = f" at {event['site']}" if event.get("site") else ""
+    return f"slow: the workflow's own code took {duration(event['took'] / _SECOND)}{site}; other runs waited"
+
+
+def _asked_text(event: Mapping[str, Any]) -> str:
+    reason = f": {event['reason']}" if event.get("reason") else ""
+    by = f" by {event['by']}" if event.get("by") and event["type"] != "CancelRequested" else ""
+    name = f" {event['name']}" if "name" in event else ""
+    return f"{_ASKED[event['type']]}{name}{by}{reason}"
 
 
 _ASKED: Final[Mapping[str, str]] = {

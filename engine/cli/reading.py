@@ -73,6 +73,7 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
         "version": run.version,
         "created_at": instant(run.created_at),
         "updated_at": instant(run.updated_at),
+        "slowest_turn_seconds": run.slow / 1_000_000,
     }
 
 
@@ -174,6 +175,9 @@ def _state_document(state: RunState) -> dict[str, Any]:
             }
             for task in state.tasks.values()
         ],
+        "slow_turns": state.slow_turns,
+        "slowest_turn_seconds": state.slowest_turn / 1_000_000,
+        "slow_site": state.slow_site,
         "timers": {id_: instant(deadline) for id_, deadline in state.timers.items()},
     }
 

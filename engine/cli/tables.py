@@ -43,6 +43,9 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
     children = any(run.parent for run in runs)
     if children:
         table.add_column("parent", no_wrap=True)
+    slow = any(run.slow for run in runs)
+    if slow:
+        table.add_column("slowest turn", justify="right", no_wrap=True)
     for run in runs:
         spent = duration((run.updated_at - run.created_at) / _SECOND)
         table.add_row(
@@ -53,6 +56,7 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
             clock(run.created_at),
             spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
             *([Text(run.parent, style="dim")] if children else []),
+            *([Text(duration(run.slow / _SECOND) if run.slow else "", style="yellow")] if slow else []),
         )
     return table
 
@@ -202,9 +206,17 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
         facts.add_row("workflow", Text(f"paused{said}; holdfast unpause --workflow {name}", style="blue"))
     if state.cancel_requested and not state.ended:
         facts.add_row("cancel", "requested")
+    if state.slow_turns:
+        facts.add_row("slow turns", Text(_slow(state), style="yellow"))
     if state.reason:
         facts.add_row("reason", Text(state.reason))
     return facts
+
+
+def _slow(state: RunState) -> str:
+    """Turns in which the workflow's own code kept every other run of its engine waiting."""
+    last = f", the last at {state.slow_site}" if state.slow_site else ""
+    return f"{state.slow_turns:,}, the slowest {duration(state.slowest_turn / _SECOND)}{last}"
 
 
 def _tasks_table(state: RunState) -> RenderableType:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -19,6 +19,9 @@ from engine.core.instance import Instance
 from engine.core.values import ValueCodec
 from engine.errors import DefinitionError, HoldfastError
 from engine.workflows.here import instance_here
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # what checkers know it by, on every Python; not needed to run
 
 __all__ = ["Feed", "Query", "Received", "Request", "Signal", "SignalMessage", "State"]
 
@@ -44,7 +47,7 @@ class Signal(Generic[T]):
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    def __init__(self, name: str, type: type[T] | Any) -> None:  # noqa: A002 - the word for it
+    def __init__(self, name: str, type: TypeForm[T]) -> None:  # noqa: A002 - the word for it
         self.name = _checked_name(name, "signal")
         self.type = type
         _ = self.codec
@@ -107,11 +110,7 @@ class Request(Generic[A, R]):
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    @overload
-    def __init__(self: Request[None, R], name: str, argument: None, result: type[R] | Any) -> None: ...
-    @overload
-    def __init__(self, name: str, argument: type[A] | Any, result: type[R] | Any) -> None: ...
-    def __init__(self, name: str, argument: Any, result: Any) -> None:
+    def __init__(self, name: str, argument: TypeForm[A], result: TypeForm[R]) -> None:
         self.name = _checked_name(name, "request")
         self.argument = ValueCodec(argument, f"the argument of request {name!r}")
         self.result = ValueCodec(result, f"the answer to request {name!r}")
@@ -208,11 +207,7 @@ class Query(Generic[A, R]):
     Argument type None: it takes no argument. Raises `DefinitionError` for a name or type that cannot be written.
     """
 
-    @overload
-    def __init__(self: Query[None, R], name: str, argument: None, result: type[R] | Any) -> None: ...
-    @overload
-    def __init__(self, name: str, argument: type[A] | Any, result: type[R] | Any) -> None: ...
-    def __init__(self, name: str, argument: Any, result: Any) -> None:
+    def __init__(self, name: str, argument: TypeForm[A], result: TypeForm[R]) -> None:
         self.name = _checked_name(name, "query")
         self.takes_argument = argument is not None
         self.argument = ValueCodec(argument if argument is not None else type(None), f"the argument of query {name!r}")
@@ -232,7 +227,7 @@ class State(Generic[T]):
     Raises `DefinitionError` for a name, type or initial value that cannot be recorded.
     """
 
-    def __init__(self, name: str, type: type[T] | Any, *, initial: T | UnsetType = UNSET) -> None:  # noqa: A002
+    def __init__(self, name: str, type: TypeForm[T], *, initial: T | UnsetType = UNSET) -> None:  # noqa: A002
         self.name = _checked_name(name, "state")
         self.codec = ValueCodec(type, f"the value of state {name!r}")
         self.initial = initial
@@ -254,7 +249,7 @@ class Feed(Generic[T]):
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    def __init__(self, name: str, type: type[T] | Any) -> None:  # noqa: A002 - the word for it
+    def __init__(self, name: str, type: TypeForm[T]) -> None:  # noqa: A002 - the word for it
         self.name = _checked_name(name, "feed")
         self.codec = ValueCodec(type, f"a value of feed {name!r}")
 
