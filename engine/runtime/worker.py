@@ -114,6 +114,7 @@ class Worker:
     async def open(self) -> None:
         """Take a lease and begin to claim."""
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
+        await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
         executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
         self.dispatcher = Dispatcher(executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn)
