@@ -33,12 +33,14 @@ from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.spawning import Spawner
 from engine.runtime.starting import is_run_of, start_or_join
-from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of, stream_of
 from engine.runtime.tokens import complete_task, reject_task
+from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
 from engine.tasks import Task
 from engine.workflows import SignalMessage, Workflow
+from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Message, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
@@ -61,7 +63,9 @@ class Engine:
     `workflows`: those this engine may claim and start; with none it is a client that lists, reads and cancels.
     `concurrency`, `threads`: attempts of coroutine tasks, and of plain functions, at once. `runs`: runs in memory with
     something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
-    nothing but the runs with these ids. `clock`, `entropy`: where time and random bytes come from.
+    nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
+    of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
+    `entropy`: where time and random bytes come from.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -80,6 +84,7 @@ class Engine:
         cached: int = 500,
         grace: float = 30.0,
         only: Collection[str] | None = None,
+        turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX),
         clock: Clock | None = None,
         entropy: Any = os.urandom,
     ) -> None:
@@ -91,7 +96,16 @@ class Engine:
         for name, limit in (("concurrency", concurrency), ("threads", threads), ("runs", runs)):
             if limit < 1:
                 raise HoldfastError(f"Engine({name}={limit!r}): at least 1")
-        self._limits = Limits(concurrency=concurrency, threads=threads, runs=runs, cached=max(0, cached), grace=grace)
+        if min(turn_seconds) <= 0:
+            raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
+        self._limits = Limits(
+            concurrency=concurrency,
+            threads=threads,
+            runs=runs,
+            cached=max(0, cached),
+            grace=grace,
+            turn_seconds=turn_seconds,
+        )
         self._only = None if only is None else tuple(only)
         self._watches = Watches(self._is_resident)
         self._store: EventStore | None = None
@@ -117,7 +131,7 @@ class Engine:
             if self._definitions:
                 self._worker = Worker(
                     store,
-                    self._definitions,
+                    reachable(self._definitions.values()),
                     name=self._worker_name,
                     limits=self._limits,
                     only=self._only,
@@ -351,8 +365,8 @@ class Engine:
         return arguments
 
 
-def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Definition[..., Any]]:
-    found: dict[str, Definition[..., Any]] = {}
+def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
+    found: dict[str, Workflow[..., Any]] = {}
     for definition in workflows:
         if not isinstance(definition, Workflow):
             raise DefinitionError(f"Engine(workflows=[...]) takes what @workflow makes, not {definition!r}")
@@ -374,4 +388,5 @@ def _summary(head: Any) -> RunSummary:
         created_at=head.created_at,
         updated_at=head.updated_at,
         parent=str(head.attributes.get(PARENT, "")),
+        slow=head.attributes.get(SLOW) or 0,
     )

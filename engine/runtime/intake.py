@@ -16,7 +16,11 @@ from engine.core.events import (
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
+    Note,
+    RunPaused,
+    RunStarted,
     RunUnpaused,
+    SignalReceived,
     TimerFired,
 )
 from engine.core.instance import Instance
@@ -31,8 +35,8 @@ __all__ = ["STEP_FACTS_MAX", "Intake"]
 
 STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
-UNREADABLE_SECONDS: Final = 0.1
-"""How often a run with mail of a newer version is looked at for other mail."""
+KEPT_MAIL_SECONDS: Final = 0.1
+"""How often a run with mail that stays in the box (`Intake.keeps_mail`) is looked at for other mail."""
 
 
 class Intake:
@@ -42,18 +46,21 @@ class Intake:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
-        self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
+        self._unreadable: set[str] = set()  # control mail of a newer version: it stays in the box, and is left there
+        self._strange: set[str] = set()  # and data mail, which is taken out when the run ends
         self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
         return bool(self._arrivals)
 
     def is_busy(self, now: float) -> bool:
-        """Whether the run would only be claimed again for mail that is here: it is being answered, or cannot be read.
+        """Whether the run would only be claimed again for mail that is here: it is being answered, or stays in the box.
 
         Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
         """
-        return bool(self._consuming) or (bool(self._unreadable) and now - self._received_at < UNREADABLE_SECONDS)
+        if self._consuming - {arrival.message for arrival in self._later}:
+            return True
+        return self.keeps_mail and now - self._received_at < KEPT_MAIL_SECONDS
 
     @property
     def keeps_mail(self) -> bool:
@@ -61,7 +68,12 @@ class Intake:
 
         A run that was given up would be claimed for it at once, again and again.
         """
-        return bool(self._later or self._unreadable)
+        return bool(self._later or self._unreadable or self._strange)
+
+    @property
+    def has_signals(self) -> bool:
+        """Whether signals wait: those that come before an epoch begins are among what it carries on."""
+        return any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -81,9 +93,14 @@ class Intake:
             elif arrival is not None:
                 if paused and isinstance(arrival.event, CancelRequested):
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
+                    paused = False
+                elif isinstance(arrival.event, RunPaused | RunUnpaused):
+                    paused = isinstance(arrival.event, RunPaused)  # for what was sent behind it
                 self.add(arrival)
             elif message.control:
                 self._unreadable.add(message.id)
+            elif not paused:
+                self._strange.add(message.id)
         return terminate
 
     def can_be_served(self, instance: Instance) -> bool:
@@ -96,24 +113,47 @@ class Intake:
         self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
         tried: list[Arrival] = []
         left: list[Arrival] = []
-        for _ in range(min(len(self._arrivals), STEP_FACTS_MAX)):
-            if step.suspended or step.continued:
+        next_epochs: list[Arrival] = []
+        step.continued = step.continued or isinstance(instance.outcome, ContinuedAsNew)
+        room = STEP_FACTS_MAX
+        for _ in range(len(self._arrivals)):
+            if step.suspended or (room <= 0 and not _is_carried(self._arrivals[0])):
                 break
+            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             arrival = self._arrivals.popleft()
+            if step.continued and not isinstance(arrival.event, SignalReceived):
+                next_epochs.append(arrival)
+                continue
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)
         self._later.extend(step.later)
-        if step.drained:
-            self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
-        else:
-            _consume(step, left)
+        self._arrivals.extendleft(reversed(next_epochs))
+        self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
         return tried
+
+    def late(self, turns: Turns, *, base: int, at: int) -> Step | None:
+        """What has reached a run whose end is decided: noted in a step of its own, before the end is written.
+
+        None when there is no such mail.
+        """
+        step = Step(base=base)
+        kept: list[Arrival] = []
+        for arrival in self._arrivals:
+            if arrival.message is None or isinstance(arrival.event, CancelRequested | Note | None):
+                kept.append(arrival)
+            else:
+                turns.take_late(step, arrival, at=at)
+        self._arrivals = deque(kept)
+        self.turn_away(step)
+        return step if step.consumes else None
 
     def turn_away(self, step: Step) -> None:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
         _consume(step, self._later)
         self._later.clear()
+        step.consumes.extend((len(step.events), message) for message in self._strange)
+        self._strange.clear()
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""
@@ -133,16 +173,24 @@ class Intake:
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
-        self.add(*first)
         terminate = self.receive(head, instance, paused=paused)
+        self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
                 continue
-            if getattr(arrival.event, "carried", False):
+            if _is_carried(arrival):
                 continue  # among the first
             self.add(arrival)
         return terminate
+
+    def carry(self, rest: Iterable[Arrival]) -> None:
+        """An epoch was not told all that it carries on: signals that wait, which count as come before; the rest."""
+        rest = list(rest)
+        if rest:
+            signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]
+            others = [arrival for arrival in self._arrivals if not isinstance(arrival.event, SignalReceived)]
+            self._arrivals = deque([*signals, *rest, *others])
 
     def begin_epoch(self, before: Instance) -> None:
         """The run continues as new: its next epoch begins, and takes along what it may."""
@@ -155,6 +203,10 @@ class Intake:
 
 def _serves(instance: Instance, arrival: Arrival) -> bool:
     return instance.outcome is None and instance.inbox.serves(getattr(arrival.event, "name", ""))
+
+
+def _is_carried(arrival: Arrival) -> bool:
+    return bool(getattr(arrival.event, "carried", False)) and not isinstance(arrival.event, RunStarted)
 
 
 def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:

@@ -57,7 +57,7 @@ class Launches:
                 written.set_exception(error)
                 written.exception()  # whoever waited may have been cancelled; that is no unheard error
 
-        driver.first_commit = told
+        driver.pen.first_commit = told
         self._under_way[run_id] = written
         driver.begin(Arrival(fact, arguments))
         await asyncio.shield(written)

@@ -27,6 +27,7 @@ from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
 from engine.runtime.streams import run_id_of
+from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.runtime.watches import Watches
 from eventstore import (
     Clock,
@@ -64,6 +65,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     runs: int = 2_000  # runs in memory with something to do
     cached: int = 500  # live instances kept for runs that rest
     grace: float = 30.0  # seconds that attempts may go on when the engine closes
+    turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX)  # warned about, broken off
 
 
 class Worker:
@@ -94,6 +96,8 @@ class Worker:
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)
+        warn, limit = limits.turn_seconds
+        self.watchdog = Watchdog(clock, warn=warn, limit=limit)
         self.residents = Residents(watches, cached=limits.cached)
         self.launches = Launches(self, self.residents)
         self._rebuilding: set[str] = set()
@@ -113,6 +117,7 @@ class Worker:
         self.alarms = Alarms(self.clock)
         executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
         self.dispatcher = Dispatcher(executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn)
+        self.watchdog.open()
         self._claiming = self.spawn(self._claim_forever())
 
     async def aclose(self) -> None:
@@ -145,6 +150,7 @@ class Worker:
         await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
         self.residents.clear()
         self.alarms.close()
+        self.watchdog.close()
         await self.dispatcher.aclose()
         await self._exit.aclose()
 

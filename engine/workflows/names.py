@@ -10,7 +10,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -20,15 +20,14 @@ from engine.core.values import ValueCodec
 from engine.errors import DefinitionError, HoldfastError
 from engine.workflows.here import instance_here
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # what checkers know it by, on every Python; not needed to run
+
 __all__ = ["Feed", "Query", "Received", "Request", "Signal", "SignalMessage", "State"]
 
 T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
-T_co = TypeVar("T_co", covariant=True)
-R_co = TypeVar("R_co", covariant=True)
-"""What clients only get is covariant: else mypy takes ``print(await run.read(phase))`` for a mistake, as it looks
-first at what `print` wants. Whoever publishes or answers uses the name as it was declared."""
 
 NAME_MAX: Final = 100
 """Characters of a signal's, request's, query's, state's or feed's name."""
@@ -48,13 +47,7 @@ class Signal(Generic[T]):
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    @overload
-    def __init__(self: Signal[None], name: str, type: None) -> None: ...
-    @overload
-    def __init__(self, name: str, type: type[T]) -> None: ...
-    @overload
-    def __init__(self: Signal[Any], name: str, type: Any) -> None: ...
-    def __init__(self, name: str, type: Any) -> None:  # noqa: A002 - the word for it
+    def __init__(self, name: str, type: TypeForm[T]) -> None:  # noqa: A002 - the word for it
         self.name = _checked_name(name, "signal")
         self.type = type
         _ = self.codec
@@ -111,30 +104,18 @@ class Received(Generic[A, R]):
         return f"<request {self.id!r} ({self.request.name!r})>"
 
 
-class Request(Generic[A, R_co]):
+class Request(Generic[A, R]):
     """A message into a run with an answer: ``review = Request("review", Draft, Verdict)``.
 
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    @overload
-    def __init__(self: Request[None, R_co], name: str, argument: None, result: type[R_co]) -> None: ...
-    @overload
-    def __init__(self, name: str, argument: type[A], result: type[R_co]) -> None: ...
-    @overload
-    def __init__(self: Request[None, Any], name: str, argument: None, result: Any) -> None: ...
-    @overload
-    def __init__(self: Request[A, Any], name: str, argument: type[A], result: Any) -> None: ...
-    @overload
-    def __init__(self: Request[Any, R_co], name: str, argument: Any, result: type[R_co]) -> None: ...
-    @overload
-    def __init__(self: Request[Any, Any], name: str, argument: Any, result: Any) -> None: ...
-    def __init__(self, name: str, argument: Any, result: Any) -> None:
+    def __init__(self, name: str, argument: TypeForm[A], result: TypeForm[R]) -> None:
         self.name = _checked_name(name, "request")
         self.argument = ValueCodec(argument, f"the argument of request {name!r}")
         self.result = ValueCodec(result, f"the answer to request {name!r}")
 
-    async def receive(self) -> Received[A, R_co]:
+    async def receive(self) -> Received[A, R]:
         """In a workflow: the next request, waiting for it if there is none. It must be answered or rejected."""
         instance = instance_here(f"Request({self.name!r}).receive")
         instance.check_open(f"the wait for request {self.name!r}")
@@ -142,7 +123,7 @@ class Request(Generic[A, R_co]):
         service.open = True
         return await self._next(instance, service)
 
-    async def _next(self, instance: Instance, service: Service) -> Received[A, R_co]:
+    async def _next(self, instance: Instance, service: Service) -> Received[A, R]:
         while True:
             fact, payload = await service.queue.get()
             try:
@@ -155,7 +136,7 @@ class Request(Generic[A, R_co]):
     @asynccontextmanager
     async def serve(
         self,
-        handler: Callable[[A], Awaitable[R_co]] | Callable[[A], R_co],
+        handler: Callable[[A], Awaitable[R]] | Callable[[A], R],
         *,
         validator: Callable[[A], object] | None = None,
     ) -> AsyncGenerator[None, None]:
@@ -198,7 +179,7 @@ class Request(Generic[A, R_co]):
         self,
         instance: Instance,
         branches: dict[asyncio.Task[None], None],
-        received: Received[A, R_co],
+        received: Received[A, R],
         branch: asyncio.Task[None],
     ) -> None:
         """Also of a branch that was cancelled before it began: its request was accepted, so it is answered."""
@@ -207,7 +188,7 @@ class Request(Generic[A, R_co]):
         if branch.cancelled() and not leaving and received.id in instance.inbox.under_way:
             received.reject(asyncio.CancelledError("the request was cancelled"))
 
-    async def _handle(self, received: Received[A, R_co], handler: Any) -> None:
+    async def _handle(self, received: Received[A, R], handler: Any) -> None:
         try:
             result = handler(received.value)
             if isinstance(result, Awaitable):
@@ -220,31 +201,19 @@ class Request(Generic[A, R_co]):
         return f"<request {self.name!r}>"
 
 
-class Query(Generic[A, R_co]):
+class Query(Generic[A, R]):
     """A question that a run answers by being replayed, unchanged: ``progress = Query("progress", None, int)``.
 
     Argument type None: it takes no argument. Raises `DefinitionError` for a name or type that cannot be written.
     """
 
-    @overload
-    def __init__(self: Query[None, R_co], name: str, argument: None, result: type[R_co]) -> None: ...
-    @overload
-    def __init__(self, name: str, argument: type[A], result: type[R_co]) -> None: ...
-    @overload
-    def __init__(self: Query[None, Any], name: str, argument: None, result: Any) -> None: ...
-    @overload
-    def __init__(self: Query[A, Any], name: str, argument: type[A], result: Any) -> None: ...
-    @overload
-    def __init__(self: Query[Any, R_co], name: str, argument: Any, result: type[R_co]) -> None: ...
-    @overload
-    def __init__(self: Query[Any, Any], name: str, argument: Any, result: Any) -> None: ...
-    def __init__(self, name: str, argument: Any, result: Any) -> None:
+    def __init__(self, name: str, argument: TypeForm[A], result: TypeForm[R]) -> None:
         self.name = _checked_name(name, "query")
         self.takes_argument = argument is not None
         self.argument = ValueCodec(argument if argument is not None else type(None), f"the argument of query {name!r}")
         self.result = ValueCodec(result, f"the answer to query {name!r}")
 
-    def provide(self, answer: Callable[..., R_co]) -> None:
+    def provide(self, answer: Callable[..., R]) -> None:
         """In a workflow: what answers it from now on. It may read the workflow's objects, and decide nothing."""
         instance_here(f"Query({self.name!r}).provide").inbox.queries[self.name] = answer
 
@@ -252,24 +221,20 @@ class Query(Generic[A, R_co]):
         return f"<query {self.name!r}>"
 
 
-class State(Generic[T_co]):
+class State(Generic[T]):
     """A value that a run publishes, and anyone may read at any time: ``phase = State("phase", str, initial="new")``.
 
     Raises `DefinitionError` for a name, type or initial value that cannot be recorded.
     """
 
-    @overload
-    def __init__(self, name: str, type: type[T_co], *, initial: T_co | UnsetType = UNSET) -> None: ...
-    @overload
-    def __init__(self: State[Any], name: str, type: Any, *, initial: Any = UNSET) -> None: ...
-    def __init__(self, name: str, type: Any, *, initial: Any = UNSET) -> None:  # noqa: A002 - the word for it
+    def __init__(self, name: str, type: TypeForm[T], *, initial: T | UnsetType = UNSET) -> None:  # noqa: A002
         self.name = _checked_name(name, "state")
         self.codec = ValueCodec(type, f"the value of state {name!r}")
-        self.initial: T_co | UnsetType = initial
+        self.initial = initial
         if initial is not UNSET:
             self.codec.encode_checked(initial)
 
-    async def publish(self, value: T_co) -> None:  # type: ignore[misc]
+    async def publish(self, value: T) -> None:
         """In a workflow: set its value. Raises `NotRecordable` for one that is not of the type."""
         instance = instance_here(f"State({self.name!r}).publish")
         instance.outbox.publish_state(self.name, self.codec.encode_checked(value), self.codec)
@@ -278,21 +243,17 @@ class State(Generic[T_co]):
         return f"<state {self.name!r}>"
 
 
-class Feed(Generic[T_co]):
+class Feed(Generic[T]):
     """Values that a run publishes one after the other; late readers see all of them: ``log = Feed("log", str)``.
 
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    @overload
-    def __init__(self, name: str, type: type[T_co]) -> None: ...
-    @overload
-    def __init__(self: Feed[Any], name: str, type: Any) -> None: ...
-    def __init__(self, name: str, type: Any) -> None:  # noqa: A002 - the word for it
+    def __init__(self, name: str, type: TypeForm[T]) -> None:  # noqa: A002 - the word for it
         self.name = _checked_name(name, "feed")
         self.codec = ValueCodec(type, f"a value of feed {name!r}")
 
-    async def publish(self, value: T_co) -> None:  # type: ignore[misc]
+    async def publish(self, value: T) -> None:
         """In a workflow: append a value. Raises `NotRecordable` for one that is not of the type."""
         instance = instance_here(f"Feed({self.name!r}).publish")
         instance.outbox.publish_to_feed(self.name, self.codec.encode_checked(value), self.codec)

@@ -449,3 +449,52 @@ async def test_a_client_and_another_engine_may_wait_for_a_child(world: World) ->
 @workflow
 async def waiting_for_one() -> str:
     return await waiter("x")
+
+
+# -- workflows that the engine was not given --------------------------------------------------------------------------------
+
+
+@workflow
+async def waiting_for_a_sleeper() -> str:
+    return await sleeper(86_400)
+
+
+async def test_a_child_goes_on_after_a_restart_although_nothing_wakes_its_parent(world: World) -> None:
+    """The engine was given the parent's workflow alone, and the parent rests until its child has ended."""
+    async with world.engine(waiting_for_a_sleeper) as engine:
+        await engine.start(waiting_for_a_sleeper(), id="p")
+        await rests(engine, "p")
+        await rests(engine, "p/sleeper#1")
+    world.clock.advance(86_401)
+    async with world.engine(waiting_for_a_sleeper) as engine:
+        assert await soon(engine.run("p").result()) == "slept"
+        await check_store(engine.store, waiting_for_a_sleeper, sleeper)
+
+
+@workflow
+async def leaving_one_behind() -> str:
+    handle = await durable.start(sleeper.options(parent_close="abandon")(86_400))
+    return handle.id
+
+
+async def test_an_abandoned_child_goes_on_after_a_restart(world: World) -> None:
+    async with world.engine(leaving_one_behind) as engine:
+        child = await soon((await engine.start(leaving_one_behind(), id="p")).result())
+        await rests(engine, child)
+    world.clock.advance(86_401)
+    async with world.engine(leaving_one_behind) as engine:
+        assert await soon(engine.run(child).result()) == "slept"
+
+
+async def test_an_engine_for_some_runs_runs_their_children_and_no_others(world: World) -> None:
+    async with world.engine(generations, grace=0) as engine:
+        await engine.pause_workflow(generations)
+        await engine.start(generations(3), id="mine")
+        await engine.start(generations(3), id="other")
+    async with world.engine() as client:
+        await client.unpause_workflow("generations")
+    async with world.engine(generations, only=["mine"]) as engine:
+        assert await soon(engine.run("mine").result()) == 3
+        await settle()
+        assert [e for e in await kinds_of(engine.run("other")) if e == "ChildStarted"] == []
+        await check_store(engine.store, generations)

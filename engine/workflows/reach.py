@@ -1,0 +1,75 @@
+"""Which workflows the code of a workflow names: those that it may call as child runs.
+
+A child may need a worker when nobody has its parent in memory, after a restart say, so a worker must know its workflow
+without having seen the call. Names are followed through globals, closures, modules and plain containers, and through
+the functions that these lead to in the workflow's own modules. What is only made while the code runs is not found
+here; a worker learns it when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from engine.workflows.definition import Workflow
+
+__all__ = ["reachable"]
+
+
+def reachable(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
+    """These workflows and those that they name, by their names. Where two share a name the first found stays."""
+    found: dict[str, Workflow[..., Any]] = {}
+    seen: set[int] = set()
+    waiting: list[Any] = list(workflows)
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, Workflow):
+            found.setdefault(value.name, value)
+            value = value.fn
+        if isinstance(value, FunctionType) and id(value) not in seen and not _foreign(value):
+            seen.add(id(value))
+            waiting.extend(_named_by(value))
+    return found
+
+
+def _named_by(function: FunctionType) -> Iterator[Any]:
+    names = set(_names(function.__code__))
+    scope: dict[str, Any] = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            scope[name] = cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+    for name in sorted(scope):
+        value = scope[name]
+        yield from _members(value)
+        if isinstance(value, ModuleType | type):
+            yield from (vars(value)[attribute] for attribute in sorted(names & vars(value).keys()))
+
+
+def _members(value: Any) -> Iterator[Any]:
+    match value:
+        case Workflow() | FunctionType():
+            yield value
+        case Mapping():
+            yield from (item for item in value.values() if isinstance(item, Workflow | FunctionType))
+        case list() | tuple():
+            yield from (item for item in value if isinstance(item, Workflow | FunctionType))
+        case _:
+            return
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names that code uses, those of functions inside it included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _foreign(function: FunctionType) -> bool:
+    """Whether it is of the standard library, or of this one: no workflow of a user's is named there."""
+    root = (function.__module__ or "").partition(".")[0]
+    return root in sys.stdlib_module_names or root in ("engine", "eventstore", "anyio", "tenacity", "msgspec")
