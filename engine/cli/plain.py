@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from engine import PausedWorkflow
+from engine import PausedWorkflow, TaskState
 from engine.cli.phrases import short_id
 from engine.cli.readable import by_and_why, clipped, duration, error_text
 from engine.cli.tally import Watched, task_seconds
@@ -62,13 +62,8 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
             took = "" if seconds is None else f" in {duration(seconds)}"
             again = f", attempt {task.attempts}" if task.attempts > 1 else ""
             return f"done {run.done}/{len(run.state.tasks)}  {short_id(task.id)}{took}{again}"
-        case "AttemptFailed" if task is not None:
-            wait = duration((event["retry_at"] - event["at"]) / _SECOND)
-            return f"retry in {wait}  {short_id(task.id)}: attempt {event['attempt']} failed: {_why(task.error)}"
-        case "TaskFailed" if task is not None:
-            return f"failed  {short_id(task.id)} after {_attempts(task.attempts)}: {_why(task.error)}"
-        case "TaskHandedOut" if task is not None:
-            return f"handed out  {short_id(task.id)}: it waits for its token"
+        case "AttemptFailed" | "TaskFailed" | "TaskHandedOut" if task is not None:
+            return _task_text(task, event)
         case "ChildCompleted" | "ChildFailed":
             return _child_text(run, event)
         case "ContinuedAsNew":
@@ -83,6 +78,17 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
             return _asked_text(event)
         case _:
             return None
+
+
+def _task_text(task: TaskState, event: Mapping[str, Any]) -> str:
+    match event["type"]:
+        case "AttemptFailed":
+            wait = duration((event["retry_at"] - event["at"]) / _SECOND)
+            return f"retry in {wait}  {short_id(task.id)}: attempt {event['attempt']} failed: {_why(task.error)}"
+        case "TaskFailed":
+            return f"failed  {short_id(task.id)} after {_attempts(task.attempts)}: {_why(task.error)}"
+        case _:
+            return f"handed out  {short_id(task.id)}: it waits for its token"
 
 
 def _slow_text(event: Mapping[str, Any]) -> str:

@@ -189,7 +189,7 @@ class Instance:
                 raise HistoryError(f"{fact!r} is not a fact that a run takes")
 
     def _is_carried(self, fact: Fact, payload: bytes | None) -> bool:
-        """Whether a fact that comes before the epoch's code begins is among what it carries on; signals may come too."""
+        """Whether what comes before the epoch's code begins is among what it carries on; signals may come too."""
         if isinstance(fact, SignalReceived) and not fact.carried:
             self._early.append((fact, payload))  # it counts as come behind them, and before the code begins
             return False
