@@ -96,8 +96,8 @@ OUTPUTS = {
 }
 """What each prints, as patterns."""
 
-OWN_CODE = {"history.md"}
-"""Pages whose Python is theirs, and tested where they say so."""
+OWN_CODE = {"history.md", "determinism.md"}
+"""Pages whose Python is theirs: one is executed by tests/eventstore/test_digest.py, one shows what is refused."""
 
 
 def run_example(name: str, *arguments: str, folder: Path) -> str:
