@@ -70,7 +70,8 @@ class Service:
     def __init__(self, request: NamedRequest) -> None:
         self.request = request
         self.validator: Callable[[Any], object] | None = None
-        self.open = False
+        self.open = False  # requests are accepted
+        self.served = False  # by a block that is in force
         self.queue: asyncio.Queue[tuple[RequestReceived, bytes | None]] = asyncio.Queue()
 
 

@@ -259,7 +259,8 @@ class Instance:
     def ask(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Call user code that may read the workflow's objects and decide nothing. Raises what it raises.
 
-        Code that wakes a branch all the same did what no replay will do: the run is suspended with its next turn.
+        Code that wakes a branch all the same did what no replay will do: that is `ForbiddenInWorkflow`, and the run is
+        suspended with its next turn.
         """
         answer: list[Any] = []
         self._asking = True
@@ -268,8 +269,12 @@ class Instance:
             self.loop.run_inside(lambda: answer.append(fn(*args)))
         finally:
             self._asking = False
-            if len(self.loop.ready) > ready:
-                self.suspend(ForbiddenInWorkflow("a validator or a query changed what the workflow waits for"))
+            woken = len(self.loop.ready) > ready
+            error = ForbiddenInWorkflow("a validator or a query changed what the workflow waits for")
+            if woken:
+                self.suspend(error)
+        if woken:
+            raise error
         return answer[0]
 
     # -- the end ------------------------------------------------------------------------------------------------------

@@ -152,9 +152,9 @@ class Request(Generic[A, R_co]):
         """
         instance = instance_here(f"Request({self.name!r}).serve")
         service = instance.inbox.service(self)
-        if service.open:
+        if service.served:
             raise HoldfastError(f"request {self.name!r} is served already, in another place of this workflow")
-        service.open, service.validator = True, validator
+        service.open, service.served, service.validator = True, True, validator
         branches: dict[asyncio.Task[None], None] = {}
         server = asyncio.create_task(self._serve(instance, service, handler, branches), name=f"serve-{self.name}")
         try:
@@ -166,7 +166,7 @@ class Request(Generic[A, R_co]):
                 branch.cancel()
             raise
         finally:
-            service.open, service.validator = False, None
+            service.open, service.served, service.validator = False, False, None
             server.cancel()
             await asyncio.gather(*branches, return_exceptions=True)
 
