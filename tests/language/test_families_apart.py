@@ -63,7 +63,7 @@ async def test_parent_and_child_in_two_engines_one_of_which_dies(dies: str, worl
     await check_store(store, parent, child)
     kinds = Counter(type(event).__name__ for event in await _events(world, "p"))
     assert (kinds["ChildStarted"], kinds["ChildCompleted"]) == (1, 1)
-    for each in (first_store, second_store, ):
+    for each in (first_store, second_store):
         await world.release(each.inner)
     await world.release(store)
 
