@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from engine.core.events import (
@@ -23,6 +23,7 @@ from engine.core.events import (
     TimerFired,
 )
 from engine.core.instance import Instance
+from engine.core.replay import Attempts
 from engine.runtime.epochs import beginning_of_next, carried_over
 from engine.runtime.mail import TerminateMail
 from engine.runtime.post import arrival_of
@@ -79,14 +80,14 @@ class Intake:
         self._arrivals.extend(arrivals)
         self._consuming.update(arrival.message for arrival in arrivals if arrival.message is not None)
 
-    def receive(self, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
+    def receive(self, head: StreamHead, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
         terminate = False
         self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
             if message.id in self._consuming:
                 continue
-            arrival = arrival_of(message, instance, paused=paused)
+            arrival = arrival_of(message, instance, attempts, paused=paused)
             if isinstance(arrival, TerminateMail):
                 terminate = True
             elif arrival is not None:
@@ -160,7 +161,14 @@ class Intake:
             self._consuming.discard(message)
 
     def again(
-        self, step: Step, head: StreamHead, instance: Instance, *, first: Iterable[Arrival], paused: bool
+        self,
+        step: Step,
+        head: StreamHead,
+        instance: Instance,
+        attempts: Mapping[str, Attempts],
+        *,
+        first: Iterable[Arrival],
+        paused: bool,
     ) -> bool:
         """A step was refused for mail that it had not seen, and the run rebuilt: that mail first, then all once more.
 
@@ -172,7 +180,7 @@ class Intake:
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
-        terminate = self.receive(head, instance, paused=paused)
+        terminate = self.receive(head, instance, attempts, paused=paused)
         self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
