@@ -16,6 +16,7 @@ from engine.core.events import (
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
+    RunPaused,
     RunStarted,
     RunUnpaused,
     SignalReceived,
@@ -47,6 +48,7 @@ class Intake:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._postponed: set[str] = set()  # mail that would end the run, and is to be told after the rest
+        self._paused: bool | None = None  # how the run stands once all that was received is taken; None: as in the store
         self._mail_first = 0  # arrivals that the next step is to take without those behind them; 0: no matter
         self._refusals = 0  # of ends, one after the other, for mail that they had not seen
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
@@ -79,17 +81,21 @@ class Intake:
     def receive(self, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
         terminate = False
+        if self._paused is None:
+            self._paused = paused
         self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
             if message.id in self._consuming:
                 continue
-            arrival = arrival_of(message, instance, paused=paused)
+            arrival = arrival_of(message, instance, paused=self._paused)
             if isinstance(arrival, TerminateMail):
                 terminate = True
             elif arrival is not None:
-                if paused and isinstance(arrival.event, CancelRequested):
+                if self._paused and isinstance(arrival.event, CancelRequested):
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
                 self.add(arrival)
+                if isinstance(arrival.event, RunPaused | RunUnpaused | CancelRequested):
+                    self._paused = isinstance(arrival.event, RunPaused)
             elif message.control:
                 self._unreadable.add(message.id)
         return terminate
@@ -164,6 +170,7 @@ class Intake:
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
+        self._paused = None
         self.add(*first)
         if instance.started is None:  # what was refused is its very first step: the start comes before any mail
             starts = [arrival for arrival in before if isinstance(arrival.event, RunStarted)]

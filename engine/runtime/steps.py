@@ -76,6 +76,7 @@ class Step(Struct):
     alarm: int | UnsetType | None = UNSET
     attributes: dict[str, Scalar] = field(default_factory=dict)
     ended: Decided | None = None
+    ended_behind: int = 0  # how many events of this step stand up to the one that ended the run, itself included
     continued: bool = False
     drained: bool = False  # a fact of this step ended the run: it must have seen all mail
 
@@ -94,7 +95,7 @@ class Step(Struct):
             elif isinstance(event, ContinuedAsNew):
                 self.continued = True
             elif (status := status_of(event)) is not None:
-                self.ended = item
+                self.ended, self.ended_behind = item, len(self.events)
                 self.attributes[STATUS] = status
             if (message := letter_of(item, started, run_id)) is not None:
                 self.sends.append((len(self.events), message))
