@@ -27,7 +27,7 @@ async def child(name: str) -> str:
 @workflow
 async def parent() -> list[str]:
     """Keeps its engine's memory full while it waits, so that its child is for another engine."""
-    return list(await asyncio.gather(held("own"), child("theirs")))
+    return list(await asyncio.gather(held("own"), child.options(id="theirs")("theirs")))
 
 
 async def owner(engine: Engine, run_id: str) -> int | None:
@@ -44,9 +44,9 @@ async def test_parent_and_child_in_two_engines_one_of_which_dies(dies: str, worl
     await second.__aenter__()
     try:
         await first.start(parent(), id="p")
-        run = await exists(second, "p/child#1")
+        run = await exists(second, "theirs")
         await until(lambda: "theirs began" in told)
-        assert await owner(second, "p") != await owner(second, "p/child#1")
+        assert await owner(second, "p") != await owner(second, "theirs")
         dead, alive = (first, second) if dies == "parent's" else (second, first)
         (first_store if dead is first else second_store).die()
         gate("own").set()
