@@ -16,7 +16,6 @@ from engine.core.events import (
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
-    Note,
     RunPaused,
     RunStarted,
     RunUnpaused,
@@ -141,7 +140,7 @@ class Intake:
         step = Step(base=base)
         kept: list[Arrival] = []
         for arrival in self._arrivals:
-            if arrival.message is None or isinstance(arrival.event, CancelRequested | Note | None):
+            if arrival.message is None or isinstance(arrival.event, CancelRequested | RunPaused | RunUnpaused):
                 kept.append(arrival)
             else:
                 turns.take_late(step, arrival, at=at)
