@@ -15,7 +15,7 @@ __all__ = ["group"]
 group = commands()
 
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
-SomeRunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="The id of a run.", show_default=False)]
+SomeRunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
 WorkflowOption = Annotated[
     str | None,
     typer.Option("--workflow", metavar="NAME", help="All runs of this workflow, also future ones.", show_default=False),

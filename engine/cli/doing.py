@@ -112,8 +112,17 @@ def read(do: Work, *, store: str, json: bool, debug: bool) -> None:
 
 
 def change(do: Work, *, store: str, json: bool, debug: bool) -> None:
-    """The commands that leave a word in a store which is there."""
-    change_prepared(lambda: None, lambda given, output, _: do(given, output), store=store, json=json, debug=debug)
+    """The commands that leave a word in a store which is there, and load no code."""
+    from engine.cli.output import Output  # noqa: PLC0415 - see the module
+
+    exit_with(lambda: _changed(Output(json=json), store, do), debug=debug)
+
+
+async def _changed(output: Any, url: str, do: Work) -> Exit:
+    from engine.cli import stores  # noqa: PLC0415 - see the module
+
+    async with stores.existing(url) as given:
+        return await do(given, output)
 
 
 def change_prepared(
@@ -125,17 +134,16 @@ def change_prepared(
     debug: bool,
 ) -> None:
     """Likewise, after something that is done before the store is opened, and may load a file."""
-    from engine.cli import stores  # noqa: PLC0415 - see the module
-    from engine.cli.output import Output  # noqa: PLC0415
+    from engine.cli.output import Output  # noqa: PLC0415 - see the module
 
     output = Output(json=json)
 
-    async def opened(prepared: T) -> Exit:
-        async with stores.existing(store) as given:
-            return await do(given, output, prepared)
+    def action() -> Coroutine[Any, Any, Exit]:
+        prepared = prepare()
+        return _changed(output, store, lambda given, said: do(given, said, prepared))
 
     with output.reserved():
-        exit_with(lambda: opened(prepare()), debug=debug)
+        exit_with(action, debug=debug)
 
 
 def exit_with(action: Callable[[], Coroutine[Any, Any, Exit]], *, debug: bool, unread: Exit = Exit.COMPLETED) -> None:

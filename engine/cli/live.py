@@ -25,7 +25,7 @@ _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINNER_STEP: Final = 80_000  # microseconds
 _SECOND: Final = 1_000_000
 _BAR_WIDTH: Final = 32
-_LINES_AROUND_ROWS: Final = 10  # of a frame that are no table rows
+_LINES_AROUND_ROWS: Final = 8  # of a frame that are no table rows
 _TIMER_SHOWN_AFTER: Final = 2 * _SECOND  # a timer is worth a line when nothing else has happened for so long
 
 
@@ -33,7 +33,7 @@ def frame(runs: Sequence[Watched], *, now: int, height: int, stopping: str = "")
     """What the screen shows at `now` (microseconds since the epoch)."""
     parts: list[RenderableType]
     if len(runs) == 1:
-        parts = _one(runs[0], now=now, rows_max=max(3, height - _LINES_AROUND_ROWS))
+        parts = _one(runs[0], now=now, rows_max=max(3, height - _LINES_AROUND_ROWS - len(paused_lines(runs[0]))))
     else:
         parts = _many(runs, now=now, rows_max=max(3, height - 4))
     if stopping:

@@ -93,7 +93,7 @@ def _rejected(header: Mapping[str, Any], _payload: bytes | None) -> str:
 
 
 def _by_whom(header: Mapping[str, Any], _payload: bytes | None) -> str:
-    return by_and_why(header.get("by", ""), header.get("reason", "")).strip()
+    return by_and_why(header.get("by", ""), header.get("reason", "")).removeprefix(":").strip()
 
 
 def _ignored(header: Mapping[str, Any], _payload: bytes | None) -> str:

@@ -35,9 +35,7 @@ async def state(talk: Talk, name: str, what: State[Any] | None) -> Exit:
 async def _undeclared(talk: Talk, run: RunHandle[Any], name: str) -> bytes:
     published = (await run.state()).states
     if name not in published:
-        there = (
-            f"run {run.id} has published {', '.join(published)}" if published else f"run {run.id} has published none"
-        )
+        there = f"Run {run.id} has published {', '.join(published) or 'none'}"
         raise Problem(f"{unknown(talk.target, State, name)} {there}.")
     if (payload := published[name]) is None:
         raise Problem(f"the value of state {name!r} of run {run.id} was destroyed", code=Exit.FAILED)
@@ -103,7 +101,7 @@ async def feed(talk: Talk, name: str, what: Feed[Any] | None, *, follow: bool) -
             if header and header["name"] == name and recorded.payload is not None:
                 _print(talk, recorded.payload)
     if name not in names:
-        there = f"run {run.id} has published to {', '.join(sorted(names))}" if names else f"run {run.id} has no feed"
+        there = f"Run {run.id} has published to {', '.join(sorted(names)) or 'none'}"
         raise Problem(f"{unknown(talk.target, Feed, name)} {there}.")
     return Exit.COMPLETED
 

@@ -124,27 +124,31 @@ def published_table(rows: Iterable[Published]) -> RenderableType:
     """One row per state."""
     table = _table("state", "value", "")
     for row in rows:
-        table.add_row(Text(row.name, style="bold"), one_line(row.payload, _DETAIL_WIDTH), Text(row.remark, style="dim"))
+        table.add_row(
+            Text(row.name, style="bold"), Text(one_line(row.payload, _DETAIL_WIDTH)), Text(row.remark, style="dim")
+        )
     return table
 
 
 def _children_table(state: RunState) -> RenderableType:
-    table = _table("run", "workflow", "status", ">took", "")
+    table = _table("run", "workflow", ">took", "status")
     children = list(state.children.values())
     if len(children) > TASKS_SHOWN:
         children.sort(key=lambda child: child.status == "completed")
     for child in children[:TASKS_SHOWN]:
         took = "" if child.ended_at is None else duration((child.ended_at - child.started_at) / _SECOND)
-        remark = "asked to end" if child.asked_to_end and child.ended_at is None else ""
-        status = Text(child.status, style=STYLES.get(child.status, ""))
-        table.add_row(child.run, child.workflow, status, took, Text(remark, style="dim"))
+        remark = ", asked to end" if child.asked_to_end and child.ended_at is None else ""
+        status = Text(f"{child.status}{remark}", style=STYLES.get(child.status, ""))
+        table.add_row(Text(child.run), Text(child.workflow), took, status)
     return _shown(table, len(children))
 
 
 def _signals_table(exchange: Exchange) -> RenderableType:
     table = _table("signal", "at", "by", "value")
     for row in exchange.signals[-TASKS_SHOWN:]:
-        table.add_row(row.name, clock(row.at), row.by, Text(one_line(row.value, _DETAIL_WIDTH), style="dim"))
+        table.add_row(
+            Text(row.name), clock(row.at), Text(row.by), Text(one_line(row.value, _DETAIL_WIDTH), style="dim")
+        )
     return _shown(table, len(exchange.signals), "earlier")
 
 
@@ -157,7 +161,11 @@ def _requests_table(exchange: Exchange) -> RenderableType:
         said = {"answered": one_line(row.answer, _DETAIL_WIDTH), "failed": clipped(row.error, _DETAIL_WIDTH)}
         text = said.get(row.status, one_line(row.argument, _DETAIL_WIDTH))
         table.add_row(
-            row.name, row.id, row.by, row.status, Text(text, style="red" if row.status == "failed" else "dim")
+            Text(row.name),
+            Text(row.id),
+            Text(row.by),
+            row.status,
+            Text(text, style="red" if row.status == "failed" else "dim"),
         )
     return _shown(table, len(rows))
 

@@ -31,7 +31,7 @@ NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Its name, as it is declared in the target.", show_default=False)
 ]
 SomeNameArgument = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="One of them; all without.", show_default=False)
+    str | None, typer.Argument(metavar="NAME", help="One of them; all without.", show_default=False)
 ]
 TokenArgument = Annotated[str, typer.Argument(metavar="TOKEN", help="What the task gave away.", show_default=False)]
 IdOption = Annotated[

@@ -38,7 +38,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run
 ValueArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[VALUE]",
+        metavar="VALUE",
         help="JSON of the declared type. What is no JSON of it is tried as a string: a bare word does for a str or a"
         " date. - reads it from standard input; one that begins with a dash comes behind --.",
         show_default=False,

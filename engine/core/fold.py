@@ -182,7 +182,7 @@ class RunState(Struct, kw_only=True):
                 self.states[name] = payload
             case FeedPublished():
                 self.published += 1
-            case SignalReceived(name=name, carried=False):
+            case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
                 self.signals[name] = self.signals.get(name, 0) + 1
             case RequestReceived(id=id_):
                 self.requests[id_] = "accepted"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
@@ -28,12 +28,11 @@ from engine.runtime.deadlines import absolute
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.logs import quiet_replays
-from engine.runtime.mail import SignalMail, data_message
 from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.spawning import Spawner
 from engine.runtime.starting import is_run_of, start_or_join
-from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of
 from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
@@ -41,7 +40,7 @@ from engine.runtime.worker import Limits, Worker
 from engine.tasks import Task
 from engine.workflows import SignalMessage, Workflow
 from engine.workflows.reach import reachable
-from eventstore import Clock, EventStore, Message, Page, StreamQuery, SystemClock
+from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
 __all__ = ["Engine"]
@@ -238,19 +237,19 @@ class Engine:
             by=by,
             deadline=absolute(deadline, self._clock.now()),
         )
-        messages = tuple(self._first_signal(run_id, signal) for signal in signals)
+        told = {signal.id or self.message_id(): signal for signal in signals}
         watch = self._watches.of(run_id)
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
         assert self._worker is not None
-        await start_or_join(self._worker, definition, run_id, fact, arguments, messages=messages, check=self.check)
+        await start_or_join(self._worker, definition, run_id, fact, arguments, signals=told, check=self.check)
         return handle
-
-    def _first_signal(self, run_id: str, signal: SignalMessage) -> Message:
-        id_ = signal.id or self.message_id()
-        return data_message(stream_of(run_id), id_, SignalMail(name=signal.name), signal.payload)
 
     # -- tasks that were handed out ------------------------------------------------------------------------------------
 
+    @overload
+    async def complete(self, token: str, value: R, *, task: Task[..., R], by: str = "") -> None: ...
+    @overload
+    async def complete(self, token: str, value: Any, *, task: None = None, by: str = "") -> None: ...
     async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
         """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
 

@@ -78,6 +78,7 @@ class Step(Struct):
     alarm: int | UnsetType | None = UNSET
     attributes: dict[str, Scalar] = field(default_factory=dict)
     ended: Decided | None = None
+    ended_behind: int = 0  # how many events of this step stand up to the one that ended the run, itself included
     continued: bool = False
     may_be_decided_anew: bool = False  # what ends the run in this step might have ended it otherwise, behind other mail
 
@@ -96,7 +97,7 @@ class Step(Struct):
             elif isinstance(event, ContinuedAsNew):
                 self.continued = True
             elif (status := status_of(event)) is not None:
-                self.ended = item
+                self.ended, self.ended_behind = item, len(self.events)
                 self.attributes[STATUS] = status
             if (message := letter_of(item, started, run_id)) is not None:
                 self.sends.append((len(self.events), message))

@@ -22,20 +22,20 @@ from engine.runtime.bringing import bring_back
 from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
-from engine.runtime.launching import Launches
+from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
 from engine.runtime.streams import run_id_of
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.runtime.watches import Watches
+from engine.workflows import SignalMessage
 from eventstore import (
     Clock,
     EventStore,
     EventStoreError,
     Lease,
     LeaseLost,
-    Message,
     StreamHead,
     StreamNotFound,
     StreamQuery,
@@ -104,7 +104,8 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
         self._hurry = asyncio.Event()
-        self._learnt = asyncio.Event()
+        self._roused = asyncio.Event()  # what is asked for, or how often, is another matter than when it went to sleep
+        self._drowsing = False
         self._asked_for = 0
         self._commits = 0
         self._exit = AsyncExitStack()
@@ -114,6 +115,7 @@ class Worker:
     async def open(self) -> None:
         """Take a lease and begin to claim."""
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
+        await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
         executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
         self.dispatcher = Dispatcher(executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn)
@@ -194,7 +196,7 @@ class Worker:
         run_id: str,
         fact: RunStarted,
         arguments: bytes,
-        messages: tuple[Message, ...] = (),
+        signals: Mapping[str, SignalMessage] = NONE_YET,
     ) -> None:
         """Create a run; returns when that is durable.
 
@@ -203,10 +205,12 @@ class Worker:
         Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
         """
         full = self._room_left() - self._asked_for <= 0
-        if full or self.stopping or messages or definition.name in self.paused:
-            await self.launches.enqueue(definition, run_id, fact, arguments, messages)
+        if full or self.stopping or signals or definition.name in self.paused:
+            await self.launches.enqueue(definition, run_id, fact, arguments, signals)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
+            if self._drowsing:  # from now on pauses are to be looked at
+                self._roused.set()
 
     def has(self, run_id: str) -> bool:
         """Whether the run is in this worker's memory, or about to be."""
@@ -227,7 +231,7 @@ class Worker:
 
     async def _claim_once(self) -> None:
         self.residents.freed.clear()
-        self._learnt.clear()
+        self._roused.clear()
         await self._look_at_pauses()
         full = self._room_left() <= 0
         busy = busy_streams(self.residents.drivers.values(), self._rebuilding)
@@ -253,16 +257,18 @@ class Worker:
 
     async def _wait(self, seconds: float) -> None:
         """Until there may be something to claim: the store has news, or this worker knows more workflows now."""
-        if self._learnt.is_set():  # the store's news may have been of a workflow that we did not know when we asked
+        if self._roused.is_set():  # the store's news may have been of a workflow that we did not know when we asked
             return
+        self._drowsing = seconds > self.paused.look_seconds
         news = asyncio.ensure_future(self.store.wait(self.lease, timeout=seconds))
-        learnt = asyncio.ensure_future(self._learnt.wait())
+        roused = asyncio.ensure_future(self._roused.wait())
         try:
-            await asyncio.wait([news, learnt], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([news, roused], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for waiting in (news, learnt):
+            self._drowsing = False
+            for waiting in (news, roused):
                 waiting.cancel()
-            await asyncio.wait([news, learnt])
+            await asyncio.wait([news, roused])
         if not news.cancelled():
             news.result()
 
@@ -332,7 +338,7 @@ class Worker:
         for name, definition in definitions.items():
             if name not in self.definitions:
                 self.definitions[name] = definition
-                self._learnt.set()
+                self._roused.set()
 
     def left(self, driver: Driver, *, lost: bool = False) -> None:
         """The run has ended here, or (`lost`) was refused to us."""

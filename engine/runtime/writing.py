@@ -22,8 +22,9 @@ def commits_of(
 ) -> Iterator[Commit]:
     """The commits of a step of a stream that is at `version` (`NEW`: the first makes it).
 
-    What changes the stream itself (its alarm, whether it is held, closed or given up) comes with the last. `over`: the
-    run has ended and nothing of it runs any more, so it is given up too. A step that ends the run is refused as a whole
+    What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
+    the event that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has
+    ended and nothing of it runs any more, so it is given up too. A step that ends the run is refused as a whole
     (`MailWaiting`) while something has been delivered to the run that it has not seen.
     """
     at = 0
@@ -31,10 +32,10 @@ def commits_of(
         chunk = tuple(step.events[at : at + COMMIT_EVENTS_MAX])
         until = at + len(chunk)
         last = until >= len(step.events)
-        attributes: dict[str, Any] = dict(step.attributes) if last else {}
+        ends = step.ended is not None and at < step.ended_behind <= until  # notes may follow, in later chunks
+        attributes: dict[str, Any] = dict(step.attributes) if last or ends else {}
         if version < 0:
             attributes = {WORKFLOW: workflow, STATUS: "running", **attributes}
-        ends = last and step.ended is not None
         yield Commit(
             id=next_id(),
             stream=stream,

@@ -294,7 +294,7 @@ def plain(history: History) -> list[Any]:
 def _without_site(entry: Entry) -> tuple[Any, bytes | None]:
     event = entry.event
     assert isinstance(event, Decision)
-    failed = isinstance(event, events.RunFailed)
+    failed = isinstance(event, events.RunFailed | events.RequestFailed)
     return msgspec.structs.replace(event, site=""), None if failed else entry.payload
 
 

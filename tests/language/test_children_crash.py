@@ -10,6 +10,7 @@ import pytest
 
 from engine import Engine, Signal, durable, workflow
 from engine.errors import RunCancelledError, RunEnded, RunFailedError, RunTerminatedError
+from tests.language.hands import causes
 from tests.runtime.faulty import Fault, at_call
 from tests.runtime.invariants import check_store
 from tests.runtime.plays import Play, add, awaiting, cancelling, flaky, never, refuse, stage, undo
@@ -164,7 +165,8 @@ def by_deadline() -> Play:
         try:
             return repr(await run.result())
         except RunFailedError as error:
-            return f"{error.type} {type(error.__cause__).__name__}"
+            # The child has the same deadline: whose failure is seen first is a matter of who is faster.
+            return f"late: {'RunDeadlineExceeded' in error.type + str(error.__cause__) + str(causes(error))}"
 
     return Play(hurried, act, (leaf, waiting))
 

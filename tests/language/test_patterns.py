@@ -95,7 +95,7 @@ def play(
             ended += f", {await engine.run(f'play/{child.name}#1').result()}"
         return ended
 
-    return pytest.param(Play(definition, act, told=abandoned), id=f"WCP-{number} {definition.name}")
+    return pytest.param(Play(definition, act, abandoned), id=f"WCP-{number} {definition.name}")
 
 
 early = go.message("early", id="early")

@@ -199,6 +199,45 @@ async def test_pausing_twice_and_unpausing_what_is_not_paused_change_nothing(wor
         await check_store(engine.store, asleep)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_pause_and_unpause_that_arrive_together(times: int, world: World) -> None:
+    async with world.engine(asleep) as engine:
+        await engine.start(asleep(), id="a")
+        await rests(engine, "a")
+    async with world.engine() as client:
+        for _ in range(times):
+            await client.run("a").pause()
+            await client.run("a").unpause()
+    world.clock.advance(11)
+    async with world.engine(asleep) as engine:
+        assert await soon(engine.run("a").result()) == "slept"
+        await check_store(engine.store, asleep)
+
+
+async def test_of_unpause_and_pause_that_arrive_together_the_last_counts(world: World) -> None:
+    async with world.engine(asleep) as engine:
+        run = await engine.start(asleep(), id="a")
+        await rests(engine, "a")
+        await paused(run)
+    async with world.engine() as client:
+        await client.run("a").unpause()
+        await client.run("a").pause()
+    world.clock.advance(11)
+    async with world.engine(asleep) as engine:
+        run = engine.run("a")
+        await until_recorded(run)
+        await at_rest(engine.store, "a")
+        assert (told, await run.status()) == ([], "paused")
+        await run.unpause()
+        assert await soon(run.result()) == "slept"
+        await check_store(engine.store, asleep)
+
+
+async def until_recorded(run: RunHandle[Any]) -> None:
+    while (await kinds_of(run)).count("RunPaused") < 2:
+        await asyncio.sleep(0.001)
+
+
 async def test_a_paused_run_can_be_cancelled_and_cleans_up(world: World) -> None:
     async with world.engine(tidy) as engine:
         run = await engine.start(tidy(), id="a")
@@ -328,7 +367,8 @@ async def test_a_paused_workflow_stays_so_over_a_restart(world: World) -> None:
         await check_store(engine.store, asleep)
 
 
-async def test_runs_of_a_paused_workflow_can_be_ended(world: World) -> None:
+async def test_runs_of_a_paused_workflow_that_are_told_to_end_do_so_when_it_is_unpaused(world: World) -> None:
+    """Nobody claims them meanwhile; a terminated one runs no code then, either."""
     async with world.engine(tidy) as engine:
         runs = [await engine.start(tidy(), id=name) for name in ("a", "b")]
         for name in ("a", "b"):
@@ -336,10 +376,13 @@ async def test_runs_of_a_paused_workflow_can_be_ended(world: World) -> None:
         await engine.pause_workflow(tidy)
         await runs[0].terminate()
         await runs[1].cancel()
+        await engine.unpause_workflow(tidy)
         with pytest.raises(RunTerminatedError):
             await soon(runs[0].result())
         with pytest.raises(RunCancelledError):
             await soon(runs[1].result())
+        assert told == ["cleaned up"]
+        await check_store(engine.store, tidy)
 
 
 async def test_a_paused_workflow_costs_no_busy_claims(memory: MemoryWorld) -> None:

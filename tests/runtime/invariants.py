@@ -142,6 +142,7 @@ class _Told:
         self.ended: str = ""
         self.suspended = False
         self.paused = False
+        self.paused_at = 0  # what fell due at that very time may have come first
         self.fact = False
 
 
@@ -215,7 +216,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ not in told.timers, f"{where}: started twice")
             told.timers[id_] = deadline
         case TimerFired(id=id_):
-            demand(not told.paused, f"{where}: while paused")
+            demand(not told.paused or event.at == told.paused_at, f"{where}: while paused")
             demand(id_ in told.timers and id_ not in told.timers_over, f"{where}: no such timer is running")
             demand(event.at >= told.timers[id_], f"{where}: fired before its deadline {told.timers[id_]}")
             told.timers_over.add(id_)
@@ -232,7 +233,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             told.ended = type(event).__name__
             told.suspended = False
         case RunPaused():
-            told.paused = True
+            told.paused, told.paused_at = True, event.at
         case RunUnpaused():
             demand(told.paused, f"{where}: it was not paused")
             told.paused = False

@@ -214,12 +214,11 @@ class Play:
     definition: Workflow[..., Any]
     act: User
     others: tuple[Workflow[..., Any], ...] = ()  # whose runs take part; engines are not told of them
-    told: tuple[Workflow[..., Any], ...] = ()  # of which they are told: their runs outlive those that start them
 
     @property
     def definitions(self) -> tuple[Workflow[..., Any], ...]:
         """Those whose histories must replay."""
-        return (self.definition, *self.others, *self.told)
+        return (self.definition, *self.others)
 
     @property
     def name(self) -> str:

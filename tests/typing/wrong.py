@@ -20,7 +20,6 @@ greet = Request("greet", None, str)
 count = Query("count", str, int)
 phase = State("phase", str)
 log = Feed("log", str)
-State("broken", str, initial=3)  # wrong
 
 
 @task
@@ -53,8 +52,8 @@ async def nightly(day: date) -> int:
         pass
     received = await review.receive()
     received.answer("three")  # wrong
-    await durable.continue_as_new(nightly("today"))  # wrong
     print(text, flag, answer)
+    await durable.continue_as_new(nightly("today"))  # wrong
 
 
 async def client(run: RunHandle[int], engine: Engine) -> None:

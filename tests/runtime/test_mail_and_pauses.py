@@ -1,4 +1,4 @@
-"""Mail that stays in the box, or is answered without an event: others are heard all the same, in their order."""
+"""Mail that stays in the box, or is answered without an event; pauses that stand before anybody is there to heed them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from engine import Request, Signal, workflow
 from engine.errors import RequestRefused, RunTerminatedError
-from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, kinds_of, soon, until_async
+from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, kinds_of, settle, soon, until_async
 
 go = Signal("go", int)
 ask = Request("ask", int, int)
@@ -91,3 +91,17 @@ async def test_a_refusal_reaches_who_asked_in_another_engine(sqlite: SqliteWorld
         assert await soon(client.run("a").ask(ask, 1)) == 2
         await worker.run("a").signal(go, 1)
         assert await soon(worker.run("a").result()) == 1
+
+
+async def test_an_engine_that_opens_on_a_paused_workflow_begins_nothing_of_it(memory: MemoryWorld) -> None:
+    async with memory.engine() as client:
+        await client.pause_workflow("attentive", by="ann", reason="no power")
+        (paused,) = await client.paused_workflows()
+        assert (paused.name, paused.by, paused.reason) == ("attentive", "ann", "no power")
+    async with memory.engine(attentive) as engine:
+        run = await engine.start(attentive(), id="a")
+        await settle(200)
+        assert await kinds_of(run) == ["RunStarted"]
+        await engine.unpause_workflow("attentive")
+        assert await engine.paused_workflows() == ()
+        assert await soon(run.ask(ask, 1)) == 2
