@@ -78,11 +78,16 @@ class Turns:
             step.attributes[EPOCH_START], self._epoch_version = self._epoch_version, None
 
     def take_late(self, step: Step, arrival: Arrival, *, at: int) -> None:
-        """Mail to a run whose end is decided, and about to be written: a signal is noted, the rest leaves no trace."""
+        """Mail to a run whose end is decided, and about to be written.
+
+        Signals are noted, and outcomes that were to be notes anyway; the rest leaves no trace.
+        """
         event = arrival.event
         if isinstance(event, SignalReceived):
             note = SignalIgnored(at=at, id=event.id, name=event.name, by=event.by)
             step.events.append(new_event(note, arrival.payload))
+        elif isinstance(event, Note):
+            step.events.append(new_event(structs.replace(event, at=at), arrival.payload))
         self._answer(step, arrival)
 
     def _admit(self, step: Step, arrival: Arrival, event: RequestReceived) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -45,6 +45,18 @@ async def send_raw(store: EventStore, run_id: str, name: str, payload: bytes, *,
 async def signals_in(run: RunHandle[Any]) -> list[str]:
     """The ids of the signals in the run's history."""
     return [event.id for event in await events_of(run) if isinstance(event, SignalReceived | SignalIgnored)]
+
+
+async def told_in_order(run: RunHandle[Any], accepted: Sequence[str]) -> int:
+    """Check that of these signals of one name and sender the first were delivered, in order, and the rest noted, in order.
+
+    Returns how many were delivered.
+    """
+    events, mine = await events_of(run), set(accepted)
+    told = [event.id for event in events if isinstance(event, SignalReceived) and event.id in mine]
+    noted = [event.id for event in events if isinstance(event, SignalIgnored) and event.id in mine]
+    assert told + noted == list(accepted)
+    return len(told)
 
 
 async def requests_in(run: RunHandle[Any]) -> list[str]:

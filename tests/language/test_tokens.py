@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import attempt, durable, task, workflow
+from engine import Engine, attempt, durable, task, workflow
 from engine.core.events import AttemptFailed, AttemptOutcomeIgnored, TaskCompleted, TaskFailed, TaskHandedOut
 from engine.errors import (
     HoldfastError,
@@ -20,6 +20,7 @@ from engine.errors import (
     TokenError,
 )
 from tests.language.talk import client, crashing, has, is_status
+from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, settle, soon, until
 
@@ -182,6 +183,26 @@ async def test_completions_that_race_have_one_winner(world: World) -> None:
         assert set(found) <= {1, 2}
         assert sum(isinstance(event, TaskCompleted) for event in await events_of(run)) == 6
         await check_history(engine.store, "a", asking_many)
+
+
+async def test_completions_that_keep_coming_as_the_run_ends_do_not_keep_it_from_ending(memory: MemoryWorld) -> None:
+    """One more before each closing commit, longer than the end is decided anew for it."""
+    store = FaultyStore(memory.data)
+    sent: list[int] = []
+    async with Engine(store, workflows=[asking], clock=memory.clock) as engine, client(memory) as other:
+        run = await engine.start(asking(), id="a")
+        await has(run, TaskHandedOut)
+
+        async def late(name: str, argument: Any) -> None:
+            if name == "commit" and argument.closed is True and len(sent) < 8:
+                sent.append(len(sent))
+                await other.complete(tokens[0], len(sent))
+
+        store.before = late
+        await engine.complete(tokens[0], 0)
+        assert await soon(run.result()) == 0
+        assert len(sent) == 8
+        await check_history(memory.data, "a", asking)
 
 
 async def test_a_task_that_is_completed_before_it_hands_itself_out(world: World) -> None:
