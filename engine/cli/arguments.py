@@ -21,7 +21,7 @@ import msgspec
 from engine import Workflow
 from engine.cli.problems import Problem
 
-__all__ = ["bind", "decode_text", "signature_text", "type_text"]
+__all__ = ["bind", "decode_text", "short_type", "signature_text", "type_text"]
 
 _BOOLS: Final[Mapping[str, bool]] = {"yes": True, "on": True, "y": True, "no": False, "off": False, "n": False}
 _NONES: Final = frozenset({"null", "none"})
@@ -204,7 +204,7 @@ def type_text(type_: Any) -> str:
         return named[name]
     if member in _ARTICLED:
         return _ARTICLED[member]
-    return f"{_short(member)} as JSON" if _is_container(member) else _short(member)
+    return f"{short_type(member)} as JSON" if _is_container(member) else short_type(member)
 
 
 def signature_text(definition: Workflow[..., Any]) -> str:
@@ -214,25 +214,26 @@ def signature_text(definition: Workflow[..., Any]) -> str:
     for parameter in inspect.signature(definition.fn).parameters.values():
         stars = "*" * ((parameter.kind is parameter.VAR_POSITIONAL) + 2 * (parameter.kind is parameter.VAR_KEYWORD))
         type_ = types_[parameter.name]
-        text = stars + parameter.name + ("" if type_ is Any else f": {_short(type_)}")
+        text = stars + parameter.name + ("" if type_ is Any else f": {short_type(type_)}")
         if parameter.default is not parameter.empty:
             text += f" = {parameter.default!r}"
         parts.append(text)
     return f"{definition.name}({', '.join(parts)})"
 
 
-def _short(type_: Any) -> str:
+def short_type(type_: Any) -> str:
+    """A type as its author wrote it, without its modules: ``list[Row]``."""
     if typing.get_origin(type_) is typing.Annotated:
-        return _short(typing.get_args(type_)[0])
+        return short_type(typing.get_args(type_)[0])
     members = tuple(_members(type_))
     if len(members) > 1:
-        return " | ".join(_short(member) for member in members)
+        return " | ".join(short_type(member) for member in members)
     origin, arguments = typing.get_origin(type_), typing.get_args(type_)
-    if type_ is type(None):
+    if type_ is type(None) or type_ is None:
         return "None"
     if origin is Literal:
         return f"Literal[{', '.join(map(repr, arguments))}]"
     if origin is not None and arguments:
-        inner = ", ".join("..." if each is Ellipsis else _short(each) for each in arguments)
+        inner = ", ".join("..." if each is Ellipsis else short_type(each) for each in arguments)
         return f"{getattr(origin, '__name__', origin)}[{inner}]"
     return str(getattr(type_, "__name__", type_))

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine import TaskState
+from engine.cli.plain import paused_lines
 from engine.cli.readable import clipped, clock, duration
 from engine.cli.styles import STYLES
-from engine.cli.tally import Counts, NameRow, Watched, counts, name_rows
+from engine.cli.tally import Counts, NameRow, Watched, child_counts, counts, name_rows
 
 __all__ = ["frame"]
 
@@ -32,7 +33,7 @@ def frame(runs: Sequence[Watched], *, now: int, height: int, stopping: str = "")
     """What the screen shows at `now` (microseconds since the epoch)."""
     parts: list[RenderableType]
     if len(runs) == 1:
-        parts = _one(runs[0], now=now, rows_max=max(3, height - _LINES_AROUND_ROWS))
+        parts = _one(runs[0], now=now, rows_max=max(3, height - _LINES_AROUND_ROWS - len(paused_lines(runs[0]))))
     else:
         parts = _many(runs, now=now, rows_max=max(3, height - 4))
     if stopping:
@@ -56,6 +57,7 @@ def _one(run: Watched, *, now: int, rows_max: int) -> list[RenderableType]:
         _done_text(figures),
     )
     parts: list[RenderableType] = [head, bar, Text(f"  {_doing(run, figures, now)}", style="dim")]
+    parts += [Text(f"  {line}", style=STYLES["paused"]) for line in paused_lines(run)]
     rows = name_rows(run.state.tasks.values())
     if rows:
         parts += [Text(""), _table(rows, run, now, rows_max)]
@@ -82,10 +84,14 @@ def _doing(run: Watched, figures: Counts, now: int) -> str:
             (figures.running, "running"),
             (figures.retrying, "waiting for a retry"),
             (figures.scheduled, "scheduled"),
+            (figures.handed_out, "handed out"),
             (figures.failed, "failed"),
         )
         if number
     ]
+    children = child_counts(run.state)
+    if children.total:
+        parts.append(f"child runs: {children.done:,} of {children.total:,} done, {children.running:,} running")
     quiet = now - run.state.updated_at > _TIMER_SHOWN_AFTER
     if run.state.timers and quiet and not figures.running:
         rings = min(run.state.timers.values())
@@ -102,7 +108,7 @@ def _table(rows: list[NameRow], run: Watched, now: int, rows_max: int) -> Table:
     table.add_column("now")
     by_name: dict[str, list[TaskState]] = {}
     for task in run.state.tasks.values():
-        if task.status in {"running", "retrying", "failed"}:
+        if task.status in {"running", "retrying", "handed out", "failed"}:
             by_name.setdefault(task.name, []).append(task)
     busy = [row for row in rows if row.done < row.count]
     shown = rows if len(rows) <= rows_max else busy[:rows_max]
@@ -137,6 +143,10 @@ def _now_text(tasks: list[TaskState], now: int) -> Text:
         text.append(f"{len(waiting):,} to retry, next in {duration(in_seconds)}", style="yellow")
         if first.error is not None:
             text.append(f" ({clipped(f'{first.error.type}: {first.error.message}', 60)})", style="dim")
+    handed_out = sum(task.status == "handed out" for task in tasks)
+    if handed_out:
+        text.append("  " if text else "")
+        text.append(f"{handed_out:,} handed out", style="blue")
     failed = sum(task.status == "failed" for task in tasks)
     if failed:
         text.append("  " if text else "")
@@ -159,7 +169,8 @@ def _many(runs: Sequence[Watched], *, now: int, rows_max: int) -> list[Renderabl
     for run in shown:
         figures = counts(run)
         status = run.state.status
-        doing = _doing(run, figures, now) if status == "running" else status
+        held = status == "paused" or run.workflow_paused is not None
+        doing = status if run.over else "paused" if held else _doing(run, figures, now)
         table.add_row(
             Text(f"  {run.run_id}", style="dim" if run.over else ""),
             _done_text(figures),

@@ -43,6 +43,10 @@ class Output:
         self.console.print(Text(text, style=style), soft_wrap=True)
         self.stream.flush()
 
+    def note(self, text: str) -> None:
+        """One line beside the results, on standard error: why it takes so long."""
+        console_on(sys.stderr).print(Text(text, style="dim"), soft_wrap=True)
+
     def show(self, view: RenderableType) -> None:
         """Something larger for a person."""
         if self.console.is_terminal:

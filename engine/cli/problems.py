@@ -7,8 +7,19 @@ foresaw is said to be so, with the way to its traceback (`--debug`).
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
-from engine.errors import EngineFailed, HistoryError, HoldfastError
+from engine.errors import (
+    EngineFailed,
+    HistoryError,
+    HoldfastError,
+    NotPublished,
+    QueryFailed,
+    RequestFailedError,
+    RequestRefused,
+    RunEnded,
+    RunSuspendedError,
+)
 from eventstore import EventStoreError, InvalidArgument
 
 __all__ = ["Exit", "Problem", "problem_of"]
@@ -22,6 +33,9 @@ class Exit(IntEnum):
     USAGE = 2
     STORE = 3
     SUSPENDED = 4
+    REFUSED = 5
+    ENDED = 6
+    WAITING = 7
     DEFECT = 70
     INTERRUPTED = 130
 
@@ -34,6 +48,17 @@ class Problem(Exception):
         self.code = code
         self.hint = hint
         super().__init__(message)
+
+
+_CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
+    (RunEnded, Exit.ENDED),
+    (RequestRefused, Exit.REFUSED),
+    (RequestFailedError, Exit.FAILED),
+    (QueryFailed, Exit.FAILED),
+    (NotPublished, Exit.FAILED),
+    (RunSuspendedError, Exit.SUSPENDED),
+)
+"""What the engine says of a run, as exit codes; everything else that it raises on purpose is wrong usage."""
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -53,7 +78,9 @@ def problem_of(error: BaseException) -> Problem:
         case EventStoreError() | HistoryError():
             return Problem(str(error), code=Exit.STORE)
         case HoldfastError():
-            return Problem(str(error))
+            return Problem(
+                str(error), code=next((code for type_, code in _CODES if isinstance(error, type_)), Exit.USAGE)
+            )
         case OSError():
             return Problem(_os_error(error), code=Exit.STORE)
         case ExceptionGroup() if len(error.exceptions) == 1:

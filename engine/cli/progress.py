@@ -28,6 +28,9 @@ class View(Protocol):
     def event(self, run: Watched, header: Mapping[str, Any]) -> None:
         """`run` has taken in an event."""
 
+    def held(self, run: Watched) -> None:
+        """`run` was paused, or its workflow was: it must be said how it goes on."""
+
     def stopping(self, text: str) -> None:
         """The user has asked to stop."""
 
@@ -61,6 +64,10 @@ class Lines:
         text = plain.line(run, header, many=len(self._runs) > 1)
         if text is not None:
             self._output.line(text)
+
+    def held(self, run: Watched) -> None:
+        for line in plain.paused_lines(run):
+            self._output.line(line)
 
     def stopping(self, text: str) -> None:
         self._output.line(text)
@@ -96,6 +103,9 @@ class Screen:
         self._live.stop()
 
     def event(self, run: Watched, header: Mapping[str, Any]) -> None:
+        """The next frame shows it."""
+
+    def held(self, run: Watched) -> None:
         """The next frame shows it."""
 
     def stopping(self, text: str) -> None:

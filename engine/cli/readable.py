@@ -15,7 +15,18 @@ import msgspec
 
 from engine import ErrorInfo
 
-__all__ = ["clipped", "clock", "duration", "error_lines", "error_text", "instant", "moment", "one_line", "value_lines"]
+__all__ = [
+    "by_and_why",
+    "clipped",
+    "clock",
+    "duration",
+    "error_lines",
+    "error_text",
+    "instant",
+    "moment",
+    "one_line",
+    "value_lines",
+]
 
 ITEMS_SHOWN: Final = 30
 """Items of one list or dict that are shown; `--json` shows all."""
@@ -69,6 +80,11 @@ def clipped(text: str, width: int) -> str:
     """At most `width` characters of it, on one line."""
     flat = " ".join(text.split())
     return flat if len(flat) <= width else f"{flat[: max(1, width - 1)]}…"
+
+
+def by_and_why(by: str, reason: str) -> str:
+    """`` by ann: maintenance``, as far as it is known."""
+    return f"{f' by {by}' if by else ''}{f': {reason}' if reason else ''}"
 
 
 def one_line(payload: bytes | None, width: int = 80) -> str:

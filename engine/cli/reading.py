@@ -1,27 +1,31 @@
-"""`runs`, `show`, `history`, `cancel`: what a client does, which claims nothing and needs no code of a workflow."""
+"""`runs`, `show`, `history`: what a client does, which claims nothing and needs no code of a workflow."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Raw, to_builtins
 
-from engine import Engine, HistoryEvent, RunHandle, RunState, RunStatus, RunSummary
+from engine import Engine, HistoryEvent, PausedWorkflow, RunState, RunStatus, RunSummary
+from engine.cli.exchange import Exchange
 from engine.cli.output import Output
+from engine.cli.plain import workflow_paused_line
 from engine.cli.problems import Exit
 from engine.cli.readable import instant
 from engine.cli.tables import history_line, runs_table, state_view
 from eventstore import EventStore
 
-__all__ = ["cancel", "history", "runs", "show"]
-
-_TAKEN_UP_SECONDS: Final = 2.0
-"""How long `cancel` looks whether somebody who works on the run takes the request up."""
+__all__ = ["history", "runs", "show"]
 
 
 async def runs(
-    store: EventStore, output: Output, *, workflow: str | None, status: tuple[RunStatus, ...], limit: int
+    store: EventStore,
+    output: Output,
+    *,
+    workflow: str | None,
+    status: tuple[RunStatus, ...],
+    parent: str | None,
+    limit: int,
 ) -> Exit:
     """List the newest runs."""
     found: list[RunSummary] = []
@@ -30,22 +34,32 @@ async def runs(
         cursor: str | None = None
         while len(found) < limit:
             page = await client.runs(
-                workflow=workflow, status=status or None, limit=min(100, limit - len(found)), cursor=cursor
+                workflow=workflow,
+                parent=parent,
+                status=status or None,
+                limit=min(100, limit - len(found)),
+                cursor=cursor,
             )
             found += page.items
             cursor = page.next
             if cursor is None:
                 break
         more = cursor is not None
+        paused = await client.paused_workflows()
     if output.json:
         output.document([_run_document(each) for each in found])
     elif found:
         output.show(runs_table(found))
         if more:
             output.line(f"… and more; --limit {limit * 5} shows them")
+        listed = {each.workflow for each in found}
+        for each in paused:
+            if each.name in listed:
+                output.line(workflow_paused_line(each))
     else:
         asked = [f"workflow {workflow}"] if workflow else []
         asked += [f"status {' or '.join(status)}"] if status else []
+        asked += [f"parent {parent}"] if parent else []
         output.line(f"no runs of {', '.join(asked)} in this store" if asked else "no runs in this store")
     return Exit.COMPLETED
 
@@ -55,21 +69,77 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
         "run": run.id,
         "workflow": run.workflow,
         "status": run.status,
+        "parent": run.parent or None,
         "version": run.version,
         "created_at": instant(run.created_at),
         "updated_at": instant(run.updated_at),
+        "slowest_turn_seconds": run.slow / 1_000_000,
     }
 
 
 async def show(store: EventStore, output: Output, run_id: str, *, every_frame: bool) -> Exit:
     """How a run stands, from its history alone."""
+    state, exchange = RunState(run_id=run_id), Exchange()
     async with Engine(store) as client:
-        state = await client.run(run_id).state()
+        async for recorded in client.run(run_id).events():
+            state.apply(recorded.version, recorded.event, recorded.payload)
+            exchange.take(recorded)
+        paused = {each.name: each for each in await client.paused_workflows()}.get(state.workflow)
     if output.json:
-        output.document(_state_document(state))
+        output.document({**_state_document(state), **_talk_document(state, exchange, paused)})
     else:
-        output.show(state_view(state, every_frame=every_frame))
+        output.show(state_view(state, exchange, workflow_paused=paused, every_frame=every_frame))
     return Exit.COMPLETED
+
+
+def _talk_document(state: RunState, exchange: Exchange, paused: PausedWorkflow | None) -> dict[str, Any]:
+    return {
+        "parent": state.parent or None,
+        "parent_call": state.parent_call or None,
+        "root": state.root or None,
+        "epoch": state.epoch,
+        "deadline": instant(state.deadline or None),
+        "paused": {"at": instant(state.paused_at), "by": state.paused_by, "reason": state.pause_reason}
+        if state.status == "paused"
+        else None,
+        "workflow_paused": None
+        if paused is None
+        else {"at": instant(paused.at), "by": paused.by, "reason": paused.reason},
+        "children": [
+            {
+                "id": child.id,
+                "run": child.run,
+                "workflow": child.workflow,
+                "status": child.status,
+                "parent_close": child.parent_close,
+                "asked_to_end": child.asked_to_end,
+                "site": child.site,
+                "started_at": instant(child.started_at),
+                "ended_at": instant(child.ended_at),
+            }
+            for child in state.children.values()
+        ],
+        "states": {name: _raw(payload) for name, payload in state.states.items()},
+        "feeds": exchange.feeds,
+        "signals": [
+            {"id": row.id, "name": row.name, "by": row.by, "at": instant(row.at), "value": _raw(row.value)}
+            for row in exchange.signals
+        ],
+        "requests": [
+            {
+                "id": row.id,
+                "name": row.name,
+                "by": row.by,
+                "status": row.status,
+                "argument": _raw(row.argument),
+                "answer": _raw(row.answer),
+                "error": row.error or None,
+                "accepted_at": instant(row.at),
+                "ended_at": instant(row.ended_at),
+            }
+            for row in exchange.requests.values()
+        ],
+    }
 
 
 def _state_document(state: RunState) -> dict[str, Any]:
@@ -84,8 +154,8 @@ def _state_document(state: RunState) -> dict[str, Any]:
         "reason": state.reason,
         "cancel_requested": state.cancel_requested,
         "diagnosis": None if state.diagnosis is None else to_builtins(state.diagnosis),
-        "started_at": instant(state.started_at),
-        "updated_at": instant(state.updated_at),
+        "started_at": instant(state.started_at or None),
+        "updated_at": instant(state.updated_at or None),
         "ended_at": instant(state.ended_at),
         "tasks": [
             {
@@ -105,6 +175,9 @@ def _state_document(state: RunState) -> dict[str, Any]:
             }
             for task in state.tasks.values()
         ],
+        "slow_turns": state.slow_turns,
+        "slowest_turn_seconds": state.slowest_turn / 1_000_000,
+        "slow_site": state.slow_site,
         "timers": {id_: instant(deadline) for id_, deadline in state.timers.items()},
     }
 
@@ -131,53 +204,3 @@ def _event_document(recorded: HistoryEvent) -> dict[str, Any]:
         "payload": _raw(recorded.payload),
         "digest": recorded.digest.hex(),
     }
-
-
-async def cancel(store: EventStore, output: Output, run_id: str, *, reason: str, by: str) -> Exit:
-    """Ask for a run to be cancelled, and see whether somebody takes it up."""
-    async with Engine(store) as client:
-        handle = client.run(run_id)
-        state = await handle.state()
-        if state.ended:
-            _say(output, state, f"run {run_id} has already ended: {state.status}; there is nothing to cancel")
-            return Exit.FAILED
-        await handle.cancel(reason=reason, by=by)
-        state = await _taken_up(handle, state)
-    if state.status in {"cancelled", "terminated"}:
-        text = f"run {run_id} is {state.status}"
-    elif state.ended:
-        text = f"run {run_id} ended before the request reached it: {state.status}"
-    elif state.cancel_requested:
-        text = f"run {run_id} is being cancelled"
-    else:
-        text = (
-            f"the request to cancel run {run_id} is recorded; nobody is working on the run now, so it takes effect when"
-            f" somebody next does (holdfast resume TARGET {run_id})"
-        )
-    _say(output, state, text)
-    return Exit.COMPLETED
-
-
-async def _taken_up(handle: RunHandle[Any], state: RunState) -> RunState:
-    """`state` moved on until the run has ended, or until the time for that is over."""
-    try:
-        async with asyncio.timeout(_TAKEN_UP_SECONDS):
-            async for recorded in handle.events(after=state.version, follow=True):
-                state.apply(recorded.version, recorded.event, recorded.payload)
-    except TimeoutError:
-        pass  # it may clean up for as long as it likes; or nobody has it
-    return state
-
-
-def _say(output: Output, state: RunState, text: str) -> None:
-    if output.json:
-        output.document(
-            {
-                "run": state.run_id,
-                "status": state.status,
-                "cancel_requested": state.cancel_requested,
-                "message": text,
-            }
-        )
-    else:
-        output.line(text)

@@ -10,27 +10,29 @@ import asyncio
 import secrets
 import shlex
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from msgspec import Struct
 
 from engine import Engine, RunHandle, RunState, Workflow
 from engine.cli.output import Output
+from engine.cli.plain import paused_lines
 from engine.cli.problems import Exit, Problem
 from engine.cli.progress import View, view_on
-from engine.cli.signals import StopRequest
+from engine.cli.stopping import StopRequest
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.summary import document, summary
 from engine.cli.tally import Watched
 from engine.cli.targets import Target
-from engine.errors import RunNotFound
-from eventstore import Clock, EventStore, SystemClock
+from engine.errors import HoldfastError, RunNotFound
+from eventstore import Clock, EventStore, EventStoreError, SystemClock
 
 __all__ = ["Session", "resume_all", "resume_one", "run"]
 
 _ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # nothing that is mistaken for something else
 _ID_LETTERS: Final = 6
+_PAUSES_SECONDS: Final = 2.0  # between two looks whether a workflow is paused
 _SEVERITY: Final = (Exit.INTERRUPTED, Exit.SUSPENDED, Exit.FAILED, Exit.COMPLETED)
 
 
@@ -47,10 +49,19 @@ class Session(Struct, frozen=True, kw_only=True):
     debug: bool = False
     clock: Clock = SystemClock()
 
+    @property
+    def store_words(self) -> str:
+        """What a command must say to mean this store."""
+        return "" if self.url == DEFAULT_STORE else f" --store {shlex.quote(self.url)}"
+
+    def watched(self, state: RunState) -> Watched:
+        """A run that this session is about, from its present state on."""
+        return Watched.begin(state, now=self.clock.now(), store_words=self.store_words)
+
     def resume_command(self, run_id: str) -> str:
         """What to type to let a run go on, or all of them."""
         words = ["holdfast", "resume", self.target.text, *([run_id] if run_id else [])]
-        return shlex.join(words if self.url == DEFAULT_STORE else [*words, "--store", self.url])
+        return shlex.join(words) + self.store_words
 
 
 # ------------------------------------------------------------------------------------------------ the commands
@@ -64,7 +75,7 @@ async def run(session: Session, *, run_id: str | None) -> Exit:
         watched = await _find(session, workflow, args, kwargs, run_id)
         async with _working(session, [watched], stop) as (engine, view):
             handle = await engine.start(workflow(*args, **kwargs), id=watched.run_id)
-            await _watch(session, stop, view, [(handle, watched)])
+            await _watch(session, stop, engine, view, [(handle, watched)])
         return await _report(session, [watched], stop, single=True)
 
 
@@ -72,7 +83,7 @@ async def resume_one(session: Session, run_id: str) -> Exit:
     """Continue one run."""
     with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
         async with Engine(session.store) as client:
-            watched = Watched.begin(await client.run(run_id).state(), now=session.clock.now())
+            watched = session.watched(await client.run(run_id).state())
         names = [each.name for each in session.target.workflows]
         if watched.workflow not in names:
             has = f"has {', '.join(names)}" if names else "has no workflow"
@@ -88,10 +99,7 @@ async def resume_all(session: Session) -> Exit:
         watched: list[Watched] = []
         async with Engine(session.store) as client:
             for workflow in workflows:
-                watched += [
-                    Watched.begin(await handle.state(), now=session.clock.now())
-                    async for handle in _unfinished(client, workflow)
-                ]
+                watched += [session.watched(await handle.state()) async for handle in _unfinished(client, workflow)]
         if not watched:
             names = ", ".join(each.name for each in workflows)
             if session.output.json:
@@ -104,7 +112,7 @@ async def resume_all(session: Session) -> Exit:
 
 async def _resume(session: Session, watched: list[Watched], stop: StopRequest, *, single: bool) -> Exit:
     async with _working(session, watched, stop) as (engine, view):
-        await _watch(session, stop, view, [(engine.run(each.run_id), each) for each in watched])
+        await _watch(session, stop, engine, view, [(engine.run(each.run_id), each) for each in watched])
     return await _report(session, watched, stop, single=single)
 
 
@@ -112,7 +120,7 @@ async def _unfinished(client: Engine, workflow: Workflow[..., Any]) -> AsyncIter
     cursor: str | None = None
     while True:
         page = await client.runs(
-            workflow=workflow.name, status=("running", "suspended"), cursor=cursor, newest_first=False
+            workflow=workflow.name, status=("running", "paused", "suspended"), cursor=cursor, newest_first=False
         )
         for item in page.items:
             yield client.run(item.id)
@@ -138,11 +146,11 @@ async def _find(
             run_id = found.id if found is not None else None
         if run_id is not None:
             try:
-                return Watched.begin(await client.run(run_id).state(), now=session.clock.now())
+                return session.watched(await client.run(run_id).state())
             except RunNotFound:
                 pass  # --id of a run that is to be started
     state = RunState(run_id=run_id or _new_id(workflow.name), workflow=workflow.name)
-    return Watched.begin(state, now=session.clock.now())
+    return session.watched(state)
 
 
 def _new_id(workflow: str) -> str:
@@ -164,12 +172,13 @@ async def _working(
 
 
 async def _watch(
-    session: Session, stop: StopRequest, view: View, runs: Sequence[tuple[RunHandle[Any], Watched]]
+    session: Session, stop: StopRequest, engine: Engine, view: View, runs: Sequence[tuple[RunHandle[Any], Watched]]
 ) -> None:
     """Follow the runs until all are through, or the user asks to stop."""
     loop = asyncio.get_running_loop()
     following = [loop.create_task(_follow(session, handle, run, view)) for handle, run in runs]
     stopping = loop.create_task(stop.wait())
+    beside = [stopping, loop.create_task(_look_at_pauses(engine, view, [run for _, run in runs]))]
     pending = {*following, stopping}
     try:
         while stopping in pending and len(pending) > 1:
@@ -177,9 +186,9 @@ async def _watch(
             for task in done:
                 task.result()
     finally:
-        for task in (*following, stopping):
+        for task in (*following, *beside):
             task.cancel()
-        await asyncio.wait([*following, stopping])
+        await asyncio.wait([*following, *beside])
     if stop.asked and not all(run.over for _, run in runs):
         view.stopping(f"stopping: running tasks have {session.grace:g} s to end (interrupt again to end at once)")
 
@@ -187,8 +196,25 @@ async def _watch(
 async def _follow(session: Session, handle: RunHandle[Any], run: Watched, view: View) -> None:
     if run.state.status == "suspended":
         await handle.resume(by=session.by)
+    if run.state.status == "paused":
+        view.held(run)
     async for recorded in handle.events(after=run.state.version, follow=True):
-        view.event(run, run.take(recorded))
+        header = run.take(recorded)
+        view.event(run, header)
+        if header["type"] == "RunPaused":
+            view.held(run)
+
+
+async def _look_at_pauses(engine: Engine, view: View, runs: Sequence[Watched]) -> None:
+    """Workflows are paused by name, which no run's history tells."""
+    with suppress(EventStoreError, HoldfastError):  # who works on the runs meets it too, and says so
+        while True:
+            paused = {each.name: each for each in await engine.paused_workflows()}
+            for run in runs:
+                before, run.workflow_paused = run.workflow_paused, paused.get(run.workflow)
+                if run.workflow_paused is not None and before is None and not run.over:
+                    view.held(run)
+            await asyncio.sleep(_PAUSES_SECONDS)
 
 
 async def _report(session: Session, watched: Sequence[Watched], stop: StopRequest, *, single: bool) -> Exit:
@@ -238,6 +264,8 @@ def _show(session: Session, watched: Sequence[Watched], *, now: int, interrupted
     output.line("  Nothing recorded is lost. To go on:")
     output.line(f"    {session.resume_command('' if brief else left[0].run_id)}", style="bold")
     output.line("  or the same command again.")
+    for line in dict.fromkeys(line for run in left for line in paused_lines(run)):
+        output.line(f"  {line[0].upper()}{line[1:]}.")
 
 
 def _exit_of(run: Watched) -> Exit:

@@ -9,7 +9,7 @@ from typing import Final
 from eventstore import EventStore
 from eventstore.urls import open_store
 
-__all__ = ["DEFAULT_STORE", "opened"]
+__all__ = ["DEFAULT_STORE", "existing", "opened"]
 
 DEFAULT_STORE: Final = "sqlite:///holdfast.db"
 
@@ -22,3 +22,13 @@ async def opened(url: str, *, read_only: bool = False) -> AsyncIterator[EventSto
         yield store
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def existing(url: str, *, read_only: bool = False) -> AsyncIterator[EventStore]:
+    """The store of a URL, to write to unless `read_only`; one that is not there is an error, and is not made."""
+    if not read_only:
+        async with opened(url, read_only=True):
+            pass
+    async with opened(url, read_only=read_only) as store:
+        yield store

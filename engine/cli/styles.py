@@ -9,6 +9,7 @@ __all__ = ["MARKS", "STYLES"]
 
 STYLES: Final[Mapping[str, str]] = {
     "running": "cyan",
+    "paused": "blue",
     "suspended": "magenta",
     "completed": "green",
     "failed": "red",
@@ -16,11 +17,14 @@ STYLES: Final[Mapping[str, str]] = {
     "terminated": "yellow",
     "scheduled": "dim",
     "retrying": "yellow",
+    "handed out": "blue",
+    "conflict": "red",
 }
-"""rich styles by the status of a run or a task."""
+"""rich styles by the status of a run, a task or a child."""
 
 MARKS: Final[Mapping[str, str]] = {
     "running": "…",
+    "paused": "‖",
     "suspended": "‖",
     "completed": "✔",
     "failed": "✘",

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine import Diagnosis, RunState
-from engine.cli.plain import short_id
+from engine.cli.phrases import short_id
 from engine.cli.readable import clipped, duration, error_lines, error_text, instant, value_lines
 from engine.cli.styles import MARKS, STYLES
-from engine.cli.tally import Watched, counts, failed_tasks, name_rows
+from engine.cli.tally import Watched, child_counts, counts, failed_tasks, name_rows
 
 __all__ = ["diagnosis_view", "document", "error_view", "summary", "tasks_table", "value_view"]
 
@@ -86,6 +86,15 @@ def _notes(run: Watched) -> list[str]:
         notes.append(
             f"{figures.cut_off:,} attempt{' was' if one else 's were'} cut off by a stop or a crash and begun again"
         )
+    children = child_counts(run.state)
+    if children.total:
+        ends = [f"{children.completed:,} completed"]
+        ends += [f"{children.failed:,} ended otherwise"] if children.failed else []
+        ends += [f"{children.running:,} running"] if children.running else []
+        notes.append(f"{children.total:,} child run{'' if children.total == 1 else 's'}: {', '.join(ends)}")
+    if figures.handed_out and not run.over:
+        one = figures.handed_out == 1
+        notes.append(f"{figures.handed_out:,} handed out, {'waits for its token' if one else 'wait for their tokens'}")
     return notes
 
 
@@ -190,9 +199,11 @@ def document(run: Watched, *, now: int, interrupted: bool = False) -> dict[str, 
             "done": figures.done,
             "done_before": figures.before,
             "done_now": figures.now,
+            "handed_out": figures.handed_out,
             "failed": figures.failed,
             "cancelled": figures.cancelled,
             "attempts_cut_off": figures.cut_off,
             "by_name": [to_builtins(row) for row in name_rows(state.tasks.values())],
         },
+        "children": to_builtins(child_counts(state)),
     }

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
-from msgspec import to_builtins
+from msgspec import Struct, to_builtins
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from engine import HistoryEvent, RunState, RunSummary, TaskState
-from engine.cli.plain import short_id
-from engine.cli.readable import clipped, clock, duration, error_text, one_line
+from engine import HistoryEvent, PausedWorkflow, RunState, RunSummary, TaskState
+from engine.cli.exchange import Exchange
+from engine.cli.phrases import about, detail, short_id
+from engine.cli.readable import by_and_why, clipped, clock, duration, error_text, one_line
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.summary import diagnosis_view, error_view, value_view
 
-__all__ = ["TASKS_SHOWN", "history_line", "runs_table", "state_view"]
+__all__ = ["TASKS_SHOWN", "Published", "history_line", "published_table", "runs_table", "state_view"]
 
 TASKS_SHOWN: Final = 100
 """Rows of tasks that `show` prints; `--json` has all of them."""
 _SECOND: Final = 1_000_000
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
 _DETAIL_WIDTH: Final = 100
+_NEVER_WRAPPED: Final = frozenset({"run", "status", "started", "state"})
+_INDENT: Final = (0, 0, 0, 2)
 
 
-def runs_table(runs: Iterable[RunSummary]) -> RenderableType:
+class Published(Struct, frozen=True):
+    """A state of a run as `state` lists it."""
+
+    name: str
+    payload: bytes | None
+    remark: str
+
+
+def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
     """One row per run. The duration of a run that goes on is that until it last moved."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("run", no_wrap=True)
-    table.add_column("workflow")
-    table.add_column("status", no_wrap=True)
-    table.add_column("events", justify="right", no_wrap=True)
-    table.add_column("started", no_wrap=True)
-    table.add_column("duration", justify="right", no_wrap=True)
+    table = _table("run", "workflow", "status", ">events", "started", ">duration")
+    children = any(run.parent for run in runs)
+    if children:
+        table.add_column("parent", no_wrap=True)
+    slow = any(run.slow for run in runs)
+    if slow:
+        table.add_column("slowest turn", justify="right", no_wrap=True)
     for run in runs:
         spent = duration((run.updated_at - run.created_at) / _SECOND)
         table.add_row(
@@ -45,18 +55,39 @@ def runs_table(runs: Iterable[RunSummary]) -> RenderableType:
             f"{run.version:,}",
             clock(run.created_at),
             spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
+            *([Text(run.parent, style="dim")] if children else []),
+            *([Text(duration(run.slow / _SECOND) if run.slow else "", style="yellow")] if slow else []),
         )
     return table
 
 
-def state_view(state: RunState, *, every_frame: bool = False) -> RenderableType:
-    """A run as it stands: what it is, what it was given, what came of it, its tasks."""
+def _table(*columns: str) -> Table:
+    """A table of this house; figures (``>``) stand to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if right else "left", no_wrap=column in _NEVER_WRAPPED or right
+        )
+    return table
+
+
+def state_view(
+    state: RunState,
+    exchange: Exchange | None = None,
+    *,
+    workflow_paused: PausedWorkflow | None = None,
+    every_frame: bool = False,
+) -> RenderableType:
+    """A run as it stands: what it is, what it was given, what came of it, its tasks and children, what was said."""
+    if state.version == 0:
+        return Text(f"{state.run_id}  was asked for by its parent, and has not begun yet")
     head = Text.assemble(
         (state.run_id, "bold"),
         f"  {state.workflow}  ",
         (f"{MARKS[state.status]} {state.status}", STYLES[state.status]),
     )
-    parts: list[RenderableType] = [head, Padding(_facts(state), (0, 0, 0, 2))]
+    parts: list[RenderableType] = [head, Padding(_facts(state, workflow_paused), _INDENT)]
     parts += _section("arguments", value_view(state.arguments) if state.arguments not in {None, b"{}"} else None)
     match state.status:
         case "completed":
@@ -70,15 +101,87 @@ def state_view(state: RunState, *, every_frame: bool = False) -> RenderableType:
     parts += _section("tasks", _tasks_table(state) if state.tasks else None)
     if state.timers:
         lines = [f"{clock(deadline)}  {short_id(id_)}" for id_, deadline in state.timers.items()]
-        parts += _section("timers", Padding(Text("\n".join(lines)), (0, 0, 0, 2)))
+        parts += _section("timers", Padding(Text("\n".join(lines)), _INDENT))
+    parts += _section("children", _children_table(state) if state.children else None)
+    parts += _talk_sections(state, exchange or Exchange())
     return Group(*parts)
+
+
+def _talk_sections(state: RunState, exchange: Exchange) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if state.states:
+        rows = [Published(name, payload, "") for name, payload in state.states.items()]
+        parts += _section("published states", Padding(published_table(rows), _INDENT))
+    if exchange.feeds:
+        lines = [f"{name}: {number:,} value{'' if number == 1 else 's'}" for name, number in exchange.feeds.items()]
+        parts += _section("feeds", Padding(Text("\n".join(lines)), _INDENT))
+    parts += _section("signals received", _signals_table(exchange) if exchange.signals else None)
+    parts += _section("requests", _requests_table(exchange) if exchange.requests else None)
+    return parts
+
+
+def published_table(rows: Iterable[Published]) -> RenderableType:
+    """One row per state."""
+    table = _table("state", "value", "")
+    for row in rows:
+        table.add_row(
+            Text(row.name, style="bold"), Text(one_line(row.payload, _DETAIL_WIDTH)), Text(row.remark, style="dim")
+        )
+    return table
+
+
+def _children_table(state: RunState) -> RenderableType:
+    table = _table("run", "workflow", ">took", "status")
+    children = list(state.children.values())
+    if len(children) > TASKS_SHOWN:
+        children.sort(key=lambda child: child.status == "completed")
+    for child in children[:TASKS_SHOWN]:
+        took = "" if child.ended_at is None else duration((child.ended_at - child.started_at) / _SECOND)
+        remark = ", asked to end" if child.asked_to_end and child.ended_at is None else ""
+        status = Text(f"{child.status}{remark}", style=STYLES.get(child.status, ""))
+        table.add_row(Text(child.run), Text(child.workflow), took, status)
+    return _shown(table, len(children))
+
+
+def _signals_table(exchange: Exchange) -> RenderableType:
+    table = _table("signal", "at", "by", "value")
+    for row in exchange.signals[-TASKS_SHOWN:]:
+        table.add_row(
+            Text(row.name), clock(row.at), Text(row.by), Text(one_line(row.value, _DETAIL_WIDTH), style="dim")
+        )
+    return _shown(table, len(exchange.signals), "earlier")
+
+
+def _requests_table(exchange: Exchange) -> RenderableType:
+    table = _table("request", "id", "by", "status", "argument, answer or error")
+    rows = list(exchange.requests.values())
+    if len(rows) > TASKS_SHOWN:
+        rows.sort(key=lambda row: row.status != "accepted")
+    for row in rows[:TASKS_SHOWN]:
+        said = {"answered": one_line(row.answer, _DETAIL_WIDTH), "failed": clipped(row.error, _DETAIL_WIDTH)}
+        text = said.get(row.status, one_line(row.argument, _DETAIL_WIDTH))
+        table.add_row(
+            Text(row.name),
+            Text(row.id),
+            Text(row.by),
+            row.status,
+            Text(text, style="red" if row.status == "failed" else "dim"),
+        )
+    return _shown(table, len(rows))
+
+
+def _shown(table: Table, number: int, word: str = "more") -> RenderableType:
+    parts: list[RenderableType] = [table]
+    if number > TASKS_SHOWN:
+        parts.append(Text(f"… {number - TASKS_SHOWN:,} {word} (--json shows all)", style="dim"))
+    return Padding(Group(*parts), _INDENT, expand=False)
 
 
 def _section(title: str, content: RenderableType | None) -> list[RenderableType]:
     return [] if content is None else [Text(""), Text(title, style="bold"), content]
 
 
-def _facts(state: RunState) -> Table:
+def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
     facts = Table.grid(padding=(0, 2))
     facts.add_row("started", clock(state.started_at))
     if state.ended_at is not None:
@@ -88,20 +191,36 @@ def _facts(state: RunState) -> Table:
     else:
         facts.add_row("last event", clock(state.updated_at))
     facts.add_row("events", f"{state.version:,}")
+    if state.parent:
+        facts.add_row("parent", Text(f"run {state.parent}, call {short_id(state.parent_call)}"))
+    if state.epoch:
+        facts.add_row("epoch", f"{state.epoch:,}: so often it has continued as new")
+    if state.deadline:
+        facts.add_row("deadline", clock(state.deadline))
+    if state.paused_at is not None and state.status == "paused":
+        said = by_and_why(state.paused_by, state.pause_reason)
+        facts.add_row("paused", Text(f"{clock(state.paused_at)}{said}; holdfast unpause {state.run_id}"))
+    if workflow_paused is not None and not state.ended:
+        said = by_and_why(workflow_paused.by, workflow_paused.reason)
+        name = workflow_paused.name
+        facts.add_row("workflow", Text(f"paused{said}; holdfast unpause --workflow {name}", style="blue"))
     if state.cancel_requested and not state.ended:
         facts.add_row("cancel", "requested")
+    if state.slow_turns:
+        facts.add_row("slow turns", Text(_slow(state), style="yellow"))
     if state.reason:
         facts.add_row("reason", Text(state.reason))
     return facts
 
 
+def _slow(state: RunState) -> str:
+    """Turns in which the workflow's own code kept every other run of its engine waiting."""
+    last = f", the last at {state.slow_site}" if state.slow_site else ""
+    return f"{state.slow_turns:,}, the slowest {duration(state.slowest_turn / _SECOND)}{last}"
+
+
 def _tasks_table(state: RunState) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("task")
-    table.add_column("status", no_wrap=True)
-    table.add_column("attempts", justify="right", no_wrap=True)
-    table.add_column("took", justify="right", no_wrap=True)
-    table.add_column("arguments, or what went wrong")
+    table = _table("task", "status", ">attempts", ">took", "arguments, or what went wrong")
     tasks = list(state.tasks.values())
     if len(tasks) > TASKS_SHOWN:  # then those first that somebody may have to do something about
         tasks.sort(key=lambda task: task.status == "completed")
@@ -113,10 +232,7 @@ def _tasks_table(state: RunState) -> RenderableType:
             _took(task),
             _task_detail(task),
         )
-    parts: list[RenderableType] = [table]
-    if len(tasks) > TASKS_SHOWN:
-        parts.append(Text(f"… {len(tasks) - TASKS_SHOWN:,} more (--json shows all)", style="dim"))
-    return Padding(Group(*parts), (0, 0, 0, 2), expand=False)
+    return _shown(table, len(tasks))
 
 
 def _took(task: TaskState) -> str:
@@ -126,7 +242,9 @@ def _took(task: TaskState) -> str:
 
 
 def _task_detail(task: TaskState) -> Text:
-    if task.error is not None and task.status != "completed":
+    if task.status == "handed out":
+        said, style = "waits for its token", "blue"
+    elif task.error is not None and task.status != "completed":
         retry = f"retry at {clock(task.retry_at, day=False)}: " if task.retry_at is not None else ""
         said, style = clipped(f"{retry}{error_text(task.error)}", _DETAIL_WIDTH), "red"
     else:
@@ -137,36 +255,17 @@ def _task_detail(task: TaskState) -> Text:
 def history_line(recorded: HistoryEvent) -> Text:
     """Version, time, type, id and detail of one event."""
     header: dict[str, Any] = to_builtins(recorded.event)
-    type_, at = header.pop("type"), header.pop("at")
+    type_, at = header["type"], header["at"]
+    of = about(header)
     return Text.assemble(
         (f"{recorded.version:>6}", "dim"),
         f"  {clock(at)[:10]} {clock(at, day=False)}  ",
         (f"{type_:<16}", _event_style(type_)),
-        f"  {short_id(header.pop('id', ''))}" if header.get("id") else "",
-        ("  " + _detail(type_, header, recorded.payload)).rstrip(),
+        f"  {of}" if of else "",
+        ("  " + detail(header, recorded.payload)).rstrip(),
     )
 
 
 def _event_style(type_: str) -> str:
     word = type_.removeprefix("Task").removeprefix("Run").removeprefix("Timer").removeprefix("Attempt").lower()
     return STYLES.get(word, "" if type_.startswith(("Task", "Run")) else "cyan") or "bold"
-
-
-def _detail(type_: str, header: Mapping[str, Any], payload: bytes | None) -> str:
-    """The fields that say something to a person, then the start of the payload."""
-    said = []
-    for key, value in header.items():
-        if key in {"seed", "rule", "python", "anyio"} or value == "":
-            continue
-        shown = clock(value) if key in {"deadline", "retry_at"} else value
-        said.append(f"{key}={shown}")
-    if payload is not None and type_ not in {"RunSuspended", "TaskFailed", "AttemptFailed", "RunFailed"}:
-        said.append(one_line(payload, _DETAIL_WIDTH))
-    elif payload is not None:
-        said.append(_error_detail(payload))
-    return " ".join(said)
-
-
-def _error_detail(payload: bytes) -> str:
-    value = msgspec.json.decode(payload)
-    return clipped(str(value.get("message", "")), _DETAIL_WIDTH) if isinstance(value, dict) else ""

@@ -11,9 +11,19 @@ from typing import Any
 
 from msgspec import Struct, to_builtins
 
-from engine import HistoryEvent, RunState, TaskState
+from engine import HistoryEvent, PausedWorkflow, RunState, TaskState
 
-__all__ = ["Counts", "NameRow", "Watched", "counts", "failed_tasks", "name_rows", "task_seconds"]
+__all__ = [
+    "ChildCounts",
+    "Counts",
+    "NameRow",
+    "Watched",
+    "child_counts",
+    "counts",
+    "failed_tasks",
+    "name_rows",
+    "task_seconds",
+]
 
 _SECOND = 1_000_000
 
@@ -27,10 +37,13 @@ class Watched(Struct, kw_only=True):
     began_at: int  # when the session began
     version_before: int = 0  # of the history when the session began
     before: int = 0  # tasks completed by then
+    store_words: str = ""  # what a command that is shown must say of the store
+    workflow_paused: PausedWorkflow | None = None  # as last looked at
     done: int = 0  # tasks completed by now; kept by `take`, because each line of a long list of tasks shows it
+    children_done: int = 0  # likewise
 
     @classmethod
-    def begin(cls, state: RunState, *, now: int) -> Watched:
+    def begin(cls, state: RunState, *, now: int, store_words: str = "") -> Watched:
         """Watch a run from its present state on."""
         done = state.counts().get("completed", 0)
         return cls(
@@ -41,6 +54,8 @@ class Watched(Struct, kw_only=True):
             version_before=state.version,
             before=done,
             done=done,
+            children_done=child_counts(state).done,
+            store_words=store_words,
         )
 
     @property
@@ -52,8 +67,13 @@ class Watched(Struct, kw_only=True):
         """Fold one more event in. Returns its header as a dict with its `type`."""
         self.state.apply(recorded.version, recorded.event, recorded.payload)
         header: dict[str, Any] = to_builtins(recorded.event)
-        if header["type"] == "TaskCompleted":
-            self.done += 1
+        match header["type"]:
+            case "TaskCompleted":
+                self.done += 1
+            case "ChildCompleted" | "ChildFailed" | "ChildOutcomeIgnored":
+                self.children_done += 1
+            case "RunStarted" if header.get("epoch"):
+                self.before = self.done = self.children_done = 0  # of the epoch that begins, as the tasks are
         return header
 
 
@@ -66,6 +86,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     running: int
     retrying: int
     scheduled: int
+    handed_out: int  # left to whoever has their token
     failed: int
     cancelled: int
     cut_off: int  # attempts that a crash or a stop ended, in all tasks
@@ -74,6 +95,20 @@ class Counts(Struct, frozen=True, kw_only=True):
     def now(self) -> int:
         """Tasks done in this session."""
         return self.done - self.before
+
+
+class ChildCounts(Struct, frozen=True, kw_only=True):
+    """Child runs of a run by how they stand, as it knows them."""
+
+    total: int
+    running: int
+    completed: int
+    failed: int  # every other end
+
+    @property
+    def done(self) -> int:
+        """Those that have ended, in whatever way."""
+        return self.total - self.running
 
 
 class NameRow(Struct, frozen=True, kw_only=True):
@@ -106,6 +141,7 @@ def counts(watched: Watched) -> Counts:
         running=by.get("running", 0),
         retrying=by.get("retrying", 0),
         scheduled=by.get("scheduled", 0),
+        handed_out=by.get("handed out", 0),
         failed=by.get("failed", 0),
         cancelled=by.get("cancelled", 0),
         cut_off=sum(_cut_off(task) for task in watched.state.tasks.values()),
@@ -114,8 +150,17 @@ def counts(watched: Watched) -> Counts:
 
 def _cut_off(task: TaskState) -> int:
     """Attempts that began and left no outcome: their worker died, or was stopped."""
-    settled = task.failures + (task.status in {"completed", "running", "cancelled"})
+    settled = task.failures + (task.status in {"completed", "running", "handed out", "cancelled"})
     return max(0, task.attempts - settled)
+
+
+def child_counts(state: RunState) -> ChildCounts:
+    """How many children are where."""
+    status = [child.status for child in state.children.values()]
+    running, completed = status.count("running"), status.count("completed")
+    return ChildCounts(
+        total=len(status), running=running, completed=completed, failed=len(status) - running - completed
+    )
 
 
 def name_rows(tasks: Iterable[TaskState]) -> list[NameRow]:

@@ -20,14 +20,16 @@ from msgspec import Struct
 from engine import Task, Workflow
 from engine.cli.problems import Problem
 
-__all__ = ["Target", "load"]
+__all__ = ["Target", "load", "load_task"]
 
 
 class Target(Struct, frozen=True, kw_only=True):
     """What a target names. `workflows` are all that its module holds; `chosen` is None when the user has to say."""
 
     text: str  # as given; what messages tell the user to type again
+    source: str  # without the workflow's name, likewise
     file: str  # where it was loaded from, for messages
+    module: ModuleType
     workflows: tuple[Workflow[..., Any], ...]
     chosen: Workflow[..., Any] | None
 
@@ -35,15 +37,13 @@ class Target(Struct, frozen=True, kw_only=True):
         """The named workflow, or the only one. Raises `Problem` that lists them when there are several."""
         if self.chosen is not None:
             return self.chosen
-        source = self.text
-        names = "\n".join(f"  {source}:{each.name}" for each in self.workflows)
-        raise Problem(f"{source} has {len(self.workflows)} workflows; say which one:\n{names}")
+        names = "\n".join(f"  {self.source}:{each.name}" for each in self.workflows)
+        raise Problem(f"{self.source} has {len(self.workflows)} workflows; say which one:\n{names}")
 
 
 def load(text: str) -> Target:
     """Load what `text` names. Raises `Problem` for everything that can be wrong with it."""
-    source, name = _split(text)
-    module = _load_file(source) if _is_file(source) else _load_module(source)
+    source, name, module = _loaded(text)
     file = source if _is_file(source) else (module.__file__ or source)
     found: dict[int, Workflow[..., Any]] = {}
     own: list[Workflow[..., Any]] = []
@@ -54,13 +54,33 @@ def load(text: str) -> Target:
                 own.append(value)
     workflows = tuple(found.values())
     if name:
-        return Target(text=text, file=file, workflows=workflows, chosen=_named(module, source, name, workflows))
+        meant = _named(module, source, name, workflows)
+        return Target(text=text, source=source, file=file, module=module, workflows=workflows, chosen=meant)
     if not workflows:
         raise Problem(f"{source} has no workflow: decorate an `async def` with @workflow (from engine import workflow)")
     # Workflows that a file imports are there for its own to call; its own are what it is about.
     candidates = own or list(workflows)
     chosen = candidates[0] if len(candidates) == 1 else None
-    return Target(text=text, file=file, workflows=workflows, chosen=chosen)
+    return Target(text=text, source=source, file=file, module=module, workflows=workflows, chosen=chosen)
+
+
+def load_task(text: str) -> Task[..., Any]:
+    """The task that `text` names (``FILE.py:task``, ``module:task``). Raises `Problem` likewise."""
+    source, name, module = _loaded(text)
+    tasks = {each.name: each for each in vars(module).values() if isinstance(each, Task)}
+    variable = getattr(module, name, None) if name else None
+    found = tasks.get(name) or (variable if isinstance(variable, Task) else None)
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(name, tasks, n=1)
+    meant = f" Did you mean {close[0]}?" if close else ""
+    there = f"its tasks: {', '.join(tasks)}" if tasks else "it has none"
+    raise Problem(f"{source} has no task {name!r}; {there}.{meant}" if name else f"{text} names no task; {there}")
+
+
+def _loaded(text: str) -> tuple[str, str, ModuleType]:
+    source, name = _split(text)
+    return source, name, _load_file(source) if _is_file(source) else _load_module(source)
 
 
 def _split(text: str) -> tuple[str, str]:

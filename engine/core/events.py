@@ -57,6 +57,7 @@ __all__ = [
     "RunUnpaused",
     "SendAccepted",
     "SendRejected",
+    "SignalIgnored",
     "SignalReceived",
     "StatePublished",
     "TaskCancelled",
@@ -68,6 +69,7 @@ __all__ = [
     "TimerCancelled",
     "TimerFired",
     "TimerStarted",
+    "TurnSlow",
     "WorkflowPaused",
     "WorkflowUnpaused",
     "decode_header",
@@ -347,6 +349,14 @@ class ChildOutcomeIgnored(Note, frozen=True, tag="ChildOutcomeIgnored", kw_only=
     epoch: int = 0  # in which it was called
 
 
+class SignalIgnored(Note, frozen=True, tag="SignalIgnored", kw_only=True):
+    """A signal arrived when the run's end was decided already, and only had to be written. Payload: its value."""
+
+    id: str
+    name: str
+    by: str = ""
+
+
 class RunPaused(Note, frozen=True, tag="RunPaused", kw_only=True):
     """Nothing begins until the run is unpaused; what arrives is kept."""
 
@@ -377,6 +387,13 @@ class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
 
     by: str = ""
     reason: str = ""
+
+
+class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
+    """A turn kept the engine's other runs waiting for `took` microseconds. Stands behind its decisions."""
+
+    took: int
+    site: str = ""  # file and line where it was seen
 
 
 class WorkflowPaused(Note, frozen=True, tag="WorkflowPaused", kw_only=True):
@@ -427,6 +444,7 @@ AnyEvent: TypeAlias = (
     | AttemptOutcomeIgnored
     | TaskHandedOut
     | ChildOutcomeIgnored
+    | SignalIgnored
     | RunPaused
     | RunUnpaused
     | WorkflowPaused
@@ -434,6 +452,7 @@ AnyEvent: TypeAlias = (
     | RunSuspended
     | RunResumed
     | RunTerminated
+    | TurnSlow
 )
 
 _encoder: Final = msgspec.json.Encoder()

@@ -46,6 +46,7 @@ from engine.core.events import (
     TimerCancelled,
     TimerFired,
     TimerStarted,
+    TurnSlow,
 )
 from engine.core.failures import ErrorInfo, decode_error
 from engine.errors import HistoryError
@@ -105,6 +106,9 @@ class RunState(Struct, kw_only=True):
     updated_at: int = 0
     ended_at: int | None = None
     cancel_requested: bool = False
+    slow_turns: int = 0  # that kept other runs waiting
+    slowest_turn: int = 0  # microseconds
+    slow_site: str = ""  # file and line where the last of them was seen
     paused_at: int | None = None  # while paused, and who wanted that, and why
     paused_by: str = ""
     pause_reason: str = ""
@@ -178,7 +182,7 @@ class RunState(Struct, kw_only=True):
                 self.states[name] = payload
             case FeedPublished():
                 self.published += 1
-            case SignalReceived(name=name, carried=False):
+            case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
                 self.signals[name] = self.signals.get(name, 0) + 1
             case RequestReceived(id=id_):
                 self.requests[id_] = "accepted"
@@ -188,6 +192,9 @@ class RunState(Struct, kw_only=True):
                 self.requests[id_] = "failed"
             case CancelRequested():
                 self.cancel_requested = True
+            case TurnSlow(took=took, site=site):
+                self.slow_turns, self.slowest_turn = self.slow_turns + 1, max(self.slowest_turn, took)
+                self.slow_site = site or self.slow_site
             case _:
                 return
 

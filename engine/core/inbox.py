@@ -70,7 +70,8 @@ class Service:
     def __init__(self, request: NamedRequest) -> None:
         self.request = request
         self.validator: Callable[[Any], object] | None = None
-        self.open = False
+        self.open = False  # requests are accepted
+        self.served = False  # by a block that is in force
         self.queue: asyncio.Queue[tuple[RequestReceived, bytes | None]] = asyncio.Queue()
 
 
@@ -78,6 +79,7 @@ class Inbox:
     """See the module."""
 
     def __init__(self, host: InboxHost) -> None:
+        self.carried: set[str] = set()  # ids of the signals that were there before the code began
         self.under_way: dict[str, tuple[RequestReceived, bytes | None]] = {}  # accepted and not answered
         self.queries: dict[str, Callable[..., Any]] = {}
         self._host = host
@@ -89,6 +91,8 @@ class Inbox:
 
     def accept_signal(self, fact: SignalReceived, payload: bytes | None) -> None:
         """A signal has arrived."""
+        if fact.carried:
+            self.carried.add(fact.id)
         self._queue_of(fact.name).put_nowait((fact, payload))
 
     async def receive(self, signal: NamedSignal) -> Any:

@@ -73,7 +73,9 @@ class Instance:
         self.seed = ""
         self.deadline = 0  # microseconds since the epoch; 0: none
         self.turns = 0  # facts delivered
+        self._early: list[tuple[SignalReceived, bytes | None]] = []  # came while some of those were still to come
         self.untold = 0  # facts of the last epoch that are still to come, before the code begins
+        self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
@@ -120,6 +122,9 @@ class Instance:
         Raises `HistoryError` for a fact that does not fit (nobody waits for it), `ArgumentsError` or `NotRecordable`
         for recorded values that the present types do not take, `StepLimitExceeded` for a workflow that spins.
         """
+        if isinstance(self.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived):
+            self.left_over.append((fact, payload))  # it came before the next epoch began
+            return []
         if self.outcome is not None:
             raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
         self._decided.clear()
@@ -135,6 +140,8 @@ class Instance:
         assert self._main is not None
         if self.untold:
             return []
+        while self._early:
+            self.inbox.accept_signal(*self._early.pop(0))
         loop.run_until_quiet()
         if self.cancelling.ask_as_carried():
             loop.run_until_quiet()
@@ -161,10 +168,8 @@ class Instance:
         self._main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
-        if self.untold:
-            self.untold -= 1
-            if not getattr(fact, "carried", False):
-                raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
+        if self.untold and not self._is_carried(fact, payload):
+            return
         match fact:
             case TaskCompleted() | TaskFailed():
                 self.calls.accept_task(fact, payload)
@@ -182,6 +187,16 @@ class Instance:
                 self.cancelling.ask(fact)
             case _:
                 raise HistoryError(f"{fact!r} is not a fact that a run takes")
+
+    def _is_carried(self, fact: Fact, payload: bytes | None) -> bool:
+        """Whether what comes before the epoch's code begins is among what it carries on; signals may come too."""
+        if isinstance(fact, SignalReceived) and not fact.carried:
+            self._early.append((fact, payload))  # it counts as come behind them, and before the code begins
+            return False
+        self.untold -= 1
+        if not getattr(fact, "carried", False):
+            raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
+        return True
 
     def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
         """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
@@ -244,7 +259,8 @@ class Instance:
     def ask(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Call user code that may read the workflow's objects and decide nothing. Raises what it raises.
 
-        Code that wakes a branch all the same did what no replay will do: the run is suspended with its next turn.
+        Code that wakes a branch all the same did what no replay will do: that is `ForbiddenInWorkflow`, and the run is
+        suspended with its next turn.
         """
         answer: list[Any] = []
         self._asking = True
@@ -253,8 +269,12 @@ class Instance:
             self.loop.run_inside(lambda: answer.append(fn(*args)))
         finally:
             self._asking = False
-            if len(self.loop.ready) > ready:
-                self.suspend(ForbiddenInWorkflow("a validator or a query changed what the workflow waits for"))
+            woken = len(self.loop.ready) > ready
+            error = ForbiddenInWorkflow("a validator or a query changed what the workflow waits for")
+            if woken:
+                self.suspend(error)
+        if woken:
+            raise error
         return answer[0]
 
     # -- the end ------------------------------------------------------------------------------------------------------

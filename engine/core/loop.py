@@ -106,7 +106,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         Raises `StepLimitExceeded` when that does not end, and whatever `BaseException` (not `Exception`) a callback let
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
-        self.run_inside(self._context.run, self._drain)
+        around = getattr(self.host, "around", None)
+        self.run_inside(self._context.run, *((self._drain,) if around is None else (around, self._drain)))
 
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""

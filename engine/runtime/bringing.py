@@ -44,7 +44,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     wishes = wishes_of(head)
     if (ending := wishes.ending(head)) is not None:
         home.residents.forget(run_id)
-        await terminate(store, lease, head, ending, clock=home.clock, commit_id=home.next_commit_id())
+        await terminate(store, lease, head, ending, clock=home.clock, next_id=home.next_commit_id)
         home.watches.ring(run_id)
         return
     reopening = wishes.reopening(head, 0) if head.held else None
@@ -57,7 +57,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         driver.go_on(head, reopened_by=reopening)
         return
     try:
-        rebuilt = await rebuild_run(store, head, definition)
+        rebuilt = await rebuild_run(store, head, definition, home.watchdog)
     except Mismatch as mismatch:
         await suspend(store, lease, head, mismatch.diagnosis, clock=home.clock, commit_id=home.next_commit_id())
         home.watches.ring(run_id)

@@ -10,7 +10,6 @@ told). Nothing acts on the outside before the record of the decision is durable.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from msgspec import UNSET, structs
 
@@ -25,14 +24,14 @@ from engine.runtime.board import board_for
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
+from engine.runtime.pen import Pen
 from engine.runtime.recovery import Rebuilt, rebuild_run
 from engine.runtime.resending import send_again, undelivered_sends
 from engine.runtime.resting import may_rest, next_due
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival, Step, task_cancelled
-from engine.runtime.streams import status_of, stream_of
+from engine.runtime.streams import status_of
 from engine.runtime.turns import Turns
-from engine.runtime.writing import commits_of
 from eventstore import MailWaiting, StreamHead
 from eventstore.errors import LeaseLost, VersionConflict
 
@@ -47,15 +46,12 @@ class Driver:
     ) -> None:
         self.site = site
         self.instance = instance
-        self.lease = site.lease  # the one it lives and dies with, whatever its worker takes later
+        self.instance.around = instance.around or site.watchdog.watch(instance.run_id, instance.definition.name)
         self.run_id = instance.run_id
-        self.stream = stream_of(instance.run_id)
-        self.version = version
+        self.pen = Pen(site, run_id=instance.run_id, workflow=instance.definition.name, version=version)
+        self.stream = self.pen.stream
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
         self.board = board_for(self, attempts)
-        self.first_commit: Callable[[BaseException | None], None] | None = (
-            None  # told once, of a new run's first commit
-        )
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
         self.discarded = False
@@ -65,7 +61,6 @@ class Driver:
         self._backlog: list[Decided] = []
         self._reopening: Note | None = None
         self._timer = OneAlarm(site.alarms, self._timers_due)
-        self._alarm: int | None = None  # as it stands in the store
         self._terminating = False
         self._pumping = False
 
@@ -85,9 +80,10 @@ class Driver:
         self._reopening = reopened_by
         if rebuilt is not None:
             self._take_over(rebuilt)
-            self.intake.add(*told_now(rebuilt.replayer.carrying))
         backlog = self._backlog
         self.receive(head)  # before anything of our own making: it was sent while nobody was here
+        if rebuilt is not None:
+            self.intake.carry(told_now(rebuilt.replayer.carrying))
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
             if pending.cancelled:
@@ -98,7 +94,7 @@ class Driver:
             self._timers_due()
             if messages := undelivered_sends(self.instance, missing):
                 self.site.spawn(send_again(self.site.store, messages, self._arrived))
-        elif isinstance(self.instance.outcome, ContinuedAsNew) and not backlog:
+        elif self._between_epochs:
             self._begin_epoch()
         self.kick()
 
@@ -111,7 +107,7 @@ class Driver:
 
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm."""
-        self._alarm = head.alarm
+        self.pen.alarm = head.alarm
         self._terminating = self.intake.receive(head, self.instance, paused=self.paused) or self._terminating
         self.kick()
 
@@ -175,7 +171,7 @@ class Driver:
             while not self.discarded and self._has_work():
                 await self._step()
         except (LeaseLost, VersionConflict) as error:
-            self._report(error)
+            self.pen.report(error)
             self.site.left(self, lost=True)
         except asyncio.CancelledError:
             self.discard()  # the program's loop is ending under us
@@ -183,7 +179,7 @@ class Driver:
         except Exception as error:
             # The store failed, or this is a bug of ours: stop loudly; everything recorded is intact.
             self.discard()
-            self._report(error)
+            self.pen.report(error)
             self.site.failed(error)
         finally:
             self._pumping = False
@@ -199,7 +195,6 @@ class Driver:
         try:
             await self._write(step)
         except MailWaiting:
-            step.give_back()
             await self._decide_anew(step)
         except BaseException:
             step.give_back()
@@ -208,13 +203,13 @@ class Driver:
             self._act(step)
 
     @property
+    def _between_epochs(self) -> bool:
+        """Whether all is written and told of an epoch that has ended with the wish for another."""
+        return isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog and not self.intake.has_signals
+
+    @property
     def _holding(self) -> bool:
         return self.paused or self.set_aside
-
-    def _report(self, error: BaseException | None) -> None:
-        if self.first_commit is not None:
-            told, self.first_commit = self.first_commit, None
-            told(error)
 
     def _has_work(self) -> bool:
         if self._terminating:
@@ -225,12 +220,12 @@ class Driver:
             return self.board.has_grants
         if self._holding:
             return not self.board.running  # to be given up
-        return self.board.has_grants or self._alarm is not None or may_rest(self, holding=False)
+        return self.board.has_grants or self.pen.alarm is not None or may_rest(self, holding=False)
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
     def _decide(self) -> Step:
-        step = Step(base=max(self.version, 0))
+        step = Step(base=max(self.pen.version, 0), began_at=self.turns.last_at)
         if self._reopening is not None:
             self.turns.take(step, Arrival(self._reopening))
             self._reopening = None
@@ -259,52 +254,37 @@ class Driver:
     def _choose(self, step: Step) -> None:
         """Which attempts begin, and whether the run may be given up."""
         if step.suspended or step.continued or self.instance.outcome is not None:
-            if self._alarm is not None:
+            if self.pen.alarm is not None:
                 step.alarm = None
             return
         holding = self.set_aside or (self.paused if step.held is UNSET else step.held)
         if holding:
             self.board.stand_down()
         else:
-            self.board.choose_starts(step, self.turns.stamp, self.lease.worker)
+            self.board.choose_starts(step, self.turns.stamp, self.pen.lease.worker)
         if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
             step.release = True
             # While its workflow is paused nobody claims it; afterwards it is due at once.
             step.alarm = self.site.clock.now() if self.set_aside else next_due(self.instance, self.board)
-        elif self._alarm is not None:
+        elif self.pen.alarm is not None:
             step.alarm = None  # while it is in memory we keep its time ourselves
 
     # -- write --------------------------------------------------------------------------------------------------------
 
     async def _write(self, step: Step) -> None:
-        site = self.site
         self.releasing = step.release
-        for commit in commits_of(
-            step,
-            stream=self.stream,
-            workflow=self.instance.definition.name,
-            version=self.version,
-            lease=self.lease,
-            over=self.instance.over and not self.board.running,
-            next_id=site.next_commit_id,
-        ):
-            head = await site.store.commit(commit)
-            step.undelivered.extend(head.undelivered)
-            self.version = max(self.version, 0) + len(commit.events)
-            if self.first_commit is not None:
-                self._report(None)
-        if step.alarm is not UNSET:
-            self._alarm = step.alarm
+        over = self.instance.over and not self.board.running
+        if step.ended is None:
+            await self.pen.write(step, over=over)
+        else:
+            await self.pen.write_end(step, self.intake, self.turns, over=over, receive=self.receive)
         self.intake.written(step)
-        if step.starting and not self.lease.fresh():
-            # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
-            raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
 
     async def _decide_anew(self, step: Step) -> None:
         """The run has ended in a step that had not seen all of its mail: rebuild it, and give it that first."""
         head = await self.site.store.head(self.stream)
         try:
-            rebuilt = await rebuild_run(self.site.store, head, self.instance.definition)
+            rebuilt = await rebuild_run(self.site.store, head, self.instance.definition, self.site.watchdog)
         except Mismatch:
             self.site.left(self, lost=True)  # who brings it back will say so
             return
@@ -315,7 +295,7 @@ class Driver:
         first = told_now(rebuilt.replayer.carrying)
         terminate = self.intake.again(step, head, self.instance, first=first, paused=self.paused)
         self._terminating = terminate or self._terminating
-        if isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog:
+        if self._between_epochs:
             self._begin_epoch()
             return
         self._timers_due()
@@ -345,7 +325,8 @@ class Driver:
         elif step.suspended:
             self.site.left(self)
         elif step.continued:
-            self._begin_epoch()
+            if self._between_epochs:
+                self._begin_epoch()
         elif step.release:
             self._rest()
         elif self.instance.outcome is None:
@@ -367,6 +348,7 @@ class Driver:
         self._timer.set(None)
         self.board.close()
         self.instance = Instance(before.definition, before.run_id)
+        self.instance.around = before.around
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
         self.board = board_for(self, {})
         self.intake.begin_epoch(before)

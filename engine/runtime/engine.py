@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
@@ -28,19 +28,19 @@ from engine.runtime.deadlines import absolute
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary
 from engine.runtime.logs import quiet_replays
-from engine.runtime.mail import SignalMail, data_message
 from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.spawning import Spawner
 from engine.runtime.starting import is_run_of, start_or_join
-from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of
 from engine.runtime.tokens import complete_task, reject_task
+from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
 from engine.tasks import Task
 from engine.workflows import SignalMessage, Workflow
 from engine.workflows.reach import reachable
-from eventstore import Clock, EventStore, Message, Page, StreamQuery, SystemClock
+from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
 __all__ = ["Engine"]
@@ -62,7 +62,9 @@ class Engine:
     `workflows`: those this engine may claim and start; with none it is a client that lists, reads and cancels.
     `concurrency`, `threads`: attempts of coroutine tasks, and of plain functions, at once. `runs`: runs in memory with
     something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
-    nothing but the runs with these ids. `clock`, `entropy`: where time and random bytes come from.
+    nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
+    of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
+    `entropy`: where time and random bytes come from.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -81,6 +83,7 @@ class Engine:
         cached: int = 500,
         grace: float = 30.0,
         only: Collection[str] | None = None,
+        turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX),
         clock: Clock | None = None,
         entropy: Any = os.urandom,
     ) -> None:
@@ -92,7 +95,16 @@ class Engine:
         for name, limit in (("concurrency", concurrency), ("threads", threads), ("runs", runs)):
             if limit < 1:
                 raise HoldfastError(f"Engine({name}={limit!r}): at least 1")
-        self._limits = Limits(concurrency=concurrency, threads=threads, runs=runs, cached=max(0, cached), grace=grace)
+        if min(turn_seconds) <= 0:
+            raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
+        self._limits = Limits(
+            concurrency=concurrency,
+            threads=threads,
+            runs=runs,
+            cached=max(0, cached),
+            grace=grace,
+            turn_seconds=turn_seconds,
+        )
         self._only = None if only is None else tuple(only)
         self._watches = Watches(self._is_resident)
         self._store: EventStore | None = None
@@ -225,19 +237,19 @@ class Engine:
             by=by,
             deadline=absolute(deadline, self._clock.now()),
         )
-        messages = tuple(self._first_signal(run_id, signal) for signal in signals)
+        told = {signal.id or self.message_id(): signal for signal in signals}
         watch = self._watches.of(run_id)
         handle: RunHandle[R] = RunHandle(self, watch, definition.result)
         assert self._worker is not None
-        await start_or_join(self._worker, definition, run_id, fact, arguments, messages=messages, check=self.check)
+        await start_or_join(self._worker, definition, run_id, fact, arguments, signals=told, check=self.check)
         return handle
-
-    def _first_signal(self, run_id: str, signal: SignalMessage) -> Message:
-        id_ = signal.id or self.message_id()
-        return data_message(stream_of(run_id), id_, SignalMail(name=signal.name), signal.payload)
 
     # -- tasks that were handed out ------------------------------------------------------------------------------------
 
+    @overload
+    async def complete(self, token: str, value: R, *, task: Task[..., R], by: str = "") -> None: ...
+    @overload
+    async def complete(self, token: str, value: Any, *, task: None = None, by: str = "") -> None: ...
     async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
         """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
 
@@ -375,4 +387,5 @@ def _summary(head: Any) -> RunSummary:
         created_at=head.created_at,
         updated_at=head.updated_at,
         parent=str(head.attributes.get(PARENT, "")),
+        slow=head.attributes.get(SLOW) or 0,
     )

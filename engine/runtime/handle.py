@@ -61,6 +61,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     parent: str = ""  # id of the run that started it as its child
+    slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
 
 
 class Desk(Protocol):

@@ -34,11 +34,8 @@ __all__ = ["STEP_FACTS_MAX", "Intake"]
 
 STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
-UNREADABLE_SECONDS: Final = 0.1
-"""How often a run with mail of a newer version is looked at for other mail."""
-
-REFUSALS_MAX: Final = 3
-"""How often an end that came by mail is decided anew for the mail behind it."""
+KEPT_MAIL_SECONDS: Final = 0.1
+"""How often a run with mail that stays in the box (`Intake.keeps_mail`) is looked at for other mail."""
 
 
 class Intake:
@@ -47,23 +44,22 @@ class Intake:
     def __init__(self) -> None:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
-        self._postponed: set[str] = set()  # mail that would end the run, and is to be told after the rest
-        self._paused: bool | None = None  # how the run stands once all that was received is taken; None: as in the store
-        self._mail_first = 0  # arrivals that the next step is to take without those behind them; 0: no matter
-        self._refusals = 0  # of ends, one after the other, for mail that they had not seen
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
-        self._unreadable: set[str] = set()  # of a newer version: they stay in the box, and are left there
+        self._unreadable: set[str] = set()  # control mail of a newer version: it stays in the box, and is left there
+        self._strange: set[str] = set()  # and data mail, which is taken out when the run ends
         self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
         return bool(self._arrivals)
 
     def is_busy(self, now: float) -> bool:
-        """Whether the run would only be claimed again for mail that is here: it is being answered, or cannot be read.
+        """Whether the run would only be claimed again for mail that is here: it is being answered, or stays in the box.
 
         Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
         """
-        return bool(self._consuming) or (bool(self._unreadable) and now - self._received_at < UNREADABLE_SECONDS)
+        if self._consuming - {arrival.message for arrival in self._later}:
+            return True
+        return self.keeps_mail and now - self._received_at < KEPT_MAIL_SECONDS
 
     @property
     def keeps_mail(self) -> bool:
@@ -71,7 +67,12 @@ class Intake:
 
         A run that was given up would be claimed for it at once, again and again.
         """
-        return bool(self._later or self._unreadable)
+        return bool(self._later or self._unreadable or self._strange)
+
+    @property
+    def has_signals(self) -> bool:
+        """Whether signals wait: those that come before an epoch begins are among what it carries on."""
+        return any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
@@ -81,23 +82,24 @@ class Intake:
     def receive(self, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
         terminate = False
-        if self._paused is None:
-            self._paused = paused
         self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
             if message.id in self._consuming:
                 continue
-            arrival = arrival_of(message, instance, paused=self._paused)
+            arrival = arrival_of(message, instance, paused=paused)
             if isinstance(arrival, TerminateMail):
                 terminate = True
             elif arrival is not None:
-                if self._paused and isinstance(arrival.event, CancelRequested):
+                if paused and isinstance(arrival.event, CancelRequested):
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
+                    paused = False
+                elif isinstance(arrival.event, RunPaused | RunUnpaused):
+                    paused = isinstance(arrival.event, RunPaused)  # for what was sent behind it
                 self.add(arrival)
-                if isinstance(arrival.event, RunPaused | RunUnpaused | CancelRequested):
-                    self._paused = isinstance(arrival.event, RunPaused)
             elif message.control:
                 self._unreadable.add(message.id)
+            elif not paused:
+                self._strange.add(message.id)
         return terminate
 
     def can_be_served(self, instance: Instance) -> bool:
@@ -110,50 +112,50 @@ class Intake:
         self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
         tried: list[Arrival] = []
         left: list[Arrival] = []
-        ending: Arrival | None = None
-        most, self._mail_first = self._mail_first or STEP_FACTS_MAX, 0
-        while self._arrivals and (len(tried) < most or step.ended is not None):  # an end has to see them all
-            if step.suspended or step.continued:
+        next_epochs: list[Arrival] = []
+        step.continued = step.continued or isinstance(instance.outcome, ContinuedAsNew)
+        room = STEP_FACTS_MAX
+        for _ in range(len(self._arrivals)):
+            if step.suspended or (room <= 0 and not _is_carried(self._arrivals[0])):
                 break
+            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             arrival = self._arrivals.popleft()
+            if step.continued and not isinstance(arrival.event, SignalReceived):
+                next_epochs.append(arrival)
+                continue
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)
-            elif ending is None and step.ended is not None:
-                ending = arrival
         self._later.extend(step.later)
-        if step.drained and self._can_come_first(left, ending):
-            self._arrivals.extendleft(reversed(left))  # the step will be refused for them, and taken anew
-        else:
-            _consume(step, left)
-        if ending is not None and self._refusals >= REFUSALS_MAX and _by_mail(ending):
-            step.drained = False  # what is behind it in the box was sent after it, and there may be pages of it
+        self._arrivals.extendleft(reversed(next_epochs))
+        self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
         return tried
 
-    def _can_come_first(self, left: list[Arrival], ending: Arrival | None) -> bool:
-        """Whether any signal that came too late for a run can be told to it before what ended it.
+    def late(self, turns: Turns, *, base: int, at: int) -> Step | None:
+        """What has reached a run whose end is decided: noted in a step of its own, before the end is written.
 
-        Not before its start, not before an earlier signal of its name, and not if it was put behind the others for
-        having ended the run itself: such a one was sent in time, and nobody is left to receive it.
+        None when there is no such mail.
         """
-        if ending is None or ending.message is None:
-            return bool(left) and not (ending is not None and isinstance(ending.event, RunStarted))
-        if isinstance(ending.event, RunStarted):
-            return False
-        same = [arrival for arrival in left if _name_of(arrival) == _name_of(ending)]
-        others = [arrival for arrival in left if arrival not in same and arrival.message not in self._postponed]
-        if others:
-            self._postponed.update(arrival.message for arrival in (ending, *same) if arrival.message is not None)
-        return bool(others)
+        step = Step(base=base)
+        kept: list[Arrival] = []
+        for arrival in self._arrivals:
+            if arrival.message is None or isinstance(arrival.event, CancelRequested | RunPaused | RunUnpaused):
+                kept.append(arrival)
+            else:
+                turns.take_late(step, arrival, at=at)
+        self._arrivals = deque(kept)
+        self.turn_away(step)
+        return step if step.consumes else None
 
     def turn_away(self, step: Step) -> None:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
         _consume(step, self._later)
         self._later.clear()
+        step.consumes.extend((len(step.events), message) for message in self._strange)
+        self._strange.clear()
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""
-        self._refusals = 0
         for _, message in step.consumes:
             self._consuming.discard(message)
 
@@ -170,24 +172,24 @@ class Intake:
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
-        self._paused = None
-        self.add(*first)
-        if instance.started is None:  # what was refused is its very first step: the start comes before any mail
-            starts = [arrival for arrival in before if isinstance(arrival.event, RunStarted)]
-            before = [arrival for arrival in before if arrival not in starts]
-            self.add(*starts)
         terminate = self.receive(head, instance, paused=paused)
-        self._arrivals = deque(sorted(self._arrivals, key=lambda arrival: arrival.message in self._postponed))
-        self._refusals += 1
-        self._mail_first = len(self._arrivals)
+        self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
                 continue
-            if getattr(arrival.event, "carried", False):
+            if _is_carried(arrival):
                 continue  # among the first
             self.add(arrival)
         return terminate
+
+    def carry(self, rest: Iterable[Arrival]) -> None:
+        """An epoch was not told all that it carries on: signals that wait, which count as come before; the rest."""
+        rest = list(rest)
+        if rest:
+            signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]
+            others = [arrival for arrival in self._arrivals if not isinstance(arrival.event, SignalReceived)]
+            self._arrivals = deque([*signals, *rest, *others])
 
     def begin_epoch(self, before: Instance) -> None:
         """The run continues as new: its next epoch begins, and takes along what it may."""
@@ -202,12 +204,8 @@ def _serves(instance: Instance, arrival: Arrival) -> bool:
     return instance.outcome is None and instance.inbox.serves(getattr(arrival.event, "name", ""))
 
 
-def _by_mail(ending: Arrival) -> bool:
-    return ending.message is not None or isinstance(ending.event, RunStarted)
-
-
-def _name_of(arrival: Arrival) -> str | None:
-    return arrival.event.name if isinstance(arrival.event, SignalReceived) else None
+def _is_carried(arrival: Arrival) -> bool:
+    return bool(getattr(arrival.event, "carried", False)) and not isinstance(arrival.event, RunStarted)
 
 
 def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:

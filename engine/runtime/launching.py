@@ -7,19 +7,27 @@ exists, which this worker may even be claiming at the same moment.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from msgspec import structs
 
 from engine.core.call import Definition
-from engine.core.events import RunStarted
+from engine.core.events import RunStarted, SignalReceived
 from engine.core.instance import Instance
 from engine.runtime.driver import Driver
+from engine.runtime.mail import signal_message
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
 from engine.runtime.streams import STATUS, WORKFLOW, new_event, stream_of
-from eventstore import NEW, Commit, Message
+from engine.workflows import SignalMessage
+from eventstore import NEW, Commit
 
-__all__ = ["Launches"]
+__all__ = ["NONE_YET", "Launches"]
+
+NONE_YET: Final[Mapping[str, SignalMessage]] = MappingProxyType({})
 
 
 class Launches:
@@ -57,7 +65,7 @@ class Launches:
                 written.set_exception(error)
                 written.exception()  # whoever waited may have been cancelled; that is no unheard error
 
-        driver.first_commit = told
+        driver.pen.first_commit = told
         self._under_way[run_id] = written
         driver.begin(Arrival(fact, arguments))
         await asyncio.shield(written)
@@ -73,19 +81,25 @@ class Launches:
         run_id: str,
         fact: RunStarted,
         arguments: bytes,
-        messages: tuple[Message, ...] = (),
+        signals: Mapping[str, SignalMessage] = NONE_YET,
     ) -> None:
-        """Create a run that nobody drives yet, with messages in its mailbox: whoever has room claims it.
+        """Create a run that nobody drives yet, with signals that are there before its code begins.
 
+        Whoever has room claims it. The signals are in its mailbox too, by their ids, so that none arrives once more.
         Raises what the store raises.
         """
+        fact = structs.replace(fact, carried=len(signals))
+        told = [
+            new_event(SignalReceived(at=fact.at, id=id_, name=signal.name, carried=True), signal.payload)
+            for id_, signal in signals.items()
+        ]
         await self._site.store.commit(
             Commit(
                 id=self._site.next_commit_id(),
                 stream=stream_of(run_id),
                 expected_version=NEW,
-                events=(new_event(fact, arguments),),
-                sends=messages,
+                events=(new_event(fact, arguments), *told),
+                sends=tuple(signal_message(run_id, id_, signal) for id_, signal in signals.items()),
                 alarm=fact.at,
                 attributes={WORKFLOW: definition.name, STATUS: "running"},
                 progress=True,

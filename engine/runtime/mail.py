@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from engine.core.events import ChildStatus
+from engine.runtime.streams import stream_of
+from engine.workflows import SignalMessage
 from eventstore import Message, WaitingMessage
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "control_message",
     "data_message",
     "mail_or_none",
+    "signal_message",
 ]
 
 
@@ -132,6 +135,11 @@ def data_message(
 ) -> Message:
     """A data message to a run."""
     return Message(id=id, stream=stream, header=msgspec.json.encode(mail), payload=payload, sender=sender)
+
+
+def signal_message(run_id: str, id: str, signal: SignalMessage) -> Message:  # noqa: A002
+    """A signal that a run is started with."""
+    return data_message(stream_of(run_id), id, SignalMail(name=signal.name), signal.payload)
 
 
 def mail_or_none(message: WaitingMessage) -> ControlMail | DataMail | None:

@@ -27,7 +27,8 @@ class Observer:
     def __init__(self, store: EventStore, spawn: Spawn) -> None:
         self._store = store
         self._spawn = spawn
-        self._watches: dict[Watch, int] = {}  # the version last seen
+        # Version and time of the last commit, as last seen: one without events may answer mail (a refused request).
+        self._watches: dict[Watch, tuple[int, int]] = {}
         self._looking = False
         self._stopped = False
 
@@ -35,7 +36,7 @@ class Observer:
         """Ring this watch when its run moves."""
         if self._stopped or watch in self._watches:
             return
-        self._watches[watch] = -1
+        self._watches[watch] = (-1, -1)
         if not self._looking:
             self._looking = True
             self._spawn(self._look_while_awaited())
@@ -71,8 +72,9 @@ class Observer:
             page = await self._store.find(StreamQuery(streams=tuple(by_stream), limit=FIND_LIMIT_MAX))
             for head in page.items:
                 watch = by_stream[head.stream]
-                if self._watches.get(watch, -1) != head.version:
-                    self._watches[watch] = head.version
+                seen = (head.version, head.updated_at)
+                if self._watches.get(watch) != seen:
+                    self._watches[watch] = seen
                     moved = True
                     watch.ring()
         return moved

@@ -54,6 +54,8 @@ def arrival_of(message: WaitingMessage, instance: Instance, *, paused: bool) -> 
             return mail
         case CancelMail() | PauseMail() | UnpauseMail() | ResumeMail():
             return Arrival(_of_control(mail, paused=paused), None, message.id)
+        case SignalMail() if message.id in instance.inbox.carried:
+            return Arrival(None, None, message.id)  # it came with the start, and is in the history
         case SignalMail(name=name, by=by):
             return Arrival(SignalReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)
         case RequestMail(name=name, by=by):

@@ -6,7 +6,7 @@ What cannot be rebuilt is never destroyed: a mismatch becomes a suspension, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from msgspec import Struct, structs
@@ -14,14 +14,15 @@ from msgspec import Struct, structs
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch
 from engine.core.decided import Decided
-from engine.core.events import AnyEvent, Note, RunResumed, RunTerminated, RunUnpaused, decode_header
+from engine.core.events import AnyEvent, Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored, decode_header
 from engine.core.replay import Replayer
 from engine.errors import HistoryError
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.letters import closing_letters, end_letter
-from engine.runtime.mail import CancelMail, ResumeMail, TerminateMail, UnpauseMail, mail_or_none
-from engine.runtime.streams import STATUS, new_event, run_id_of, suspension
-from eventstore import Clock, Commit, EventStore, Lease, NewEvent, RecordedEvent, StreamHead
+from engine.runtime.mail import CancelMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
+from engine.runtime.streams import SLOW, STATUS, new_event, run_id_of, suspension
+from engine.runtime.watchdog import Watchdog
+from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, RecordedEvent, StreamHead
 from eventstore.port import COMMIT_MESSAGES_MAX
 
 __all__ = ["Rebuilt", "Wishes", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
@@ -38,10 +39,17 @@ class Rebuilt(Struct):
     unmarked_epoch: int | None  # the version that its last epoch begins with, if its stream does not say so
 
 
-async def rebuild_run(store: EventStore, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
+async def rebuild_run(
+    store: EventStore, head: StreamHead, definition: Definition[..., Any], watchdog: Watchdog | None = None
+) -> Rebuilt:
     """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit."""
     run_id = run_id_of(head.stream)
     replayer = Replayer(definition, run_id)
+    if watchdog is not None:
+        slowest = head.attributes.get(SLOW)
+        replayer.instance.around = watchdog.watch(
+            run_id, definition.name, slowest=slowest if isinstance(slowest, int) else 0
+        )
     page: list[RecordedEvent] = []
     try:
         async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):
@@ -129,9 +137,12 @@ async def suspend(
 
 
 async def terminate(
-    store: EventStore, lease: Lease, head: StreamHead, mail: TerminateMail, *, clock: Clock, commit_id: str
+    store: EventStore, lease: Lease, head: StreamHead, mail: TerminateMail, *, clock: Clock, next_id: Callable[[], str]
 ) -> None:
-    """End a run without its code: its parent is told, its children are ended as their calls said."""
+    """End a run without its code: its parent is told, its children are ended as their calls said.
+
+    Signals that wait for it are noted: who sent them was told that they arrived.
+    """
     state = await read_known_state(store, head)
     letters = closing_letters(state)
     to_parent = end_letter(state, state.run_id, "terminated", None, reason=mail.reason)
@@ -139,9 +150,30 @@ async def terminate(
         letters.append(to_parent)
     for letter in letters[COMMIT_MESSAGES_MAX:]:  # those that do not fit; sent once more after a crash, to no effect
         await store.send(letter)
-    note = new_event(RunTerminated(at=max(clock.now(), head.updated_at), by=mail.by, reason=mail.reason))
-    commit = _rest(head, lease, commit_id, [note], {STATUS: "terminated"}, held=False, closed=True)
-    await store.commit(structs.replace(commit, sends=tuple(letters[:COMMIT_MESSAGES_MAX])))
+    while True:
+        at = max(clock.now(), head.updated_at)
+        mail_noted, seen = _signals_of(head, at), tuple(message.id for message in head.messages)
+        end = new_event(RunTerminated(at=at, by=mail.by, reason=mail.reason))
+        commit = _rest(head, lease, next_id(), [*mail_noted, end], {STATUS: "terminated"}, held=False, closed=True)
+        sends = tuple(letters[:COMMIT_MESSAGES_MAX])
+        try:
+            await store.commit(structs.replace(commit, sends=sends, consumes=seen, drained=True))
+        except MailWaiting:  # more has come, or there is more than a page of it: that goes first
+            commit = _rest(head, lease, next_id(), mail_noted, {}, held=head.held)
+            data = tuple(message.id for message in head.messages if not message.control)
+            await store.commit(structs.replace(commit, consumes=data, alarm=head.alarm, release=False))
+            head = await store.head(head.stream)
+        else:
+            return
+
+
+def _signals_of(head: StreamHead, at: int) -> list[NewEvent]:
+    found: list[NewEvent] = []
+    for message in head.messages:
+        if isinstance(signal := mail_or_none(message), SignalMail):
+            note = SignalIgnored(at=at, id=message.id, name=signal.name, by=signal.by)
+            found.append(new_event(note, message.payload))
+    return found
 
 
 async def settle(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:

@@ -50,7 +50,7 @@ class Residents:
         """The run was given up unharmed: keep its instance."""
         self._forget(driver)
         self._rested[driver.run_id] = Rested(
-            driver.instance, driver.version, driver.turns.last_at, driver.board.attempts
+            driver.instance, driver.pen.version, driver.turns.last_at, driver.board.attempts
         )
         while len(self._rested) > self._cached:
             _, oldest = self._rested.popitem(last=False)

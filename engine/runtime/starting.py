@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -11,9 +11,11 @@ from engine.core.call import Definition
 from engine.core.events import RunStarted
 from engine.errors import HistoryError, RunConflict, RunNotFound
 from engine.runtime.histories import read_events
+from engine.runtime.mail import signal_message
 from engine.runtime.sending import send_data
 from engine.runtime.worker import Worker
-from eventstore import EventStore, LeaseLost, Message, VersionConflict
+from engine.workflows import SignalMessage
+from eventstore import EventStore, LeaseLost, VersionConflict
 
 __all__ = ["is_run_of", "start_or_join"]
 
@@ -28,14 +30,14 @@ async def start_or_join(
     fact: RunStarted,
     arguments: bytes,
     *,
-    messages: tuple[Message, ...],
+    signals: Mapping[str, SignalMessage],
     check: Callable[[], None],
 ) -> None:
-    """Make the run, told `messages` first; or see that it is there, the same, and send it those.
+    """Make the run, told `signals` (by id) first; or see that it is there, the same, and send it those.
 
-    `check` raises once the engine cannot go on. Raises `RunConflict`, and `RunEnded` for messages to a finished run.
+    `check` raises once the engine cannot go on. Raises `RunConflict`, and `RunEnded` for signals to a finished run.
     """
-    while not await _made_or_found(worker, definition, run_id, fact, arguments, messages=messages, check=check):
+    while not await _made_or_found(worker, definition, run_id, fact, arguments, signals=signals, check=check):
         check()  # our lease was lost while we wrote; the worker takes another
         await asyncio.sleep(LEASE_SECONDS)
 
@@ -47,20 +49,20 @@ async def _made_or_found(
     fact: RunStarted,
     arguments: bytes,
     *,
-    messages: tuple[Message, ...],
+    signals: Mapping[str, SignalMessage],
     check: Callable[[], None],
 ) -> bool:
     """False when neither, because the lease to write under was lost."""
     while worker.has(run_id):
         await worker.launches.settled(run_id)
         with suppress(RunNotFound):  # that launch failed: it is for us to try
-            await _join(worker.store, run_id, definition, arguments, messages)
+            await _join(worker.store, run_id, definition, arguments, signals)
             return True
     check()
     try:
-        await worker.launch(definition, run_id, fact, arguments, messages)
+        await worker.launch(definition, run_id, fact, arguments, signals)
     except VersionConflict:
-        await _join(worker.store, run_id, definition, arguments, messages)
+        await _join(worker.store, run_id, definition, arguments, signals)
     except LeaseLost:
         return False
     return True
@@ -71,7 +73,7 @@ async def _join(
     run_id: str,
     definition: Definition[..., Any],
     arguments: bytes,
-    messages: tuple[Message, ...],
+    signals: Mapping[str, SignalMessage],
 ) -> None:
     """The run is there already: see that it is the same, and send it what it was to begin with."""
     if not await is_run_of(store, run_id, definition, arguments):
@@ -79,8 +81,8 @@ async def _join(
             f"run {run_id!r} exists already, with another workflow or other arguments than {definition.where}:"
             " choose another id, or start it with the same call"
         )
-    for message in messages:
-        await send_data(store, message, run_id)
+    for id_, signal in signals.items():
+        await send_data(store, signal_message(run_id, id_, signal), run_id)
 
 
 async def is_run_of(store: EventStore, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool:

@@ -22,6 +22,7 @@ from engine.core.events import (
     RunStarted,
     SendAccepted,
     SendRejected,
+    SignalReceived,
     StatePublished,
     TaskCancelled,
     TaskCompleted,
@@ -58,6 +59,7 @@ class Step(Struct):
     """What one step decided: written as a whole, then acted on. `base` is the version of the stream before it."""
 
     base: int = 0
+    began_at: int = 0  # time of the last event before it
     events: list[NewEvent] = field(default_factory=list)
     consumes: list[tuple[int, str]] = field(default_factory=list)  # behind how many events of this step, which message
     sends: list[tuple[int, Message]] = field(default_factory=list)  # likewise
@@ -78,7 +80,7 @@ class Step(Struct):
     ended: Decided | None = None
     ended_behind: int = 0  # how many events of this step stand up to the one that ended the run, itself included
     continued: bool = False
-    drained: bool = False  # a fact of this step ended the run: it must have seen all mail
+    may_be_decided_anew: bool = False  # what ends the run in this step might have ended it otherwise, behind other mail
 
     def add(self, decided: list[Decided], started: RunStarted, run_id: str) -> None:
         """Write decisions behind the fact that led to them, and note what follows from them."""
@@ -102,6 +104,13 @@ class Step(Struct):
                 if isinstance(event, MessageSent | ChildStarted):
                     self.awaited[message.id] = event
                     self.children = self.children or isinstance(event, ChildStarted)
+
+    def move(self, by: int) -> None:
+        """Let it stand that many versions later: something is written before it."""
+        for name, version in self.attributes.items():
+            if type(version) is int and version > self.base:
+                self.attributes[name] = version + by
+        self.base += by
 
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""
@@ -136,7 +145,7 @@ def task_cancelled(task_id: str, number: int) -> Arrival:
 def wanted(fact: Fact, instance: Instance) -> bool:
     """Whether the run still waits for this fact."""
     if instance.outcome is not None:
-        return False
+        return isinstance(instance.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived)
     match fact:
         case TaskCompleted(id=id_) | TaskFailed(id=id_):
             return id_ in instance.pending

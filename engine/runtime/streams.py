@@ -24,6 +24,7 @@ __all__ = [
     "REPLY_CATEGORY",
     "ROOT",
     "RUN_CATEGORY",
+    "SLOW",
     "STATUS",
     "WORKFLOW",
     "WORKFLOW_CATEGORY",
@@ -44,6 +45,8 @@ ROOT: Final = "root"
 """Attribute of a child's stream: the id of the run at the top of its tree."""
 EPOCH_START: Final = "epoch_start"
 """Attribute of a run that has continued as new: the version of the event that its epoch begins with."""
+SLOW: Final = "slow"
+"""Attribute of a run that kept others waiting: microseconds of its slowest turn."""
 WORKFLOW_CATEGORY: Final = "workflow"
 """Streams of workflows: whether one is paused, and who did that."""
 PAUSED: Final = "paused"

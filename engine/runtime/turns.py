@@ -7,6 +7,7 @@ from msgspec import structs
 from engine.core.compare import Diagnosis, Reason
 from engine.core.events import (
     AttemptFailed,
+    ContinuedAsNew,
     Fact,
     Note,
     RequestReceived,
@@ -14,13 +15,16 @@ from engine.core.events import (
     RunResumed,
     RunStarted,
     RunUnpaused,
+    SignalIgnored,
     SignalReceived,
+    TurnSlow,
 )
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import EPOCH_START, STATUS, new_event, suspension
+from engine.runtime.streams import EPOCH_START, SLOW, STATUS, new_event, suspension
+from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
 __all__ = ["Turns"]
@@ -47,7 +51,7 @@ class Turns:
         that it arrived, so the end must be decided anew, behind it.
         """
         event = arrival.event
-        if isinstance(event, SignalReceived) and self._instance.outcome is not None:
+        if isinstance(event, SignalReceived) and _has_ended(self._instance):
             return False
         if isinstance(event, RequestReceived) and not event.carried and not self._admit(step, arrival, event):
             return True
@@ -59,8 +63,11 @@ class Turns:
             step.events.append(new_event(event, arrival.payload))
         self._answer(step, arrival)
         if isinstance(event, Fact):
-            step.progress = True
+            step.progress, ended_before = True, step.ended is not None
             self._deliver(step, event, arrival.payload)
+            # Mail has an order: what comes behind a message that ends the run comes behind the end.
+            if step.ended is not None and not ended_before:
+                step.may_be_decided_anew = arrival.message is None
         elif isinstance(event, Note):
             _hold(step, event)
         return True
@@ -69,6 +76,14 @@ class Turns:
         """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
         if self._epoch_version is not None and not self._instance.untold:
             step.attributes[EPOCH_START], self._epoch_version = self._epoch_version, None
+
+    def take_late(self, step: Step, arrival: Arrival, *, at: int) -> None:
+        """Mail to a run whose end is decided, and about to be written: a signal is noted, the rest leaves no trace."""
+        event = arrival.event
+        if isinstance(event, SignalReceived):
+            note = SignalIgnored(at=at, id=event.id, name=event.name, by=event.by)
+            step.events.append(new_event(note, arrival.payload))
+        self._answer(step, arrival)
 
     def _admit(self, step: Step, arrival: Arrival, event: RequestReceived) -> bool:
         """Whether the workflow takes this request; one that it refuses leaves no trace in the history."""
@@ -95,12 +110,15 @@ class Turns:
         instance = self._instance
         if isinstance(fact, RunStarted) and fact.epoch:
             self._epoch_version = step.base + len(step.events)
+        watch = instance.around if isinstance(instance.around, TurnWatch) else None
+        if watch is not None:
+            watch.slow = None  # of a replay: nobody was kept waiting by that who is not told elsewhere
         try:
             decided = instance.deliver(fact, payload)
             self.mark_epoch(step)
             assert instance.started is not None
             step.add(decided, instance.started, instance.run_id)
-            step.drained = step.drained or step.ended is not None
+            self._note_slow(step, watch)
         except StepLimitExceeded as error:
             self._suspend(step, "spinning", error)
         except (ArgumentsError, NotRecordable) as error:
@@ -110,6 +128,13 @@ class Turns:
         except Exception as error:
             self._suspend(step, "internal", error)  # ours, or the user's in a place we call
 
+    def _note_slow(self, step: Step, watch: TurnWatch | None) -> None:
+        """Put down that the turn kept other runs waiting, for whoever asks why."""
+        if watch is not None and watch.slow is not None:
+            step.events.append(new_event(TurnSlow(at=self.stamp(), took=watch.slow.took, site=watch.slow.site)))
+            watch.slowest = max(watch.slowest, watch.slow.took)
+            step.attributes[SLOW] = watch.slowest
+
     def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
         """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""
         diagnosis = Diagnosis(reason=reason, message=str(error), version=step.base + len(step.events))
@@ -117,6 +142,10 @@ class Turns:
         step.suspended = step.release = step.held = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
+
+
+def _has_ended(instance: Instance) -> bool:
+    return instance.outcome is not None and not isinstance(instance.outcome, ContinuedAsNew)
 
 
 def _hold(step: Step, note: Note) -> None:

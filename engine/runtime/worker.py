@@ -22,19 +22,20 @@ from engine.runtime.bringing import bring_back
 from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
-from engine.runtime.launching import Launches
+from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
 from engine.runtime.streams import run_id_of
+from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.runtime.watches import Watches
+from engine.workflows import SignalMessage
 from eventstore import (
     Clock,
     EventStore,
     EventStoreError,
     Lease,
     LeaseLost,
-    Message,
     StreamHead,
     StreamNotFound,
     StreamQuery,
@@ -64,6 +65,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     runs: int = 2_000  # runs in memory with something to do
     cached: int = 500  # live instances kept for runs that rest
     grace: float = 30.0  # seconds that attempts may go on when the engine closes
+    turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX)  # warned about, broken off
 
 
 class Worker:
@@ -94,6 +96,8 @@ class Worker:
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)
+        warn, limit = limits.turn_seconds
+        self.watchdog = Watchdog(clock, warn=warn, limit=limit)
         self.residents = Residents(watches, cached=limits.cached)
         self.launches = Launches(self, self.residents)
         self._rebuilding: set[str] = set()
@@ -111,9 +115,11 @@ class Worker:
     async def open(self) -> None:
         """Take a lease and begin to claim."""
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
+        await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
         executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
         self.dispatcher = Dispatcher(executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn)
+        self.watchdog.open()
         self._claiming = self.spawn(self._claim_forever())
 
     async def aclose(self) -> None:
@@ -146,6 +152,7 @@ class Worker:
         await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
         self.residents.clear()
         self.alarms.close()
+        self.watchdog.close()
         await self.dispatcher.aclose()
         await self._exit.aclose()
 
@@ -189,7 +196,7 @@ class Worker:
         run_id: str,
         fact: RunStarted,
         arguments: bytes,
-        messages: tuple[Message, ...] = (),
+        signals: Mapping[str, SignalMessage] = NONE_YET,
     ) -> None:
         """Create a run; returns when that is durable.
 
@@ -198,8 +205,8 @@ class Worker:
         Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
         """
         full = self._room_left() - self._asked_for <= 0
-        if full or self.stopping or messages or definition.name in self.paused:
-            await self.launches.enqueue(definition, run_id, fact, arguments, messages)
+        if full or self.stopping or signals or definition.name in self.paused:
+            await self.launches.enqueue(definition, run_id, fact, arguments, signals)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
             if self._drowsing:  # from now on pauses are to be looked at

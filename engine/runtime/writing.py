@@ -46,7 +46,7 @@ def commits_of(
             alarm=step.alarm if last else UNSET,
             held=step.held if last else UNSET,
             closed=True if ends else UNSET,
-            drained=step.drained and at == 0,
+            drained=step.ended is not None and at == 0,
             attributes=attributes or UNSET,
             lease=lease,
             release=last and (step.release or over),

@@ -10,7 +10,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -20,11 +20,18 @@ from engine.core.values import ValueCodec
 from engine.errors import DefinitionError, HoldfastError
 from engine.workflows.here import instance_here
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # what checkers know it by, on every Python; not needed to run
+
 __all__ = ["Feed", "Query", "Received", "Request", "Signal", "SignalMessage", "State"]
 
 T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+"""What clients only get is covariant: else mypy takes ``print(await run.read(phase))`` for a mistake, as it looks
+first at what `print` wants. Whoever publishes or answers uses the name as it was declared."""
 
 NAME_MAX: Final = 100
 """Characters of a signal's, request's, query's, state's or feed's name."""
@@ -44,7 +51,7 @@ class Signal(Generic[T]):
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    def __init__(self, name: str, type: type[T] | Any) -> None:  # noqa: A002 - the word for it
+    def __init__(self, name: str, type: TypeForm[T]) -> None:  # noqa: A002 - the word for it
         self.name = _checked_name(name, "signal")
         self.type = type
         _ = self.codec
@@ -101,22 +108,18 @@ class Received(Generic[A, R]):
         return f"<request {self.id!r} ({self.request.name!r})>"
 
 
-class Request(Generic[A, R]):
+class Request(Generic[A, R_co]):
     """A message into a run with an answer: ``review = Request("review", Draft, Verdict)``.
 
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    @overload
-    def __init__(self: Request[None, R], name: str, argument: None, result: type[R] | Any) -> None: ...
-    @overload
-    def __init__(self, name: str, argument: type[A] | Any, result: type[R] | Any) -> None: ...
-    def __init__(self, name: str, argument: Any, result: Any) -> None:
+    def __init__(self, name: str, argument: TypeForm[A], result: TypeForm[R_co]) -> None:
         self.name = _checked_name(name, "request")
         self.argument = ValueCodec(argument, f"the argument of request {name!r}")
         self.result = ValueCodec(result, f"the answer to request {name!r}")
 
-    async def receive(self) -> Received[A, R]:
+    async def receive(self) -> Received[A, R_co]:
         """In a workflow: the next request, waiting for it if there is none. It must be answered or rejected."""
         instance = instance_here(f"Request({self.name!r}).receive")
         instance.check_open(f"the wait for request {self.name!r}")
@@ -124,7 +127,7 @@ class Request(Generic[A, R]):
         service.open = True
         return await self._next(instance, service)
 
-    async def _next(self, instance: Instance, service: Service) -> Received[A, R]:
+    async def _next(self, instance: Instance, service: Service) -> Received[A, R_co]:
         while True:
             fact, payload = await service.queue.get()
             try:
@@ -137,7 +140,7 @@ class Request(Generic[A, R]):
     @asynccontextmanager
     async def serve(
         self,
-        handler: Callable[[A], Awaitable[R]] | Callable[[A], R],
+        handler: Callable[[A], Awaitable[R_co]] | Callable[[A], R_co],
         *,
         validator: Callable[[A], object] | None = None,
     ) -> AsyncGenerator[None, None]:
@@ -149,9 +152,9 @@ class Request(Generic[A, R]):
         """
         instance = instance_here(f"Request({self.name!r}).serve")
         service = instance.inbox.service(self)
-        if service.open:
+        if service.served:
             raise HoldfastError(f"request {self.name!r} is served already, in another place of this workflow")
-        service.open, service.validator = True, validator
+        service.open, service.served, service.validator = True, True, validator
         branches: dict[asyncio.Task[None], None] = {}
         server = asyncio.create_task(self._serve(instance, service, handler, branches), name=f"serve-{self.name}")
         try:
@@ -163,7 +166,7 @@ class Request(Generic[A, R]):
                 branch.cancel()
             raise
         finally:
-            service.open, service.validator = False, None
+            service.open, service.served, service.validator = False, False, None
             server.cancel()
             await asyncio.gather(*branches, return_exceptions=True)
 
@@ -180,7 +183,7 @@ class Request(Generic[A, R]):
         self,
         instance: Instance,
         branches: dict[asyncio.Task[None], None],
-        received: Received[A, R],
+        received: Received[A, R_co],
         branch: asyncio.Task[None],
     ) -> None:
         """Also of a branch that was cancelled before it began: its request was accepted, so it is answered."""
@@ -189,7 +192,7 @@ class Request(Generic[A, R]):
         if branch.cancelled() and not leaving and received.id in instance.inbox.under_way:
             received.reject(asyncio.CancelledError("the request was cancelled"))
 
-    async def _handle(self, received: Received[A, R], handler: Any) -> None:
+    async def _handle(self, received: Received[A, R_co], handler: Any) -> None:
         try:
             result = handler(received.value)
             if isinstance(result, Awaitable):
@@ -202,23 +205,19 @@ class Request(Generic[A, R]):
         return f"<request {self.name!r}>"
 
 
-class Query(Generic[A, R]):
+class Query(Generic[A, R_co]):
     """A question that a run answers by being replayed, unchanged: ``progress = Query("progress", None, int)``.
 
     Argument type None: it takes no argument. Raises `DefinitionError` for a name or type that cannot be written.
     """
 
-    @overload
-    def __init__(self: Query[None, R], name: str, argument: None, result: type[R] | Any) -> None: ...
-    @overload
-    def __init__(self, name: str, argument: type[A] | Any, result: type[R] | Any) -> None: ...
-    def __init__(self, name: str, argument: Any, result: Any) -> None:
+    def __init__(self, name: str, argument: TypeForm[A], result: TypeForm[R_co]) -> None:
         self.name = _checked_name(name, "query")
         self.takes_argument = argument is not None
         self.argument = ValueCodec(argument if argument is not None else type(None), f"the argument of query {name!r}")
         self.result = ValueCodec(result, f"the answer to query {name!r}")
 
-    def provide(self, answer: Callable[..., R]) -> None:
+    def provide(self, answer: Callable[..., R_co]) -> None:
         """In a workflow: what answers it from now on. It may read the workflow's objects, and decide nothing."""
         instance_here(f"Query({self.name!r}).provide").inbox.queries[self.name] = answer
 
@@ -226,20 +225,20 @@ class Query(Generic[A, R]):
         return f"<query {self.name!r}>"
 
 
-class State(Generic[T]):
+class State(Generic[T_co]):
     """A value that a run publishes, and anyone may read at any time: ``phase = State("phase", str, initial="new")``.
 
     Raises `DefinitionError` for a name, type or initial value that cannot be recorded.
     """
 
-    def __init__(self, name: str, type: type[T] | Any, *, initial: T | UnsetType = UNSET) -> None:  # noqa: A002
+    def __init__(self, name: str, type: TypeForm[T_co], *, initial: T_co | UnsetType = UNSET) -> None:  # noqa: A002
         self.name = _checked_name(name, "state")
         self.codec = ValueCodec(type, f"the value of state {name!r}")
         self.initial = initial
         if initial is not UNSET:
             self.codec.encode_checked(initial)
 
-    async def publish(self, value: T) -> None:
+    async def publish(self, value: T_co) -> None:  # type: ignore[misc]
         """In a workflow: set its value. Raises `NotRecordable` for one that is not of the type."""
         instance = instance_here(f"State({self.name!r}).publish")
         instance.outbox.publish_state(self.name, self.codec.encode_checked(value), self.codec)
@@ -248,17 +247,17 @@ class State(Generic[T]):
         return f"<state {self.name!r}>"
 
 
-class Feed(Generic[T]):
+class Feed(Generic[T_co]):
     """Values that a run publishes one after the other; late readers see all of them: ``log = Feed("log", str)``.
 
     Raises `DefinitionError` for a name or type that cannot be recorded.
     """
 
-    def __init__(self, name: str, type: type[T] | Any) -> None:  # noqa: A002 - the word for it
+    def __init__(self, name: str, type: TypeForm[T_co]) -> None:  # noqa: A002 - the word for it
         self.name = _checked_name(name, "feed")
         self.codec = ValueCodec(type, f"a value of feed {name!r}")
 
-    async def publish(self, value: T) -> None:
+    async def publish(self, value: T_co) -> None:  # type: ignore[misc]
         """In a workflow: append a value. Raises `NotRecordable` for one that is not of the type."""
         instance = instance_here(f"Feed({self.name!r}).publish")
         instance.outbox.publish_to_feed(self.name, self.codec.encode_checked(value), self.codec)

@@ -19,8 +19,8 @@ class RunRef:
     """A run by its id, for messages to it.
 
     A message is part of this run's history and delivered with it, once, whatever crashes. Awaiting a method returns
-    when the message is in the other run's mailbox; it raises `RunNotFound`, or `RunEnded` for a signal to a run that has
-    finished. To cancel or terminate a finished run changes nothing, here as for a client.
+    when the message is in the other run's mailbox; it raises `RunNotFound`, or `RunEnded` for a signal to a run that
+    has finished. To cancel or terminate a finished run changes nothing, here as for a client.
     """
 
     def __init__(self, instance: Instance, run_id: str) -> None:

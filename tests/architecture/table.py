@@ -96,6 +96,7 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "anyio": ("eventstore", "engine.executors", "engine.runtime"),
     "aiosqlite": ("eventstore.sqlite",),
     "tenacity": ("engine.tasks", "engine.runtime"),
+    "typing_extensions": ("engine.workflows",),  # for type checkers only, which know it; never at run time
     # extras: one leaf each
     "typer": ("engine.cli",),
     "rich": ("engine.cli",),

@@ -55,8 +55,13 @@ class Command:
             [sys.executable, *program, *words],
             cwd=self.folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+                **options,
+            },
         )
         return Started(process)
 

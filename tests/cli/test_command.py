@@ -34,7 +34,12 @@ def test_version_names_what_matters(holdfast: Command) -> None:
     assert [line.split()[0] for line in lines[:3]] == ["holdfast", "Python", "SQLite"]
 
 
-@pytest.mark.parametrize("verb", ["run", "resume", "runs", "show", "history", "cancel"])
+VERBS = """
+run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
+""".split()
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_has_examples(verb: str) -> None:
     said = CliRunner().invoke(app, [verb, "--help"])
     assert said.exit_code == 0
@@ -42,6 +47,13 @@ def test_help_has_examples(verb: str) -> None:
     assert "Examples:" in said.output
     assert "130  interrupted; can be resumed" in said.output
     assert "--store" in said.output
+    assert "--json" in said.output
+
+
+def test_the_verbs_are_listed_and_there_are_no_others() -> None:
+    said = CliRunner().invoke(app, ["--help"]).output
+    listed = said.partition("Commands:")[2].partition("Examples:")[0]
+    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == VERBS
 
 
 def test_help_loads_little(holdfast: Command) -> None:

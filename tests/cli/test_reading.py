@@ -124,7 +124,7 @@ def test_a_wrong_id(recorded: Command, words: tuple[str, ...]) -> None:
 
 def test_cancel_of_an_ended_run(recorded: Command) -> None:
     ended = recorded.inside("cancel", "good")
-    assert ended.code == 1
+    assert ended.code == 6
     assert ended.out == "run good has already ended: completed; there is nothing to cancel\n"
 
 

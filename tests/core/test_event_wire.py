@@ -64,6 +64,8 @@ SAMPLES: list[Event] = [
     events.RunResumed(at=AT, by="ann"),
     events.RunTerminated(at=AT),
     events.RunTerminated(at=AT, by="ann", reason="stuck"),
+    events.TurnSlow(at=AT, took=1_500_000),
+    events.TurnSlow(at=AT, took=1_500_000, site="shop.py:41"),
     events.SignalReceived(at=AT, id="m-1", name="approve"),
     events.SignalReceived(at=AT, id="m-1", name="approve", by="run shop-1", carried=True),
     events.RequestReceived(at=AT, id="q-1", name="review"),
@@ -89,6 +91,7 @@ SAMPLES: list[Event] = [
     events.TaskHandedOut(at=AT, id="nightly/extract#1", attempt=1),
     events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="completed"),
     events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="failed", epoch=2),
+    events.SignalIgnored(at=AT, id="m-1", name="approve"),
     events.RunPaused(at=AT),
     events.RunPaused(at=AT, by="ann", reason="maintenance"),
     events.RunUnpaused(at=AT, by="ann"),
@@ -291,7 +294,7 @@ def plain(history: History) -> list[Any]:
 def _without_site(entry: Entry) -> tuple[Any, bytes | None]:
     event = entry.event
     assert isinstance(event, Decision)
-    failed = isinstance(event, events.RunFailed)
+    failed = isinstance(event, events.RunFailed | events.RequestFailed)
     return msgspec.structs.replace(event, site=""), None if failed else entry.payload
 
 

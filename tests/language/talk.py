@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine import Engine, RunHandle
-from engine.core.events import RequestReceived, SignalReceived
+from engine.core.events import RequestReceived, SignalIgnored, SignalReceived
 from engine.runtime.mail import RequestMail, SignalMail, data_message
 from eventstore import EventStore
 from tests.runtime.faulty import FaultyStore
@@ -44,7 +44,7 @@ async def send_raw(store: EventStore, run_id: str, name: str, payload: bytes, *,
 
 async def signals_in(run: RunHandle[Any]) -> list[str]:
     """The ids of the signals in the run's history."""
-    return [event.id for event in await events_of(run) if isinstance(event, SignalReceived)]
+    return [event.id for event in await events_of(run) if isinstance(event, SignalReceived | SignalIgnored)]
 
 
 async def requests_in(run: RunHandle[Any]) -> list[str]:

@@ -12,9 +12,9 @@ from engine import Engine, Signal, durable, workflow
 from engine.errors import RunCancelledError, RunEnded, RunFailedError, RunTerminatedError
 from tests.language.hands import causes
 from tests.runtime.faulty import Fault, at_call
+from tests.runtime.invariants import check_store
 from tests.runtime.plays import Play, add, awaiting, cancelling, flaky, never, refuse, stage, undo
 from tests.runtime.test_crash_everywhere import CALLS_MAX, _empty_stage, crash_and_go_on, perform, undisturbed
-from tests.runtime.invariants import check_store
 
 __all__ = ["_empty_stage"]
 

@@ -114,8 +114,6 @@ async def test_what_was_carried_on_waits_before_the_code_begins(
     """However steps and commits are cut."""
     monkeypatch.setattr("engine.runtime.intake.STEP_FACTS_MAX", facts)
     monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk)
-    async with world.engine(collector) as engine:  # which does not know it
-        pass
     async with world.engine(drainer) as engine:
         await engine.pause_workflow(drainer)
         run = await engine.start(drainer(0), id="r")
@@ -152,11 +150,12 @@ async def test_a_signal_that_comes_while_an_epoch_begins_and_ends_is_in_its_hist
 
         store.before = late
         await run.signal(item, 1, id="first")
-        assert await soon(run.result()) in ("0 waited", "1 waited")
+        assert await soon(run.result()) == "1 waited"
         assert sent == ["late"]
         store.before = None
         events = await check_history(engine.store, "r", short)
-        assert [event.id for event in events if isinstance(event, SignalReceived)] == ["first", "late"]
+        fresh = [event.id for event in events if isinstance(event, SignalReceived) and not event.carried]
+        assert fresh == ["first", "late"]
     await world.release(inner)
 
 
@@ -315,7 +314,7 @@ async def test_a_rebuild_reads_the_last_epoch_only(world: World) -> None:
 async def test_the_state_at_any_version_is_of_its_epoch(world: World) -> None:
     async with world.engine(long_lived) as engine:
         run = await engine.start(long_lived(7), id="r")
-        await reaches(run, 9)
+        await reaches(run, 2)
         await rests(engine, "r")
         starts = [n for n, event in enumerate(await events_of(run), 1) if isinstance(event, RunStarted)]
         for epoch, start in enumerate(starts):
@@ -475,7 +474,7 @@ async def mistyped(n: int) -> int:
 async def test_arguments_that_do_not_fit_fail_the_run_and_say_so(world: World) -> None:
     async with world.engine(mistyped) as engine:
         run = await engine.start(mistyped(0), id="r")
-        with pytest.raises(RunFailedError, match="ArgumentsError.*'n'"):
+        with pytest.raises(RunFailedError, match="ArgumentsError.*got `str`"):
             await soon(run.result())
         assert await epoch_of(run) == 0
         await check_history(engine.store, "r", mistyped)

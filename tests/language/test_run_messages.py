@@ -366,13 +366,13 @@ async def holding() -> str:
     return await held("x")
 
 
-
-
 # -- mail that ends a run, and mail behind it -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("there", [True, False])
-async def test_a_signal_behind_the_one_that_ends_the_run_does_not_keep_it_from_ending(there: bool, world: World) -> None:
+async def test_a_signal_behind_the_one_that_ends_the_run_does_not_keep_it_from_ending(
+    there: bool, world: World
+) -> None:
     """Twice the same name: the second was sent in time, and nobody is left to receive it."""
     async with world.engine(collecting, sending_at_once, grace=0) as engine:
         to = await engine.start(collecting(1), id="to")

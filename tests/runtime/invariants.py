@@ -35,6 +35,7 @@ from engine.core.events import (
     RunUnpaused,
     SendAccepted,
     SendRejected,
+    SignalIgnored,
     SignalReceived,
     StatePublished,
     TaskCancelled,
@@ -46,6 +47,7 @@ from engine.core.events import (
     TimerCancelled,
     TimerFired,
     TimerStarted,
+    TurnSlow,
     decode_header,
 )
 from engine.core.replay import Replayer
@@ -160,10 +162,11 @@ def check_events(events: list[Any]) -> None:
             told = _Told()
             told.epoch, told.paused = event.epoch, paused
         if told.ended:
-            late = AttemptOutcomeIgnored | ChildOutcomeIgnored | TaskStarted | Decision
+            late = AttemptOutcomeIgnored | ChildOutcomeIgnored | SignalIgnored | TaskStarted | TurnSlow | Decision
             demand(isinstance(event, late), f"{where}: after {told.ended}")
         demand(
-            not told.suspended or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored),
+            not told.suspended
+            or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored | SignalIgnored),
             f"{where}: while suspended",
         )
         if isinstance(event, Fact):
@@ -233,7 +236,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
         case RunUnpaused():
             demand(told.paused, f"{where}: it was not paused")
             told.paused = False
-        case CancelRequested():
+        case CancelRequested() | TurnSlow():
             told.paused = False  # what it still does is clean up
         case ContinuedAsNew():
             told.continued = True
@@ -257,7 +260,7 @@ def _check_talk(told: _Told, event: Any, where: str) -> None:
             demand(run in told.children.values(), f"{where}: was never started")
             demand((type(event), id_) not in told.children_asked, f"{where}: was asked to already")
             told.children_asked.add((type(event), id_))
-        case ChildOutcomeIgnored():
+        case ChildOutcomeIgnored() | SignalIgnored():
             return
         case MessageSent(id=id_):
             demand(id_ not in told.sent, f"{where}: sent twice")
@@ -266,7 +269,7 @@ def _check_talk(told: _Told, event: Any, where: str) -> None:
             demand(id_ in told.sent, f"{where}: was never sent")
             demand(id_ not in told.sent_over, f"{where}: its fate is known already")
             told.sent_over.add(id_)
-        case SignalReceived(id=id_):
+        case SignalReceived(id=id_) | SignalIgnored(id=id_):
             demand(id_ not in told.signals, f"{where}: received twice")
             told.signals.add(id_)
         case RequestReceived(id=id_):

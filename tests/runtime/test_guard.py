@@ -147,8 +147,8 @@ async def test_a_thread_of_anyio_never_exists(memory: MemoryWorld) -> None:
             return await note(str(error))
         return ""
 
-    before = set(threading.enumerate())
     async with memory.engine(threaded) as engine:
+        before = set(threading.enumerate())
         run = await engine.start(threaded(), id="a")
         assert "_thread" in await soon(run.result())
         assert set(threading.enumerate()) - before == set()

@@ -1,0 +1,70 @@
+"""The words that several commands share: a target, a run, a store, and how a help text ends."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import typer
+
+__all__ = [
+    "ByOption",
+    "DebugOption",
+    "JsonOption",
+    "RunArgument",
+    "StoreOption",
+    "TargetArgument",
+    "ValueArgument",
+    "commands",
+    "epilog",
+]
+
+_EXIT_CODES: Final = """\b
+Exit codes:
+    0  completed, or done
+    1  failed, cancelled or terminated
+    2  wrong usage: target, arguments, run id
+    3  a problem with the store or a file
+    4  suspended: code and history disagree
+    5  refused: the run does not take this request
+    6  the run has ended
+    7  the time for waiting is over; nothing was taken back
+   70  a defect of holdfast
+  130  interrupted; can be resumed"""
+
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="TARGET", help="FILE.py, FILE.py:workflow or module:workflow.", show_default=False)
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
+ValueArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="VALUE",
+        help="JSON of the declared type. What is no JSON of it is tried as a string: a bare word does for a str or a"
+        " date. - reads it from standard input; one that begins with a dash comes behind --.",
+        show_default=False,
+    ),
+]
+StoreOption = Annotated[str, typer.Option("--store", metavar="URL", help="Where runs are recorded.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks in full.")]
+ByOption = Annotated[
+    str | None,
+    typer.Option("--by", metavar="WHO", help="Who asks, for the history; without it: who you are.", show_default=False),
+]
+
+
+def epilog(*examples: str, codes: bool = True) -> str:
+    """What stands below the options: examples, and what exit codes mean."""
+    text = "\n".join(["\b", "Examples:", *(f"  {each}" for each in examples)])
+    return f"{text}\n\n{_EXIT_CODES}" if codes else text
+
+
+def commands(**settings: Any) -> typer.Typer:
+    """A group of commands, with help as this house writes it."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )

@@ -1,0 +1,95 @@
+"""Writes the steps of one run, under the lease that its driver lives with, and knows how the stream stands then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import UNSET
+
+from engine.runtime.intake import Intake
+from engine.runtime.site import Site
+from engine.runtime.steps import Step
+from engine.runtime.streams import stream_of
+from engine.runtime.turns import Turns
+from engine.runtime.writing import commits_of
+from eventstore import LeaseLost, MailWaiting, StreamHead
+
+__all__ = ["DECIDED_ANEW_MAX", "Pen"]
+
+DECIDED_ANEW_MAX: Final = 3
+"""How often a run's end is decided anew for mail that came in between; what comes later is noted before the end."""
+
+
+class Pen:
+    """See the module. `version` and `alarm` are the stream's."""
+
+    def __init__(self, site: Site, *, run_id: str, workflow: str, version: int) -> None:
+        self.lease = site.lease  # the one it lives and dies with, whatever its worker takes later
+        self.stream = stream_of(run_id)
+        self.version = version
+        self.alarm: int | None = None
+        self.first_commit: Callable[[BaseException | None], None] | None = (
+            None  # told once, of a new run's first commit
+        )
+        self._site = site
+        self._workflow = workflow
+        self._refused = 0
+
+    async def write(self, step: Step, *, over: bool = False) -> None:
+        """Write it, in as many commits as it takes. `over`: the run has ended, and nothing of it runs any more.
+
+        Raises `LeaseLost` also when the lease is too old to act on, and `MailWaiting` for an end over mail.
+        """
+        site = self._site
+        for commit in commits_of(
+            step,
+            stream=self.stream,
+            workflow=self._workflow,
+            version=self.version,
+            lease=self.lease,
+            over=over,
+            next_id=site.next_commit_id,
+        ):
+            head = await site.store.commit(commit)
+            step.undelivered.extend(head.undelivered)
+            self.version = max(self.version, 0) + len(commit.events)
+            if self.first_commit is not None:
+                self.report(None)
+        if step.alarm is not UNSET:
+            self.alarm = step.alarm
+        if step.progress and step.ended is None:
+            self._refused = 0
+        if step.starting and not self.lease.fresh():
+            # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
+            raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
+
+    async def write_end(
+        self, step: Step, intake: Intake, turns: Turns, *, over: bool, receive: Callable[[StreamHead], None]
+    ) -> None:
+        """Write a step that ends the run; raises `MailWaiting` when it is to be decided anew, behind mail not seen.
+
+        What may not change the end any more is noted before it, a page of mail at a time: `receive` takes a page in.
+        """
+        anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX
+        while True:
+            late = None if anew else intake.late(turns, base=step.base, at=step.began_at)
+            if late is not None:
+                await self.write(late)
+                intake.written(late)
+                step.move(len(late.events))
+            try:
+                await self.write(step, over=over)
+            except MailWaiting:
+                self._refused += 1
+                if anew:
+                    raise
+                receive(await self._site.store.head(self.stream))
+            else:
+                return
+
+    def report(self, error: BaseException | None) -> None:
+        """Tell whoever waits for a new run's first commit how that went; once."""
+        if self.first_commit is not None:
+            told, self.first_commit = self.first_commit, None
+            told(error)

@@ -1,0 +1,107 @@
+"""Mail that stays in the box, or is answered without an event; pauses that stand before anybody is there to heed them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from engine import Request, Signal, workflow
+from engine.errors import RequestRefused, RunTerminatedError
+from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, kinds_of, settle, soon, until_async
+
+go = Signal("go", int)
+ask = Request("ask", int, int)
+early = Request("early", int, int)
+
+
+@workflow
+async def attentive() -> int:
+    def positive(n: int) -> None:
+        if n < 1:
+            raise ValueError("not positive")
+
+    async with ask.serve(lambda n: n + 1, validator=positive):
+        return await go.receive()
+
+
+async def test_a_request_that_is_not_served_yet_keeps_no_other_mail_waiting(world: World) -> None:
+    async with world.engine(attentive) as engine:
+        run = await engine.start(attentive(), id="a")
+        waiting = asyncio.ensure_future(run.request(early, 1, id="early"))
+        await until_async(lambda: _holds(engine.store, "a", "early"))
+        assert await soon(run.ask(ask, 1)) == 2
+        await run.signal(go, 7)
+        assert await soon(run.result()) == 7
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_request_that_is_not_served_yet_does_not_save_a_run_from_its_end(memory: MemoryWorld) -> None:
+    async with memory.engine(attentive) as engine:
+        run = await engine.start(attentive(), id="a")
+        waiting = asyncio.ensure_future(run.request(early, 1, id="early"))
+        await until_async(lambda: _holds(engine.store, "a", "early"))
+        await run.terminate(reason="enough")
+        with pytest.raises(RunTerminatedError, match="enough"):
+            await soon(run.result())
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _holds(store: object, run_id: str, message: str) -> bool:
+    head = await store.head(f"run:{run_id}")  # type: ignore[attr-defined]
+    return any(waiting.id == message for waiting in head.messages)
+
+
+@pytest.mark.parametrize("paused_before", [False, True])
+async def test_who_pauses_and_unpauses_before_anybody_has_the_run_lets_it_go_on(
+    memory: MemoryWorld, paused_before: bool
+) -> None:
+    async with memory.engine(attentive) as engine:
+        run = await engine.start(attentive(), id="a")
+        if paused_before:
+            await run.pause()
+            await until_async(lambda: _is(run, "paused"))
+        await at_rest(memory.data, "a")
+    async with memory.engine() as client:
+        run = client.run("a")
+        await run.pause(by="ann")
+        await run.unpause(by="bob")
+        await run.signal(go, 3)
+    async with memory.engine(attentive) as engine:
+        run = engine.run("a")
+        assert await soon(run.result()) == 3
+        kinds = [kind for kind in await kinds_of(run) if "aused" in kind]
+        assert kinds[-2:] == ["RunPaused", "RunUnpaused"]
+        assert await run.status() == "completed"
+
+
+async def _is(run: object, status: str) -> bool:
+    return await run.status() == status  # type: ignore[attr-defined]
+
+
+async def test_a_refusal_reaches_who_asked_in_another_engine(sqlite: SqliteWorld) -> None:
+    """It leaves no event, so that a look at the run's version alone would never tell."""
+    async with sqlite.engine(attentive) as worker, sqlite.engine() as client:
+        await worker.start(attentive(), id="a")
+        await at_rest(worker.store, "a")
+        for n in range(3):
+            with pytest.raises(RequestRefused, match="not positive"):
+                await soon(client.run("a").request(ask, -n))
+            sqlite.clock.advance(1)
+        assert await soon(client.run("a").ask(ask, 1)) == 2
+        await worker.run("a").signal(go, 1)
+        assert await soon(worker.run("a").result()) == 1
+
+
+async def test_an_engine_that_opens_on_a_paused_workflow_begins_nothing_of_it(memory: MemoryWorld) -> None:
+    async with memory.engine() as client:
+        await client.pause_workflow("attentive", by="ann", reason="no power")
+        (paused,) = await client.paused_workflows()
+        assert (paused.name, paused.by, paused.reason) == ("attentive", "ann", "no power")
+    async with memory.engine(attentive) as engine:
+        run = await engine.start(attentive(), id="a")
+        await settle(200)
+        assert await kinds_of(run) == ["RunStarted"]
+        await engine.unpause_workflow("attentive")
+        assert await engine.paused_workflows() == ()
+        assert await soon(run.ask(ask, 1)) == 2

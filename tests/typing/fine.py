@@ -1,0 +1,167 @@
+"""Every public generic, with the types that both checkers must infer. Checked, never run: see `tests/test_typing.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date
+from typing import assert_type
+
+from msgspec import Struct
+
+from engine import (
+    Call,
+    ChildHandle,
+    Engine,
+    Feed,
+    PendingRequest,
+    Query,
+    Received,
+    Request,
+    RunHandle,
+    RunRef,
+    Signal,
+    SignalMessage,
+    State,
+    Task,
+    Workflow,
+    durable,
+    task,
+    workflow,
+)
+
+
+class Draft(Struct):
+    text: str
+
+
+class Verdict(Struct):
+    fine: bool
+
+
+approve = Signal("approve", bool)
+note = Signal("note", str | None)
+rows = Signal("rows", list[int])
+nothing = Signal("nothing", None)
+either = Signal("either", Draft | Verdict)
+review = Request("review", Draft, Verdict)
+greet = Request("greet", None, str)
+maybe = Request("maybe", int | None, list[str])
+progress = Query("progress", None, dict[str, int])
+count = Query("count", str, int)
+phase = State("phase", str, initial="new")
+last = State("last", int | None)
+log = Feed("log", str)
+pairs = Feed("pairs", tuple[int, str])
+
+assert_type(approve, Signal[bool])
+assert_type(note, Signal[str | None])
+assert_type(rows, Signal[list[int]])
+assert_type(nothing, Signal[None])
+assert_type(either, Signal[Draft | Verdict])
+assert_type(review, Request[Draft, Verdict])
+assert_type(greet, Request[None, str])
+assert_type(maybe, Request[int | None, list[str]])
+assert_type(progress, Query[None, dict[str, int]])
+assert_type(count, Query[str, int])
+assert_type(phase, State[str])
+assert_type(last, State[int | None])
+assert_type(log, Feed[str])
+assert_type(pairs, Feed[tuple[int, str]])
+
+
+@task
+async def fetch(url: str, *, tries: int = 1) -> list[int]:
+    return [len(url) * tries]
+
+
+@task(timeout=5)
+def crunch(values: list[int]) -> float:
+    return float(sum(values))
+
+
+@workflow
+async def part(day: date, n: int = 0) -> int:
+    return n
+
+
+async def decide(draft: Draft) -> Verdict:
+    return Verdict(fine=bool(draft.text))
+
+
+def decide_now(draft: Draft) -> Verdict:
+    return Verdict(fine=bool(draft.text))
+
+
+@workflow(name="nightly")
+async def nightly(day: date) -> Verdict | None:
+    assert_type(fetch("a", tries=2), Call[list[int]])
+    assert_type(await fetch("a"), list[int])
+    assert_type(await crunch([1]), float)
+    assert_type(await crunch.options(timeout=3)([1]), float)
+    first, second = await asyncio.gather(fetch("a"), crunch([2]))
+    assert_type(first, list[int])
+    assert_type(second, float)
+    async with asyncio.TaskGroup() as group:
+        branch = group.create_task(fetch("b"))
+    assert_type(branch.result(), list[int])
+    assert_type(await asyncio.wait_for(approve.receive(), 5), bool)
+    assert_type(await note.receive(), str | None)
+    assert_type(approve.waiting(), int)
+    async for each in rows:
+        assert_type(each, list[int])
+        break
+    assert_type(await part(day, n=1), int)
+    assert_type(await part.options(parent_close="abandon")(day), int)
+    handle = await durable.start(part(day))
+    assert_type(handle, ChildHandle[int])
+    assert_type(await handle.result(), int)
+    await handle.signal(note, "x")
+    other = durable.run("other")
+    assert_type(other, RunRef)
+    await other.signal(approve, True)
+    async with review.serve(decide):
+        await phase.publish("serving")
+    async with review.serve(decide_now, validator=lambda draft: draft.text):
+        await log.publish("served")
+    received = await review.receive()
+    assert_type(received, Received[Draft, Verdict])
+    assert_type(received.value, Draft)
+    received.answer(Verdict(fine=True))
+    progress.provide(lambda: {"a": 1})
+    count.provide(lambda name: len(name))
+    await pairs.publish((1, "a"))
+    await last.publish(None)
+    if durable.turns() > 100:
+        await durable.continue_as_new(nightly(day))
+    return None
+
+
+assert_type(nightly(date(2026, 1, 1)), Call[Verdict | None])
+is_task: Task[..., float] = crunch
+is_workflow: Workflow[[date], Verdict | None] = nightly
+
+
+async def client() -> None:
+    async with Engine("sqlite:///runs.db", workflows=[nightly, part]) as engine:
+        message = approve.message(True, id="m-1")
+        assert_type(message, SignalMessage)
+        run = await engine.start(nightly(date(2026, 1, 1)), id="n", signals=[message], deadline=60)
+        assert_type(run, RunHandle[Verdict | None])
+        assert_type(await run.result(), Verdict | None)
+        await run.signal(approve, False)
+        await run.signal(note, None)
+        pending = await run.request(review, Draft(text="a"), id="q-1")
+        assert_type(pending, PendingRequest[Verdict])
+        assert_type(await pending.answer(), Verdict)
+        assert_type(await run.ask(review, Draft(text="b")), Verdict)
+        assert_type(await run.ask(greet), str)
+        assert_type(await run.ask(maybe, None), list[str])
+        assert_type(await run.ask(maybe, 3), list[str])
+        assert_type(await run.query(progress), dict[str, int])
+        assert_type(await run.query(count, "a"), int)
+        assert_type(await run.read(phase), str)
+        assert_type(await run.read(last), int | None)
+        async for line in run.feed(log, follow=False):
+            assert_type(line, str)
+        await engine.complete("token", [1], task=fetch)
+        await engine.reject("token", "why not")

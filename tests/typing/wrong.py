@@ -1,0 +1,76 @@
+"""What both checkers must refuse: each line that ends in `# wrong`, and no other."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from msgspec import Struct
+
+from engine import Engine, Feed, Query, Request, RunHandle, Signal, State, durable, task, workflow
+
+
+class Draft(Struct):
+    text: str
+
+
+approve = Signal("approve", bool)
+note = Signal("note", str | None)
+review = Request("review", Draft, int)
+greet = Request("greet", None, str)
+count = Query("count", str, int)
+phase = State("phase", str)
+log = Feed("log", str)
+
+
+@task
+async def fetch(url: str) -> int:
+    return len(url)
+
+
+@workflow
+async def part(day: date) -> int:
+    return day.year
+
+
+async def to_text(draft: Draft) -> str:
+    return draft.text
+
+
+@workflow
+async def nightly(day: date) -> int:
+    await fetch(3)  # wrong
+    await fetch("a", "b")  # wrong
+    text: str = await fetch("a")  # wrong
+    await part("today")  # wrong
+    flag: str = await approve.receive()  # wrong
+    await phase.publish(3)  # wrong
+    await log.publish(None)  # wrong
+    await durable.run("r").signal(approve, "yes")  # wrong
+    handle = await durable.start(part("today"))  # wrong
+    answer: str = await handle.result()  # wrong
+    async with review.serve(to_text):  # wrong
+        pass
+    received = await review.receive()
+    received.answer("three")  # wrong
+    print(text, flag, answer)
+    await durable.continue_as_new(nightly("today"))  # wrong
+
+
+async def client(run: RunHandle[int], engine: Engine) -> None:
+    await run.signal(approve, "yes")  # wrong
+    await run.signal(note, 3)  # wrong
+    await run.request(review, "text")  # wrong
+    await run.ask(review)  # wrong
+    await run.ask(greet, 3)  # wrong
+    text: str = await run.ask(review, Draft(text="a"))  # wrong
+    await run.query(count)  # wrong
+    await run.query(count, 3)  # wrong
+    number: int = await run.read(phase)  # wrong
+    async for line in run.feed(log):
+        size: int = line  # wrong
+        print(size)
+    await engine.start(fetch)  # wrong
+    await engine.start(nightly("today"))  # wrong
+    approve.message("yes")  # wrong
+    await engine.complete("token", "text", task=fetch)  # wrong
+    print(text, number)
