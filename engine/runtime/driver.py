@@ -108,7 +108,8 @@ class Driver:
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm."""
         self.pen.alarm = head.alarm
-        self._terminating = self.intake.receive(head, self.instance, paused=self.paused) or self._terminating
+        terminate = self.intake.receive(head, self.instance, self.board.attempts, paused=self.paused)
+        self._terminating = terminate or self._terminating
         self.kick()
 
     def hold(self, *, paused: bool | None = None, set_aside: bool | None = None) -> None:
@@ -293,7 +294,8 @@ class Driver:
         self.board.rebuilt(self.instance, rebuilt.replayer.attempts)
         self.releasing = False
         first = told_now(rebuilt.replayer.carrying)
-        terminate = self.intake.again(step, head, self.instance, first=first, paused=self.paused)
+        attempts = rebuilt.replayer.attempts
+        terminate = self.intake.again(step, head, self.instance, attempts, first=first, paused=self.paused)
         self._terminating = terminate or self._terminating
         if self._between_epochs:
             self._begin_epoch()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from engine.core.events import (
@@ -23,6 +23,7 @@ from engine.core.events import (
     TimerFired,
 )
 from engine.core.instance import Instance
+from engine.core.replay import Attempts
 from engine.runtime.epochs import beginning_of_next, carried_over
 from engine.runtime.mail import TerminateMail
 from engine.runtime.post import arrival_of
@@ -44,6 +45,7 @@ class Intake:
     def __init__(self) -> None:
         self._arrivals: deque[Arrival] = deque()
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
+        self._paused: bool | None = None  # how the run stands once all of it is taken; None: as in the store
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
         self._unreadable: set[str] = set()  # control mail of a newer version: it stays in the box, and is left there
         self._strange: set[str] = set()  # and data mail, which is taken out when the run ends
@@ -79,26 +81,27 @@ class Intake:
         self._arrivals.extend(arrivals)
         self._consuming.update(arrival.message for arrival in arrivals if arrival.message is not None)
 
-    def receive(self, head: StreamHead, instance: Instance, *, paused: bool) -> bool:
+    def receive(self, head: StreamHead, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
         terminate = False
+        if self._paused is None:
+            self._paused = paused
         self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
             if message.id in self._consuming:
                 continue
-            arrival = arrival_of(message, instance, paused=paused)
+            arrival = arrival_of(message, instance, attempts, paused=self._paused)
             if isinstance(arrival, TerminateMail):
                 terminate = True
             elif arrival is not None:
-                if paused and isinstance(arrival.event, CancelRequested):
+                if self._paused and isinstance(arrival.event, CancelRequested):
                     self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
-                    paused = False
-                elif isinstance(arrival.event, RunPaused | RunUnpaused):
-                    paused = isinstance(arrival.event, RunPaused)  # for what was sent behind it
                 self.add(arrival)
+                if isinstance(arrival.event, RunPaused | RunUnpaused | CancelRequested):
+                    self._paused = isinstance(arrival.event, RunPaused)
             elif message.control:
                 self._unreadable.add(message.id)
-            elif not paused:
+            elif not self._paused:
                 self._strange.add(message.id)
         return terminate
 
@@ -160,7 +163,14 @@ class Intake:
             self._consuming.discard(message)
 
     def again(
-        self, step: Step, head: StreamHead, instance: Instance, *, first: Iterable[Arrival], paused: bool
+        self,
+        step: Step,
+        head: StreamHead,
+        instance: Instance,
+        attempts: Mapping[str, Attempts],
+        *,
+        first: Iterable[Arrival],
+        paused: bool,
     ) -> bool:
         """A step was refused for mail that it had not seen, and the run rebuilt: that mail first, then all once more.
 
@@ -172,7 +182,8 @@ class Intake:
         self._arrivals.clear()
         self._consuming.clear()
         self._later.clear()
-        terminate = self.receive(head, instance, paused=paused)
+        self._paused = None
+        terminate = self.receive(head, instance, attempts, paused=paused)
         self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from engine.core.events import (
     AttemptOutcomeIgnored,
     CancelRequested,
@@ -19,6 +21,7 @@ from engine.core.events import (
 )
 from engine.core.failures import describe, encode_error
 from engine.core.instance import Instance
+from engine.core.replay import Attempts
 from engine.errors import NotRecordable
 from engine.runtime.letters import conflict_letter
 from engine.runtime.mail import (
@@ -40,7 +43,9 @@ from eventstore import WaitingMessage
 __all__ = ["arrival_of"]
 
 
-def arrival_of(message: WaitingMessage, instance: Instance, *, paused: bool) -> Arrival | TerminateMail | None:
+def arrival_of(
+    message: WaitingMessage, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool
+) -> Arrival | TerminateMail | None:
     """What a message means to this run.
 
     A `TerminateMail` is for whoever has the run: it ends without its code. None: mail of a newer version, or for a run
@@ -63,7 +68,7 @@ def arrival_of(message: WaitingMessage, instance: Instance, *, paused: bool) -> 
         case ChildMail():
             return _of_child(mail, message, instance)
         case CompletionMail():
-            return _of_completion(mail, message, instance)
+            return _of_completion(mail, message, instance, attempts.get(mail.task))
         case StartMail():
             started = instance.started
             asked = (mail.parent, mail.epoch, mail.call)
@@ -94,17 +99,22 @@ def _of_child(mail: ChildMail, message: WaitingMessage, instance: Instance) -> A
     return Arrival(fact, message.payload, message.id)
 
 
-def _of_completion(mail: CompletionMail, message: WaitingMessage, instance: Instance) -> Arrival:
+def _of_completion(
+    mail: CompletionMail, message: WaitingMessage, instance: Instance, attempts: Attempts | None
+) -> Arrival:
     pending = instance.pending.get(mail.task) if mail.epoch == instance.epoch else None
     if pending is None:
         outcome = "failed" if mail.error else "completed"
         note = AttemptOutcomeIgnored(at=0, id=mail.task, attempt=0, outcome=outcome)
         return Arrival(note, message.payload, message.id)
+    number = 1 if attempts is None else max(attempts.started, 1)  # of the attempt that has the token out
     if mail.error:
-        return Arrival(TaskFailed(at=0, id=mail.task, error=mail.error), message.payload, message.id)
+        fact = TaskFailed(at=0, id=mail.task, error=mail.error, attempt=number)
+        return Arrival(fact, message.payload, message.id)
     try:
         pending.definition.result.decode(message.payload if message.payload is not None else b"null")
     except NotRecordable as error:  # it must not reach the workflow, and nobody is left to be told
         info = describe(error)
-        return Arrival(TaskFailed(at=0, id=mail.task, error=info.type), encode_error(info), message.id)
-    return Arrival(TaskCompleted(at=0, id=mail.task), message.payload, message.id)
+        fact = TaskFailed(at=0, id=mail.task, error=info.type, attempt=number)
+        return Arrival(fact, encode_error(info), message.id)
+    return Arrival(TaskCompleted(at=0, id=mail.task, attempt=number), message.payload, message.id)

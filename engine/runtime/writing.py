@@ -22,9 +22,9 @@ def commits_of(
 ) -> Iterator[Commit]:
     """The commits of a step of a stream that is at `version` (`NEW`: the first makes it).
 
-    What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with the
-    event that ends the run, which nobody would look at again if a crash came between the two. `over`: the
-    run has ended and nothing of it runs any more, so it is given up too. A step that ends the run is refused as a whole
+    What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
+    the event that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has
+    ended and nothing of it runs any more, so it is given up too. A step that ends the run is refused as a whole
     (`MailWaiting`) while something has been delivered to the run that it has not seen.
     """
     at = 0

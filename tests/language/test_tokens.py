@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from tenacity import stop_after_attempt, wait_fixed
 
 from engine import attempt, durable, task, workflow
-from engine.core.events import AttemptOutcomeIgnored, TaskCompleted, TaskFailed, TaskHandedOut
+from engine.core.events import AttemptFailed, AttemptOutcomeIgnored, TaskCompleted, TaskFailed, TaskHandedOut
 from engine.errors import (
     HoldfastError,
     NotRecordable,
@@ -235,6 +236,32 @@ async def test_a_task_that_returns_though_it_was_completed_by_its_token_keeps_th
         world.clock.advance(100)
         assert await soon(run.result()) == 7
         await check_history(engine.store, "a", quick)
+
+
+async def test_a_later_attempt_may_hand_the_task_out(world: World) -> None:
+    @task(stop=stop_after_attempt(3), wait=wait_fixed(5))
+    async def ask_at_last() -> int:
+        tokens.append(attempt().token)
+        if len(tokens) < 3:
+            raise ConnectionError("nobody listens")
+        attempt().later()
+
+    @workflow
+    async def trying() -> int:
+        return await ask_at_last()
+
+    async with world.engine(trying) as engine:
+        run = await engine.start(trying(), id="a")
+        for failures in (1, 2):
+            await has(run, AttemptFailed, failures)
+            world.clock.advance(5)
+        await has(run, TaskHandedOut)
+        assert len(set(tokens)) == 1, "one token for all attempts"
+        await engine.complete(tokens[0], 7)
+        assert await soon(run.result()) == 7
+        completed = [event for event in await events_of(run) if isinstance(event, TaskCompleted)]
+        assert [event.attempt for event in completed] == [3]
+        await check_history(engine.store, "a", trying)
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------------

@@ -210,7 +210,8 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ not in told.unwanted, f"{where}: cancelled twice")
             told.unwanted.add(id_)
         case AttemptOutcomeIgnored(id=id_, attempt=attempt):
-            demand(1 <= attempt <= told.started.get(id_, 0), f"{where}: that attempt did not begin")
+            # 0: somebody with its token ended the task once more; that is no attempt's outcome.
+            demand(0 <= attempt <= told.started.get(id_, 0), f"{where}: that attempt did not begin")
         case TimerStarted(id=id_, deadline=deadline):
             demand(id_ not in told.timers, f"{where}: started twice")
             told.timers[id_] = deadline
