@@ -70,11 +70,14 @@ class Pen:
         """Write a step that ends the run; raises `MailWaiting` when it is to be decided anew, behind mail not seen.
 
         What may not change the end any more is noted before it, a page of mail at a time: `receive` takes a page in.
+        (Behind its start, when the run has none yet.)
         """
         anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX
         while True:
             late = None if anew else intake.late(turns, base=step.base, at=step.began_at)
-            if late is not None:
+            if late is not None and self.version <= 0:
+                step.take_in(late)
+            elif late is not None:
                 await self.write(late)
                 intake.written(late)
                 step.move(len(late.events))

@@ -112,6 +112,19 @@ class Step(Struct):
                 self.attributes[name] = version + by
         self.base += by
 
+    def take_in(self, late: Step) -> None:
+        """Let another step's notes stand behind the first event of this one: nothing stands before a run's start."""
+        by = len(late.events)
+        self.events[1:1] = late.events
+        self.consumes = [(index + by if index > 1 else index, message) for index, message in self.consumes]
+        self.sends = [(index + by if index > 1 else index, message) for index, message in self.sends]
+        self.consumes += [(index + 1, message) for index, message in late.consumes]
+        self.sends += [(index + 1, message) for index, message in late.sends]
+        self.ended_behind += by
+        for name, version in self.attributes.items():
+            if type(version) is int and version > 1:
+                self.attributes[name] = version + by
+
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""
         reasons = {each.id: each.reason for each in self.undelivered}

@@ -113,6 +113,8 @@ class Turns:
 
     def _deliver(self, step: Step, fact: Fact, payload: bytes | None) -> None:
         instance = self._instance
+        if isinstance(fact, RunStarted) and not step.base:
+            step.began_at = fact.at
         if isinstance(fact, RunStarted) and fact.epoch:
             self._epoch_version = step.base + len(step.events)
         watch = instance.around if isinstance(instance.around, TurnWatch) else None
