@@ -58,6 +58,8 @@ class Turns:
         step.taken.append(arrival)
         if isinstance(event, Fact) and not wanted(event, self._instance):
             event = as_ignored(arrival, epoch=self._instance.epoch)
+        elif isinstance(event, RunPaused | RunUnpaused) and self._instance.over:
+            event = None  # nothing is left to be held
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
