@@ -121,11 +121,11 @@ class Intake:
         for _ in range(len(self._arrivals)):
             if step.suspended or (room <= 0 and not _is_carried(self._arrivals[0])):
                 break
-            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             arrival = self._arrivals.popleft()
             if step.continued and not isinstance(arrival.event, SignalReceived):
                 next_epochs.append(arrival)
                 continue
+            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)

@@ -54,6 +54,7 @@ class Pen:
             head = await site.store.commit(commit)
             step.undelivered.extend(head.undelivered)
             self.version = max(self.version, 0) + len(commit.events)
+            step.written += len(commit.events)
             if self.first_commit is not None:
                 self.report(None)
         if step.alarm is not UNSET:
@@ -72,8 +73,8 @@ class Pen:
         What may not change the end any more is noted before it, a page of mail at a time: `receive` takes a page in.
         (Behind its start, when the run has none yet.)
         """
-        anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX
         while True:
+            anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX and not step.written
             late = None if anew else intake.late(turns, base=step.base, at=step.began_at)
             if late is not None and self.version <= 0:
                 step.take_in(late)
@@ -85,7 +86,7 @@ class Pen:
                 await self.write(step, over=over)
             except MailWaiting:
                 self._refused += 1
-                if anew:
+                if anew and not step.written:  # what is in the log already has decided it
                     raise
                 receive(await self._site.store.head(self.stream))
             else:

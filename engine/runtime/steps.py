@@ -65,6 +65,7 @@ class Step(Struct):
     sends: list[tuple[int, Message]] = field(default_factory=list)  # likewise
     awaited: dict[str, Decision] = field(default_factory=dict)  # by message id: sends whose delivery somebody awaits
     undelivered: list[Undelivered] = field(default_factory=list)  # what the commits said of them
+    written: int = 0  # how many of the events
     taken: list[Arrival] = field(default_factory=list)
     later: list[Arrival] = field(default_factory=list)  # requests that the workflow does not serve now
     cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted

@@ -24,10 +24,10 @@ def commits_of(
 
     What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
     the event that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has
-    ended and nothing of it runs any more, so it is given up too. A step that ends the run is refused as a whole
-    (`MailWaiting`) while something has been delivered to the run that it has not seen.
+    ended and nothing of it runs any more, so it is given up too. The commit that ends it is refused (`MailWaiting`)
+    while something has been delivered to the run that it has not seen. Goes on from what of the step is written.
     """
-    at = 0
+    at = step.written
     while True:
         chunk = tuple(step.events[at : at + COMMIT_EVENTS_MAX])
         until = at + len(chunk)
@@ -46,7 +46,7 @@ def commits_of(
             alarm=step.alarm if last else UNSET,
             held=step.held if last else UNSET,
             closed=True if ends else UNSET,
-            drained=step.ended is not None and at == 0,
+            drained=ends,
             attributes=attributes or UNSET,
             lease=lease,
             release=last and (step.release or over),
