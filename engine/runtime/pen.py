@@ -82,8 +82,11 @@ class Pen:
                 await self.write(step, over=over)
             except MailWaiting:
                 self._refused += 1
-                if anew:
+                if (written := max(self.version, 0) - step.base) > 0:
+                    step.drop(written)
+                elif anew:
                     raise
+                anew = False
                 receive(await self._site.store.head(self.stream))
             else:
                 return

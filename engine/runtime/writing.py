@@ -24,8 +24,9 @@ def commits_of(
 
     What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
     the event that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has
-    ended and nothing of it runs any more, so it is given up too. A step that ends the run is refused as a whole
-    (`MailWaiting`) while something has been delivered to the run that it has not seen.
+    ended and nothing of it runs any more, so it is given up too. What a state is since an event comes with that event.
+    A step that ends the run is refused (`MailWaiting`) while something has been delivered to the run that it has not
+    seen: as a whole, and once more from the chunk with the end, for what came in between.
     """
     at = 0
     while True:
@@ -33,7 +34,7 @@ def commits_of(
         until = at + len(chunk)
         last = until >= len(step.events)
         ends = step.ended is not None and at < step.ended_behind <= until  # notes may follow, in later chunks
-        attributes: dict[str, Any] = dict(step.attributes) if last or ends else {}
+        attributes: dict[str, Any] = dict(step.attributes if last or ends else step.published(until))
         if version < 0:
             attributes = {WORKFLOW: workflow, STATUS: "running", **attributes}
         yield Commit(
@@ -46,7 +47,7 @@ def commits_of(
             alarm=step.alarm if last else UNSET,
             held=step.held if last else UNSET,
             closed=True if ends else UNSET,
-            drained=step.ended is not None and at == 0,
+            drained=step.ended is not None and (at == 0 or ends),
             attributes=attributes or UNSET,
             lease=lease,
             release=last and (step.release or over),
