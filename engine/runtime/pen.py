@@ -54,7 +54,6 @@ class Pen:
             head = await site.store.commit(commit)
             step.undelivered.extend(head.undelivered)
             self.version = max(self.version, 0) + len(commit.events)
-            step.written += len(commit.events)
             if self.first_commit is not None:
                 self.report(None)
         if step.alarm is not UNSET:
@@ -71,13 +70,12 @@ class Pen:
         """Write a step that ends the run; raises `MailWaiting` when it is to be decided anew, behind mail not seen.
 
         What may not change the end any more is noted before it, a page of mail at a time: `receive` takes a page in.
-        (Behind its start, when the run has none yet.)
         """
+        anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX
         while True:
-            anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX and not step.written
             late = None if anew else intake.late(turns, base=step.base, at=step.began_at)
             if late is not None and self.version <= 0:
-                step.take_in(late)
+                step.take_in(late)  # behind its start: nothing stands before that
             elif late is not None:
                 await self.write(late)
                 intake.written(late)
@@ -86,8 +84,11 @@ class Pen:
                 await self.write(step, over=over)
             except MailWaiting:
                 self._refused += 1
-                if anew and not step.written:  # what is in the log already has decided it
+                if (written := max(self.version, 0) - step.base) > 0:
+                    step.drop(written)
+                elif anew:
                     raise
+                anew = False
                 receive(await self._site.store.head(self.stream))
             else:
                 return

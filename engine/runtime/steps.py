@@ -29,13 +29,14 @@ from engine.core.events import (
     TaskFailed,
     TaskScheduled,
     TimerFired,
+    decode_header,
 )
 from engine.core.failures import ErrorInfo, encode_error
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.executors import Executor
 from engine.runtime.letters import letter_of
-from engine.runtime.streams import STATUS, new_event, state_attribute, status_of
+from engine.runtime.streams import STATUS, is_state_attribute, new_event, state_attribute, status_of
 from eventstore import Message, NewEvent, Undelivered
 from eventstore.port import Scalar
 
@@ -105,6 +106,22 @@ class Step(Struct):
                 if isinstance(event, MessageSent | ChildStarted):
                     self.awaited[message.id] = event
                     self.children = self.children or isinstance(event, ChildStarted)
+
+    def published(self, until: int) -> dict[str, Scalar]:
+        """What says of states that they were published among the first `until` events."""
+        return {
+            name: version
+            for name, version in self.attributes.items()
+            if is_state_attribute(name) and type(version) is int and version <= self.base + until
+        }
+
+    def drop(self, written: int) -> None:
+        """Forget the first events, which are written: the rest is a step of its own."""
+        self.began_at = decode_header(self.events[written - 1].header).at
+        self.events = self.events[written:]
+        self.consumes = [(index - written, id_) for index, id_ in self.consumes if index > written]
+        self.sends = [(index - written, message) for index, message in self.sends if index > written]
+        self.base, self.ended_behind = self.base + written, self.ended_behind - written
 
     def move(self, by: int) -> None:
         """Let it stand that many versions later: something is written before it."""

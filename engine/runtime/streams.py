@@ -28,6 +28,7 @@ __all__ = [
     "STATUS",
     "WORKFLOW",
     "WORKFLOW_CATEGORY",
+    "is_state_attribute",
     "new_event",
     "run_id_of",
     "state_attribute",
@@ -68,6 +69,11 @@ def run_id_of(stream: str) -> str:
 def state_attribute(name: str) -> str:
     """The attribute that holds the version of the event which published this state last."""
     return f"state:{name}"
+
+
+def is_state_attribute(name: str) -> bool:
+    """Whether it is such an attribute."""
+    return name.startswith("state:")
 
 
 def new_event(event: Event, payload: bytes | None = None) -> NewEvent:

@@ -24,16 +24,17 @@ def commits_of(
 
     What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
     the event that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has
-    ended and nothing of it runs any more, so it is given up too. The commit that ends it is refused (`MailWaiting`)
-    while something has been delivered to the run that it has not seen. Goes on from what of the step is written.
+    ended and nothing of it runs any more, so it is given up too. What a state is since an event comes with that event.
+    The commit that ends the run is refused (`MailWaiting`) while something has been delivered to it that it has not
+    seen; the chunks before it are written by then.
     """
-    at = step.written
+    at = 0
     while True:
         chunk = tuple(step.events[at : at + COMMIT_EVENTS_MAX])
         until = at + len(chunk)
         last = until >= len(step.events)
         ends = step.ended is not None and at < step.ended_behind <= until  # notes may follow, in later chunks
-        attributes: dict[str, Any] = dict(step.attributes) if last or ends else {}
+        attributes: dict[str, Any] = dict(step.attributes if last or ends else step.published(until))
         if version < 0:
             attributes = {WORKFLOW: workflow, STATUS: "running", **attributes}
         yield Commit(

@@ -90,6 +90,29 @@ async def test_a_signal_that_comes_just_before_the_end_is_written_is_received(
     await world.release(handle)
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize("count", [1, 5])
+async def test_a_signal_that_comes_between_the_chunks_of_the_last_step_is_in_the_history(
+    count: int, chunk: int, memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk)
+
+    @workflow
+    async def leaving() -> list[int]:
+        waiting = [asyncio.ensure_future(asyncio.sleep(1e6)) for _ in range(3)]
+        await work(1)
+        return [number.waiting(), len(waiting)]
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[leaving], clock=memory.clock) as engine, memory.engine() as other:
+        late = Late(store, other, count)
+        run = await engine.start(leaving(), id="a")
+        found = await soon(run.result())
+        assert len(late.sent) == count
+        assert await told_in_order(run, late.sent) == found[0]
+        await check_history(memory.data, "a", leaving)
+
+
 @pytest.mark.parametrize("workflow_", [draining, failing, stopping], ids=lambda found: found.name)
 async def test_signals_that_never_stop_coming_do_not_keep_a_run_from_ending(
     workflow_: Any, memory: MemoryWorld

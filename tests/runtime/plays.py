@@ -17,8 +17,8 @@ from typing import Any
 import anyio
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, Request, Signal, Workflow, attempt, durable, task, workflow
-from engine.errors import HoldfastError, ResultError, RunCancelledError, RunEnded, TaskError
+from engine import Engine, Feed, Request, Signal, State, Workflow, attempt, durable, task, workflow
+from engine.errors import HoldfastError, RequestRefused, ResultError, RunCancelledError, RunEnded, TaskError
 
 
 class Stage:
@@ -30,6 +30,7 @@ class Stage:
     def clear(self) -> None:
         self.effects: Counter[str] = Counter()  # by idempotency key
         self.failures: Counter[str] = Counter()  # those already given, by label
+        self.tokens: list[str] = []  # handed out
         self.strays = 0  # effects outside every attempt: a workflow's `finally` run by the garbage collector, say
 
     def effect(self) -> None:
@@ -328,6 +329,63 @@ def asked_meanwhile() -> Play:
     return Play(serving_epochs, act)
 
 
+phase = State("phase", str, initial="new")
+line = Feed("line", str)
+
+
+@task
+async def ask_someone() -> str:
+    stage.effect()
+    stage.tokens.append(attempt().token)
+    attempt().later()
+
+
+def _not_negative(value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{value} is negative")
+
+
+@workflow
+async def conversing() -> list[str]:
+    """A task that somebody else ends, a state, a feed, requests accepted and refused, a signal that ends it."""
+    said = []
+
+    async def answer(value: int) -> int:
+        await line.publish(f"asked {value}")
+        return await add(value, value)
+
+    await phase.publish("asking")
+    said.append(await ask_someone())
+    await phase.publish("serving")
+    async with double.serve(answer, validator=_not_negative):
+        said.append(await word.receive())
+    await line.publish("over")
+    await phase.publish("over")
+    return said
+
+
+def conversed() -> Play:
+    async def act(engine: Engine) -> str:
+        run = await engine.start(conversing(), id="play")
+        while not stage.tokens:
+            await run.status()  # raises once the engine cannot go on
+            await asyncio.sleep(0.001)
+        with suppress(RunEnded):
+            await engine.complete(stage.tokens[0], "seven", task=ask_someone)
+        refused = ""
+        try:
+            await run.ask(double, -1, id="q-0")
+        except RequestRefused as error:
+            refused = str(error)
+        answers = [await run.ask(double, n, id=f"q-{n}") for n in (1, 2)]
+        with suppress(RunEnded):
+            await run.signal(word, "enough", id="word")
+        said, feed = await run.result(), [value async for value in run.feed(line)]
+        return f"{refused} {answers} {said} {feed} {await run.read(phase)}"
+
+    return Play(conversing, act)
+
+
 PLAYS = [
     awaiting(sequential, 4),
     awaiting(fan_out, 5),
@@ -341,4 +399,5 @@ PLAYS = [
     signalled_early(),
     signalled_meanwhile(),
     asked_meanwhile(),
+    conversed(),
 ]
