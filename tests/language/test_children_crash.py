@@ -14,6 +14,7 @@ from tests.language.hands import causes
 from tests.runtime.faulty import Fault, at_call
 from tests.runtime.invariants import check_store
 from tests.runtime.plays import Play, add, awaiting, cancelling, flaky, never, refuse, stage, undo
+from tests.runtime.slices import numbers
 from tests.runtime.test_crash_everywhere import CALLS_MAX, _empty_stage, crash_and_go_on, perform, undisturbed
 
 __all__ = ["_empty_stage"]
@@ -201,7 +202,7 @@ IDS = [f"{play.name}-{index}" for index, play in enumerate(PLAYS)]
 @pytest.mark.parametrize("play", PLAYS, ids=IDS)
 async def test_a_crash_at_every_call_changes_nothing(play: Play, fault: Fault, worlds) -> None:
     expected, calls, _ = await undisturbed(worlds(), play)
-    for number_ in range(1, CALLS_MAX):
+    for number_ in numbers(CALLS_MAX, offset=len(fault) + PLAYS.index(play)):
         if not await crash_and_go_on(worlds(), play, number_, fault, expected=expected):
             break
     else:
@@ -237,7 +238,7 @@ async def test_a_crash_between_any_two_chunks(play: Play, chunk: int, worlds, mo
     """Every step is written in commits of few events: a child's start, or a message, may stand in any of them."""
     monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk)
     expected, _, _ = await undisturbed(worlds(), play)
-    for number_ in range(1, CALLS_MAX):
+    for number_ in numbers(CALLS_MAX, offset=chunk + PLAYS.index(play)):
         fault: Fault = "die before" if number_ % 2 else "die after"
         if not await crash_and_go_on(worlds(), play, number_, fault, expected=expected):
             break
