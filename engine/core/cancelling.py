@@ -22,13 +22,13 @@ class Cancelling:
         self._shields = 0  # sections of the workflow that no cancellation of the run may enter
         self._held: CancelRequested | None = None
         self._asked: CancelRequested | None = None  # the last that was handed to the workflow
-        self._carried: CancelRequested | None = None
+        self.carried: CancelRequested | None = None
         self._missed = False  # the workflow ended before it could hear of it
 
     def ask(self, fact: CancelRequested) -> None:
         """Ask the workflow to end, once it is in no shielded section; a carried one waits for `ask_as_carried`."""
         if fact.carried:
-            self._carried = fact
+            self.carried = fact
         else:
             self._hand_over(fact)
 
@@ -37,7 +37,7 @@ class Cancelling:
 
         Whether there was one.
         """
-        fact, self._carried = self._carried, None
+        fact, self.carried = self.carried, None
         assert self.main is not None
         if fact is None or self.main.done():
             return False

@@ -122,11 +122,8 @@ class Instance:
         Raises `HistoryError` for a fact that does not fit (nobody waits for it), `ArgumentsError` or `NotRecordable`
         for recorded values that the present types do not take, `StepLimitExceeded` for a workflow that spins.
         """
-        if isinstance(self.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived):
-            self.left_over.append((fact, payload))  # it came before the next epoch began
-            return []
         if self.outcome is not None:
-            raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
+            return self._deliver_late(fact, payload)
         self._decided.clear()
         self.outbox.codecs.clear()
         self.turns += 1
@@ -143,7 +140,7 @@ class Instance:
         while self._early:
             self.inbox.accept_signal(*self._early.pop(0))
         loop.run_until_quiet()
-        if self.cancelling.ask_as_carried():
+        if self.cancelling.carried is not None and self.cancelling.ask_as_carried():
             loop.run_until_quiet()
         if self._main.done():
             self._end(self._main)
@@ -152,6 +149,12 @@ class Instance:
         decided = list(self._decided.values())
         self._decided.clear()
         return decided
+
+    def _deliver_late(self, fact: Fact, payload: bytes | None) -> list[Decided]:
+        if isinstance(self.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived):
+            self.left_over.append((fact, payload))  # it came before the next epoch began
+            return []
+        raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
 
     def _start(self, fact: RunStarted, payload: bytes | None) -> None:
         if self._loop is not None:

@@ -6,8 +6,9 @@ waits in a stream of its own.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from engine.core.events import RequestAnswered, RequestFailed, RequestReceived
 from engine.core.failures import ErrorInfo, decode_error, rebuild
@@ -22,6 +23,9 @@ from eventstore import EventStore, Message, StreamNotFound
 __all__ = ["PendingRequest"]
 
 R_co = TypeVar("R_co", covariant=True)
+
+LOOK_SECONDS: Final = 1.0
+"""How often whoever waits for acceptance looks for a refusal, at least."""
 
 
 class Desk(Protocol):
@@ -71,7 +75,7 @@ class PendingRequest(Generic[R_co]):
                     raise RunEnded(f"run {self.run_id!r} ended before it took request {self.id!r}")
                 self._desk.check()
                 self._desk.watch(self._watch)
-                await bell
+                await asyncio.wait([bell], timeout=LOOK_SECONDS)  # a refusal is no event, and may ring nothing
             finally:
                 self._watch.forget(bell)
 

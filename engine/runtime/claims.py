@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Iterator
 
 from engine.runtime.driver import Driver
@@ -31,6 +30,5 @@ def of_residents(run_ids: Iterable[str]) -> StreamQuery:
 
 def busy_streams(drivers: Iterable[Driver], rebuilding: Iterable[str]) -> list[str]:
     """Streams that are not to be claimed for now: their mail is being answered, or they are being brought back."""
-    now = asyncio.get_running_loop().time()
-    busy = [driver.stream for driver in drivers if driver.intake.is_busy(now) or driver.reclaimed is not None]
+    busy = [driver.stream for driver in drivers if driver.intake.is_busy or driver.reclaimed is not None]
     return busy + [stream_of(run_id) for run_id in rebuilding]

@@ -54,14 +54,14 @@ class Intake:
     def __bool__(self) -> bool:
         return bool(self._arrivals)
 
-    def is_busy(self, now: float) -> bool:
-        """Whether the run would only be claimed again for mail that is here: it is being answered, or stays in the box.
+    @property
+    def is_busy(self) -> bool:
+        """Whether it would only be claimed again for mail that is here: that is being answered, or stays in the box."""
+        return bool(self._consuming) or self.keeps_mail
 
-        Of a run with mail of the second kind there may be other mail too: that is looked for, now and then.
-        """
-        if self._consuming - {arrival.message for arrival in self._later}:
-            return True
-        return self.keeps_mail and now - self._received_at < KEPT_MAIL_SECONDS
+    def is_to_be_looked_at(self, now: float) -> bool:
+        """Whether there may be other mail than what stays in the box: nobody claims the run for that."""
+        return self.keeps_mail and now - self._received_at >= KEPT_MAIL_SECONDS
 
     @property
     def keeps_mail(self) -> bool:
@@ -121,11 +121,11 @@ class Intake:
         for _ in range(len(self._arrivals)):
             if step.suspended or (room <= 0 and not _is_carried(self._arrivals[0])):
                 break
-            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             arrival = self._arrivals.popleft()
             if step.continued and not isinstance(arrival.event, SignalReceived):
                 next_epochs.append(arrival)
                 continue
+            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)

@@ -74,7 +74,9 @@ class Pen:
         anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX
         while True:
             late = None if anew else intake.late(turns, base=step.base, at=step.began_at)
-            if late is not None:
+            if late is not None and self.version <= 0:
+                step.take_in(late)  # behind its start: nothing stands before that
+            elif late is not None:
                 await self.write(late)
                 intake.written(late)
                 step.move(len(late.events))

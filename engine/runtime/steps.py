@@ -66,6 +66,7 @@ class Step(Struct):
     sends: list[tuple[int, Message]] = field(default_factory=list)  # likewise
     awaited: dict[str, Decision] = field(default_factory=dict)  # by message id: sends whose delivery somebody awaits
     undelivered: list[Undelivered] = field(default_factory=list)  # what the commits said of them
+    written: int = 0  # how many of the events
     taken: list[Arrival] = field(default_factory=list)
     later: list[Arrival] = field(default_factory=list)  # requests that the workflow does not serve now
     cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
@@ -128,6 +129,19 @@ class Step(Struct):
             if type(version) is int and version > self.base:
                 self.attributes[name] = version + by
         self.base += by
+
+    def take_in(self, late: Step) -> None:
+        """Let another step's notes stand behind the first event of this one: nothing stands before a run's start."""
+        by = len(late.events)
+        self.events[1:1] = late.events
+        self.consumes = [(index + by if index > 1 else index, message) for index, message in self.consumes]
+        self.sends = [(index + by if index > 1 else index, message) for index, message in self.sends]
+        self.consumes += [(index + 1, message) for index, message in late.consumes]
+        self.sends += [(index + 1, message) for index, message in late.sends]
+        self.ended_behind += by
+        for name, version in self.attributes.items():
+            if type(version) is int and version > 1:
+                self.attributes[name] = version + by
 
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""

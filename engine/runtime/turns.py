@@ -58,6 +58,8 @@ class Turns:
         step.taken.append(arrival)
         if isinstance(event, Fact) and not wanted(event, self._instance):
             event = as_ignored(arrival, epoch=self._instance.epoch)
+        elif isinstance(event, RunPaused | RunUnpaused) and self._instance.over:
+            event = None  # nothing is left to be held
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
@@ -113,6 +115,8 @@ class Turns:
 
     def _deliver(self, step: Step, fact: Fact, payload: bytes | None) -> None:
         instance = self._instance
+        if isinstance(fact, RunStarted) and not step.base:
+            step.began_at = fact.at
         if isinstance(fact, RunStarted) and fact.epoch:
             self._epoch_version = step.base + len(step.events)
         watch = instance.around if isinstance(instance.around, TurnWatch) else None

@@ -245,6 +245,7 @@ class Worker:
             self._asked_for = 0
         for head in heads:
             self._take(head)
+        await self._look_into_boxes()
         if full:
             # Others may need attention that we cannot give, so the store's own `wait` would not sleep.
             with suppress(TimeoutError):
@@ -254,6 +255,15 @@ class Worker:
             watching = bool(self.residents.drivers or self.paused)
             longest = self.paused.look_seconds if watching else WAIT_SECONDS
             await self._wait(BUSY_SECONDS if busy else longest)
+
+    async def _look_into_boxes(self) -> None:
+        """Runs with mail that stays in the box are not claimed, which would be a write each time, but looked at."""
+        now = asyncio.get_running_loop().time()
+        drivers = [driver for driver in self.residents.drivers.values() if driver.intake.is_to_be_looked_at(now)]
+        for driver in drivers:
+            head = await self.store.head(driver.stream)
+            if not driver.discarded:
+                driver.receive(head)
 
     async def _wait(self, seconds: float) -> None:
         """Until there may be something to claim: the store has news, or this worker knows more workflows now."""

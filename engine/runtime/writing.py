@@ -25,8 +25,8 @@ def commits_of(
     What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
     the event that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has
     ended and nothing of it runs any more, so it is given up too. What a state is since an event comes with that event.
-    A step that ends the run is refused (`MailWaiting`) while something has been delivered to the run that it has not
-    seen: as a whole, and once more from the chunk with the end, for what came in between.
+    The commit that ends the run is refused (`MailWaiting`) while something has been delivered to it that it has not
+    seen; the chunks before it are written by then.
     """
     at = 0
     while True:
@@ -47,7 +47,7 @@ def commits_of(
             alarm=step.alarm if last else UNSET,
             held=step.held if last else UNSET,
             closed=True if ends else UNSET,
-            drained=step.ended is not None and (at == 0 or ends),
+            drained=ends,
             attributes=attributes or UNSET,
             lease=lease,
             release=last and (step.release or over),

@@ -400,8 +400,8 @@ async def test_a_signal_of_another_name_behind_the_one_that_ends_the_run_is_in_t
         await to.signal(word, "last")
     async with world.engine(collecting) as engine:
         assert await soon(engine.run("to").result()) == [1, 2]
-        received = [event for event in await events_of(engine.run("to")) if type(event).__name__ == "SignalReceived"]
-        assert [event.name for event in received] == ["word", "number", "word", "number"]
+        arrived = [event for event in await events_of(engine.run("to")) if type(event).__name__.startswith("Signal")]
+        assert sorted(event.name for event in arrived) == ["number", "number", "word", "word"]
         await check_store(engine.store, collecting)
 
 
@@ -450,7 +450,7 @@ async def test_a_signal_behind_a_cancel_is_in_the_history(world: World) -> None:
     async with world.engine(collecting) as engine:
         run = engine.run("to")
         await becomes(run, "cancelled")
-        assert (await kinds_of(run)).count("SignalReceived") == 1
+        assert sum(kind.startswith("Signal") for kind in await kinds_of(run)) == 1
         await check_store(engine.store, collecting)
 
 
@@ -477,4 +477,7 @@ async def test_a_child_that_ends_at_once_may_have_mail(world: World) -> None:
         run = await engine.start(talking_to_a_short_life(), id="p")
         assert await soon(run.result()) == "ended"
         assert told in ([], ["RunEnded"])
+        child = engine.run("p/ended#1")
+        assert (await kinds_of(child))[0] == "RunStarted"
+        assert (await child.state()).workflow == "ended"
         await check_store(engine.store, talking_to_a_short_life, ended)

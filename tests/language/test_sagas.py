@@ -12,7 +12,7 @@ from engine import durable, workflow
 from engine.errors import RunCancelledError, RunFailedError, RunTerminatedError
 from tests.language.hands import gate, held, rests, tell, told
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import World, soon, until
+from tests.runtime.worlds import World, kinds_of, soon, until, until_async
 
 
 @workflow
@@ -125,9 +125,15 @@ async def test_compensations_may_be_children(world: World) -> None:
 async def test_a_run_that_rests_in_the_middle_of_a_saga(world: World) -> None:
     async with world.engine(resting, cached=0) as engine:
         run = await engine.start(resting(), id="a")
-        for _ in range(2):
-            await rests(engine, "a")
-            world.clock.advance(86_401)
+        await rests(engine, "a")
+        world.clock.advance(86_401)
+
+        async def compensating() -> bool:
+            return len((await run.state()).timers) == 1 and (await kinds_of(run)).count("TimerStarted") == 2
+
+        await until_async(compensating)
+        await rests(engine, "a")
+        world.clock.advance(86_401)
         with pytest.raises(RunFailedError, match="at last"):
             await soon(run.result())
         assert told == ["one", "undo"]
