@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from engine.core.events import TaskStarted
+from engine.core.events import AttemptFailed, TaskHandedOut, TaskStarted
 from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
@@ -100,13 +100,26 @@ class Board:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
             self._handed_out[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
 
-    def failed(self, task_id: str, *, at: int, retry_at: int) -> None:
-        """An attempt failed and another follows."""
-        attempts = self.attempts[task_id]
+    def noted(self, note: AttemptFailed | TaskHandedOut, *, at: int) -> None:
+        """It is recorded that an attempt failed and another follows, or that it left its task to its token's holder.
+
+        Not before: an attempt that began ahead of the note of the one before it would be mistaken for that at a replay.
+        """
+        pending = self._instance.pending.get(note.id)
+        if pending is None or pending.cancelled:
+            return
+        for waits in (self._retries, self._handed_out):
+            if (alarm := waits.pop(note.id, None)) is not None:
+                alarm.cancel()  # of the same note, in a step that was not written
+        self._queued.discard(note.id)
+        if isinstance(note, TaskHandedOut):
+            self.hand_out(note.id)
+            return
+        attempts = self.attempts.setdefault(note.id, Attempts())
         attempts.failed += 1
-        attempts.retry_at = retry_at
-        attempts.slept += max(0, retry_at - at)
-        self.take_up(task_id)
+        attempts.retry_at = note.retry_at
+        attempts.slept += max(0, note.retry_at - at)
+        self.take_up(note.id)
 
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""

@@ -15,7 +15,7 @@ from msgspec import UNSET, structs
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
+from engine.core.events import AttemptFailed, ContinuedAsNew, Note, TaskCompleted, TaskFailed, TaskHandedOut
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
@@ -139,9 +139,7 @@ class Driver:
         if self.discarded:
             return
         site = self.site
-        arrival = recorded(
-            self.instance, self.board, task_id, number, outcome, now=site.clock.now(), stopping=site.stopping
-        )
+        arrival = recorded(self.instance, task_id, number, outcome, stopping=site.stopping)
         self._arrived(*(() if arrival is None else (arrival,)))
 
     def _arrived(self, *arrivals: Arrival) -> None:
@@ -244,6 +242,8 @@ class Driver:
                 self.board.attempts.pop(event.id, None)
                 if event.id in self.board.running:
                     step.cancelled.append(event.id)  # somebody else has ended it, by its token
+            elif isinstance(event, AttemptFailed | TaskHandedOut):
+                self.board.noted(event, at=self.turns.last_at)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running:
                 self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs

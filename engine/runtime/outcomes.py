@@ -6,16 +6,15 @@ from engine.core.events import AttemptFailed, TaskCompleted, TaskHandedOut
 from engine.core.failures import encode_error
 from engine.core.instance import Instance
 from engine.runtime.attempts import Completed, Failed, HandedOut, Outcome, Retried
-from engine.runtime.board import Board
 from engine.runtime.steps import Arrival, ignored, task_cancelled, task_failed
 
 __all__ = ["recorded"]
 
 
 def recorded(
-    instance: Instance, board: Board, task_id: str, number: int, outcome: Outcome | None, *, now: int, stopping: bool
+    instance: Instance, task_id: str, number: int, outcome: Outcome | None, *, stopping: bool
 ) -> Arrival | None:
-    """The arrival that an attempt's end is; the board learns what comes next for its task.
+    """The arrival that an attempt's end is. The board learns what comes next for its task when that is recorded.
 
     None for an attempt that was cut off while the engine stops: it counts as never ended, and whoever has the run next
     begins another.
@@ -26,9 +25,9 @@ def recorded(
         case Failed(error=error):
             return Arrival(task_failed(task_id, number, error), encode_error(error))
         case Retried():
-            return _retried(instance, board, task_id, number, outcome, now=now)
+            return _retried(instance, task_id, number, outcome)
         case HandedOut():
-            return _handed_out(instance, board, task_id, number)
+            return _handed_out(instance, task_id, number)
         case None if stopping:
             return None
         case None if task_id in instance.pending:
@@ -37,23 +36,21 @@ def recorded(
             return ignored(task_id, number, "cancelled")
 
 
-def _retried(instance: Instance, board: Board, task_id: str, number: int, outcome: Retried, *, now: int) -> Arrival:
+def _retried(instance: Instance, task_id: str, number: int, outcome: Retried) -> Arrival:
     error = encode_error(outcome.error)
     pending = instance.pending.get(task_id)
     if pending is None:
         return ignored(task_id, number, "failed", error)
     if pending.cancelled:  # it was asked to end, and has: its failure is its outcome
         return Arrival(task_failed(task_id, number, outcome.error), error)
-    board.failed(task_id, at=now, retry_at=outcome.retry_at)
     note = AttemptFailed(at=0, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
     return Arrival(note, error)
 
 
-def _handed_out(instance: Instance, board: Board, task_id: str, number: int) -> Arrival:
+def _handed_out(instance: Instance, task_id: str, number: int) -> Arrival:
     pending = instance.pending.get(task_id)
     if pending is None:
         return ignored(task_id, number, "handed out")
     if pending.cancelled:
         return task_cancelled(task_id, number)
-    board.hand_out(task_id)
     return Arrival(TaskHandedOut(at=0, id=task_id, attempt=number))

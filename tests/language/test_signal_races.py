@@ -390,3 +390,25 @@ async def test_a_signal_that_comes_with_the_cancellation_of_its_run_is_not_swall
         assert any(b"SignalReceived" in item.header for item in recorded)
         assert decode_header(recorded[-1].header)
         await check_history(memory.data, "a", cleaning)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+async def test_signals_that_wait_and_end_the_run_in_a_step_of_many_chunks(
+    chunk: int, memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk)
+
+    @workflow
+    async def collecting() -> list[int]:
+        return [await number.receive() for _ in range(4)]
+
+    async with memory.engine(collecting) as engine:
+        await engine.start(collecting(), id="a")
+    async with memory.engine() as other:
+        for value in range(6):
+            await other.run("a").signal(number, value, id=f"m-{value}")
+    async with memory.engine(collecting) as engine:
+        run = engine.run("a")
+        assert await soon(run.result(), seconds=10) == [0, 1, 2, 3]
+        assert await told_in_order(run, [f"m-{value}" for value in range(6)]) == 4
+        await check_history(memory.data, "a", collecting)
