@@ -5,6 +5,7 @@ driver of it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Container
 from typing import Any, Protocol
 
 from engine.core.call import Definition
@@ -14,7 +15,7 @@ from engine.core.instance import Instance
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.driver import Driver
 from engine.runtime.mail import StartMail, mail_or_none
-from engine.runtime.recovery import rebuild_run, settle, suspend, terminate, wishes_of
+from engine.runtime.recovery import give_up, rebuild_run, settle, suspend, terminate, wishes_of
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
@@ -30,6 +31,10 @@ class Home(Site, Protocol):
     definitions: dict[str, Definition[..., Any]]
     residents: Residents
 
+    @property
+    def paused(self) -> Container[str]:
+        """The workflows that are paused by name."""
+
 
 async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     """See the module. Raises what the store raises."""
@@ -38,6 +43,9 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         await settle(store, lease, head, commit_id=home.next_commit_id())
         return
     definition = home.definitions[str(head.attributes[WORKFLOW])]
+    if definition.name in home.paused:  # since the store was asked what there is to do
+        await give_up(store, lease, head, commit_id=home.next_commit_id())
+        return
     if head.version == 0:
         await _begin(home, head, run_id, definition)
         return

@@ -48,6 +48,8 @@ class PausedWorkflows(Collection[str]):
         self._clock = clock
         self._names: frozenset[str] = frozenset()
         self._looked_at = -LOOK_SECONDS
+        self._begun = 0  # looks
+        self._seen = 0  # the latest of them that has answered
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -69,7 +71,12 @@ class PausedWorkflows(Collection[str]):
             return False
         self._looked_at = now
         query = StreamQuery(category=WORKFLOW_CATEGORY, attributes={PAUSED: True}, limit=FIND_LIMIT_MAX)
+        self._begun += 1
+        this = self._begun
         page = await self._store.find(query)
+        if this < self._seen:
+            return False  # one that began later has answered: what this one saw is older
+        self._seen = this
         names = frozenset(head.stream.partition(":")[2] for head in page.items)
         changed, self._names = names != self._names, names
         return changed

@@ -25,7 +25,7 @@ from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, RecordedEvent, StreamHead
 from eventstore.port import COMMIT_MESSAGES_MAX
 
-__all__ = ["Rebuilt", "Wishes", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
+__all__ = ["Rebuilt", "Wishes", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
 
 PAGE_EVENTS: Final = 500
 """Events that are replayed in one go; between two of them the engine's other runs get their turn."""
@@ -179,6 +179,13 @@ def _signals_of(head: StreamHead, at: int) -> list[NewEvent]:
 async def settle(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:
     """Control mail that changes nothing (the run has ended, or is held for another reason): take it out of the box."""
     await store.commit(_rest(head, lease, commit_id, [], {}, held=head.held))
+
+
+async def give_up(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:
+    """Leave a run as it is, to whoever may have it next."""
+    await store.commit(
+        Commit(id=commit_id, stream=head.stream, expected_version=head.version, lease=lease, release=True)
+    )
 
 
 def _rest(
