@@ -28,6 +28,9 @@ def commits_of(
     The commit that ends the run is refused (`MailWaiting`) while something has been delivered to it that it has not
     seen; the chunks before it are written by then.
     """
+    # Mail that the step answers behind its end goes with the end: nothing may be left in the box when that is written.
+    behind = step.ended_behind if step.ended is not None else len(step.events)
+    consumes = [(min(index, behind), message) for index, message in step.consumes]
     at = 0
     while True:
         chunk = tuple(step.events[at : at + COMMIT_EVENTS_MAX])
@@ -42,7 +45,7 @@ def commits_of(
             stream=stream,
             expected_version=version,
             events=chunk,
-            consumes=_of_chunk(step.consumes, at, until),
+            consumes=_of_chunk(consumes, at, until),
             sends=_of_chunk(step.sends, at, until),
             alarm=step.alarm if last else UNSET,
             held=step.held if last else UNSET,
