@@ -44,7 +44,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         return
     definition = home.definitions[str(head.attributes[WORKFLOW])]
     if definition.name in home.paused:  # since the store was asked what there is to do
-        await give_up(store, lease, head, commit_id=home.next_commit_id())
+        await give_up(store, lease, head, clock=home.clock, commit_id=home.next_commit_id())
         return
     if head.version == 0:
         await _begin(home, head, run_id, definition)

@@ -181,10 +181,20 @@ async def settle(store: EventStore, lease: Lease, head: StreamHead, *, commit_id
     await store.commit(_rest(head, lease, commit_id, [], {}, held=head.held))
 
 
-async def give_up(store: EventStore, lease: Lease, head: StreamHead, *, commit_id: str) -> None:
-    """Leave a run as it is, to whoever may have it next."""
+async def give_up(store: EventStore, lease: Lease, head: StreamHead, *, clock: Clock, commit_id: str) -> None:
+    """Leave a run as it is, to whoever may have it next.
+
+    It is due at once: what made it need somebody (its worker has died, say) may be seen no more once it is given up.
+    """
     await store.commit(
-        Commit(id=commit_id, stream=head.stream, expected_version=head.version, lease=lease, release=True)
+        Commit(
+            id=commit_id,
+            stream=head.stream,
+            expected_version=head.version,
+            alarm=clock.now(),
+            lease=lease,
+            release=True,
+        )
     )
 
 
