@@ -106,7 +106,9 @@ class Driver:
         )
 
     def receive(self, head: StreamHead) -> None:
-        """The stream was claimed for what waits in its mailbox, or for a due alarm."""
+        """The stream was claimed for what waits in its mailbox, or for a due alarm, or was looked at."""
+        if head.version < self.pen.version:
+            return  # older than what was written since, and maybe answered by it; what was not is shown again
         self.pen.alarm = head.alarm
         terminate = self.intake.receive(head, self.instance, self.board.attempts, paused=self.paused)
         self._terminating = terminate or self._terminating

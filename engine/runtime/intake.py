@@ -47,6 +47,7 @@ class Intake:
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._paused: bool | None = None  # how the run stands once all of it is taken; None: as in the store
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
+        self._answered: set[str] = set()  # out of the box since the last event was written
         self._unreadable: set[str] = set()  # control mail of a newer version: it stays in the box, and is left there
         self._strange: set[str] = set()  # and data mail, which is taken out when the run ends
         self._received_at = 0.0  # on the loop's clock, in seconds
@@ -88,7 +89,7 @@ class Intake:
             self._paused = paused
         self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
-            if message.id in self._consuming:
+            if message.id in self._consuming or message.id in self._answered:
                 continue
             arrival = arrival_of(message, instance, attempts, paused=self._paused)
             if isinstance(arrival, TerminateMail):
@@ -159,8 +160,10 @@ class Intake:
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""
-        for _, message in step.consumes:
-            self._consuming.discard(message)
+        answered = {message for _, message in step.consumes}
+        self._consuming -= answered
+        # A look from before this is older by its version, unless nothing was recorded.
+        self._answered = set() if step.events else self._answered | answered
 
     def again(
         self,

@@ -8,14 +8,22 @@ from typing import Any
 
 import pytest
 
-from engine import Signal, task, workflow
+from engine import Engine, Request, Signal, task, workflow
 from engine.core.events import RunStarted, SignalReceived, TimerFired
-from engine.errors import DefinitionError, NotRecordable, RunCancelledError, RunEnded, RunNotFound, RunSuspendedError
+from engine.errors import (
+    DefinitionError,
+    NotRecordable,
+    RequestRefused,
+    RunCancelledError,
+    RunEnded,
+    RunNotFound,
+    RunSuspendedError,
+)
 from eventstore import StoreUnavailable
 from tests.language.talk import client, crashing, has, is_status, send_raw, signals_in
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, soon, until
+from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until
 
 number = Signal("number", int)
 word = Signal("word", str)
@@ -138,8 +146,6 @@ async def test_a_send_whose_reply_was_lost_is_repeated_with_its_id(memory: Memor
     store = FaultyStore(memory.data, at_call(1, fault, only="send"))
     async with memory.engine(collecting) as engine:
         run = await engine.start(collecting(2), id="a")
-        from engine import Engine
-
         async with Engine(store, clock=memory.clock) as sender:
             with pytest.raises(StoreUnavailable):
                 await sender.run("a").signal(number, 1, id="m-1")
@@ -262,7 +268,6 @@ async def test_a_signal_that_a_run_starts_with_is_the_first_thing_delivered(worl
 async def test_the_start_and_its_signals_are_one_commit(world: World) -> None:
     handle = await world.store()
     store = FaultyStore(handle, at_call(1, "die after", only="commit"))
-    from engine import Engine
     from engine.errors import EngineFailed
 
     with pytest.raises((StoreUnavailable, EngineFailed)):
@@ -454,3 +459,50 @@ async def test_waiters_of_one_name_are_served_in_the_order_in_which_they_began_t
 def test_a_message_carries_what_was_said() -> None:
     message = number.message(Random(1).randrange(5), id="m-1")
     assert (message.name, message.id) == ("number", "m-1")
+
+
+async def test_a_look_at_the_mailbox_from_before_it_was_answered_harms_nothing(memory: MemoryWorld) -> None:
+    """What a worker asked the store comes late: the message in it was received, and a refused request was refused."""
+    refused = Request("refused", int, int)
+
+    def refuse(value: int) -> None:
+        raise ValueError(f"{value}")
+
+    @workflow
+    async def busy() -> list[int]:
+        async with refused.serve(lambda value: value, validator=refuse):
+            waiting = asyncio.ensure_future(held())
+            found = [await number.receive(), await number.receive()]
+            await waiting
+        return found
+
+    gate = asyncio.Event()
+
+    @task
+    async def held() -> None:
+        await gate.wait()
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[busy], clock=memory.clock) as engine, memory.engine() as other:
+        run = await engine.start(busy(), id="a")
+        old: list[Any] = []
+
+        async def look(name: str, argument: Any) -> None:
+            if name == "commit" and argument.consumes:
+                old.append(await memory.data.head("run:a"))
+
+        store.before = look
+        await other.run("a").signal(number, 1, id="m-1")
+        await has(run, SignalReceived)
+        with pytest.raises(RequestRefused):
+            await soon(other.run("a").request(refused, 1, id="q-1"))
+        assert [[message.id for message in head.messages] for head in old] == [["m-1"], ["q-1"]]
+        store.before = None
+        for head in old:
+            engine._worker._take(head)  # type: ignore[union-attr]
+            await settle()
+        gate.set()
+        await other.run("a").signal(number, 2, id="m-2")
+        assert await soon(run.result()) == [1, 2]
+        assert await signals_in(run) == ["m-1", "m-2"]
+        await check_history(memory.data, "a", busy)
