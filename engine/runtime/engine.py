@@ -287,7 +287,7 @@ class Engine:
 
     async def _look_at_pauses(self) -> None:
         if self._worker is not None:
-            await self._worker.look_at_pauses()
+            await self._worker.look_at_pauses(afresh=True)
 
     def definition_named(self, name: str) -> Definition[..., Any]:
         """See `handle.Desk`."""

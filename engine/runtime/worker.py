@@ -232,7 +232,7 @@ class Worker:
     async def _claim_once(self) -> None:
         self.residents.freed.clear()
         self._roused.clear()
-        await self._look_at_pauses()
+        await self.look_at_pauses()
         full = self._room_left() <= 0
         busy = busy_streams(self.residents.drivers.values(), self._rebuilding)
         limit = min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
@@ -282,12 +282,10 @@ class Worker:
         if not news.cancelled():
             news.result()
 
-    async def look_at_pauses(self) -> None:
-        """A workflow was paused or unpaused by this process: take that in at once."""
-        self.paused.forget()
-        await self._look_at_pauses()
-
-    async def _look_at_pauses(self) -> None:
+    async def look_at_pauses(self, *, afresh: bool = False) -> None:
+        """Take in which workflows are paused; `afresh`: this process has changed that, so at once."""
+        if afresh:
+            self.paused.forget()
         if await self.paused.look():
             for driver in list(self.residents.drivers.values()):
                 driver.hold(set_aside=driver.instance.definition.name in self.paused)

@@ -8,9 +8,9 @@ import inspect
 import math
 import random
 import sys
-import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -141,6 +141,13 @@ def test_running_a_loop_inside_is_refused() -> None:
     assert "cannot be called from a running event loop" in result(tries)
 
 
+def another_thread() -> ThreadPoolExecutor:
+    """A thread that runs already: none may be started within a workflow."""
+    pool = ThreadPoolExecutor(1)
+    pool.submit(int).result()
+    return pool
+
+
 def test_call_soon_threadsafe_from_its_own_thread_works_and_from_another_is_refused() -> None:
     seen: list[Any] = []
 
@@ -156,13 +163,12 @@ def test_call_soon_threadsafe_from_its_own_thread_works_and_from_another_is_refu
             except ForbiddenInWorkflow as error:
                 seen.append(error)
 
-        thread = threading.Thread(target=foreign)
-        thread.start()
-        thread.join()
+        pool.submit(foreign).result()
         await asyncio.sleep(0)
         return order
 
-    assert result(calls) == ["own", "second"]
+    with another_thread() as pool:
+        assert result(calls) == ["own", "second"]
     assert "another thread" in str(seen[0])
 
 
@@ -194,11 +200,10 @@ def test_run_coroutine_threadsafe_from_another_thread_does_not_hang() -> None:
             finally:
                 coro.close()
 
-        thread = threading.Thread(target=foreign)
-        thread.start()
-        thread.join()
+        pool.submit(foreign).result()
 
-    result(calls)
+    with another_thread() as pool:
+        result(calls)
     assert len(seen) == 1
 
 

@@ -222,6 +222,9 @@ async def test_suspended_here_and_finished_elsewhere(world: World) -> None:
             await soon(run.result())
         for attempt in range(50):  # either may take the mail: with the old code it is suspended again
             async with world.engine(fixed, worker="there") as there:
+                if attempt == 10:  # who waits longest is told first, perhaps every time: the old code steps back
+                    assert here._worker is not None
+                    here._worker.definitions.clear()
                 await there.run("a").resume()
                 version = (await here.store.head("run:a")).version
                 await until_async(lambda v=version: _moved(here, v))
