@@ -36,7 +36,7 @@ from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.executors import Executor
 from engine.runtime.letters import letter_of
-from engine.runtime.streams import STATUS, is_state_attribute, new_event, state_attribute, status_of
+from engine.runtime.streams import EPOCH_START, STATUS, is_state_attribute, new_event, state_attribute, status_of
 from eventstore import Message, NewEvent, Undelivered
 from eventstore.port import Scalar
 
@@ -125,9 +125,7 @@ class Step(Struct):
 
     def move(self, by: int) -> None:
         """Let it stand that many versions later: something is written before it."""
-        for name, version in self.attributes.items():
-            if type(version) is int and version > self.base:
-                self.attributes[name] = version + by
+        self._shift_versions(by, behind=self.base)
         self.base += by
 
     def take_in(self, late: Step) -> None:
@@ -139,8 +137,13 @@ class Step(Struct):
         self.consumes += [(index + 1, message) for index, message in late.consumes]
         self.sends += [(index + 1, message) for index, message in late.sends]
         self.ended_behind += by
+        self._shift_versions(by, behind=1)
+
+    def _shift_versions(self, by: int, *, behind: int) -> None:
+        """Attributes that are versions follow their events; other numbers (`slow`) are none of these."""
         for name, version in self.attributes.items():
-            if type(version) is int and version > 1:
+            is_version = name == EPOCH_START or is_state_attribute(name)
+            if is_version and type(version) is int and version > behind:
                 self.attributes[name] = version + by
 
     def deliveries(self) -> list[Arrival]:
