@@ -4,7 +4,6 @@ driver of it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Container
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
 from engine.runtime.streams import WORKFLOW
+from engine.runtime.versions import PYTHON
 from eventstore import StreamHead
 
 __all__ = ["bring_back"]
@@ -91,7 +91,7 @@ async def _begin(home: Home, head: StreamHead, run_id: str, definition: Definiti
         at=0,
         workflow=definition.name,
         seed=mail.seed,
-        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        python=PYTHON,
         anyio=anyio_version(),
         by=f"run {mail.parent}",
         root=mail.root,

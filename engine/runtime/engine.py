@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -34,6 +33,7 @@ from engine.runtime.spawning import Spawner
 from engine.runtime.starting import is_run_of, start_or_join
 from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of
 from engine.runtime.tokens import complete_task, reject_task
+from engine.runtime.versions import PYTHON
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
@@ -232,7 +232,7 @@ class Engine:
             at=self._clock.now(),
             workflow=definition.name,
             seed=self._entropy(16).hex(),
-            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            python=PYTHON,
             anyio=self._anyio,
             by=by,
             deadline=absolute(deadline, self._clock.now()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
@@ -20,6 +19,7 @@ from engine.core.events import (
 from engine.core.inbox import LeftOver
 from engine.core.instance import Instance
 from engine.runtime.steps import Arrival, as_ignored, ignored
+from engine.runtime.versions import PYTHON
 
 __all__ = ["beginning_of_next", "carried_over", "told_now"]
 
@@ -34,7 +34,7 @@ def beginning_of_next(before: Instance) -> Iterator[Arrival]:
             started,
             at=0,
             seed=sha256(f"{started.seed}\x00epoch\x00{epoch}".encode()).hexdigest()[:32],
-            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            python=PYTHON,
             epoch=epoch,
             carried=len(before.left_over),
         ),
