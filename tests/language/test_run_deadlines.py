@@ -131,8 +131,7 @@ async def test_a_child_has_the_earlier_of_its_parents_and_its_own(own: float | N
         world.clock.advance(passes + 1)
         with pytest.raises(RunFailedError):
             await soon(run.result())
-        await becomes(engine.run("child"), "failed" if own == 20 else await engine.run("child").status())
-        assert "cleaned up" in told
+        await until(lambda: "cleaned up" in told)  # in its own time: nobody waits for a child whose parent has ended
         await check_store(engine.store, above, slow)
 
 
