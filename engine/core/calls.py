@@ -26,7 +26,7 @@ from engine.core.events import (
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.identity import child_run_id
 from engine.core.loop import DeterministicLoop
-from engine.core.pending import CallFuture, PendingCall, PendingChild, PendingTask
+from engine.core.pending import PendingCall, PendingChild, PendingTask
 from engine.core.sites import site
 from engine.core.values import present
 from engine.errors import HistoryError, RunCancelledError, RunConflict, RunFailedError, RunTerminatedError
@@ -72,7 +72,7 @@ class Calls:
             await loop.create_future()
         pending = self._schedule(call, loop) if call.definition.kind == "task" else self.start_child(call)
         try:
-            return await pending.future
+            return await pending
         finally:
             if pending.held and not loop.poisoned:
                 _cancel_at_next_await(loop, pending)
@@ -85,15 +85,7 @@ class Calls:
         # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
         _ = definition.result
         id_ = loop.current_branch().next_id(definition.name)
-        pending = PendingTask(
-            id=id_,
-            definition=definition,
-            on_cancel=definition.on_cancel,
-            arguments=arguments,
-            scheduled_at=loop.now,
-        )
-        pending.future = CallFuture(loop, self, pending)
-        self.tasks[id_] = pending
+        pending = self.tasks[id_] = PendingTask(loop, self, id_, definition, arguments=arguments)
         event = TaskScheduled(at=loop.now, id=id_, site=call.site, task=definition.name)
         host.decide(event, arguments)
         return pending
@@ -110,16 +102,15 @@ class Calls:
         loop = host.loop
         id_ = loop.current_branch().next_id(definition.name)
         run_id = options.id or child_run_id(host.run_id, host.epoch, id_)
-        pending = PendingChild(
-            id=id_,
-            definition=definition,
-            on_cancel=options.on_cancel,
+        pending = self.children[id_] = PendingChild(
+            loop,
+            self,
+            id_,
+            definition,
             run_id=run_id,
             parent_close=options.parent_close,
             chosen=bool(options.id),
         )
-        pending.future = CallFuture(loop, self, pending)
-        self.children[id_] = pending
         self.definitions.setdefault(definition.name, definition)
         event = ChildStarted(
             at=loop.now,
@@ -146,10 +137,10 @@ class Calls:
     def cancel(self, pending: PendingCall) -> bool:
         """The await of a call is cancelled. Returns whether the await ends now."""
         made_now = self._host.undecide(pending.id)  # asked for and cancelled within one turn: it never happened
-        if not made_now and not pending.cancelled:
+        if not made_now and not pending.asked_to_end:
             self._decide_cancelled(pending)
         if pending.on_cancel == "wait" and not made_now:
-            pending.cancelled = True
+            pending.asked_to_end = True
             return False
         self.tasks.pop(pending.id, None)
         self.children.pop(pending.id, None)
@@ -157,8 +148,8 @@ class Calls:
 
     def cancel_child(self, pending: PendingChild) -> None:
         """Ask a child run to end, and go on waiting for its outcome."""
-        if not pending.cancelled and pending.id in self.children:
-            pending.cancelled = True
+        if not pending.asked_to_end and pending.id in self.children:
+            pending.asked_to_end = True
             self._decide_cancelled(pending)
 
     def _decide_cancelled(self, pending: PendingCall) -> None:
@@ -174,7 +165,7 @@ class Calls:
         """The workflow function has ended: what it left is not wanted any more."""
         host = self._host
         for pending in list(self.tasks.values()):
-            if not host.undecide(pending.id) and not pending.cancelled:
+            if not host.undecide(pending.id) and not pending.asked_to_end:
                 host.decide(TaskCancelled(at=host.now, id=pending.id))
         self.tasks.clear()
         for child in list(self.children.values()):
@@ -184,7 +175,7 @@ class Calls:
                 continue
             if child.parent_close == "terminate":  # also one that was only asked to end: it may take its time
                 host.decide(ChildTerminated(at=host.now, id=f"{child.id}!!", run=child.run_id))
-            elif not child.cancelled:
+            elif not child.asked_to_end:
                 host.decide(ChildCancelled(at=host.now, id=f"{child.id}!", run=child.run_id))
         self.children.clear()
 
@@ -195,17 +186,16 @@ class Calls:
         pending = self.tasks.get(fact.id)
         if pending is None:
             raise HistoryError(f"{fact!r}: the workflow does not wait for such a task")
-        future = pending.future
         if isinstance(fact, TaskCompleted):
             value = pending.definition.result.decode(payload if payload is not None else present(None, fact.id))
             del self.tasks[fact.id]
-            if not future.done():
-                future.set_result(value)
+            if not pending.done():
+                pending.set_result(value)
             return
         info = decode_error(payload) if payload is not None else ErrorInfo(type=fact.error, message="(destroyed)")
         self.tasks.pop(fact.id)
-        if not future.done():
-            future.set_exception(rebuild(info, pending.definition.raises))
+        if not pending.done():
+            pending.set_exception(rebuild(info, pending.definition.raises))
 
     def accept_child(self, fact: ChildCompleted | ChildFailed, payload: bytes | None) -> None:
         """A child run has its outcome. Raises `HistoryError` when nobody waits for it."""
@@ -215,16 +205,16 @@ class Calls:
         if isinstance(fact, ChildCompleted):
             value = pending.definition.result.decode(payload if payload is not None else present(None, fact.id))
             self.children.pop(fact.id)
-            if not pending.future.done():
-                pending.future.set_result(value)
+            if not pending.done():
+                pending.set_result(value)
             return
         self.children.pop(fact.id)
-        if pending.future.done():
+        if pending.done():
             return
-        if fact.status == "cancelled" and pending.cancelled and pending.held:
-            pending.future.end_cancelled()
+        if fact.status == "cancelled" and pending.asked_to_end and pending.held:
+            pending.end_cancelled()
         else:
-            pending.future.set_exception(_child_error(pending, fact, payload))
+            pending.set_exception(_child_error(pending, fact, payload))
 
 
 def _child_error(pending: PendingChild, fact: ChildFailed, payload: bytes | None) -> Exception:

@@ -10,6 +10,7 @@ What is asked for, and what arrives, is kept by its parts: `calls`, `clocks` (ti
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -73,7 +74,7 @@ class Instance:
         self.seed = ""
         self.deadline = 0  # microseconds since the epoch; 0: none
         self.turns = 0  # facts delivered
-        self._early: list[tuple[SignalReceived, bytes | None]] = []  # came while some of those were still to come
+        self._early: deque[tuple[SignalReceived, bytes | None]] | None = None  # came while some were still to come
         self.untold = 0  # facts of the last epoch that are still to come, before the code begins
         self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
@@ -138,7 +139,7 @@ class Instance:
         if self.untold:
             return []
         while self._early:
-            self.inbox.accept_signal(*self._early.pop(0))
+            self.inbox.accept_signal(*self._early.popleft())
         loop.run_until_quiet()
         if self.cancelling.carried is not None and self.cancelling.ask_as_carried():
             loop.run_until_quiet()
@@ -194,6 +195,7 @@ class Instance:
     def _is_carried(self, fact: Fact, payload: bytes | None) -> bool:
         """Whether what comes before the epoch's code begins is among what it carries on; signals may come too."""
         if isinstance(fact, SignalReceived) and not fact.carried:
+            self._early = self._early or deque()
             self._early.append((fact, payload))  # it counts as come behind them, and before the code begins
             return False
         self.untold -= 1

@@ -17,7 +17,7 @@ import math
 import re
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from threading import get_ident
 from types import MethodType
@@ -82,11 +82,11 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self.now = started_at  # microseconds: the time of the last delivered fact
         self._started_at = started_at
         self.ready: deque[Any] = deque()  # handles; their callback, context and args are asyncio's own attributes
-        self._parked: list[Any] = []  # anyio's level cancellation, waiting for somebody else to move
+        self._parked: Sequence[Any] = ()  # anyio's level cancellation, waiting for somebody else to move
         self._unnamed: list[tuple[BranchTask, Branch]] = []
         self._hash = int(seed[:15] or "0", 16)
         self._running: Any = None
-        self._making: tuple[Branch, str | None] = self.root, None  # who is calling the user's task factory, and a name
+        self._making: tuple[Branch, str | None] | None = None  # who is calling the user's task factory, and a name
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
         self.poisoned = False  # for good, once `poison` was called
@@ -94,7 +94,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
-        self._generators: WeakValueDictionary[int, AsyncGenerator[Any, Any]] = WeakValueDictionary()
+        self._generators: WeakValueDictionary[int, AsyncGenerator[Any, Any]] | None = None  # made for the first
         self._generator_serial = 0
         self.tasks: dict[asyncio.Task[Any], None] = {}  # unfinished ones, oldest first
 
@@ -120,7 +120,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         ready, unnamed, tasks = self.ready, self._unnamed, self.tasks
         steps = 0
         ready.extendleft(reversed(self._parked))
-        self._parked.clear()
+        self._parked = ()
         retries = 0  # of anyio's level cancellation, one directly after the other
         while ready:
             handle = ready.popleft()
@@ -158,7 +158,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             if retries >= len(ready):
                 break  # whatever is ready is a retry, and each has run since anybody else did: they wait for a fact
         self._running = None
-        self._parked.extend(ready)
+        self._parked = tuple(ready)
         ready.clear()
 
     # -- branches and hashes ------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     def _foreign_branch(self, task: asyncio.Task[Any]) -> Branch:
         """A task made by the user's own task factory (an eager one, say) gets its identity when it first asks."""
         coro: Any = task.get_coro()
-        parent, name = getattr(task, "made_by", self._making)
+        parent, name = getattr(task, "made_by", None) or self._making or (self.root, None)
         given = name or task.get_name()  # 3.11's create_task names a task only after it was made
         branch = parent.child(branch_name(None if _MADE_UP.fullmatch(given) else given, coro))
         task.branch = branch  # type: ignore[attr-defined]
@@ -311,6 +311,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Remember an async generator, by weak reference."""
+        if self._generators is None:
+            self._generators = WeakValueDictionary()
         self._generator_serial += 1
         self._generators[self._generator_serial] = generator
 
@@ -325,9 +327,8 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def live_generators(self) -> list[AsyncGenerator[Any, Any]]:
         """The async generators that were begun and not finished, oldest first; forgets them."""
-        found = list(self._generators.values())
-        self._generators.clear()
-        return found
+        found, self._generators = self._generators, None
+        return [] if found is None else list(found.values())
 
     async def shutdown_asyncgens(self) -> None:
         for generator in self.live_generators():
@@ -364,7 +365,7 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
             run_nested(self, bury, self)
         self.tasks.clear()
         self.ready = deque(maxlen=0)  # nothing becomes ready any more
-        self._parked.clear()
+        self._parked = ()
         self._unnamed.clear()
 
     def check_alive(self) -> None:

@@ -5,40 +5,98 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple, Protocol
 
-from msgspec import Struct
-
 from engine.core.call import Definition, OnCancel
 from engine.core.events import ParentClose
 from engine.core.handles import LoopFuture, WorkflowTimer
 
-__all__ = ["CallFuture", "Canceller", "PendingCall", "PendingChild", "PendingTask", "PendingTimer"]
+__all__ = ["Canceller", "PendingCall", "PendingChild", "PendingTask", "PendingTimer"]
 
 
-class PendingCall(Struct, eq=False):
-    """A call whose outcome the workflow has not seen yet."""
+class PendingCall(LoopFuture):
+    """A call whose outcome the workflow has not seen yet, and what its await waits for. Cancelling it is a decision."""
 
-    id: str
-    definition: Definition[..., Any]
-    on_cancel: OnCancel
-    cancelled: bool = False  # asked to end, its outcome still awaited (on_cancel="wait")
-    held: int = 0  # requests to cancel its await that were held back meanwhile
-    cancel_message: Any = None  # of the first of them that had one
-    future: Any = None  # a `CallFuture`, set as soon as it is made
+    __slots__ = ("_canceller", "_workflow_loop", "asked_to_end", "cancel_message", "definition", "held", "id")
+
+    def __init__(self, loop: Any, canceller: Canceller, id: str, definition: Definition[..., Any]) -> None:  # noqa: A002
+        self._stable_hash = loop.next_hash()
+        asyncio.Future.__init__(self, loop=loop)  # past the class between, of which there is nothing else to do
+        self._workflow_loop = loop
+        self._canceller = canceller
+        self.id = id
+        self.definition = definition
+        self.asked_to_end = False  # its await was cancelled, its outcome is still waited for (on_cancel="wait")
+        self.held = 0  # requests to cancel its await that were held back meanwhile
+        self.cancel_message: Any = None  # of the first of them that had one
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self.done():
+            return False
+        loop = self._workflow_loop
+        if loop.poisoned:  # a dying coroutine cancels what it had begun: that decides nothing
+            return loop.burying and super().cancel(msg)
+        if self._canceller.cancel(self):
+            return super().cancel(msg)
+        self.held += 1
+        if self.cancel_message is None:
+            self.cancel_message = msg
+        return True
+
+    def end_cancelled(self) -> None:
+        """The await ends as cancelled, as it was asked to be: what was held back is answered by that."""
+        self.held = 0
+        super().cancel(self.cancel_message)
+
+    @property
+    def on_cancel(self) -> OnCancel:
+        """What cancelling its await does."""
+        return self.definition.on_cancel
 
 
-class PendingTask(PendingCall, eq=False):
-    """A task call."""
+class PendingTask(PendingCall):
+    """A task call. `scheduled_at` in microseconds: deadlines over all attempts count from there."""
 
-    arguments: bytes = b""
-    scheduled_at: int = 0  # microseconds; deadlines over all attempts count from here
+    __slots__ = ("arguments", "scheduled_at")
+
+    def __init__(
+        self,
+        loop: Any,
+        canceller: Canceller,
+        id: str,  # noqa: A002
+        definition: Definition[..., Any],
+        *,
+        arguments: bytes,
+    ) -> None:
+        PendingCall.__init__(self, loop, canceller, id, definition)
+        self.arguments = arguments
+        self.scheduled_at: int = loop.now
 
 
-class PendingChild(PendingCall, eq=False):
+class PendingChild(PendingCall):
     """A child run. `chosen`: its id was chosen by the author, so that it may turn out to be taken."""
 
-    run_id: str = ""
-    parent_close: ParentClose = "cancel"
-    chosen: bool = False
+    __slots__ = ("chosen", "parent_close", "run_id")
+
+    def __init__(
+        self,
+        loop: Any,
+        canceller: Canceller,
+        id: str,  # noqa: A002
+        definition: Definition[..., Any],
+        *,
+        run_id: str,
+        parent_close: ParentClose,
+        chosen: bool,
+    ) -> None:
+        PendingCall.__init__(self, loop, canceller, id, definition)
+        self.run_id = run_id
+        self.parent_close = parent_close
+        self.chosen = chosen
+
+    @property
+    def on_cancel(self) -> OnCancel:
+        definition: Any = self.definition
+        on_cancel: OnCancel = definition.policy.on_cancel
+        return on_cancel
 
 
 class PendingTimer(NamedTuple):
@@ -53,34 +111,3 @@ class Canceller(Protocol):
 
     def cancel(self, pending: PendingCall) -> bool:
         """The await of a call is cancelled. Returns whether the await ends now."""
-
-
-class CallFuture(LoopFuture):
-    """What the await of a call waits for; cancelling it is a decision."""
-
-    __slots__ = ("_canceller", "_pending", "_workflow_loop")
-
-    def __init__(self, loop: Any, canceller: Canceller, pending: PendingCall) -> None:
-        self._stable_hash = loop.next_hash()
-        asyncio.Future.__init__(self, loop=loop)  # past the class between, of which there is nothing else to do
-        self._workflow_loop = loop
-        self._canceller = canceller
-        self._pending = pending
-
-    def cancel(self, msg: Any = None) -> bool:
-        if self.done():
-            return False
-        loop = self._workflow_loop
-        if loop.poisoned:  # a dying coroutine cancels what it had begun: that decides nothing
-            return loop.burying and super().cancel(msg)
-        if self._canceller.cancel(self._pending):
-            return super().cancel(msg)
-        self._pending.held += 1
-        if self._pending.cancel_message is None:
-            self._pending.cancel_message = msg
-        return True
-
-    def end_cancelled(self) -> None:
-        """The await ends as cancelled, as it was asked to be: what was held back is answered by that."""
-        self._pending.held = 0
-        super().cancel(self._pending.cancel_message)

@@ -6,8 +6,7 @@ Nothing here writes: an `Outcome` comes back, and the run's driver records it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -51,8 +50,13 @@ class HandedOut(Struct, frozen=True):
 Outcome: TypeAlias = Completed | Retried | Failed | HandedOut
 
 
+class Asked(Protocol):
+    """A running attempt, as whoever runs it knows it."""
+
+    asked_to_end: bool
+
+
 async def run_attempt(
-    definition: Task[..., Any],
     pending: PendingTask,
     attempts: Attempts,
     attempt: Attempt,
@@ -60,9 +64,10 @@ async def run_attempt(
     executor: Executor,
     clock: Clock,
     alarms: Alarms,
-    asked_to_end: Callable[[], bool],
+    running: Asked,
 ) -> Outcome:
     """Run one attempt in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
+    definition: Any = pending.definition
     try:
         args, kwargs = definition.arguments.decode(pending.arguments)
     except ArgumentsError as error:
@@ -74,23 +79,24 @@ async def run_attempt(
         return Failed(describe(timed_out(definition, whole=True)))
     work = Work(definition.fn, args, kwargs, attempt)
     try:
-        value = await _within(seconds, executor.run(work), definition, whole=whole, clock=clock, alarms=alarms)
+        if seconds is None:
+            value = await executor.run(work)
+        else:
+            value = await _within(seconds, executor.run(work), definition, whole=whole, clock=clock, alarms=alarms)
         return Completed(definition.result.encode_checked(value))
     except CompletedLater:
         return HandedOut()
     except (NotRecordable, PayloadTooLarge) as error:
         return Failed(describe(error))  # another attempt would return the same kind of thing
     except asyncio.CancelledError as error:
-        if asked_to_end():
+        if running.asked_to_end:
             raise
         failure: BaseException = error  # the task's own code raised it; nobody asked us to stop
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         failure = error
-    return await _after_failure(
-        definition, pending, attempts, failure, (args, kwargs), clock=clock, asked_to_end=asked_to_end
-    )
+    return await _after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
 
 
 async def _after_failure(
@@ -101,7 +107,7 @@ async def _after_failure(
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     *,
     clock: Clock,
-    asked_to_end: Callable[[], bool],
+    running: Asked,
 ) -> Outcome:
     now = clock.now()
     past = PastAttempts(
@@ -112,7 +118,7 @@ async def _after_failure(
     try:
         wait = await seconds_to_wait(definition, failure, past, *arguments)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and asked_to_end()):
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and running.asked_to_end):
             raise
         error.add_note(f"raised by the retry policy of {definition.where}, asked about the exception that is its cause")
         error.__cause__ = failure
@@ -139,11 +145,9 @@ def _seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock
 
 
 async def _within(
-    seconds: float | None, running: Any, definition: Task[..., Any], *, whole: bool, clock: Clock, alarms: Alarms
+    seconds: float, running: Any, definition: Task[..., Any], *, whole: bool, clock: Clock, alarms: Alarms
 ) -> Any:
     """Await under a time limit that follows the engine's clock."""
-    if seconds is None:
-        return await running
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
     alarm = alarms.at(clock.now() + round(seconds * 1_000_000), lambda: limit.reschedule(loop.time()))

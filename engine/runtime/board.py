@@ -7,7 +7,6 @@ of an earlier one say is said to a board that is closed, and nobody hears it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,44 +16,44 @@ from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
-from engine.runtime.alarms import Alarm, Alarms
+from engine.runtime.alarms import Alarm
 from engine.runtime.attempts import Failed, Outcome, timed_out
-from engine.runtime.dispatch import Dispatcher, Running
+from engine.runtime.dispatch import Running
 from engine.runtime.site import Site
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
-from eventstore import Clock
 
-__all__ = ["Board", "BoardOwner", "board_for"]
+__all__ = ["Board", "BoardOwner"]
+
+
+class BoardOwner(Protocol):
+    """A driver, as its board knows it."""
+
+    instance: Instance
+    site: Site
+
+    def kick(self) -> None:
+        """A granted slot waits to be used."""
+
+    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None, /) -> None:
+        """An attempt has ended, or a task that was handed out was not completed by its deadline."""
 
 
 class Board:
-    """Attempts of one run. `kick` is called when a granted slot waits to be used, `ended` when an attempt has ended,
-    or a task that was handed out was not completed by its deadline.
-    """
+    """Attempts of one run: of its owner's instance, as it is now."""
 
-    def __init__(
-        self,
-        instance: Instance,
-        attempts: dict[str, Attempts],
-        *,
-        dispatcher: Dispatcher,
-        alarms: Alarms,
-        clock: Clock,
-        kick: Callable[[], None],
-        ended: Callable[[str, int, Outcome | None], None],
-    ) -> None:
-        self.run_id = instance.run_id
+    def __init__(self, owner: BoardOwner, attempts: dict[str, Attempts]) -> None:
+        site = owner.site
+        self.run_id = owner.instance.run_id
         self.attempts = attempts
         self.running: dict[str, Running] = {}
-        self._instance = instance
-        self._dispatcher = dispatcher
-        self._alarms = alarms
-        self._clock = clock
-        self._kick = kick
-        self._ended = ended
+        self._owner = owner
+        self._instance = owner.instance
+        self._dispatcher = site.dispatcher
+        self._alarms = site.alarms
+        self._clock = site.clock
         self._queued: set[str] = set()
-        self._granted: deque[tuple[str, Executor]] = deque()
+        self._granted: list[tuple[str, Executor]] = []
         self._retries: dict[str, Alarm] = {}
         self._handed_out: dict[str, Alarm] = {}  # those that have a deadline
         self._closed = False
@@ -88,7 +87,7 @@ class Board:
         """Take up every pending task that is not being tried, afresh: the run goes on."""
         self.forget_waits()
         for task_id, pending in self._instance.pending.items():
-            if task_id not in self.running and not pending.cancelled:
+            if task_id not in self.running and not pending.asked_to_end:
                 self.take_up(task_id)
 
     def hand_out(self, task_id: str) -> None:
@@ -106,7 +105,7 @@ class Board:
         Not before: an attempt that began ahead of the note of the one before it would be mistaken for that at a replay.
         """
         pending = self._instance.pending.get(note.id)
-        if pending is None or pending.cancelled:
+        if pending is None or pending.asked_to_end:
             return
         for waits in (self._retries, self._handed_out):
             if (alarm := waits.pop(note.id, None)) is not None:
@@ -125,7 +124,7 @@ class Board:
         """See `dispatch.Asker`."""
         self.running.pop(task_id, None)
         if not self._closed:
-            self._ended(task_id, number, outcome)
+            self._owner.attempt_ended(task_id, number, outcome)
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""
@@ -133,22 +132,22 @@ class Board:
             executor.slots.give_back()
             return
         self._granted.append((task_id, executor))
-        self._kick()
+        self._owner.kick()
 
     def choose_starts(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
         """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
         pending = self._instance.pending
-        while self._granted:
-            id_, executor = self._granted.popleft()
-            if id_ in self._queued and id_ in pending and not pending[id_].cancelled:
+        for id_, executor in self._granted:  # giving one back may bring the next
+            if id_ in self._queued and id_ in pending and not pending[id_].asked_to_end:
                 self._queued.discard(id_)
                 self._start(step, pending[id_], executor, stamp(), worker)
             else:
                 self._queued.discard(id_)
                 executor.slots.give_back()
+        self._granted.clear()
         for id_ in step.scheduled:
             task = pending.get(id_)
-            if task is None or task.cancelled:
+            if task is None or task.asked_to_end:
                 continue
             self.attempts[id_] = Attempts()
             definition: Any = task.definition
@@ -197,7 +196,7 @@ class Board:
         """Nothing begins for now; slots that were granted are given back."""
         self.forget_waits()
         while self._granted:
-            self._granted.popleft()[1].slots.give_back()
+            self._granted.pop()[1].slots.give_back()
 
     def rebuilt(self, instance: Instance, attempts: dict[str, Attempts]) -> None:
         """The run was rebuilt from its history as it stood before a step that was not written; what runs goes on."""
@@ -220,33 +219,9 @@ class Board:
         self._handed_out.pop(task_id, None)
         if task_id in self._instance.pending and not self._closed:
             error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
-            self._ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
+            self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
 
     def _enqueue(self, task_id: str) -> None:
         definition: Any = self._instance.pending[task_id].definition
         self._queued.add(task_id)
         self._dispatcher.enqueue(self, task_id, self._dispatcher.executor_for(definition))
-
-
-class BoardOwner(Protocol):
-    """A driver, as its board knows it."""
-
-    instance: Instance
-    site: Site
-
-    def kick(self) -> None: ...
-    def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None, /) -> None: ...
-
-
-def board_for(owner: BoardOwner, attempts: dict[str, Attempts]) -> Board:
-    """A board for the owner's instance, as it is now."""
-    site = owner.site
-    return Board(
-        owner.instance,
-        attempts,
-        dispatcher=site.dispatcher,
-        alarms=site.alarms,
-        clock=site.clock,
-        kick=owner.kick,
-        ended=owner.attempt_ended,
-    )

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from engine.core.instance import Instance
@@ -44,18 +45,51 @@ class Asker(Protocol):
 class Running:
     """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
 
-    __slots__ = ("asked_to_end", "begun", "number", "task")
+    __slots__ = ("_asker", "_begun", "_dispatcher", "_executor", "_pending", "asked_to_end", "number", "task")
 
-    def __init__(self, number: int) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, asker: Asker, pending: PendingTask, executor: Executor, number: int
+    ) -> None:
         self.number = number
-        self.begun = False
         self.asked_to_end = False
         self.task: asyncio.Task[None]
+        self._begun = False
+        self._dispatcher = dispatcher
+        self._asker = asker
+        self._pending = pending
+        self._executor = executor
 
     def cancel(self) -> None:
         """Ask it to end."""
         self.asked_to_end = True
         self.task.cancel()
+
+    async def live(self, attempts: Attempts, attempt: Attempt) -> None:
+        """The attempt, from its first step to its outcome."""
+        self._begun = True
+        dispatcher, pending = self._dispatcher, self._pending
+        outcome: Outcome | None = None
+        try:
+            outcome = await run_attempt(
+                pending,
+                attempts,
+                attempt,
+                executor=self._executor,
+                clock=dispatcher.clock,
+                alarms=dispatcher.alarms,
+                running=self,
+            )
+        except asyncio.CancelledError:
+            outcome = None  # we asked it to end; it is nobody's failure
+        dispatcher.running.discard(self)
+        self._asker.attempt_ended(pending.id, self.number, outcome)
+
+    def ended(self, _task: asyncio.Task[None]) -> None:
+        """Its task is done. One that was cancelled before its first step has run nothing of `live`."""
+        if not self._begun:
+            self._dispatcher.running.discard(self)
+            self._executor.slots.give_back()
+            self._asker.attempt_ended(self._pending.id, self.number, None)
 
 
 class Dispatcher:
@@ -64,8 +98,8 @@ class Dispatcher:
     def __init__(self, executors: Iterable[Executor], *, clock: Clock, alarms: Alarms, spawn: Spawn) -> None:
         self._executors = {executor.name: executor for executor in executors}
         self._waiting: dict[str, deque[tuple[Asker, str]]] = {name: deque() for name in self._executors}
-        self._clock = clock
-        self._alarms = alarms
+        self.clock = clock
+        self.alarms = alarms
         self._spawn = spawn
         self._stopped = False
         self._granting = False
@@ -91,47 +125,20 @@ class Dispatcher:
         self, asker: Asker, pending: PendingTask, attempts: Attempts, executor: Executor, *, instance: Instance
     ) -> Running:
         """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable."""
-        definition: Any = pending.definition
-        running = Running(attempts.started)
+        running = Running(self, asker, pending, executor, attempts.started)
         attempt = Attempt(
             run_id=asker.run_id,
             task_id=pending.id,
-            task=definition.name,
+            task=pending.definition.name,
             number=running.number,
             idempotency_key=idempotency_key(asker.run_id, instance.epoch, pending.id),
             scheduled_at=pending.scheduled_at,
-            token=token_of(asker.run_id, instance.seed, instance.epoch, pending.id),
+            _token=partial(token_of, asker.run_id, instance.seed, instance.epoch, pending.id),
         )
-
-        async def live() -> None:
-            running.begun = True
-            outcome: Outcome | None = None
-            try:
-                outcome = await run_attempt(
-                    definition,
-                    pending,
-                    attempts,
-                    attempt,
-                    executor=executor,
-                    clock=self._clock,
-                    alarms=self._alarms,
-                    asked_to_end=lambda: running.asked_to_end,
-                )
-            except asyncio.CancelledError:
-                outcome = None  # we asked it to end; it is nobody's failure
-            self.running.discard(running)
-            asker.attempt_ended(pending.id, running.number, outcome)
-
-        def ended(_task: asyncio.Task[None]) -> None:
-            if not running.begun:  # cancelled before its first step: nothing of `live` has run
-                self.running.discard(running)
-                executor.slots.give_back()
-                asker.attempt_ended(pending.id, running.number, None)
-
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
-        running.task = self._context.copy().run(self._spawn, live())
-        running.task.add_done_callback(ended)
+        running.task = self._context.copy().run(self._spawn, running.live(attempts, attempt))
+        running.task.add_done_callback(running.ended, context=self._context)
         return running
 
     def stop(self) -> None:

@@ -10,6 +10,8 @@ told). Nothing acts on the outside before the record of the decision is durable.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Final
 
 from msgspec import UNSET, structs
 
@@ -20,7 +22,7 @@ from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import board_for
+from engine.runtime.board import Board
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
@@ -37,6 +39,10 @@ from eventstore.errors import LeaseLost, VersionConflict
 
 __all__ = ["Driver"]
 
+# Making a union of types at each event would take longer than the question.
+_TASK_OUTCOMES: Final = (TaskCompleted, TaskFailed)
+_TASK_NOTES: Final = (AttemptFailed, TaskHandedOut)
+
 
 class Driver:
     """One resident run. Made by the worker, for a new run (`begin`) or a rebuilt one (`go_on`)."""
@@ -51,7 +57,7 @@ class Driver:
         self.pen = Pen(site, run_id=instance.run_id, workflow=instance.definition.name, version=version)
         self.stream = self.pen.stream
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
-        self.board = board_for(self, attempts)
+        self.board = Board(self, attempts)
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
         self.discarded = False
@@ -86,7 +92,7 @@ class Driver:
             self.intake.carry(told_now(rebuilt.replayer.carrying))
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
-            if pending.cancelled:
+            if pending.asked_to_end:
                 self.intake.add(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
             elif id_ not in missing:  # those are started when their TaskScheduled is written
                 self.board.take_up(id_)
@@ -170,7 +176,17 @@ class Driver:
     async def _pump(self) -> None:
         try:
             while not self.discarded and self._has_work():
-                await self._step()
+                step = self._decide()
+                try:
+                    await self._write(step)
+                except MailWaiting:
+                    await self._decide_anew(step)
+                except BaseException:
+                    step.give_back()
+                    raise
+                else:
+                    self.intake.written(step)
+                    self._act(step)
         except (LeaseLost, VersionConflict) as error:
             self.pen.report(error)
             self.site.left(self, lost=True)
@@ -184,24 +200,15 @@ class Driver:
             self.site.failed(error)
         finally:
             self._pumping = False
-        if self.discarded:
-            return
+        if not self.discarded:
+            self._pumped()
+
+    def _pumped(self) -> None:
+        """Nothing is left to do for now."""
         if self._terminating:
             self.site.left(self, lost=True)  # and is brought back without its code, to be ended
         elif self.instance.over and not self.board.running:
             self.site.left(self)
-
-    async def _step(self) -> None:
-        step = self._decide()
-        try:
-            await self._write(step)
-        except MailWaiting:
-            await self._decide_anew(step)
-        except BaseException:
-            step.give_back()
-            raise
-        else:
-            self._act(step)
 
     @property
     def _between_epochs(self) -> bool:
@@ -240,11 +247,11 @@ class Driver:
             self._backlog = []
         for arrival in self.intake.take(step, self.turns, self.instance):
             event = arrival.event
-            if isinstance(event, TaskCompleted | TaskFailed) and event.id not in self.instance.pending:
+            if isinstance(event, _TASK_OUTCOMES) and event.id not in self.instance.pending:
                 self.board.attempts.pop(event.id, None)
                 if event.id in self.board.running:
                     step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            elif isinstance(event, AttemptFailed | TaskHandedOut):
+            elif isinstance(event, _TASK_NOTES):
                 self.board.noted(event, at=self.turns.last_at)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running:
@@ -274,14 +281,12 @@ class Driver:
 
     # -- write --------------------------------------------------------------------------------------------------------
 
-    async def _write(self, step: Step) -> None:
+    def _write(self, step: Step) -> Awaitable[None]:
         self.releasing = step.release
         over = self.instance.over and not self.board.running
         if step.ended is None:
-            await self.pen.write(step, over=over)
-        else:
-            await self.pen.write_end(step, self.intake, self.turns, over=over, receive=self.receive)
-        self.intake.written(step)
+            return self.pen.write(step, over=over)
+        return self.pen.write_end(step, self.intake, self.turns, over=over, receive=self.receive)
 
     async def _decide_anew(self, step: Step) -> None:
         """The run has ended in a step that had not seen all of its mail: rebuild it, and give it that first."""
@@ -354,7 +359,7 @@ class Driver:
         self.instance = Instance(before.definition, before.run_id)
         self.instance.around = before.around
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
-        self.board = board_for(self, {})
+        self.board = Board(self, {})
         self.intake.begin_epoch(before)
         self.site.watches.ring(self.run_id)
         self.kick()

@@ -37,6 +37,7 @@ STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
 KEPT_MAIL_SECONDS: Final = 0.1
 """How often a run with mail that stays in the box (`Intake.keeps_mail`) is looked at for other mail."""
+_NO_MAIL: Final[frozenset[str]] = frozenset()
 
 
 class Intake:
@@ -47,9 +48,10 @@ class Intake:
         self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._paused: bool | None = None  # how the run stands once all of it is taken; None: as in the store
         self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
-        self._answered: set[str] = set()  # out of the box since the last event was written
-        self._unreadable: set[str] = set()  # control mail of a newer version: it stays in the box, and is left there
-        self._strange: set[str] = set()  # and data mail, which is taken out when the run ends
+        # Hardly any run has any of these, and there may be thousands of runs: no set of its own for each.
+        self._answered: frozenset[str] = _NO_MAIL  # out of the box since the last event was written
+        self._unreadable: frozenset[str] = _NO_MAIL  # control mail of a newer version: it is left in the box
+        self._strange: frozenset[str] = _NO_MAIL  # and data mail, which is taken out when the run ends
         self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
@@ -80,7 +82,9 @@ class Intake:
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
         self._arrivals.extend(arrivals)
-        self._consuming.update(arrival.message for arrival in arrivals if arrival.message is not None)
+        for arrival in arrivals:
+            if arrival.message is not None:
+                self._consuming.add(arrival.message)
 
     def receive(self, head: StreamHead, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
@@ -101,19 +105,20 @@ class Intake:
                 if isinstance(arrival.event, RunPaused | RunUnpaused | CancelRequested):
                     self._paused = isinstance(arrival.event, RunPaused)
             elif message.control:
-                self._unreadable.add(message.id)
+                self._unreadable |= {message.id}
             elif not self._paused:
-                self._strange.add(message.id)
+                self._strange |= {message.id}
         return terminate
 
     def can_be_served(self, instance: Instance) -> bool:
         """Whether a request that was set aside is served by now."""
-        return any(_serves(instance, arrival) for arrival in self._later)
+        return bool(self._later) and any(_serves(instance, arrival) for arrival in self._later)
 
     def take(self, step: Step, turns: Turns, instance: Instance) -> list[Arrival]:
         """The turns of a step; returns what was taken. What is left waits for the next."""
-        self._arrivals.extend(arrival for arrival in self._later if _serves(instance, arrival))
-        self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
+        if self._later:
+            self._arrivals.extend(arrival for arrival in self._later if _serves(instance, arrival))
+            self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
         tried: list[Arrival] = []
         left: list[Arrival] = []
         next_epochs: list[Arrival] = []
@@ -131,8 +136,9 @@ class Intake:
             if not turns.take(step, arrival):
                 left.append(arrival)
         self._later.extend(step.later)
-        self._arrivals.extendleft(reversed(next_epochs))
-        self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
+        if next_epochs or left:
+            self._arrivals.extendleft(reversed(next_epochs))
+            self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
         return tried
 
     def late(self, turns: Turns, *, base: int, at: int) -> Step | None:
@@ -156,14 +162,17 @@ class Intake:
         _consume(step, self._later)
         self._later.clear()
         step.consumes.extend((len(step.events), message) for message in self._strange)
-        self._strange.clear()
+        self._strange = _NO_MAIL
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""
-        answered = {message for _, message in step.consumes}
-        self._consuming -= answered
-        # A look from before this is older by its version, unless nothing was recorded.
-        self._answered = set() if step.events else self._answered | answered
+        if step.events:
+            self._answered = _NO_MAIL  # a look from before this is older by its version
+        if step.consumes:
+            answered = {message for _, message in step.consumes}
+            self._consuming -= answered
+            if not step.events:
+                self._answered |= answered
 
     def again(
         self,

@@ -36,7 +36,7 @@ class Launches:
     def __init__(self, site: Site, residents: Residents) -> None:
         self._site = site
         self._residents = residents
-        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._under_way: dict[str, _Launch] = {}
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -50,30 +50,23 @@ class Launches:
         Raises what the store raises: `VersionConflict` when a stream of that name exists, whoever owns it; `LeaseLost`
         when there is none and the worker's lease is lost.
         """
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         driver = Driver(self._site, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
-
-        def told(error: BaseException | None) -> None:
-            self._under_way.pop(run_id, None)
-            if error is None:
-                self._residents.adopt(driver)
-            if written.done():
-                return
-            if error is None:
-                written.set_result(None)
-            else:
-                written.set_exception(error)
-                written.exception()  # whoever waited may have been cancelled; that is no unheard error
-
-        driver.pen.first_commit = told
-        self._under_way[run_id] = written
+        launch = self._under_way[run_id] = driver.pen.first_commit = _Launch(self, driver)
         driver.begin(Arrival(fact, arguments))
-        await asyncio.shield(written)
+        error = await launch.outcome()
+        if error is not None:
+            raise error
 
     async def settled(self, run_id: str) -> None:
         """Wait until a launch of this id, if one is under way, has been written or refused."""
-        if (written := self._under_way.get(run_id)) is not None:
-            await asyncio.wait([written])
+        if (launch := self._under_way.get(run_id)) is not None:
+            await launch.outcome()
+
+    def ended(self, driver: Driver, *, written: bool) -> None:
+        """A launch is over: its run was written, and is one of the residents, or was not."""
+        self._under_way.pop(driver.run_id, None)
+        if written:
+            self._residents.adopt(driver)
 
     async def enqueue(
         self,
@@ -105,3 +98,29 @@ class Launches:
                 progress=True,
             )
         )
+
+
+class _Launch:
+    """One launch, told by its driver how the first commit went. Each who waits has a future of its own: cancelling one
+    is heard by no other.
+    """
+
+    __slots__ = ("_driver", "_launches", "_waiting")
+
+    def __init__(self, launches: Launches, driver: Driver) -> None:
+        self._launches = launches
+        self._driver = driver
+        self._waiting: list[asyncio.Future[BaseException | None]] = []
+
+    def __call__(self, error: BaseException | None) -> None:
+        """The first commit is durable, or (`error`) was refused."""
+        self._launches.ended(self._driver, written=error is None)
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(error)
+
+    async def outcome(self) -> BaseException | None:
+        """Wait until it is over; why it failed, if it did."""
+        waiting: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        return await waiting

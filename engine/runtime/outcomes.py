@@ -41,7 +41,7 @@ def _retried(instance: Instance, task_id: str, number: int, outcome: Retried) ->
     pending = instance.pending.get(task_id)
     if pending is None:
         return ignored(task_id, number, "failed", error)
-    if pending.cancelled:  # it was asked to end, and has: its failure is its outcome
+    if pending.asked_to_end:  # it was asked to end, and has: its failure is its outcome
         return Arrival(task_failed(task_id, number, outcome.error), error)
     note = AttemptFailed(at=0, id=task_id, attempt=number, error=outcome.error.type, retry_at=outcome.retry_at)
     return Arrival(note, error)
@@ -51,6 +51,6 @@ def _handed_out(instance: Instance, task_id: str, number: int) -> Arrival:
     pending = instance.pending.get(task_id)
     if pending is None:
         return ignored(task_id, number, "handed out")
-    if pending.cancelled:
+    if pending.asked_to_end:
         return task_cancelled(task_id, number)
     return Arrival(TaskHandedOut(at=0, id=task_id, attempt=number))

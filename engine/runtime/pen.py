@@ -52,7 +52,7 @@ class Pen:
             next_id=site.next_commit_id,
         ):
             head = await site.store.commit(commit)
-            step.undelivered.extend(head.undelivered)
+            step.undelivered += head.undelivered
             self.version = max(self.version, 0) + len(commit.events)
             if self.first_commit is not None:
                 self.report(None)

@@ -37,35 +37,19 @@ async def start_or_join(
 
     `check` raises once the engine cannot go on. Raises `RunConflict`, and `RunEnded` for signals to a finished run.
     """
-    while not await _made_or_found(worker, definition, run_id, fact, arguments, signals=signals, check=check):
-        check()  # our lease was lost while we wrote; the worker takes another
-        await asyncio.sleep(LEASE_SECONDS)
-
-
-async def _made_or_found(
-    worker: Worker,
-    definition: Definition[..., Any],
-    run_id: str,
-    fact: RunStarted,
-    arguments: bytes,
-    *,
-    signals: Mapping[str, SignalMessage],
-    check: Callable[[], None],
-) -> bool:
-    """False when neither, because the lease to write under was lost."""
-    while worker.has(run_id):
-        await worker.launches.settled(run_id)
-        with suppress(RunNotFound):  # that launch failed: it is for us to try
-            await _join(worker.store, run_id, definition, arguments, signals)
-            return True
-    check()
-    try:
-        await worker.launch(definition, run_id, fact, arguments, signals)
-    except VersionConflict:
-        await _join(worker.store, run_id, definition, arguments, signals)
-    except LeaseLost:
-        return False
-    return True
+    while True:
+        while worker.has(run_id):
+            await worker.launches.settled(run_id)
+            with suppress(RunNotFound):  # that launch failed: it is for us to try
+                return await _join(worker.store, run_id, definition, arguments, signals)
+        check()
+        try:
+            return await worker.launch(definition, run_id, fact, arguments, signals)
+        except VersionConflict:
+            return await _join(worker.store, run_id, definition, arguments, signals)
+        except LeaseLost:
+            check()  # our lease was lost while we wrote; the worker takes another
+            await asyncio.sleep(LEASE_SECONDS)
 
 
 async def _join(

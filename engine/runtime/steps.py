@@ -65,10 +65,10 @@ class Step(Struct):
     consumes: list[tuple[int, str]] = field(default_factory=list)  # behind how many events of this step, which message
     sends: list[tuple[int, Message]] = field(default_factory=list)  # likewise
     awaited: dict[str, Decision] = field(default_factory=dict)  # by message id: sends whose delivery somebody awaits
-    undelivered: list[Undelivered] = field(default_factory=list)  # what the commits said of them
+    undelivered: tuple[Undelivered, ...] = ()  # what the commits said of them
     written: int = 0  # how many of the events
     taken: list[Arrival] = field(default_factory=list)
-    later: list[Arrival] = field(default_factory=list)  # requests that the workflow does not serve now
+    later: tuple[Arrival, ...] = ()  # requests that the workflow does not serve now
     cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
     scheduled: list[str] = field(default_factory=list)
     starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
@@ -148,6 +148,8 @@ class Step(Struct):
 
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""
+        if not self.awaited:
+            return []
         reasons = {each.id: each.reason for each in self.undelivered}
         arrivals: list[Arrival] = []
         for id_, event in self.awaited.items():

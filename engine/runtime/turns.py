@@ -101,7 +101,7 @@ class Turns:
         if verdict is None:
             return True
         if verdict == "later":
-            step.later.append(arrival)
+            step.later += (arrival,)
             return False
         letter = refusal_letter(self._instance.run_id, event.id, verdict)
         self._answer(step, structs.replace(arrival, reply=letter))

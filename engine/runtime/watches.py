@@ -27,7 +27,7 @@ class Watch:
         self.reason = ""
         self.resident = False  # whether a driver of this process tells us all there is to know
         self.failure: BaseException | None = None  # why nobody in this process will ever know
-        self._bells: set[asyncio.Future[None]] = set()
+        self._bells: set[asyncio.Future[None]] | None = None  # while somebody waits
 
     def settle(self, status: RunStatus | None, payload: bytes | None, reason: str) -> None:
         """The run has ended."""
@@ -36,15 +36,15 @@ class Watch:
 
     def ring(self) -> None:
         """The run has moved: everybody who waits looks again."""
-        bells, self._bells = self._bells, set()
-        for bell in bells:
+        bells, self._bells = self._bells, None
+        for bell in bells or ():
             if not bell.done():
                 bell.set_result(None)
 
     def tell(self, error: BaseException) -> None:
         """Whoever waits now is told of an error; who asks again looks again."""
-        bells, self._bells = self._bells, set()
-        for bell in bells:
+        bells, self._bells = self._bells, None
+        for bell in bells or ():
             if not bell.done():
                 bell.set_exception(error)
 
@@ -59,12 +59,15 @@ class Watch:
     def bell(self) -> asyncio.Future[None]:
         """What the next `ring` sets; for whoever looks before waiting. To be given back to `forget`."""
         bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._bells is None:
+            self._bells = set()
         self._bells.add(bell)
         return bell
 
     def forget(self, bell: asyncio.Future[None]) -> None:
         """Nobody waits for this bell any more."""
-        self._bells.discard(bell)
+        if self._bells is not None:
+            self._bells.discard(bell)
         if bell.done() and not bell.cancelled():
             bell.exception()  # heard, so that nobody reports it as missed
 

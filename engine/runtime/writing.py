@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def commits_of(
     step: Step, *, stream: str, workflow: str, version: int, lease: Lease, over: bool, next_id: Callable[[], str]
-) -> Iterator[Commit]:
+) -> Iterable[Commit]:
     """The commits of a step of a stream that is at `version` (`NEW`: the first makes it).
 
     What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
@@ -28,11 +28,39 @@ def commits_of(
     The commit that ends the run is refused (`MailWaiting`) while something has been delivered to it that it has not
     seen; the chunks before it are written by then.
     """
+    if len(step.events) > COMMIT_EVENTS_MAX:
+        return _chunks(step, stream=stream, workflow=workflow, version=version, lease=lease, over=over, next_id=next_id)
+    attributes = dict(step.attributes)
+    if version < 0:
+        attributes = {WORKFLOW: workflow, STATUS: "running", **attributes}
+    ended = step.ended is not None
+    whole = Commit(
+        id=next_id(),
+        stream=stream,
+        expected_version=version,
+        events=tuple(step.events),
+        consumes=tuple([message for _, message in step.consumes]),
+        sends=tuple([message for _, message in step.sends]),
+        alarm=step.alarm,
+        held=step.held,
+        closed=True if ended else UNSET,
+        drained=ended,
+        attributes=attributes or UNSET,
+        lease=lease,
+        release=step.release or over,
+        progress=step.progress,
+    )
+    return (whole,)
+
+
+def _chunks(
+    step: Step, *, stream: str, workflow: str, version: int, lease: Lease, over: bool, next_id: Callable[[], str]
+) -> Iterator[Commit]:
     # Mail that the step answers behind its end goes with the end: nothing may be left in the box when that is written.
     behind = step.ended_behind if step.ended is not None else len(step.events)
     consumes = [(min(index, behind), message) for index, message in step.consumes]
     at = 0
-    while True:
+    while at < len(step.events):
         chunk = tuple(step.events[at : at + COMMIT_EVENTS_MAX])
         until = at + len(chunk)
         last = until >= len(step.events)
@@ -56,8 +84,6 @@ def commits_of(
             release=last and (step.release or over),
             progress=step.progress,
         )
-        if last:
-            return
         version, at = max(version, 0) + len(chunk), until
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Final, NoReturn
 
@@ -28,7 +29,12 @@ class Attempt(Struct, frozen=True, kw_only=True):
     number: int  # from 1; attempts that a crash cut off are counted
     idempotency_key: str  # 32 hex digits
     scheduled_at: int  # microseconds since the epoch
-    token: str = ""
+    _token: Callable[[], str]  # asked for by few tasks, and made only then
+
+    @property
+    def token(self) -> str:
+        """What ends this task from elsewhere: printable, safe in a URL."""
+        return self._token()
 
     def later(self) -> NoReturn:
         """End this attempt, its slot free again, and leave the task to whoever has `token`. Never returns.

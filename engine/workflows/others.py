@@ -50,14 +50,14 @@ class ChildHandle(RunRef, Generic[R_co]):
         super().__init__(instance, pending.run_id)
         self._pending = pending
         # Nobody need ever ask: that a child failed is then no error that somebody failed to retrieve.
-        pending.future.add_done_callback(_heard)
+        pending.add_done_callback(_heard)
 
     async def result(self) -> R_co:
         """Wait for its end. Raises `RunFailedError`, `RunCancelledError`, `RunTerminatedError`, `RunConflict`.
 
         May be awaited any number of times; cancelling the wait leaves the child alone.
         """
-        return cast("R_co", await asyncio.shield(self._pending.future))
+        return cast("R_co", await asyncio.shield(self._pending))
 
     async def cancel(self, reason: str = "") -> None:  # noqa: ARG002 - a child's parent needs no reason
         """Ask the child to end; its `result` then raises `RunCancelledError`, unless it ends otherwise."""

@@ -231,7 +231,7 @@ def possible_mail(world: World, instance: Instance, recorder: Recorder) -> dict[
 def outcome_of_child(child: PendingChild, arguments: bytes, *, at: int) -> tuple[Fact, bytes | None]:
     """How a child run ends, asked to end or not: one named "stubborn..." does not care."""
     definition: Any = child.definition
-    if child.cancelled and not definition.name.startswith("stubborn"):
+    if child.asked_to_end and not definition.name.startswith("stubborn"):
         return ChildFailed(at=at, id=child.id, status="cancelled"), None
     args, kwargs = definition.arguments.decode(arguments)
     history = play(World(definition(*args, **kwargs)))

@@ -87,7 +87,7 @@ def test_wait_ends_with_the_recorded_result_and_then_cancels() -> None:
 
     instance, _ = begin(pays)
     assert shown(instance.deliver(CancelRequested(at=LATER, reason="why"))) == ["TaskCancelled charge#1"]
-    assert instance.pending["pays/charge#1"].cancelled
+    assert instance.pending["pays/charge#1"].asked_to_end
     assert shown(instance.deliver(CancelRequested(at=LATER, reason="again"))) == []
     decided = instance.deliver(TaskCompleted(at=LATER, id="pays/charge#1"), b'"charged"')
     assert shown(decided) == ["RunCancelled"], "the next call was made and cancelled in one turn: no trace"

@@ -81,7 +81,7 @@ def test_put_away_at_every_event_nothing_is_said_and_nothing_is_left(case: Case)
                 instance = replayer.instance
                 tasks = list(instance.loop.tasks)
                 left += [weakref.ref(instance), weakref.ref(instance.loop), *map(weakref.ref, tasks)]
-                left += [weakref.ref(pending.future) for pending in instance.pending.values()]
+                left += [weakref.ref(pending) for pending in instance.pending.values()]
                 waiting = dict(instance.pending), dict(instance.timers), instance.outcome
                 instance.evict()
                 assert (instance.pending, instance.timers, instance.outcome) == waiting, "it decided something"

@@ -78,8 +78,8 @@ def test_the_fold_knows_what_the_instance_knows_at_every_event(case: Case) -> No
         replayer, recorder = rebuild(world, history[:version])
         instance = replayer.instance
         assert recorder.history == history[:version], "nothing was missing"
-        wanted = {id_ for id_, pending in instance.pending.items() if not pending.cancelled}
-        waited_for = {id_ for id_, pending in instance.pending.items() if pending.cancelled}
+        wanted = {id_ for id_, pending in instance.pending.items() if not pending.asked_to_end}
+        waited_for = {id_ for id_, pending in instance.pending.items() if pending.asked_to_end}
         assert {id_ for id_, task in state.tasks.items() if task.status in OPEN} == wanted
         assert all(state.tasks[id_].status == "cancelled" for id_ in waited_for)
         assert state.timers == {id_: timer.deadline for id_, timer in instance.timers.items()}
@@ -99,7 +99,7 @@ def test_the_fold_knows_what_the_instance_knows_at_every_event(case: Case) -> No
 def assert_same_words(state: RunState, instance: Instance, history: History) -> None:
     """What the fold says of children, messages and publications, and what the instance and the history say."""
     running = {id_ for id_, child in state.children.items() if child.status == "running" and not child.asked_to_end}
-    assert running >= {id_ for id_, child in instance.children.items() if not child.cancelled}
+    assert running >= {id_ for id_, child in instance.children.items() if not child.asked_to_end}
     if instance.outcome is None and not instance.untold:
         assert state.epoch == instance.epoch
         assert {id_ for id_, how in state.requests.items() if how == "accepted"} == set(instance.inbox.under_way)

@@ -159,13 +159,16 @@ async def test_closing_lets_threads_finish(world: World) -> None:
     async def gated() -> str:
         return await pass_through()
 
+    leaving = asyncio.Event()
+
     async def life() -> None:
         async with world.engine(gated, grace=60) as engine:
             await engine.start(gated(), id="a")
             await until(began.is_set)
+            leaving.set()
 
     closing = asyncio.create_task(life())
-    await until(began.is_set)
+    await soon(leaving.wait())
     await settle(200)
     assert not closing.done()
     opened.set()
@@ -192,13 +195,16 @@ async def test_no_new_attempts_while_closing(world: World) -> None:
         await through()
         return await next_one()
 
+    leaving = asyncio.Event()
+
     async def life() -> None:
         async with world.engine(chain, grace=60) as engine:
             await engine.start(chain(), id="a")
             await until(lambda: gate.began)
+            leaving.set()
 
     closing = asyncio.create_task(life())
-    await until(lambda: gate.began)
+    await soon(leaving.wait())
     await settle(200)
     gate.open.set()
     await soon(closing)
@@ -378,13 +384,16 @@ async def test_closing_is_cancelled(world: World, times: int) -> None:
     gate = Gate()
     gated = gate.workflow()
 
+    leaving = asyncio.Event()
+
     async def life() -> None:
         async with world.engine(gated, grace=3_600) as engine:
             await engine.start(gated(), id="a")
             await until(lambda: gate.began)
+            leaving.set()
 
     living = asyncio.create_task(life())
-    await until(lambda: gate.began)
+    await soon(leaving.wait())
     await settle(200)
     assert not living.done()
     for _ in range(times):
