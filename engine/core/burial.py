@@ -55,15 +55,20 @@ def _drain(loop: Any, tasks: int) -> None:
     for _ in range(_STEPS * (1 + tasks)):
         if not ready:
             return
-        handle = ready.popleft()
-        if not handle._cancelled and not is_level_cancellation(handle):
+        entry = ready.popleft()
+        if type(entry) is tuple:
+            callback, args, context = entry
+        elif entry._cancelled:
+            continue
+        else:
+            callback, args, context = entry._callback, entry._args, entry._context
+        if not is_level_cancellation(callback):
             with suppress(BaseException):  # nobody is left to hear it
-                handle._context.run(handle._callback, *handle._args)
+                context.run(callback, *args)
 
 
-def is_level_cancellation(handle: Any) -> bool:
+def is_level_cancellation(callback: Any) -> bool:
     """Whether this is anyio's retry of a cancellation, which calls itself again until the cancelled task has ended."""
-    callback = handle._callback
     return getattr(callback, "__name__", "") == "_deliver_cancellation" and type(
         getattr(callback, "__self__", None)
     ).__module__.startswith("anyio.")

@@ -7,7 +7,6 @@ it does what its definition says (a task is simply its function).
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import sys
 import warnings
@@ -15,7 +14,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
 
-from engine.core.loop import DeterministicLoop
+from engine.core.nesting import here
 from engine.core.values import ArgumentsCodec, ValueCodec, resolved_hints
 from engine.errors import DefinitionError
 
@@ -95,8 +94,8 @@ class Call(Coroutine[Any, Any, R_co]):
         # asking it for the line means a walk through a table.
         self._code: CodeType = frame.f_code
         self._instruction: int = frame.f_lasti
-        loop = asyncio._get_running_loop()
-        self._hash: int = loop.next_hash() if isinstance(loop, DeterministicLoop) else object.__hash__(self)
+        loop = here.loop
+        self._hash: int = object.__hash__(self) if loop is None else loop.next_hash()
 
     def __hash__(self) -> int:
         return self._hash
@@ -127,13 +126,16 @@ class Call(Coroutine[Any, Any, R_co]):
         """Mark it as handed on (to `engine.start`, say), so that nobody warns that it was never awaited."""
         self._runner = cast("Coroutine[Any, Any, R_co]", _Taken())
 
+    def for_branch(self) -> Coroutine[Any, Any, R_co]:
+        """What a branch that is made of it steps; itself, once it was begun."""
+        return self if self._runner is not None else self._begin()
+
     def _begin(self) -> Coroutine[Any, Any, R_co]:
         if self._runner is None:
-            loop = asyncio._get_running_loop()
-            if isinstance(loop, DeterministicLoop):
-                host: Any = loop.host
+            loop = here.loop
+            if loop is not None:
                 try:
-                    self._runner = host.begin(self)
+                    self._runner = loop.host.begin(self)
                 except BaseException:
                     self.take()  # it was awaited, and refused
                     raise
@@ -180,8 +182,7 @@ class Call(Coroutine[Any, Any, R_co]):
 
     def __del__(self) -> None:
         if getattr(self, "_runner", self) is None:
-            loop = asyncio._get_running_loop()
-            if isinstance(loop, DeterministicLoop) and loop.poisoned:
+            if here.loop is not None and here.loop.poisoned:
                 return
             warnings.warn(f"{self!r} was never awaited", RuntimeWarning, stacklevel=1, source=self)
 

@@ -7,7 +7,6 @@ decided here too: see `OnCancel`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from engine.core.call import Call, Definition
@@ -61,16 +60,14 @@ class Calls:
 
     # -- awaiting -----------------------------------------------------------------------------------------------------
 
-    def begin(self, call: Call[Any]) -> Coroutine[Any, Any, Any]:
+    async def begin(self, call: Call[Any]) -> Any:
         """What awaiting `call` inside this workflow runs."""
-        return self._await(call)
-
-    async def _await(self, call: Call[Any]) -> Any:
         loop = self._host.loop
         if loop.poisoned:
             loop.check_alive()
             await loop.create_future()
         pending = self._schedule(call, loop) if call.definition.kind == "task" else self.start_child(call)
+        del call  # while this waits nobody needs it: of a fan-out there may be 100,000
         try:
             return await pending
         finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from engine.core.events import Decision
 
@@ -16,7 +18,7 @@ class Codec(Protocol):
         """Whether two recorded payloads are equal as values of the present type."""
 
 
-class Decided(NamedTuple):
+class Decided(Struct, frozen=True, gc=False):
     """A decision and its payload."""
 
     event: Decision

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import copy_context
-from typing import Any
+from types import BuiltinMethodType, MethodType
+from typing import Any, Final
 
 from engine.core.lineage import Branch
 
-__all__ = ["BranchTask", "LoopFuture", "ReadyHandle", "WorkflowTimer"]
+__all__ = ["BranchTask", "LoopFuture", "ReadyHandle", "WorkflowTimer", "is_step"]
 
 
 class ReadyHandle(asyncio.Handle):
@@ -28,6 +29,41 @@ class ReadyHandle(asyncio.Handle):
         self._cancelled = False
         self._repr = None
         self._source_traceback = None
+
+
+class _StepSeen:
+    """A loop that only looks at what a task hands to `call_soon` for its first step."""
+
+    kind: type[Any] | None = None
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(self, callback: Any, *_args: Any, context: Any) -> None:  # noqa: ARG002 - asyncio passes it by name
+        self.kind = type(callback)
+
+
+def _kind_of_steps() -> type[Any] | None:
+    """The type of the callback that is a task's step, where it is one of its own (asyncio's tasks written in C)."""
+
+    async def nothing() -> None:
+        """Closed before it begins."""
+
+    seen: Any = _StepSeen()
+    coro = nothing()
+    task: Any = asyncio.Task(coro, loop=seen)
+    task._log_destroy_pending = False
+    coro.close()
+    return None if seen.kind is MethodType else seen.kind
+
+
+_STEP: Final = _kind_of_steps()
+
+
+def is_step(callback: Any) -> bool:
+    """Whether it is asyncio's own step or wake-up of a task: nobody keeps the handle of those, to cancel it."""
+    kind = type(callback)
+    return kind is _STEP or (kind is BuiltinMethodType and callback.__name__ == "task_wakeup")
 
 
 class WorkflowTimer(asyncio.TimerHandle):

@@ -125,7 +125,6 @@ class Instance:
         """
         if self.outcome is not None:
             return self._deliver_late(fact, payload)
-        self._decided.clear()
         self.outbox.codecs.clear()
         self.turns += 1
         if type(fact) is RunStarted:
@@ -133,7 +132,8 @@ class Instance:
             loop = self.loop
         else:
             loop = self.loop
-            loop.now = max(loop.now, fact.at)
+            if fact.at > loop.now:  # noqa: PLR1730 - as in `Replayer.feed`
+                loop.now = fact.at
             self._accept(fact, payload)
         assert self._main is not None
         if self.untold:
@@ -147,9 +147,10 @@ class Instance:
             self._end(self._main)
         if self._suspension is not None:
             raise self._suspension
-        decided = list(self._decided.values())
-        self._decided.clear()
-        return decided
+        if not self._decided:
+            return []
+        decided, self._decided = self._decided, {}
+        return list(decided.values())
 
     def _deliver_late(self, fact: Fact, payload: bytes | None) -> list[Decided]:
         if isinstance(self.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived):
@@ -173,6 +174,9 @@ class Instance:
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
         if self.untold and not self._is_carried(fact, payload):
+            return
+        if type(fact) is TaskCompleted:  # nearly all there are
+            self.calls.accept_task(fact, payload)
             return
         match fact:
             case TaskCompleted() | TaskFailed():
@@ -251,7 +255,9 @@ class Instance:
 
     def check_open(self, what: object) -> None:
         """Raise if nothing can be decided: the instance is being put away, the workflow has returned, or is asked."""
-        self.loop.check_alive()
+        loop = self.loop
+        if loop.poisoned:
+            loop.check_alive()
         if self._asking:
             raise ForbiddenInWorkflow(f"{what} was begun by a validator or a query: they read, and decide nothing")
         if self._ending:

@@ -25,31 +25,41 @@ _UNSAFE: Final = str.maketrans({"/": "|", "~": "-", "#": "-"})
 class Branch:
     """One asyncio task inside a workflow, as an identity: its id and its counters."""
 
-    __slots__ = ("_counters", "id", "random")
+    __slots__ = ("_counters", "_first", "id", "random")
 
     def __init__(self, id: str) -> None:  # noqa: A002 - the word for it
         self.id = id
-        self._counters: dict[str, int] = {}
+        self._counters: dict[str, int] | None = None  # of a fan-out's branches, hardly any counts anything twice
+        self._first = ""  # what it has counted once, while there is nothing else
         self.random: Random | None = None
 
     def child(self, name: str) -> Branch:
         """The next branch of that name below this one."""
-        counter = "~" + name
-        number = self._counters[counter] = self._counters.get(counter, 0) + 1
-        return Branch(f"{self.id}/{name}~{number}")
+        return Branch(f"{self.id}/{name}~{self._count('~' + name)}")
 
     def next_id(self, name: str) -> str:
         """The id of the next call (or timer) of that name made by this branch."""
-        number = self._counters[name] = self._counters.get(name, 0) + 1
-        return f"{self.id}/{name}#{number}"
+        return f"{self.id}/{name}#{self._count(name)}"
+
+    def _count(self, name: str) -> int:
+        counters = self._counters
+        if counters is None:
+            if not self._first:
+                self._first = name
+                return 1
+            counters = self._counters = {self._first: 1}
+        number = counters[name] = counters.get(name, 0) + 1
+        return number
 
 
-def branch_name(explicit: str | None, coro: Coroutine[Any, Any, Any]) -> str:
-    """The name of a branch: what its author called it, else what its function is called.
+def branch_name(explicit: str | None, coro: Coroutine[Any, Any, Any], label: str | None = None) -> str:
+    """The name of a branch: what its author called it, else what its function is called (`label`, where that is known).
 
     anyio names every task, ``module.qualname`` of what it was given (or the one it has of the two); the module is left
     out, for it depends on how a file was loaded.
     """
+    if label is not None:
+        return _cleaned(label if explicit is None else explicit)
     inner = _unwrapped(coro)
     qualname = str(getattr(inner, "__qualname__", type(inner).__qualname__))
     if explicit is None:

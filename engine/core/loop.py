@@ -17,15 +17,16 @@ import math
 import re
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from threading import get_ident
 from types import MethodType
-from typing import Any, ClassVar, Final, Protocol
-from weakref import WeakValueDictionary
+from typing import Any, ClassVar, Final, Protocol, cast
 
 from engine.core.burial import bury, is_level_cancellation
-from engine.core.handles import BranchTask, LoopFuture, ReadyHandle, WorkflowTimer
+from engine.core.call import Call
+from engine.core.generators import GeneratorKeeper
+from engine.core.handles import BranchTask, LoopFuture, ReadyHandle, WorkflowTimer, is_step
 from engine.core.lineage import Branch, branch_name
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
@@ -52,6 +53,7 @@ TIME_MAX: Final = 253_402_300_800_000_000
 _HASH_STEP: Final = 0x9E3779B97F4A7C15  # Knuth's multiplicative constant: spreads consecutive serials over the bits
 _HASH_MASK: Final = (1 << 61) - 1
 _REFUSALS_MAX: Final = 100  # by a coroutine that is being closed
+_NOBODYS: Final = cast("asyncio.Handle", None)  # a handle that asyncio's own code asked for, and does not look at
 _MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that nobody named
 
 install_asyncio()
@@ -70,7 +72,7 @@ class LoopHost(Protocol):
         """A branch has ended before a cancellation that was held back could reach it."""
 
 
-class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
+class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     """One run's event loop. `seed` gives hashes, `started_at` (microseconds) the zero of `time()`."""
 
     holds_workflow: Final = True  # what WorkflowSet looks for, without importing this module
@@ -81,11 +83,13 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self.root = Branch(name)
         self.now = started_at  # microseconds: the time of the last delivered fact
         self._started_at = started_at
-        self.ready: deque[Any] = deque()  # handles; their callback, context and args are asyncio's own attributes
-        self._parked: Sequence[Any] = ()  # anyio's level cancellation, waiting for somebody else to move
-        self._unnamed: list[tuple[BranchTask, Branch]] = []
+        # Handles, whose callback, context and args are asyncio's own attributes; of steps just these three.
+        self.ready: deque[Any] = deque()
+        self._parked: Sequence[Any] = ()  # anyio's level cancellation, waiting for somebody else to move; last first
+        self._unnamed: list[tuple[BranchTask, Branch, str | None]] = []  # made by which branch, and what they run
         self._hash = int(seed[:15] or "0", 16)
-        self._running: Any = None
+        self._running: Any = None  # the callback that runs
+        self._stepping: BranchTask | None = None  # and the branch, where that is a step of one
         self._making: tuple[Branch, str | None] | None = None  # who is calling the user's task factory, and a name
         self._retried = False  # the running callback is anyio's level cancellation, and called itself again
         self.thread = 0
@@ -94,8 +98,6 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
-        self._generators: WeakValueDictionary[int, AsyncGenerator[Any, Any]] | None = None  # made for the first
-        self._generator_serial = 0
         self.tasks: dict[asyncio.Task[Any], None] = {}  # unfinished ones, oldest first
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -107,7 +109,12 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         out, `KeyboardInterrupt` above all. After either, the instance is to be discarded.
         """
         around = getattr(self.host, "around", None)
-        self.run_inside(self._context.run, *((self._drain,) if around is None else (around, self._drain)))
+        if around is not None:
+            self.run_inside(around, self._drain)
+        elif self.thread:
+            self._drain()
+        else:
+            run_nested(self, self._drain)
 
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""
@@ -119,47 +126,49 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
     def _drain(self) -> None:
         ready, unnamed, tasks = self.ready, self._unnamed, self.tasks
         steps = 0
-        ready.extendleft(reversed(self._parked))
+        ready.extendleft(self._parked)
         self._parked = ()
         retries = 0  # of anyio's level cancellation, one directly after the other
-        while ready:
-            handle = ready.popleft()
-            if handle._cancelled:
+        while len(ready) > retries:  # else whatever is ready is a retry, and each has run since anybody else did
+            entry = ready.popleft()
+            if type(entry) is tuple:
+                callback, args, context = entry
+            elif entry._cancelled:
                 continue
+            else:
+                callback, args, context = entry._callback, entry._args, entry._context
             if unnamed:
                 self.name_branches()
-            self._running = handle
-            callback = handle._callback
+            self._running = callback
+            # Both the steps of a branch and its wake-ups know whose they are.
+            branch: Any = getattr(callback, "__self__", None)
+            self._stepping = branch if type(branch) is BranchTask else None
             try:
-                handle._context.run(callback, *handle._args)
+                context.run(callback, *args)
             except (KeyboardInterrupt, Evicted):
                 raise
             except BaseException as error:
                 # SystemExit leaves asyncio's own step function too; the task that raised it holds it as its outcome.
                 message = f"Exception in callback {callback!r}"
                 self.call_exception_handler({"message": message, "exception": error})
-            # A branch ends in a step of its own, and both its steps and its wake-ups know whose they are. A callback
-            # of its end would tell the same, for the price of one more handle to every branch.
-            branch = getattr(callback, "__self__", None)
-            if type(branch) is BranchTask and branch.done():
+            # A branch ends in a step of its own. A callback of its end would tell the same, for the price of one more
+            # handle to every branch.
+            if self._stepping is not None and branch.done():
                 tasks.pop(branch, None)
-            branch = None  # it must not outlive its last step here: what it failed with is reported when it goes
+            # It must not outlive its last step here: what it failed with is reported when it goes.
+            branch = self._stepping = None
             steps += 1
             if steps > STEPS_PER_TURN_MAX:
                 raise StepLimitExceeded(
                     f"the workflow ran {steps:,} callbacks without waiting for anything durable: look for a loop"
                     " around `await asyncio.sleep(0)`, or one that swallows CancelledError"
                 )
-            if not self._retried:
-                retries = 0
-                continue
+            retries = retries + 1 if self._retried else 0
             self._retried = False
-            retries += 1
-            if retries >= len(ready):
-                break  # whatever is ready is a retry, and each has run since anybody else did: they wait for a fact
         self._running = None
-        self._parked = tuple(ready)
-        ready.clear()
+        if retries:  # they wait for a fact
+            self._parked = tuple(reversed(ready))
+            ready.clear()
 
     # -- branches and hashes ------------------------------------------------------------------------------------------
 
@@ -170,6 +179,9 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def current_branch(self) -> Branch:
         """The branch that is running; the run itself in a callback that belongs to no task."""
+        stepping = self._stepping
+        if stepping is not None and stepping.branch is not None and self._task_factory is None and not self.poisoned:
+            return stepping.branch  # nobody has stepped another one from within its step
         task = asyncio.current_task(self)
         if task is None:
             return self.root
@@ -180,9 +192,9 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def name_branches(self) -> None:
         """Settle the identity of the branches made since the last step, in the order they were made."""
-        for task, parent in self._unnamed:
+        for task, parent, label in self._unnamed:
             coro: Any = task.get_coro()
-            task.branch = parent.child(branch_name(task.explicit_name, coro))
+            task.branch = parent.child(branch_name(task.explicit_name, coro, label))
         self._unnamed.clear()
 
     def _foreign_branch(self, task: asyncio.Task[Any]) -> Branch:
@@ -224,11 +236,14 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         if self._task_factory is not None:
             return self._make_task(coro, name, context, **kwargs)
         parent = self.current_branch()
+        label: str | None = None
+        if type(coro) is Call:  # it says what it is; stepping what it runs saves a call at each step
+            label, coro = coro.definition.name, coro.for_branch()
         task = BranchTask(coro, loop=self, name=name, context=context)
         if WAIT_FOR_WRAPS and made_by_wait_for(sys._getframe(1)):
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
         else:
-            self._unnamed.append((task, parent))
+            self._unnamed.append((task, parent, label))
         self.tasks[task] = None
         return task
 
@@ -249,14 +264,12 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         return (self.now - self._started_at) / 1_000_000
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        if context is not None and is_step(callback):
+            self.ready.append((callback, args, context))
+            return _NOBODYS
         handle = ReadyHandle(callback, args, self, context)
         # anyio's callback is a bound method; asyncio's own steps, nearly all there are, are not.
-        if (
-            type(callback) is MethodType
-            and self._running is not None
-            and self._running._callback == callback
-            and is_level_cancellation(handle)
-        ):
+        if type(callback) is MethodType and self._running == callback and is_level_cancellation(callback):
             self._retried = True
         self.ready.append(handle)
         return handle
@@ -306,33 +319,6 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """asyncio's own bookkeeping; ours is in `WorkflowTimer.cancel`."""
-
-    # -- async generators ---------------------------------------------------------------------------------------------
-
-    def generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Remember an async generator, by weak reference."""
-        if self._generators is None:
-            self._generators = WeakValueDictionary()
-        self._generator_serial += 1
-        self._generators[self._generator_serial] = generator
-
-    def generator_dies(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Close a generator that nobody holds any more, soon; what it awaits is refused.
-
-        That happens within a turn, when its last reference goes. When the garbage collector finds it (never within a
-        turn) the moment is no part of the history, and the thread may be any: then none of its code runs.
-        """
-        if self.thread == get_ident():
-            self.call_soon(self.close_silently, generator)
-
-    def live_generators(self) -> list[AsyncGenerator[Any, Any]]:
-        """The async generators that were begun and not finished, oldest first; forgets them."""
-        found, self._generators = self._generators, None
-        return [] if found is None else list(found.values())
-
-    async def shutdown_asyncgens(self) -> None:
-        for generator in self.live_generators():
-            await generator.aclose()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -391,7 +377,10 @@ class DeterministicLoop(LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
         if self.poisoned or self.thread == 0 or self._exception_handler is None:
             return  # garbage collection of a future may get here at any time; it must not run user code
         try:
-            self._exception_handler(self, context)
+            if asyncio.current_task(self) is None:  # told of by nobody in particular: the context is nobody's either
+                self._context.copy().run(self._exception_handler, self, context)
+            else:
+                self._exception_handler(self, context)
         except (KeyboardInterrupt, Evicted):
             raise
         except BaseException as error:

@@ -11,10 +11,21 @@ import gc
 import sys
 from asyncio import events
 from collections.abc import Callable
-from threading import get_ident
+from threading import get_ident, local
 from typing import Any
 
-__all__ = ["run_nested"]
+__all__ = ["here", "run_nested"]
+
+
+class _Here(local):
+    """Which of these loops is the running one in this thread, if one is. asyncio would tell, too, but before Python
+    3.12 it asks the system for the process's id each time, which takes as long as all else that a call does.
+    """
+
+    loop: Any = None
+
+
+here = _Here()
 
 
 def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
@@ -32,6 +43,7 @@ def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
     outer_hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(firstiter=loop.generator_begins, finalizer=loop.generator_dies)
     events._set_running_loop(loop)
+    before, here.loop = here.loop, loop
     loop.thread = get_ident()
     collecting = gc.isenabled()
     gc.disable()
@@ -41,6 +53,7 @@ def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
         if collecting:
             gc.enable()
         loop.thread = 0
+        here.loop = before
         events._set_running_loop(outer_loop)
         sys.set_asyncgen_hooks(*outer_hooks)
         if outer_loop is not None and outer_task is not None:

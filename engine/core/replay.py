@@ -9,7 +9,7 @@ written in chunks: what is missing there is returned by `finish`, to be appended
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from msgspec import Struct
 
@@ -30,6 +30,7 @@ from engine.core.events import (
     TaskHandedOut,
     TaskScheduled,
     TaskStarted,
+    decode_header,
 )
 from engine.core.inbox import LeftOver
 from engine.core.instance import Instance
@@ -49,6 +50,17 @@ class Attempts(Struct, gc=False):
     handed_out: bool = False  # whoever holds the task's token ends it; no attempt is begun
 
 
+class Recorded(Protocol):
+    """An event as a store returns it."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def header(self) -> bytes: ...
+    @property
+    def payload(self) -> bytes | None: ...
+
+
 class Replayer:
     """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more."""
 
@@ -66,13 +78,19 @@ class Replayer:
         self._fact_version = 0
         self._recorded: dict[str, Decided] = {}
 
-    def feed_all(self, events: Iterable[tuple[int, AnyEvent, bytes | None]]) -> None:
-        """The next events, as `feed` takes them. The run's loop is made the running one once, not for every fact."""
-        self.instance.together(lambda: self._feed_all(events))
+    def feed_all(self, page: Iterable[Recorded]) -> None:
+        """The next events, as they are stored. The run's loop is made the running one once, not for every fact."""
+        self.instance.together(lambda: self._feed_all(page))
 
-    def _feed_all(self, events: Iterable[tuple[int, AnyEvent, bytes | None]]) -> None:
-        for version, event, payload in events:
-            self.feed(version, event, payload)
+    def _feed_all(self, page: Iterable[Recorded]) -> None:
+        for recorded in page:
+            version = recorded.version
+            try:
+                event = decode_header(recorded.header)
+            except HistoryError as error:
+                message = f"version {version} of run {self.instance.run_id!r}: {error}"
+                raise Mismatch(Diagnosis(reason="history", message=message, version=version)) from error
+            self.feed(version, event, recorded.payload)
 
     def feed(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """The next event. Raises `Mismatch` where the code decides otherwise than it did."""
@@ -143,7 +161,9 @@ class Replayer:
             return []
         if type(fact) is RunStarted and fact.rule > TURN_RULE:
             self._refuse("history", f"it was written under turn rule {fact.rule}, this version knows up to {TURN_RULE}")
-        self._fact, self._recorded = None, {}
+        self._fact = None
+        if recorded:
+            self._recorded = {}
         answer = self._deliver(fact)
         if not answer and not recorded:  # of a fan-out, nearly every fact
             return answer

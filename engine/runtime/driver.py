@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
@@ -239,9 +239,7 @@ class Driver:
             self._reopening = None
         self.turns.mark_epoch(step)
         if self._backlog:
-            stamped = [
-                item._replace(event=structs.replace(item.event, at=self.turns.stamp())) for item in self._backlog
-            ]
+            stamped = [self.turns.stamped(item) for item in self._backlog]
             assert self.instance.started is not None
             step.add(stamped, self.instance.started, self.run_id)
             self._backlog = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
@@ -15,6 +14,7 @@ from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
 from engine.core.fold import RunStatus
 from engine.core.identity import check_run_id
+from engine.core.nesting import here
 from engine.errors import (
     DefinitionError,
     EngineClosed,
@@ -168,7 +168,7 @@ class Engine:
     @property
     def store(self) -> EventStore:
         """The open store. Raises `EngineClosed` when there is none, `ForbiddenInWorkflow` inside a workflow."""
-        if getattr(asyncio._get_running_loop(), "holds_workflow", False):
+        if here.loop is not None:
             raise ForbiddenInWorkflow(
                 "a workflow used an Engine or a run's handle: it is replayed from its history, so effects belong into a"
                 " @task. Await tasks here, or move this into one"

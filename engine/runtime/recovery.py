@@ -6,17 +6,16 @@ What cannot be rebuilt is never destroyed: a mismatch becomes a suspension, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.compare import Diagnosis, Mismatch
+from engine.core.compare import Diagnosis
 from engine.core.decided import Decided
-from engine.core.events import AnyEvent, Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored, decode_header
+from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored
 from engine.core.replay import Replayer
-from engine.errors import HistoryError
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
@@ -55,26 +54,16 @@ async def rebuild_run(
         async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):
             page.append(recorded)
             if len(page) >= PAGE_EVENTS:
-                replayer.feed_all(_decoded(page, run_id))
+                replayer.feed_all(page)
                 page.clear()
                 await asyncio.sleep(0)
-        replayer.feed_all(_decoded(page, run_id))
+        replayer.feed_all(page)
         backlog = replayer.finish()
         begun = replayer.epoch_version
         return Rebuilt(replayer, backlog, begun if begun != epoch_start(head) else None)
     except BaseException:
         replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
         raise
-
-
-def _decoded(page: list[RecordedEvent], run_id: str) -> Iterator[tuple[int, AnyEvent, bytes | None]]:
-    for recorded in page:
-        try:
-            event = decode_header(recorded.header)
-        except HistoryError as error:
-            message = f"version {recorded.version} of run {run_id!r}: {error}"
-            raise Mismatch(Diagnosis(reason="history", message=message, version=recorded.version)) from error
-        yield recorded.version, event, recorded.payload
 
 
 class Wishes(Struct):

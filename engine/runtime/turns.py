@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from engine.core.compare import Diagnosis, Reason
+from engine.core.decided import Decided
 from engine.core.events import (
     AttemptFailed,
     ContinuedAsNew,
@@ -43,6 +44,10 @@ class Turns:
         """Now, and never before `earliest` or what was stamped before."""
         self.last_at = max(self._clock.now(), self.last_at, earliest)
         return self.last_at
+
+    def stamped(self, item: Decided) -> Decided:
+        """A decision that is written now."""
+        return Decided(structs.replace(item.event, at=self.stamp()), item.payload)
 
     def take(self, step: Step, arrival: Arrival) -> bool:
         """One turn: the fact, and directly behind it what the workflow decided.

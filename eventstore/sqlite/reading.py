@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from eventstore.errors import StoreClosed, StoreUnavailable, StreamNotFound
 from eventstore.port import NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
@@ -176,10 +176,10 @@ def _read_page(
     page: list[RecordedEvent] = []
     size = 0
     cursor = connection.execute(_EVENTS, (stream_id, after, end, PAGE_EVENTS))
-    for columns in cursor:
-        event = _recorded(stream, columns)
-        page.append(event)
-        size += len(event.header) + len(event.payload or b"")
+    for version, position, header, payload, salt, hashed, digest in cursor:
+        of_payload = NO_DIGEST if hashed is None else hashed  # a payload that never was has none in the table
+        page.append(RecordedEvent(stream, version, position, header, payload, salt, of_payload, digest))
+        size += len(header) + len(payload or b"")
         if size >= PAGE_BYTES:
             break
     cursor.close()
@@ -193,26 +193,11 @@ def _log_page(
     page: list[RecordedEvent] = []
     size = 0
     cursor = connection.execute(_LOG, (after, until, category, PAGE_EVENTS))
-    for name, *columns in cursor:
-        event = _recorded(name.decode(), columns)
-        page.append(event)
-        size += len(event.header) + len(event.payload or b"")
+    for name, version, position, header, payload, salt, hashed, digest in cursor:
+        of_payload = NO_DIGEST if hashed is None else hashed
+        page.append(RecordedEvent(name.decode(), version, position, header, payload, salt, of_payload, digest))
+        size += len(header) + len(payload or b"")
         if size >= PAGE_BYTES:
             break
     cursor.close()
     return page, size < PAGE_BYTES and len(page) < PAGE_EVENTS
-
-
-def _recorded(stream: str, columns: Sequence[Any]) -> RecordedEvent:
-    """An event out of the columns of `_EVENTS`; a payload that never was has no digest in the table."""
-    version, position, header, payload, salt, payload_digest, digest = columns
-    return RecordedEvent(
-        stream,
-        version,
-        position,
-        header,
-        payload,
-        salt,
-        NO_DIGEST if payload_digest is None else payload_digest,
-        digest,
-    )

@@ -166,7 +166,8 @@ class SqliteStore:
         validate_range(after, until)
         async for page in self._readers.pages(stream, after, until):
             for event in page:
-                self._check_open()
+                if self._closing is not None:  # asked here, for a call at every event would be most of what it costs
+                    self._check_open()
                 yield event
 
     async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:

@@ -66,6 +66,7 @@ IMPURE_MODULES: Final = frozenset(
 PURE_NAMES: Final[dict[str, str]] = {
     "random.Random": "a generator seeded from the history; calling it without a seed is reported",
     "threading.get_ident": "asks which thread this is, for call_soon_threadsafe; starts none and waits for none",
+    "threading.local": "says which loop is the running one of this thread; starts none and waits for none",
     "uuid.UUID": "the value type only",
 }
 """Names that engine.core may import from the modules above: `from module import name`, nothing else of them."""

@@ -280,8 +280,8 @@ class Recorder:
         self.decided(instance, instance.deliver(back, payload))  # type: ignore[arg-type]
 
     def decided(self, instance: Instance, decisions: list[Decided]) -> None:
-        for event, payload in decisions:
-            assert self.put(event, payload) == event
+        for decided in decisions:
+            assert self.put(decided.event, decided.payload) == decided.event
         for id_ in instance.pending:
             if id_ not in self.started:
                 self.put(TaskStarted(at=instance.now, id=id_, attempt=1, worker="w"), None)

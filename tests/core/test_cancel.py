@@ -37,7 +37,9 @@ def begin(fn: Any) -> tuple[Instance, list[Decided]]:
 
 
 def shown(decided: list[Decided]) -> list[str]:
-    return [f"{type(event).__name__} {event.id.partition('/')[2]}".rstrip() for event, _ in decided]
+    return [
+        f"{type(event).__name__} {event.id.partition('/')[2]}".rstrip() for event in [each.event for each in decided]
+    ]
 
 
 def test_abandon_raises_at_once_and_refuses_the_late_outcome() -> None:
@@ -225,7 +227,7 @@ def test_a_workflow_that_cancels_itself_says_why() -> None:
         await work("never")
 
     _, decided = begin(cancels_itself)
-    assert [event for event, _ in decided] == [RunCancelled(at=START, reason="enough")]
+    assert [each.event for each in decided] == [RunCancelled(at=START, reason="enough")]
 
 
 @pytest.mark.parametrize("payload", [b'"one"', None])

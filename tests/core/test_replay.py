@@ -362,7 +362,7 @@ def test_of_an_incomplete_last_group_exactly_the_rest_is_returned() -> None:
         for _ in range(4):
             written = draw.sample(decisions, length)
             replayer = replay(fans_out, [start, *written])
-            rest = {event.id: Entry(encode_header(event), payload) for event, payload in replayer.finish()}
+            rest = {each.event.id: Entry(encode_header(each.event), each.payload) for each in replayer.finish()}
             expected = {id_: entry for id_, entry in everything.items() if entry not in written}
             assert rest == expected
             assert len(replayer.instance.pending) == 12
