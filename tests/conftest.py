@@ -7,6 +7,7 @@ asserted: in a service that would be a leak, and with aiosqlite's non-daemon thr
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 import time
@@ -18,6 +19,16 @@ THREAD_END_SECONDS = 5.0
 """How long a thread that was told to stop may take to end. A limit, not a wait: joining returns at once when it ends."""
 
 _THREADS = pytest.StashKey[frozenset[threading.Thread]]()
+
+
+def pytest_collection_finish() -> None:
+    """What lives before the first test is looked through never again: a full collection takes 2 ms instead of 100.
+
+    Hundreds of tests collect garbage after each of their crashes, and every process that runs tests holds all modules
+    and all of thousands of test items. Whatever a test makes is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +32,8 @@ CALLS_MAX = 400
 
 
 @pytest.fixture(autouse=True)
-def _empty_stage() -> Iterator[None]:
+def _empty_stage() -> None:
     stage.clear()
-    gc.freeze()  # what is there before a test need not be looked at after each of its crashes
-    yield
-    gc.unfreeze()
 
 
 @asynccontextmanager
