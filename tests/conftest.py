@@ -21,11 +21,12 @@ THREAD_END_SECONDS = 5.0
 _THREADS = pytest.StashKey[frozenset[threading.Thread]]()
 
 
-def pytest_collection_finish() -> None:
-    """What lives before the first test is looked through never again: a full collection takes 2 ms instead of 100.
+@pytest.fixture(autouse=True, scope="module")
+def _old_things_are_not_looked_through() -> None:
+    """What lives before a module's tests is nothing that they make: collections need not look through it each time.
 
-    Hundreds of tests collect garbage after each of their crashes, and every process that runs tests holds all modules
-    and all of thousands of test items. Whatever a test makes is collected as ever.
+    Hundreds of tests collect garbage after each of their crashes. A process that runs tests holds all modules, thousands
+    of test items, and what is remembered of the tests so far: looking through that took 100 ms, and takes 2 without.
     """
     gc.collect()
     gc.freeze()
