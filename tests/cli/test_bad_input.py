@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -126,26 +127,25 @@ engine.cli.app.entry()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
-def test_no_permission(holdfast: Command, tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    store = closed / "runs.db"
-    assert holdfast("run", "work.py:quick", "--store", f"sqlite:///{store}", "--id", "q").code == 0
-    closed.chmod(0o700)
-    _reachable(tmp_path)
-    for words in (("run", "work.py:quick"), ("runs",)):  # in this order: the first makes warm.db
-        ended = holdfast.start(*words, "--store", f"sqlite:///{store}", code=AS_NOBODY).end()
-        assert ended.code == 3, ended
-        assert "error: " in ended.err
-        assert "permission" in ended.err
-        assert "Traceback" not in ended.err
-    assert holdfast.inside("show", "q", "--store", f"sqlite:///{store}", "--json").json()["status"] == "completed"
-
-
-def _reachable(folder: Path) -> None:
-    for each in (folder, *folder.parents):
-        if each.owner() == "root" and len(each.parts) > 2:
-            each.chmod(each.stat().st_mode | 0o755)
+def test_no_permission() -> None:
+    # Not below pytest's folders: every pytest that starts closes their root to others again.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copy(Path(__file__).parent / "work.py", folder / "work.py")
+        holdfast = Command(folder)
+        closed = folder / "closed"
+        closed.mkdir(0o700)
+        store = f"sqlite:///{closed}/runs.db"
+        assert holdfast("run", "work.py:quick", "--store", store, "--id", "q").code == 0
+        # In this order: the first makes warm.db. Who may not look into the folder does not see that there is a store.
+        for words, said in ((("run", "work.py:quick"), "permission"), (("runs",), "no store at")):
+            ended = holdfast.start(*words, "--store", store, code=AS_NOBODY).end()
+            assert ended.code == 3, ended
+            assert "error: " in ended.err
+            assert said in ended.err
+            assert "Traceback" not in ended.err
+        assert holdfast.inside("show", "q", "--store", store, "--json").json()["status"] == "completed"
 
 
 def test_a_disk_that_is_full(holdfast: Command) -> None:

@@ -28,7 +28,7 @@ def test_without_the_extra_it_says_what_to_install(holdfast: Command, package: s
 
 
 def test_version_names_what_matters(holdfast: Command) -> None:
-    ended = holdfast("--version")
+    ended = holdfast("--version", fresh=True)
     assert ended.code == 0, ended
     lines = ended.out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["holdfast", "Python", "SQLite"]

@@ -59,7 +59,7 @@ def test_a_paused_run_says_so_and_how_it_goes_on(holdfast: Command) -> None:
     assert holdfast.effects() == ["gated0", "mark0", "mark1", "mark2"]
 
 
-def test_a_run_that_nobody_works_on_is_paused_when_somebody_next_does(holdfast: Command) -> None:
+def test_a_run_that_nobody_works_on_is_paused_when_somebody_next_does(holdfast: Command, nobody_works: None) -> None:
     killed(holdfast, "p2")
     holdfast.open_gate()
     asked = holdfast.inside("pause", "p2", "--by", "bob")
@@ -80,7 +80,7 @@ def test_a_run_that_nobody_works_on_is_paused_when_somebody_next_does(holdfast: 
     assert ended.code == 0, ended
 
 
-def test_unpause_waits_for_somebody_and_follows_a_pause_on_its_way(holdfast: Command) -> None:
+def test_unpause_waits_for_somebody_and_follows_a_pause_on_its_way(holdfast: Command, nobody_works: None) -> None:
     killed(holdfast, "p3")
     holdfast.open_gate()
     holdfast.inside("pause", "p3")
@@ -106,7 +106,7 @@ def test_terminate_runs_no_more_code(holdfast: Command) -> None:
         assert (late.code, late.out) == (6, f"run t1 has already ended: terminated; there is nothing to {verb}\n")
 
 
-def test_terminate_of_a_run_that_nobody_works_on(holdfast: Command) -> None:
+def test_terminate_of_a_run_that_nobody_works_on(holdfast: Command, nobody_works: None) -> None:
     killed(holdfast, "t2")
     asked = holdfast.inside("terminate", "t2")
     assert "the request to terminate run t2 is recorded; nobody is working on the run now" in asked.out

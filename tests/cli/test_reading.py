@@ -149,7 +149,7 @@ def test_cancel_while_somebody_works_on_it(holdfast: Command) -> None:
     assert "⊘ steps cancelled" in ended.out
 
 
-def test_cancel_while_nobody_works_on_it(holdfast: Command) -> None:
+def test_cancel_while_nobody_works_on_it(holdfast: Command, nobody_works: None) -> None:
     started = holdfast.start("run", "work.py:steps", "n=1", "--id", "c2")
     started.until(lambda: "gated1" in holdfast.effects(), "the gated task began")
     started.signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""`run` and `resume` as processes: results, kill -9, Ctrl-C, JSON, a terminal."""
+"""`run` and `resume` as processes: results, kill -9, Ctrl-C, JSON, a terminal. One of each with an interpreter of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.command import Command, without_colours
 
 def test_a_run_tells_its_progress_its_result_and_its_figures(holdfast: Command) -> None:
     holdfast.open_gate()
-    ended = holdfast("run", "work.py:steps", "n=2", "label=yes")
+    ended = holdfast("run", "work.py:steps", "n=2", "label=yes", fresh=True)
     assert ended.code == 0, ended
     assert ended.err == ""
     lines = ended.out.splitlines()
@@ -34,7 +34,7 @@ def test_a_run_tells_its_progress_its_result_and_its_figures(holdfast: Command) 
 
 
 def test_kill_9_and_the_same_command_again_goes_on(holdfast: Command) -> None:
-    started = holdfast.start("run", "work.py:steps", "n=3")
+    started = holdfast.start("run", "work.py:steps", "n=3", fresh=True)
     started.wait_for("done 3/")
     started.until(lambda: "gated3" in holdfast.effects(), "the gated task began")
     started.signal(signal.SIGKILL)
@@ -114,7 +114,7 @@ def test_a_result_that_cannot_be_recorded_fails_the_run(holdfast: Command) -> No
 
 
 def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(holdfast: Command) -> None:
-    started = holdfast.start("run", "work.py:steps", "n=2", "--grace", "0.1")
+    started = holdfast.start("run", "work.py:steps", "n=2", "--grace", "0.1", fresh=True)
     started.wait_for("done 2/")
     started.until(lambda: "gated2" in holdfast.effects(), "the gated task began")
     started.signal(signal.SIGINT)
@@ -155,7 +155,7 @@ def test_the_second_ctrl_c_ends_at_once(holdfast: Command) -> None:
 
 
 def test_a_thread_that_does_not_end_does_not_hold_up_the_command(holdfast: Command) -> None:
-    started = holdfast.start("run", "work.py:thread", "--grace", "0")
+    started = holdfast.start("run", "work.py:thread", "--grace", "0", fresh=True)
     started.until(lambda: "stubborn" in holdfast.effects(), "the task began")
     started.signal(signal.SIGINT)
     assert started.end().code == 130
@@ -202,7 +202,7 @@ def test_changed_code_suspends_the_run_and_the_old_code_resumes_it(holdfast: Com
 
 def test_a_terminal_shows_frames_and_is_left_as_it_was(holdfast: Command) -> None:
     main, side = pty.openpty()
-    started = holdfast.start("run", "work.py:steps", "n=2", "--grace", "0.1", stdout=side, stderr=side)
+    started = holdfast.start("run", "work.py:steps", "n=2", "--grace", "0.1", fresh=True, stdout=side, stderr=side)
     os.close(side)
     seen = bytearray()
     reader = threading.Thread(target=_collect, args=(main, seen))

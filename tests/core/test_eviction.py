@@ -69,29 +69,24 @@ def test_put_away_at_every_event_nothing_is_said_and_nothing_is_left(case: Case)
     world = case.world(seeded(5))
     history = play(world)
     left: list[weakref.ref[Any]] = []
-    gc.collect()
-    gc.freeze()  # what lives already is not looked through again and again
-    try:
-        with silence():
-            for length in range(1, len(history) + 1):
-                replayer = Replayer(world.definition, RUN_ID)
-                for version, entry in enumerate(history[:length], 1):
-                    replayer.feed(version, entry.event, entry.payload)
-                replayer.finish()
-                instance = replayer.instance
-                tasks = list(instance.loop.tasks)
-                left += [weakref.ref(instance), weakref.ref(instance.loop), *map(weakref.ref, tasks)]
-                left += [weakref.ref(pending) for pending in instance.pending.values()]
-                waiting = dict(instance.pending), dict(instance.timers), instance.outcome
-                instance.evict()
-                assert (instance.pending, instance.timers, instance.outcome) == waiting, "it decided something"
-                assert not instance._decided
-                instance.evict()
-                assert not [task for task in tasks if task.get_coro().cr_frame is not None], "not closed"
-                del replayer, instance, tasks, waiting
-        assert not [ref() for ref in left if ref() is not None]
-    finally:
-        gc.unfreeze()
+    with silence():
+        for length in range(1, len(history) + 1):
+            replayer = Replayer(world.definition, RUN_ID)
+            for version, entry in enumerate(history[:length], 1):
+                replayer.feed(version, entry.event, entry.payload)
+            replayer.finish()
+            instance = replayer.instance
+            tasks = list(instance.loop.tasks)
+            left += [weakref.ref(instance), weakref.ref(instance.loop), *map(weakref.ref, tasks)]
+            left += [weakref.ref(pending) for pending in instance.pending.values()]
+            waiting = dict(instance.pending), dict(instance.timers), instance.outcome
+            instance.evict()
+            assert (instance.pending, instance.timers, instance.outcome) == waiting, "it decided something"
+            assert not instance._decided
+            instance.evict()
+            assert not [task for task in tasks if task.get_coro().cr_frame is not None], "not closed"
+            del replayer, instance, tasks, waiting
+    assert not [ref() for ref in left if ref() is not None]
 
 
 def test_an_instance_that_is_dropped_without_being_put_away_is_silent_too() -> None:

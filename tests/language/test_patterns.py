@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,9 +21,8 @@ User = Callable[[RunHandle[Any]], Awaitable[object]]
 
 
 @pytest.fixture(autouse=True)
-def _empty_stage() -> Iterator[None]:
+def _empty_stage() -> None:
     stage.clear()
-    yield
 
 
 async def nobody(_run: RunHandle[Any]) -> None:

@@ -133,17 +133,25 @@ async def test_a_dead_workers_runs_go_on_while_others_live(world: World) -> None
 
 
 async def test_engines_share_the_work_and_every_run_has_one_owner(world: World) -> None:
+    gate = Gate()
     async with AsyncExitStack() as stack:
-        engines = [await stack.enter_async_context(world.engine(steps, worker=f"w{n}", runs=5)) for n in range(3)]
+        engines = [
+            await stack.enter_async_context(world.engine(steps, gate.workflow, worker=f"w{n}", runs=5))
+            for n in range(3)
+        ]
+        held = [await engines[0].start(gate.workflow(n), id=f"held-{n}") for n in range(15)]
+        await until(lambda: len(gate.inside) == 15)  # all at once: no engine has more than five
+        gate.open.set()
+        assert await soon(asyncio.gather(*(run.result() for run in held))) == list(range(15))
         runs = [await engines[0].start(steps(n, 4), id=f"run-{n}") for n in range(60)]
         assert await soon(asyncio.gather(*(run.result() for run in runs))) == [6] * 60
-        for run in runs:
-            events = await check_history(engines[0].store, run.id, steps)
-            assert len({event.worker for event in events if isinstance(event, TaskStarted)}) == 1
-            workers[next(event.worker for event in events if isinstance(event, TaskStarted))] += 1
+        for run in (*held, *runs):
+            events = await check_history(engines[0].store, run.id, gate.workflow if run in held else steps)
+            (worker,) = {event.worker for event in events if isinstance(event, TaskStarted)}
+            workers[worker] += run in held
     assert all(count == 1 for count in effects.values())
-    assert len(effects) == 240
-    assert set(workers) == {"w0", "w1", "w2"}, workers
+    assert len(effects) == 2 * 15 + 4 * 60
+    assert workers == {"w0": 5, "w1": 5, "w2": 5}
 
 
 async def test_workers_come_and_go(world: World) -> None:
