@@ -41,9 +41,10 @@ async def test_parent_and_child_in_two_engines_one_of_which_dies(dies: str, worl
     first = Engine(first_store, workflows=[parent], runs=1, **options)
     second = Engine(second_store, workflows=[parent, child], **options)
     await first.__aenter__()
+    await first.start(parent(), id="p")
+    await until(lambda: "own began" in told)  # before the other comes: a start while it claims is anybody's
     await second.__aenter__()
     try:
-        await first.start(parent(), id="p")
         run = await exists(second, "theirs")
         await until(lambda: "theirs began" in told)
         assert await owner(second, "p") != await owner(second, "theirs")
