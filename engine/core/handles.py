@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import copy_context
-from types import BuiltinMethodType, MethodType
+from types import MethodType
 from typing import Any, Final
 
 from engine.core.lineage import Branch
 
-__all__ = ["BranchTask", "LoopFuture", "ReadyHandle", "WorkflowTimer", "is_step"]
+__all__ = ["STEP", "WAKE_UP", "BranchTask", "LoopFuture", "ReadyHandle", "WorkflowTimer"]
 
 
 class ReadyHandle(asyncio.Handle):
@@ -57,13 +57,11 @@ def _kind_of_steps() -> type[Any] | None:
     return None if seen.kind is MethodType else seen.kind
 
 
-_STEP: Final = _kind_of_steps()
-
-
-def is_step(callback: Any) -> bool:
-    """Whether it is asyncio's own step or wake-up of a task: nobody keeps the handle of those, to cancel it."""
-    kind = type(callback)
-    return kind is _STEP or (kind is BuiltinMethodType and callback.__name__ == "task_wakeup")
+STEP: Final = _kind_of_steps()
+WAKE_UP: Final = "task_wakeup"
+"""How to know asyncio's own step of a task (by its type) and its wake-up (a built-in method of that name): nobody keeps
+the handle of those, to cancel it.
+"""
 
 
 class WorkflowTimer(asyncio.TimerHandle):

@@ -131,7 +131,7 @@ class Instance:
             self._start(fact, payload)
             loop = self.loop
         else:
-            loop = self.loop
+            loop = self._loop or self.loop
             if fact.at > loop.now:  # noqa: PLR1730 - as in `Replayer.feed`
                 loop.now = fact.at
             self._accept(fact, payload)

@@ -15,18 +15,17 @@ import asyncio
 import contextvars
 import math
 import re
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from threading import get_ident
-from types import MethodType
+from types import BuiltinMethodType, MethodType
 from typing import Any, ClassVar, Final, Protocol, cast
 
 from engine.core.burial import bury, is_level_cancellation
 from engine.core.call import Call
 from engine.core.generators import GeneratorKeeper
-from engine.core.handles import BranchTask, LoopFuture, ReadyHandle, WorkflowTimer, is_step
+from engine.core.handles import STEP, WAKE_UP, BranchTask, LoopFuture, ReadyHandle, WorkflowTimer
 from engine.core.lineage import Branch, branch_name
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
@@ -240,7 +239,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         if type(coro) is Call:  # it says what it is; stepping what it runs saves a call at each step
             label, coro = coro.definition.name, coro.for_branch()
         task = BranchTask(coro, loop=self, name=name, context=context)
-        if WAIT_FOR_WRAPS and made_by_wait_for(sys._getframe(1)):
+        if WAIT_FOR_WRAPS and made_by_wait_for():
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
         else:
             self._unnamed.append((task, parent, label))
@@ -264,12 +263,13 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         return (self.now - self._started_at) / 1_000_000
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
-        if context is not None and is_step(callback):
+        kind = type(callback)
+        if context is not None and (kind is STEP or (kind is BuiltinMethodType and callback.__name__ == WAKE_UP)):
             self.ready.append((callback, args, context))
             return _NOBODYS
         handle = ReadyHandle(callback, args, self, context)
         # anyio's callback is a bound method; asyncio's own steps, nearly all there are, are not.
-        if type(callback) is MethodType and self._running == callback and is_level_cancellation(callback):
+        if kind is MethodType and self._running == callback and is_level_cancellation(callback):
             self._retried = True
         self.ready.append(handle)
         return handle

@@ -34,7 +34,7 @@ from engine.core.events import (
 )
 from engine.core.inbox import LeftOver
 from engine.core.instance import Instance
-from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.errors import ArgumentsError, DefinitionError, HistoryError, HoldfastError, NotRecordable, StepLimitExceeded
 
 __all__ = ["Attempts", "Replayer"]
 
@@ -164,7 +164,10 @@ class Replayer:
         self._fact = None
         if recorded:
             self._recorded = {}
-        answer = self._deliver(fact)
+        try:
+            answer = self.instance.deliver(fact, self._fact_payload)
+        except HoldfastError as error:
+            self._undelivered(error)
         if not answer and not recorded:  # of a fan-out, nearly every fact
             return answer
         decided = {item.event.id: item for item in answer}
@@ -175,15 +178,17 @@ class Replayer:
             raise
         return [] if complete else [item for id_, item in decided.items() if id_ not in recorded]
 
-    def _deliver(self, fact: Fact) -> list[Decided]:
-        try:
-            return self.instance.deliver(fact, self._fact_payload)
-        except HistoryError as error:
-            self._refuse("delivery", str(error))
-        except (ArgumentsError, DefinitionError, NotRecordable) as error:
-            self._refuse("values", str(error))
-        except StepLimitExceeded as error:
-            self._refuse("spinning", str(error))
+    def _undelivered(self, error: HoldfastError) -> NoReturn:
+        """The code did not take a fact. Raises what that means; the error itself, where it says nothing of the code."""
+        match error:
+            case HistoryError():
+                self._refuse("delivery", str(error))
+            case ArgumentsError() | DefinitionError() | NotRecordable():
+                self._refuse("values", str(error))
+            case StepLimitExceeded():
+                self._refuse("spinning", str(error))
+            case _:
+                raise error
 
     def _refuse(self, reason: Reason, message: str) -> NoReturn:
         self.instance.evict()

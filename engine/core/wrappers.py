@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Final
+from typing import Final
 
 __all__ = ["WAIT_FOR_WRAPS", "made_by_wait_for"]
 
@@ -17,13 +17,14 @@ _WAIT_FOR: Final = asyncio.wait_for.__code__
 _ENSURE_FUTURE: Final = asyncio.ensure_future.__code__
 
 
-def made_by_wait_for(frame: Any) -> bool:
-    """Whether `create_task`, called by this frame, was reached from `asyncio.wait_for` through `ensure_future`.
+def made_by_wait_for() -> bool:
+    """Whether the loop's `create_task`, which asks, was reached from `asyncio.wait_for` through `ensure_future`.
 
-    That is two frames up: `gather`, whose branches are many, goes without the first of them, and is known at once.
+    That is two frames further up: `gather`, whose branches are many, goes without the first of them, and is known at
+    once; of frames that are only passed by no object is made.
     """
-    frame = frame.f_back
-    if frame is None or frame.f_code is not _ENSURE_FUTURE:
+    frame = sys._getframe(3)
+    if frame.f_code is not _ENSURE_FUTURE:
         return False
-    frame = frame.f_back
-    return frame is not None and frame.f_code is _WAIT_FOR
+    caller = frame.f_back
+    return caller is not None and caller.f_code is _WAIT_FOR
