@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, RunHandle, Signal, task, workflow
+from engine import Engine, RunHandle, Signal, State, task, workflow
 from engine.errors import RunCancelledError, RunTerminatedError
+from engine.runtime.histories import read_state
+from engine.runtime.published import read_published
 from tests.language.hands import becomes, gate, held, rests, tell, told
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_store
@@ -292,6 +294,63 @@ async def test_a_suspended_run_stays_suspended_when_it_is_paused(world: World) -
         await run.unpause()
         await run.resume()
         assert await soon(run.result()) == "over"
+
+
+phase = State("phase", str, initial="none")
+
+
+@workflow
+async def publishing() -> str:
+    await phase.publish("one")
+    await phase.publish("two")
+    said = await word.receive()
+    await phase.publish("three")
+    await phase.publish("four")
+    await word.receive()
+    return said
+
+
+async def test_what_holds_since_an_event_is_written_with_that_event(
+    memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step in chunks of one event each: a crash behind any of them finds the stream marked as the history says."""
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", 1)
+    looks: list[tuple[Any, Any]] = []  # how the stream is marked, and how it should be
+
+    async def look(name: str, commit: Any) -> None:
+        if name == "commit" and commit.stream == "run:a":
+            head = await memory.data.head("run:a")
+            state = await read_state(memory.data, "a")
+            published = phase.codec.decode(state.states[phase.name] or b"") if state.states else None
+            marked = await read_published(memory.data, head, phase) if state.states else None
+            looks.append(
+                ((head.held, head.attributes["status"], marked), (state.status == "paused", state.status, published))
+            )
+
+    store = FaultyStore(memory.data)
+    store.after = look
+    async with Engine(store, workflows=[publishing], clock=memory.clock) as engine:
+        run = await engine.start(publishing(), id="a")
+        await rests(engine, "a")
+    async with memory.engine() as client:  # all of it is there when somebody next has the run
+        run = client.run("a")
+        await run.signal(word, "said")
+        for _ in range(3):
+            await run.pause()
+            await run.unpause()
+        await run.pause()
+    async with Engine(store, workflows=[publishing], clock=memory.clock) as engine:
+        run = engine.run("a")
+        await rests(engine, "a")
+        assert await run.status() == "paused"
+        assert await run.read(phase) == "four"
+        await run.unpause()
+        await run.signal(word, "over")
+        assert await soon(run.result()) == "said"
+        assert len(looks) > 15
+        for marked, recorded in looks:
+            assert marked == recorded
+        await check_store(memory.data, publishing)
 
 
 # -- workflows ------------------------------------------------------------------------------------------------------------
