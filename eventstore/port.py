@@ -251,6 +251,7 @@ class StreamQuery(Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, Scalar | tuple[Scalar, ...]] = {}  # equal, or one of; an absent attribute equals None
     closed: bool | None = None
     held: bool | None = None
+    control: bool | None = None  # whether control messages wait
     created_from: Timestamp | None = None  # inclusive
     created_until: Timestamp | None = None  # exclusive
     newest_first: bool = True

@@ -119,6 +119,7 @@ class Stream:
             and (query.streams is None or self.name in query.streams)
             and (query.closed is None or self.closed == query.closed)
             and (query.held is None or self.held == query.held)
+            and (query.control is None or bool(self.controls) == query.control)
             and (query.created_from is None or self.created_at >= query.created_from)
             and (query.created_until is None or self.created_at < query.created_until)
             and all(

@@ -80,6 +80,7 @@ class Step(Struct):
     holds: list[tuple[int, bool]] = field(
         default_factory=list
     )  # behind how many events of this step it is held, or not
+    let_on: str | None = None  # the pause of its workflow that it may pass from here on
     alarm: int | UnsetType | None = UNSET
     attributes: dict[str, Scalar] = field(default_factory=dict)
     marks: list[tuple[int, str, Scalar]] = field(default_factory=list)  # those that hold since one of its events
@@ -111,10 +112,10 @@ class Step(Struct):
                     self.awaited[message.id] = event
                     self.children = self.children or isinstance(event, ChildStarted)
 
-    def mark(self, name: str, value: Scalar) -> None:
-        """Let an attribute say something of the stream since the last of the events there are by now."""
+    def mark(self, name: str, value: Scalar, *, behind: int | None = None) -> None:
+        """Let an attribute say something of the stream, since that many of the events (None: all there are by now)."""
         self.attributes[name] = value
-        self.marks.append((len(self.events), name, value))
+        self.marks.append((len(self.events) if behind is None else behind, name, value))
 
     def hold(self, held: bool, status: str) -> None:
         """Let the stream be held, or not, since the last of the events there are by now."""

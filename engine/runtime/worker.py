@@ -209,6 +209,8 @@ class Worker:
             await self.launches.enqueue(definition, run_id, fact, arguments, signals)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
+            if definition.name in self.paused and (driver := self.residents.drivers.get(run_id)) is not None:
+                driver.hold(pause=self.paused.pause_of(definition.name))  # since we asked: it was not among ours yet
             if self._drowsing:  # from now on pauses are to be looked at
                 self._roused.set()
 
@@ -287,8 +289,9 @@ class Worker:
         if afresh:
             self.paused.forget()
         if await self.paused.look():
+            self._roused.set()  # what was asked of the store meanwhile was asked for the pauses there were
             for driver in list(self.residents.drivers.values()):
-                driver.hold(set_aside=driver.instance.definition.name in self.paused)
+                driver.hold(pause=self.paused.pause_of(driver.instance.definition.name))
 
     async def _renew_lease(self) -> None:
         self.residents.clear()
@@ -297,7 +300,7 @@ class Worker:
 
     def _queries(self, *, full: bool) -> Iterable[StreamQuery]:
         if full:
-            return (of_residents(self.residents.drivers),)
+            return of_residents(self.residents.drivers.values())
         return claimable(self.definitions, self.paused, self._only)
 
     def _room_left(self) -> int:

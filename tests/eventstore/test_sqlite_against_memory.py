@@ -77,6 +77,7 @@ queries = st.builds(
     attributes=st.dictionaries(st.sampled_from(("p", "q")), wanted, max_size=2),
     closed=st.sampled_from((None, None, True, False)),
     held=st.sampled_from((None, None, True, False)),
+    control=st.sampled_from((None, None, True, False)),
     newest_first=st.booleans(),
     limit=st.sampled_from((1, 2, 100)),
 )

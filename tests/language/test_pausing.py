@@ -426,24 +426,6 @@ async def test_a_paused_workflow_stays_so_over_a_restart(world: World) -> None:
         await check_store(engine.store, asleep)
 
 
-async def test_runs_of_a_paused_workflow_that_are_told_to_end_do_so_when_it_is_unpaused(world: World) -> None:
-    """Nobody claims them meanwhile; a terminated one runs no code then, either."""
-    async with world.engine(tidy) as engine:
-        runs = [await engine.start(tidy(), id=name) for name in ("a", "b")]
-        for name in ("a", "b"):
-            await rests(engine, name)
-        await engine.pause_workflow(tidy)
-        await runs[0].terminate()
-        await runs[1].cancel()
-        await engine.unpause_workflow(tidy)
-        with pytest.raises(RunTerminatedError):
-            await soon(runs[0].result())
-        with pytest.raises(RunCancelledError):
-            await soon(runs[1].result())
-        assert told == ["cleaned up"]
-        await check_store(engine.store, tidy)
-
-
 async def test_a_paused_workflow_costs_no_busy_claims(memory: MemoryWorld) -> None:
     """Work that may not begin is not asked for again and again."""
     store = FaultyStore(memory.data)
