@@ -219,7 +219,7 @@ class Streams:
             stream.merge(message.opens.attributes)
         elif message.id in stream.delivered:
             return None
-        elif stream.closed and not message.control:
+        elif stream.closed and (message.open_only or not message.control):
             return "closed"
         stream.delivered.add(message.id)
         stream.mailbox[message.id] = WaitingMessage(
