@@ -34,7 +34,7 @@ from engine.runtime.steps import Arrival, Step, task_cancelled
 from engine.runtime.streams import status_of
 from engine.runtime.turns import Turns
 from eventstore import MailWaiting, StreamHead
-from eventstore.errors import LeaseLost, VersionConflict
+from eventstore.errors import LeaseLost, UnknownMessage, VersionConflict
 
 __all__ = ["Driver"]
 
@@ -178,7 +178,7 @@ class Driver:
         try:
             while not self.discarded and self._has_work():
                 await self._step()
-        except (LeaseLost, VersionConflict) as error:
+        except (LeaseLost, UnknownMessage, VersionConflict) as error:  # it is not as we have it: look again
             self.pen.report(error)
             self.site.left(self, lost=True)
         except asyncio.CancelledError:

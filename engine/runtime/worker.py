@@ -40,7 +40,7 @@ from eventstore import (
     StreamNotFound,
     StreamQuery,
 )
-from eventstore.errors import VersionConflict
+from eventstore.errors import UnknownMessage, VersionConflict
 from eventstore.port import CLAIM_LIMIT_MAX
 
 __all__ = ["Limits", "Worker"]
@@ -332,8 +332,8 @@ class Worker:
                     driver.receive(head)  # it was launched here, and claimed before we heard that it was written
                 else:
                     await bring_back(self, head, run_id)
-        except (LeaseLost, VersionConflict):
-            return  # somebody else has it now
+        except (LeaseLost, UnknownMessage, VersionConflict):
+            return  # somebody else has it now; or it was seen as it is no more, and is claimed again
         except EventStoreError as error:
             self.failed(error)
         finally:
