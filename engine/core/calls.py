@@ -24,7 +24,7 @@ from engine.core.events import (
     TaskScheduled,
 )
 from engine.core.failures import ErrorInfo, decode_error, rebuild
-from engine.core.identity import child_run_id
+from engine.core.identity import cancel_id, child_run_id
 from engine.core.loop import DeterministicLoop
 from engine.core.pending import CallFuture, PendingCall, PendingChild, PendingTask
 from engine.core.sites import site
@@ -165,7 +165,7 @@ class Calls:
         host = self._host
         event: Decision
         if isinstance(pending, PendingChild):
-            event = ChildCancelled(at=host.now, id=f"{pending.id}!", site=site(), run=pending.run_id)
+            event = ChildCancelled(at=host.now, id=cancel_id(pending.id), site=site(), run=pending.run_id)
         else:
             event = TaskCancelled(at=host.now, id=pending.id, site=site())
         host.decide(event)
@@ -185,7 +185,7 @@ class Calls:
             if child.parent_close == "terminate":  # also one that was only asked to end: it may take its time
                 host.decide(ChildTerminated(at=host.now, id=f"{child.id}!!", run=child.run_id))
             elif not child.cancelled:
-                host.decide(ChildCancelled(at=host.now, id=f"{child.id}!", run=child.run_id))
+                host.decide(ChildCancelled(at=host.now, id=cancel_id(child.id), run=child.run_id))
         self.children.clear()
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
