@@ -209,7 +209,7 @@ def wanted(fact: Fact, instance: Instance) -> bool:
         case TimerFired(id=id_):
             return id_ in instance.timers
         case ChildCompleted(id=id_) | ChildFailed(id=id_):
-            return id_ in instance.calls.children
+            return id_ in instance.calls.children or id_ in instance.calls.abandoned
         case SendAccepted(id=id_) | SendRejected(id=id_):
             return id_ in instance.outbox.sends
         case _:

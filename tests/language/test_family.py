@@ -11,7 +11,7 @@ from engine import RunHandle, durable, workflow
 from engine.errors import RunCancelledError, RunFailedError, RunTerminatedError
 from tests.language.hands import becomes, exists, gate, held, rests, statuses, tell, told
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import World, events_of, kinds_of, settle, soon, until
+from tests.runtime.worlds import World, events_of, kinds_of, settle, soon, until, until_async
 
 ENDS = ["completed", "failed", "cancelled", "terminated", "continued"]
 
@@ -396,6 +396,76 @@ async def abandoning() -> str:
     except TimeoutError:
         await asyncio.sleep(500)
     return "slept"
+
+
+@workflow
+async def abandoning_for_good(seconds: float) -> str:
+    try:
+        async with asyncio.timeout(10):
+            await cleaning.options(on_cancel="abandon", parent_close="terminate", id="child")()
+    except TimeoutError:
+        await asyncio.sleep(seconds)
+    return "left"
+
+
+async def test_an_abandoned_child_that_cleans_up_is_terminated_with_its_parent(world: World) -> None:
+    """It was asked to end, and is still its parent's: the policy of its call holds."""
+    async with world.engine(abandoning_for_good) as engine:
+        run = await engine.start(abandoning_for_good(500), id="p")
+        await rests(engine, "child")
+        await rests(engine, "p")
+        world.clock.advance(11)
+        await until(lambda: "clean-up began" in told)
+        assert await engine.run("child").status() == "running"
+        world.clock.advance(1_000)
+        assert await soon(run.result()) == "left"
+        await becomes(engine.run("child"), "terminated")
+        kinds = await kinds_of(run)
+        assert (kinds.count("ChildCancelled"), kinds.count("ChildTerminated")) == (1, 1)
+        await check_store(engine.store, abandoning_for_good, cleaning)
+
+
+async def test_an_abandoned_child_that_has_ended_is_not_ended_again(world: World) -> None:
+    async with world.engine(abandoning_for_good) as engine:
+        run = await engine.start(abandoning_for_good(500), id="p")
+        await rests(engine, "child")
+        await rests(engine, "p")
+        world.clock.advance(11)
+        await until(lambda: "clean-up began" in told)
+        gate("clean-up").set()
+        await becomes(engine.run("child"), "cancelled")
+
+        async def heard() -> bool:
+            return "ChildFailed" in await kinds_of(run)
+
+        await until_async(heard)
+        await rests(engine, "p")
+        world.clock.advance(1_000)
+        assert await soon(run.result()) == "left"
+        assert "ChildTerminated" not in await kinds_of(run)
+        await check_store(engine.store, abandoning_for_good, cleaning)
+
+
+async def test_a_run_that_is_not_its_child_is_not_terminated_with_it(world: World) -> None:
+    """Its id was taken, which it hears of when it has given up the wait."""
+    async with world.engine(abandoning_at_once, child) as engine:
+        stranger = await engine.start(child(), id="child")
+        await rests(engine, "child")
+        run = await engine.start(abandoning_at_once(), id="p")
+        await rests(engine, "p")
+        world.clock.advance(11)
+        assert await soon(run.result()) == "left"
+        assert "ChildTerminated" not in await kinds_of(run)
+        assert await stranger.status() != "terminated"
+
+
+@workflow
+async def abandoning_at_once() -> str:
+    waiting = asyncio.ensure_future(child.options(on_cancel="abandon", parent_close="terminate", id="child")())
+    await tell("started")
+    waiting.cancel()
+    await asyncio.sleep(10)
+    return "left"
 
 
 async def test_who_asked_a_child_to_end_stands_in_its_history(world: World) -> None:
