@@ -204,6 +204,22 @@ async def test_a_crash_between_the_cancel_and_its_end_loses_neither(world: World
         await check_store(engine.store, tidy)
 
 
+@pytest.mark.parametrize("only", [None, ["a"]])
+async def test_a_cancel_lets_a_run_pass_its_own_pause_and_its_workflows(only: Any, world: World) -> None:
+    async with world.engine(tidy, only=only) as engine:
+        run = await engine.start(tidy(), id="a")
+        await rests(engine, "a")
+        await run.pause()
+        await becomes(run, "paused")
+        await engine.pause_workflow(tidy)
+        await run.cancel()
+        await cancelled(run)
+        assert told == ["cleaned up"]
+        kinds = await kinds_of(run)
+        assert kinds.index("RunUnpaused") == kinds.index("CancelRequested") - 1
+        await check_store(engine.store, tidy)
+
+
 @pytest.mark.parametrize("how", ["terminate", "cancel"])
 async def test_a_child_that_has_not_begun_ends_and_its_parent_is_told(how: str, world: World) -> None:
     async with world.engine(above, tidy) as engine:
