@@ -120,7 +120,7 @@ class RunNotFound(HoldfastError, LookupError):
 
 
 class RunEnded(HoldfastError, RuntimeError):
-    """The run has ended: it takes no more signals, requests or completions."""
+    """The run has ended: it takes no more signals, requests or completions, nor a cancel or terminate by a workflow."""
 
 
 class RunDeadlineExceeded(HoldfastError, TimeoutError):

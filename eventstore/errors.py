@@ -101,7 +101,9 @@ class StreamNotFound(EventStoreError, LookupError):
 
 
 class StreamClosed(EventStoreError):
-    """A data message was sent to a stream that is closed: it has finished and reads no more mail."""
+    """A message was sent to a stream that is closed, which has finished and reads no more mail: a data message, or a
+    control message that is for open streams only.
+    """
 
     def __init__(self, stream: str) -> None:
         self.stream = stream

@@ -130,7 +130,8 @@ class Message(Struct, frozen=True, kw_only=True):
     """One-way mail into a stream's mailbox. The same id to the same stream is delivered once, for ever.
 
     A *control* message is for the engine (cancel, resume): it wakes a held stream too, and a closed stream takes it
-    (as a no-op for its owner to consume). A *data* message is for the author's code and is refused by a closed stream.
+    (as a no-op for its owner to consume) unless it is `open_only`. A *data* message is for the author's code and is
+    refused by a closed stream. A message that was delivered before is never refused.
     """
 
     id: MessageId
@@ -139,6 +140,7 @@ class Message(Struct, frozen=True, kw_only=True):
     payload: bytes | None = None
     sender: str | None = None  # from; messages of one sender arrive in the order they were sent
     control: bool = False
+    open_only: bool = False  # a closed stream refuses it though it is control mail: its sender wants to know
     opens: Opening | None = None
 
 
@@ -251,6 +253,7 @@ class StreamQuery(Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, Scalar | tuple[Scalar, ...]] = {}  # equal, or one of; an absent attribute equals None
     closed: bool | None = None
     held: bool | None = None
+    control: bool | None = None  # whether control messages wait
     created_from: Timestamp | None = None  # inclusive
     created_until: Timestamp | None = None  # exclusive
     newest_first: bool = True
@@ -285,7 +288,8 @@ class EventStore(Protocol):
     async def send(self, message: Message) -> None:
         """Put a message into a mailbox, durably. A repeated id is accepted and does nothing, also once consumed.
 
-        Raises `StreamNotFound` (and `message.opens` is None), `StreamClosed` (a data message to a closed stream).
+        Raises `StreamNotFound` (and `message.opens` is None), `StreamClosed` (a closed stream, and a data message or
+        one that is `open_only`).
         """
 
     async def head(self, stream: str) -> StreamHead:

@@ -119,6 +119,7 @@ class Stream:
             and (query.streams is None or self.name in query.streams)
             and (query.closed is None or self.closed == query.closed)
             and (query.held is None or self.held == query.held)
+            and (query.control is None or bool(self.controls) == query.control)
             and (query.created_from is None or self.created_at >= query.created_from)
             and (query.created_until is None or self.created_at < query.created_until)
             and all(
@@ -218,7 +219,7 @@ class Streams:
             stream.merge(message.opens.attributes)
         elif message.id in stream.delivered:
             return None
-        elif stream.closed and not message.control:
+        elif stream.closed and (message.open_only or not message.control):
             return "closed"
         stream.delivered.add(message.id)
         stream.mailbox[message.id] = WaitingMessage(

@@ -23,6 +23,7 @@ TINY = {
     "many_runs": ["--runs", "4", "--tasks", "2", "--rounds", "2"],
     "fan_out": ["--tasks", "10", "--rounds", "1"],
     "replay": ["--tasks", "10", "--rounds", "2"],
+    "long_history": ["--tasks", "12", "--epochs", "3", "--rounds", "2"],
     "start_up": ["--rounds", "1", "--runs", "2"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
 }
@@ -33,6 +34,7 @@ MEASURED = {
         "engine_rows_per_second", "raw_rows_per_second", "growth", "exponent_of_seconds", "exponent_of_memory_bytes",
     },
     "replay": {"steps", "fan_out"},
+    "long_history": {"events", "rebuilt", "by_hand_seconds", "in_epochs", "snapshot_of_the_fold"},
     "start_up": {
         "import_engine_milliseconds", "import_engine_milliseconds_limit", "import_engine_within_limit",
         "import_bare_milliseconds", "import_dependencies_milliseconds", "extras_imported", "used_file_bytes", "open",
@@ -44,6 +46,7 @@ AIMS = {
     "many_runs": {"at_least": 0.1},
     "fan_out": {"at_least": 0.15},
     "replay": {"at_most": 4.0},
+    "long_history": {"at_most": 4.0},
 }
 SPREAD = {"median", "min", "max", "measured"}
 

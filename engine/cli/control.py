@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias, cast
 
@@ -22,66 +22,100 @@ _TAKEN_UP_SECONDS: Final = 2.0
 
 async def cancel(store: EventStore, output: Output, run_id: str, *, reason: str, by: str) -> Exit:
     """Ask for a run to be cancelled, and see whether somebody takes it up."""
-    async with Engine(store) as client:
-        handle = client.run(run_id)
-        state = await handle.state()
-        if state.ended:
-            return _ended(output, state, "there is nothing to cancel")
-        await handle.cancel(reason=reason, by=by)
-        state = await _taken_up(handle, state, lambda state: state.ended)
-    if state.status in {"cancelled", "terminated"}:
-        text = f"run {run_id} is {state.status}"
-    elif state.ended:
-        text = f"run {run_id} ended before the request reached it: {state.status}"
-    elif state.cancel_requested:
-        text = f"run {run_id} is being cancelled"
-    else:
-        text = _waits(run_id, f"the request to cancel run {run_id}")
-    return _say(output, state, text)
+
+    def said(state: RunState) -> str | None:
+        if state.status in {"cancelled", "terminated"}:
+            return f"run {run_id} is {state.status}"
+        return f"run {run_id} is being cancelled" if state.cancel_requested and not state.ended else None
+
+    return await _ask(
+        store, output, run_id, "cancel", lambda run: run.cancel(reason=reason, by=by), enough=_has_ended, said=said
+    )
 
 
 async def terminate(store: EventStore, output: Output, run_id: str, *, reason: str, by: str) -> Exit:
     """End a run without its code, and see whether somebody takes that up."""
-    async with Engine(store) as client:
-        handle = client.run(run_id)
-        state = await handle.state()
-        if state.ended:
-            return _ended(output, state, "there is nothing to terminate")
-        await handle.terminate(reason=reason, by=by)
-        state = await _taken_up(handle, state, lambda state: state.ended)
-    if state.status == "terminated":
-        text = f"run {run_id} is terminated"
-    elif state.ended:
-        text = f"run {run_id} ended before the request reached it: {state.status}"
-    else:
-        text = _waits(run_id, f"the request to terminate run {run_id}")
-    return _say(output, state, text)
+
+    def said(state: RunState) -> str | None:
+        return f"run {run_id} is terminated" if state.status == "terminated" else None
+
+    return await _ask(
+        store,
+        output,
+        run_id,
+        "terminate",
+        lambda run: run.terminate(reason=reason, by=by),
+        enough=_has_ended,
+        said=said,
+    )
 
 
 async def pause(store: EventStore, output: Output, run_id: str, *, reason: str, by: str) -> Exit:
     """Let nothing of a run begin, and see whether somebody takes that up."""
+
+    def already(state: RunState) -> tuple[str, Exit] | None:
+        if state.status == "suspended":
+            return f"run {run_id} is suspended: nothing of it begins anyway, and it was not paused", Exit.SUSPENDED
+        if state.status == "paused":
+            said = by_and_why(state.paused_by, state.pause_reason)
+            return f"run {run_id} is paused already{said}", Exit.COMPLETED
+        return None
+
+    def said(state: RunState) -> str | None:
+        if state.status != "paused":
+            return None
+        under_way = state.counts().get("running", 0)
+        tasks = "1 task that is" if under_way == 1 else f"{under_way:,} tasks that are"
+        return f"run {run_id} is paused" + (f"; {tasks} under way will still end, and be recorded" if under_way else "")
+
+    return await _ask(
+        store,
+        output,
+        run_id,
+        "pause",
+        lambda run: run.pause(reason=reason, by=by),
+        enough=lambda state: state.status == "paused" or state.ended,
+        said=said,
+        already=already,
+    )
+
+
+def _has_ended(state: RunState) -> bool:
+    return state.ended
+
+
+async def _ask(
+    store: EventStore,
+    output: Output,
+    run_id: str,
+    verb: str,
+    ask: Callable[[RunHandle[Any]], Awaitable[None]],
+    *,
+    enough: Callable[[RunState], bool],
+    said: Callable[[RunState], str | None],
+    already: Callable[[RunState], tuple[str, Exit] | None] = lambda _: None,
+) -> Exit:
+    """Ask something of a run, look for a while whether somebody takes it up, and say how it stands then.
+
+    `already`: what is to be said instead of asking. `enough`: what is waited for. `said`: what to say of how it stands;
+    None when nobody has taken it up, or the run has ended otherwise.
+    """
     async with Engine(store) as client:
         handle = client.run(run_id)
         state = await handle.state()
         if state.ended:
-            return _ended(output, state, "there is nothing to pause")
-        if state.status == "suspended":
-            _say(output, state, f"run {run_id} is suspended: nothing of it begins anyway, and it was not paused")
-            return Exit.SUSPENDED
-        if state.status == "paused":
-            said = by_and_why(state.paused_by, state.pause_reason)
-            return _say(output, state, f"run {run_id} is paused already{said}")
-        await handle.pause(reason=reason, by=by)
-        state = await _taken_up(handle, state, lambda state: state.status == "paused" or state.ended)
-    under_way = state.counts().get("running", 0)
-    if state.ended:
-        text = f"run {run_id} ended before the request reached it: {state.status}"
-    elif state.status == "paused":
-        tasks = "1 task that is" if under_way == 1 else f"{under_way:,} tasks that are"
-        rest = f"; {tasks} under way will still end, and be recorded" if under_way else ""
-        text = f"run {run_id} is paused{rest}"
-    else:
-        text = _waits(run_id, f"the request to pause run {run_id}")
+            return _ended(output, state, f"there is nothing to {verb}")
+        if (found := already(state)) is not None:
+            text, code = found
+            _say(output, state, text)
+            return code
+        await ask(handle)
+        state = await _taken_up(handle, state, enough)
+    text = said(state) or (
+        f"run {run_id} ended before the request reached it: {state.status}"
+        if state.ended
+        else _waits(run_id, f"the request to {verb} run {run_id}")
+    )
     return _say(output, state, text)
 
 

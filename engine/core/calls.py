@@ -23,7 +23,7 @@ from engine.core.events import (
     TaskScheduled,
 )
 from engine.core.failures import ErrorInfo, decode_error, rebuild
-from engine.core.identity import child_run_id
+from engine.core.identity import cancel_id, child_run_id
 from engine.core.loop import DeterministicLoop
 from engine.core.pending import PendingCall, PendingChild, PendingTask
 from engine.core.sites import site
@@ -56,6 +56,7 @@ class Calls:
         self.tasks: dict[str, PendingTask] = {}
         self.children: dict[str, PendingChild] = {}
         self.definitions: dict[str, Definition[..., Any]] = {}  # of child runs, by name: learnt as they are called
+        self.abandoned: dict[str, str] = {}  # run ids of children whose await was given up, and that our end terminates
         self._host = host
 
     # -- awaiting -----------------------------------------------------------------------------------------------------
@@ -140,7 +141,9 @@ class Calls:
             pending.asked_to_end = True
             return False
         self.tasks.pop(pending.id, None)
-        self.children.pop(pending.id, None)
+        child = self.children.pop(pending.id, None)
+        if child is not None and child.parent_close == "terminate" and not made_now:
+            self.abandoned[child.id] = child.run_id
         return True
 
     def cancel_child(self, pending: PendingChild) -> None:
@@ -153,7 +156,7 @@ class Calls:
         host = self._host
         event: Decision
         if isinstance(pending, PendingChild):
-            event = ChildCancelled(at=host.now, id=f"{pending.id}!", site=site(), run=pending.run_id)
+            event = ChildCancelled(at=host.now, id=cancel_id(pending.id), site=site(), run=pending.run_id)
         else:
             event = TaskCancelled(at=host.now, id=pending.id, site=site())
         host.decide(event)
@@ -171,10 +174,12 @@ class Calls:
             if host.undecide(child.id):
                 continue
             if child.parent_close == "terminate":  # also one that was only asked to end: it may take its time
-                host.decide(ChildTerminated(at=host.now, id=f"{child.id}!!", run=child.run_id))
+                self.abandoned[child.id] = child.run_id
             elif not child.asked_to_end:
-                host.decide(ChildCancelled(at=host.now, id=f"{child.id}!", run=child.run_id))
+                host.decide(ChildCancelled(at=host.now, id=cancel_id(child.id), run=child.run_id))
         self.children.clear()
+        for id_, run_id in self.abandoned.items():
+            host.decide(ChildTerminated(at=host.now, id=f"{id_}!!", run=run_id))
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
@@ -196,6 +201,8 @@ class Calls:
 
     def accept_child(self, fact: ChildCompleted | ChildFailed, payload: bytes | None) -> None:
         """A child run has its outcome. Raises `HistoryError` when nobody waits for it."""
+        if self.abandoned.pop(fact.id, None) is not None:
+            return
         pending = self.children.get(fact.id)
         if pending is None:
             raise HistoryError(f"{fact!r}: the workflow does not wait for such a child run")

@@ -1,8 +1,8 @@
 """User exceptions as data, and back.
 
-An exception is recorded by type name, text, arguments, notes, traceback and causes. Coming back, builtins and the types
-that a task declares are themselves again; everything else is a `TaskError`. Nothing is ever imported by a recorded
-path: a name is looked up among builtins and the declared types only.
+An exception is recorded by type name, text, arguments, notes, traceback and causes. Coming back, builtins, the engine's
+own errors and the types that a task declares are themselves again; everything else is a `TaskError`. Nothing is ever
+imported by a recorded path: a name is looked up among these only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ import msgspec
 from msgspec import Struct
 
 from engine import errors
-from engine.errors import HistoryError, TaskError
+from engine.errors import (
+    HistoryError,
+    RequestFailedError,
+    RequestRefused,
+    ResultError,
+    RunFailedError,
+    TaskError,
+)
 
 __all__ = [
     "ERRORS_MAX",
@@ -95,7 +102,7 @@ class _Recorder:
         self._errors -= 1
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-        args = (error.type, error.message) if type(error) is TaskError else _args_of(error)
+        args = _args_of_ours(error) or _args_of(error)
         return ErrorInfo(
             type=type_name(type(error)),
             message=self._text(error),
@@ -148,12 +155,14 @@ def _instance(info: ErrorInfo, raises: Sequence[type[BaseException]]) -> BaseExc
     if type_ is not None:
         args: tuple[Any, ...] = (info.message,) if info.args is None else info.args
         try:
-            error = type_(*args)
+            error = _run_failed(*args) if type_ is RunFailedError else type_(*args)
         except Exception:
             # A constructor that wants something else than its args (UnicodeDecodeError, a user's own): data it stays.
             return TaskError(info.type, info.message, info.traceback)
         if isinstance(error, TaskError):
             error.traceback = info.traceback
+        elif isinstance(error, RunFailedError) and info.cause is not None:
+            error.traceback = info.cause.traceback
         return error
     return TaskError(info.type, info.message, info.traceback)
 
@@ -168,6 +177,25 @@ def _lookup(name: str, raises: Sequence[type[BaseException]]) -> type[BaseExcept
     if isinstance(type_, type) and issubclass(type_, Exception) and not issubclass(type_, _NEVER_ITSELF):
         return type_
     return None
+
+
+def _run_failed(run_id: str, type_: str, message: str) -> RunFailedError:
+    return RunFailedError(run_id, type=type_, message=message, traceback="")
+
+
+def _args_of_ours(error: BaseException) -> tuple[Any, ...] | None:
+    """What errors of ours are made of that say more than their text; recorded before they had that, they are data."""
+    match error:
+        case RunFailedError():
+            return error.run_id, error.type, error.message
+        case ResultError():
+            return error.run_id, str(error)
+        case RequestRefused() | RequestFailedError():
+            return error.request_id, str(error)
+        case TaskError():
+            return error.type, error.message
+        case _:
+            return None
 
 
 def _args_of(error: BaseException) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.errors import HoldfastError
 
-__all__ = ["RUN_ID_MAX", "check_run_id", "child_run_id"]
+__all__ = ["RUN_ID_MAX", "cancel_id", "check_run_id", "child_run_id"]
 
 RUN_ID_MAX: Final = 200
 """Characters of a run's id."""
@@ -32,3 +32,8 @@ def child_run_id(parent: str, epoch: int, call_id: str) -> str:
     digest = sha256(run_id.encode()).hexdigest()[:32]
     # Deep trees: enough of the parent to see where it belongs, and a digest of all of it.
     return f"{parent[:_SHOWN]}.../{digest}"
+
+
+def cancel_id(call_id: str) -> str:
+    """The id of the decision that asks a child run to end, made of that of its call."""
+    return f"{call_id}!"

@@ -39,6 +39,7 @@ from engine.core.events import (
     TimerFired,
     TimerStarted,
 )
+from engine.core.identity import cancel_id
 from engine.core.inbox import Inbox, LeftOver
 from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
@@ -235,6 +236,8 @@ class Instance:
         if decided is None or not isinstance(decided.event, _BEGINNINGS):
             return False
         del self._decided[id_]
+        if isinstance(decided.event, ChildStarted):
+            self._decided.pop(cancel_id(id_), None)  # nor was it asked to end
         return True
 
     def codec_of(self, event: Decision) -> Codec | None:

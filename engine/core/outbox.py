@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from engine.core.decided import Codec
 from engine.core.events import (
@@ -23,6 +23,12 @@ from engine.core.sites import site
 from engine.errors import HistoryError, HoldfastError, RunEnded, RunNotFound
 
 __all__ = ["Outbox", "PendingSend"]
+
+_TOO_LATE: Final[dict[MessageKind, str]] = {
+    "signal": "it takes no signal any more",
+    "cancel": "it cannot be cancelled any more",
+    "terminate": "it cannot be terminated any more",
+}
 
 
 class OutboxHost(Protocol):
@@ -100,7 +106,7 @@ class Outbox:
         error: HoldfastError = (
             RunNotFound(f"no run {run!r} in this store")
             if fact.reason == "not_found"
-            else RunEnded(f"run {run!r} has ended: it takes no {pending.event.kind} any more")
+            else RunEnded(f"run {run!r} has ended: {_TOO_LATE[pending.event.kind]}")
         )
         pending.future.set_exception(error)
 

@@ -33,8 +33,11 @@ class Desk(Protocol):
 
     @property
     def store(self) -> EventStore: ...
-    def watch(self, watch: Watch) -> None: ...
-    def check(self) -> None: ...
+    def watch(self, watch: Watch) -> None:
+        """See to it that the watch rings when its run moves, also when another process moves it."""
+
+    def check(self) -> None:
+        """Raise once the engine cannot go on."""
 
 
 class PendingRequest(Generic[R_co]):

@@ -4,7 +4,6 @@ driver of it.
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any, Protocol
 
 from engine.core.call import Definition
@@ -14,13 +13,14 @@ from engine.core.instance import Instance
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.driver import Driver
 from engine.runtime.mail import StartMail, mail_or_none
+from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.recovery import give_up, rebuild_run, settle, suspend, terminate, wishes_of
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
-from engine.runtime.streams import WORKFLOW
+from engine.runtime.streams import WORKFLOW, new_event
 from engine.runtime.versions import PYTHON
-from eventstore import StreamHead
+from eventstore import Commit, StreamHead
 
 __all__ = ["bring_back"]
 
@@ -31,9 +31,7 @@ class Home(Site, Protocol):
     definitions: dict[str, Definition[..., Any]]
     residents: Residents
 
-    @property
-    def paused(self) -> Container[str]:
-        """The workflows that are paused by name."""
+    paused: PausedWorkflows
 
 
 async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
@@ -43,12 +41,15 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         await settle(store, lease, head, commit_id=home.next_commit_id())
         return
     definition = home.definitions[str(head.attributes[WORKFLOW])]
-    if definition.name in home.paused:  # since the store was asked what there is to do
+    aside = home.paused.aside(definition.name, head.attributes)
+    if aside and not any(message.control for message in head.messages):  # paused since the store was asked
         await give_up(store, lease, head, clock=home.clock, commit_id=home.next_commit_id())
         return
     if head.version == 0:
-        await _begin(home, head, run_id, definition)
-        return
+        begun = await _begin(home, head, run_id, definition, aside=bool(aside))
+        if begun is None:
+            return
+        head = begun
     wishes = wishes_of(head)
     if (ending := wishes.ending(head)) is not None:
         home.residents.forget(run_id)
@@ -61,7 +62,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         return
     if (rested := home.residents.wake(run_id, head.version)) is not None:
         driver = Driver(home, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts)
-        home.residents.adopt(driver)
+        _adopt(home, driver, head)
         driver.go_on(head, reopened_by=reopening)
         return
     try:
@@ -73,12 +74,24 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     replayer = rebuilt.replayer
     home.learn(replayer.instance.calls.definitions)
     driver = Driver(home, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts)
-    home.residents.adopt(driver)
+    _adopt(home, driver, head)
     driver.go_on(head, rebuilt, reopened_by=reopening)
 
 
-async def _begin(home: Home, head: StreamHead, run_id: str, definition: Definition[..., Any]) -> None:
-    """A child run that its parent's message has opened. What else waits for it is claimed for once it has begun."""
+def _adopt(home: Home, driver: Driver, head: StreamHead) -> None:
+    """The run is driven here; its workflow may have been paused since it was claimed."""
+    driver.set_aside = home.paused.aside(driver.instance.definition.name, head.attributes)
+    home.residents.adopt(driver)
+
+
+async def _begin(
+    home: Home, head: StreamHead, run_id: str, definition: Definition[..., Any], *, aside: bool
+) -> StreamHead | None:
+    """A child run that its parent's message has opened. What else waits for it is claimed for once it has begun.
+
+    `aside`: it may not begin, and is only recorded; what else waits for it is then to be looked at in the head that
+    this returns.
+    """
     for message in head.messages:
         mail = mail_or_none(message)
         if isinstance(mail, StartMail):
@@ -86,9 +99,9 @@ async def _begin(home: Home, head: StreamHead, run_id: str, definition: Definiti
     else:
         # Nobody but a run opens a run: without its start there is nothing to begin, and nothing to lose.
         await settle(home.store, home.lease, head, commit_id=home.next_commit_id())
-        return
+        return None
     fact = RunStarted(
-        at=0,
+        at=home.clock.now() if aside else 0,
         workflow=definition.name,
         seed=mail.seed,
         python=PYTHON,
@@ -100,6 +113,20 @@ async def _begin(home: Home, head: StreamHead, run_id: str, definition: Definiti
         parent_epoch=mail.epoch,
         deadline=mail.deadline,
     )
+    if aside:
+        return await home.store.commit(
+            Commit(
+                id=home.next_commit_id(),
+                stream=head.stream,
+                expected_version=0,
+                events=(new_event(fact, message.payload),),
+                consumes=(message.id,),
+                alarm=fact.at,  # as it is of a run that is started while its workflow is paused
+                lease=home.lease,
+                progress=True,
+            )
+        )
     driver = Driver(home, Instance(definition, run_id), version=0, last_at=0, attempts={})
     home.residents.adopt(driver)
     driver.begin(Arrival(fact, message.payload, message.id))
+    return None

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from engine.runtime.driver import Driver
-from engine.runtime.streams import ROOT, RUN_CATEGORY, WORKFLOW, stream_of
+from engine.runtime.pausing import PausedWorkflows
+from engine.runtime.streams import LET_ON, ROOT, RUN_CATEGORY, WORKFLOW, stream_of
 from eventstore import StreamQuery
 
 __all__ = ["busy_streams", "claimable", "of_residents"]
 
 
-def claimable(workflows: Iterable[str], paused: Collection[str], only: tuple[str, ...] | None) -> Iterator[StreamQuery]:
-    """Runs of these workflows that are not paused; with `only`, those runs and what they have started as children."""
-    known = {WORKFLOW: tuple(name for name in workflows if name not in paused)}
-    if not known[WORKFLOW]:
-        return
+def claimable(workflows: Iterable[str], paused: PausedWorkflows, only: tuple[str, ...] | None) -> Iterator[StreamQuery]:
+    """Runs of these workflows; with `only`, those runs and what they have started as children.
+
+    Of a paused workflow, those that have control mail, or that a cancel has let pass its pause.
+    """
+    names = set(workflows)
+    if going := names.difference(paused):
+        yield from _of_family({WORKFLOW: tuple(going)}, only)
+    if held := names.intersection(paused):
+        yield from _of_family({WORKFLOW: tuple(held)}, only, control=True)
+        yield from _of_family({LET_ON: tuple(paused.pause_of(name) for name in held)}, only)
+
+
+def _of_family(
+    attributes: Mapping[str, Any], only: tuple[str, ...] | None, *, control: bool | None = None
+) -> Iterator[StreamQuery]:
     if only is None:
-        yield StreamQuery(category=RUN_CATEGORY, attributes=known)
+        yield StreamQuery(category=RUN_CATEGORY, attributes=attributes, control=control)
         return
-    yield StreamQuery(category=RUN_CATEGORY, streams=tuple(stream_of(run_id) for run_id in only), attributes=known)
-    yield StreamQuery(category=RUN_CATEGORY, attributes={**known, ROOT: only})
+    streams = tuple(stream_of(run_id) for run_id in only)
+    yield StreamQuery(category=RUN_CATEGORY, streams=streams, attributes=attributes, control=control)
+    yield StreamQuery(category=RUN_CATEGORY, attributes={**attributes, ROOT: only}, control=control)
 
 
-def of_residents(run_ids: Iterable[str]) -> StreamQuery:
-    """When memory is full: only the mail of runs that are in it."""
-    return StreamQuery(category=RUN_CATEGORY, streams=tuple(stream_of(run_id) for run_id in run_ids))
+def of_residents(drivers: Iterable[Driver]) -> Iterator[StreamQuery]:
+    """When memory is full: only the mail of runs that are in it; of those put aside, the control mail."""
+    going: list[str] = []
+    aside: list[str] = []
+    for driver in drivers:
+        (aside if driver.set_aside else going).append(driver.stream)
+    yield StreamQuery(category=RUN_CATEGORY, streams=tuple(going))
+    if aside:
+        yield StreamQuery(category=RUN_CATEGORY, streams=tuple(aside), control=True)
 
 
 def busy_streams(drivers: Iterable[Driver], rebuilding: Iterable[str]) -> list[str]:

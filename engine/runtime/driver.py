@@ -26,6 +26,7 @@ from engine.runtime.board import Board
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
+from engine.runtime.pausing import Aside
 from engine.runtime.pen import Pen
 from engine.runtime.recovery import Rebuilt, rebuild_run
 from engine.runtime.resending import send_again, undelivered_sends
@@ -35,7 +36,7 @@ from engine.runtime.steps import Arrival, Step, task_cancelled
 from engine.runtime.streams import status_of
 from engine.runtime.turns import Turns
 from eventstore import MailWaiting, StreamHead
-from eventstore.errors import LeaseLost, VersionConflict
+from eventstore.errors import LeaseLost, UnknownMessage, VersionConflict
 
 __all__ = ["Driver"]
 
@@ -62,7 +63,7 @@ class Driver:
         self.releasing = False
         self.discarded = False
         self.paused = False  # nothing of it begins; as it stands in the store
-        self.set_aside = False  # likewise, for its workflow is paused
+        self.set_aside = Aside()  # likewise, for its workflow is paused
         self.intake = Intake()
         self._backlog: list[Decided] = []
         self._reopening: Note | None = None
@@ -116,15 +117,21 @@ class Driver:
         if head.version < self.pen.version:
             return  # older than what was written since, and maybe answered by it; what was not is shown again
         self.pen.alarm = head.alarm
-        terminate = self.intake.receive(head, self.instance, self.board.attempts, paused=self.paused)
+        instance, aside = self.instance, bool(self.set_aside)
+        terminate = self.intake.receive(
+            head, instance, self.board.attempts, paused=self.paused, aside=aside, ending=instance.over
+        )
         self._terminating = terminate or self._terminating
         self.kick()
 
-    def hold(self, *, paused: bool | None = None, set_aside: bool | None = None) -> None:
-        """Let nothing begin, or go on: the run was paused or unpaused (and that is recorded), or its workflow was."""
+    def hold(self, *, paused: bool | None = None, pause: str | None = None, let_on: str | None = None) -> None:
+        """Let nothing begin, or go on: the run was paused or unpaused (and that is recorded), or its workflow was.
+
+        `pause`: the one that its workflow is under. `let_on`: the one that a cancel has let it pass (recorded, too).
+        """
         before = self._holding
         self.paused = self.paused if paused is None else paused
-        self.set_aside = self.set_aside if set_aside is None else set_aside
+        self.set_aside.change(pause=pause, let_on=let_on)
         if before and not self._holding:
             self.board.take_up_all()
             self._timers_due()
@@ -187,7 +194,7 @@ class Driver:
                 else:
                     self.intake.written(step)
                     self._act(step)
-        except (LeaseLost, VersionConflict) as error:
+        except (LeaseLost, UnknownMessage, VersionConflict) as error:  # it is not as we have it: look again
             self.pen.report(error)
             self.site.left(self, lost=True)
         except asyncio.CancelledError:
@@ -217,7 +224,7 @@ class Driver:
 
     @property
     def _holding(self) -> bool:
-        return self.paused or self.set_aside
+        return self.paused or bool(self.set_aside)
 
     def _has_work(self) -> bool:
         if self._terminating:
@@ -251,6 +258,7 @@ class Driver:
                     step.cancelled.append(event.id)  # somebody else has ended it, by its token
             elif isinstance(event, _TASK_NOTES):
                 self.board.noted(event, at=self.turns.last_at)
+        self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running:
                 self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
@@ -265,7 +273,8 @@ class Driver:
             if self.pen.alarm is not None:
                 step.alarm = None
             return
-        holding = self.set_aside or (self.paused if step.held is UNSET else step.held)
+        aside = bool(self.set_aside) and step.let_on is None
+        holding = aside or (self.paused if step.held is UNSET else step.held)
         if holding:
             self.board.stand_down()
         else:
@@ -273,7 +282,7 @@ class Driver:
         if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
             step.release = True
             # While its workflow is paused nobody claims it; afterwards it is due at once.
-            step.alarm = self.site.clock.now() if self.set_aside else next_due(self.instance, self.board)
+            step.alarm = self.site.clock.now() if aside else next_due(self.instance, self.board)
         elif self.pen.alarm is not None:
             step.alarm = None  # while it is in memory we keep its time ourselves
 
@@ -318,8 +327,8 @@ class Driver:
             self.board.launch(step)
         if self.discarded:
             return
-        if step.held is not UNSET and not step.suspended:
-            self.hold(paused=step.held)
+        if (step.held is not UNSET or step.let_on is not None) and not step.suspended:
+            self.hold(paused=None if step.held is UNSET else step.held, let_on=step.let_on)
         self.intake.add(*step.deliveries())
         if step.children:
             self.site.learn(self.instance.calls.definitions)

@@ -21,6 +21,7 @@ from engine.errors import (
     RunSuspendedError,
     RunTerminatedError,
 )
+from engine.runtime import asking
 from engine.runtime.asking import PendingRequest
 from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
 from engine.runtime.mail import (
@@ -64,16 +65,10 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
 
 
-class Desk(Protocol):
-    """What a handle needs of its engine."""
+class Desk(asking.Desk, Protocol):
+    """What a handle needs of its engine: what a request needs, and more."""
 
-    @property
-    def store(self) -> EventStore: ...
     def message_id(self) -> str: ...
-    def watch(self, watch: Watch) -> None:
-        """See to it that the watch rings when its run moves, also when another process moves it."""
-
-    def check(self) -> None: ...
     def definition_named(self, name: str) -> Definition[..., Any]:
         """The workflow of that name, if this engine has it. Raises `UnknownWorkflow`."""
 

@@ -86,14 +86,29 @@ class Intake:
             if arrival.message is not None:
                 self._consuming.add(arrival.message)
 
-    def receive(self, head: StreamHead, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool) -> bool:
-        """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code."""
+    def receive(
+        self,
+        head: StreamHead,
+        instance: Instance,
+        attempts: Mapping[str, Attempts],
+        *,
+        paused: bool,
+        aside: bool = False,
+        ending: bool = False,
+    ) -> bool:
+        """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code.
+
+        `aside`: its workflow is paused. As for a paused run, data mail stays in the box, and a cancel ends that.
+        `ending`: what was under way has ended the run, held or not: it does not end over mail.
+        """
         terminate = False
         if self._paused is None:
             self._paused = paused
         self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
             if message.id in self._consuming or message.id in self._answered:
+                continue
+            if (self._paused or aside) and not (message.control or ending):
                 continue
             arrival = arrival_of(message, instance, attempts, paused=self._paused)
             if isinstance(arrival, TerminateMail):
@@ -104,9 +119,10 @@ class Intake:
                 self.add(arrival)
                 if isinstance(arrival.event, RunPaused | RunUnpaused | CancelRequested):
                     self._paused = isinstance(arrival.event, RunPaused)
+                    aside = aside and not isinstance(arrival.event, CancelRequested)
             elif message.control:
                 self._unreadable |= {message.id}
-            elif not self._paused:
+            else:
                 self._strange |= {message.id}
         return terminate
 
@@ -195,7 +211,7 @@ class Intake:
         self._consuming.clear()
         self._later.clear()
         self._paused = None
-        terminate = self.receive(head, instance, attempts, paused=paused)
+        terminate = self.receive(head, instance, attempts, paused=paused, ending=True)
         self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:

@@ -94,9 +94,10 @@ def _message_letter(event: MessageSent, value: bytes | None, run_id: str, key: s
         case "signal":
             return data_message(stream, id_, SignalMail(name=event.name, by=by), value, sender=sender)
         case "cancel":
-            return control_message(stream, id_, CancelMail(by=by, reason=event.reason), sender=sender)
+            return control_message(stream, id_, CancelMail(by=by, reason=event.reason), sender=sender, open_only=True)
         case "terminate":
-            return control_message(stream, id_, TerminateMail(by=by, reason=event.reason), sender=sender)
+            mail = TerminateMail(by=by, reason=event.reason)
+            return control_message(stream, id_, mail, sender=sender, open_only=True)
 
 
 class Parented(Protocol):

@@ -1,4 +1,4 @@
-"""Plain `logging` in workflow code: said once, when it happens, and not again by every replay.
+"""Plain `logging` and `warnings` in workflow code: said once, when it happens, and not again by every replay.
 
 Record factories are chained (`logging.setLogRecordFactory`), once, when the first engine opens. Inside a workflow a
 record gets `run_id`; while a history is replayed, or an instance put away, it gets a level that no handler takes.
@@ -6,8 +6,11 @@ Nothing else changes: `isEnabledFor` answers as ever (code may ask), filters and
 record.
 
 Said once means: as often as the turn was taken live. A crash before the turn was committed takes it again, and says it
-again. `warnings.warn` is not touched: Python shows a warning once per process and place, unless its filters say
-otherwise, and `logging.captureWarnings(True)` brings it here.
+again.
+
+A warning of a replay is not shown, whatever shows warnings, and does not count as shown: Python shows one once per
+process and place, and the next live one there may be another run's. What filters turn into an exception is one at a
+replay too: the workflow saw it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -28,6 +32,12 @@ _PROBE: Final = object()
 
 
 def quiet_replays() -> None:
+    """Let no replay say anything again, in this process; what is done for that once is not done twice."""
+    _quiet_records()
+    _quiet_warnings()
+
+
+def _quiet_records() -> None:
     """Chain our record factory on top of the one there is, unless it is somewhere below that already."""
     factory = logging.getLogRecordFactory()
     with suppress(Exception):  # somebody's factory that does not take the probe; ours on top is right all the same
@@ -66,3 +76,41 @@ def _brings_its_own() -> bool:
 
 
 _MAKE_RECORD: Final = logging.Logger.makeRecord.__code__
+
+
+def _quiet_warnings() -> None:
+    # The one function that each warning to be shown goes through, by C code too. Above it are filters; below it is
+    # `warnings.showwarning`, which `logging`, pytest and `catch_warnings` change, and change back, as they need it.
+    show: Any = getattr(warnings, _SHOW, None)
+    if show is not None and not isinstance(show, _Show):
+        setattr(warnings, _SHOW, _Show(show))
+
+
+class _Show:
+    """Shows a warning as it was shown before, unless a replay gives it."""
+
+    def __init__(self, before: Callable[[Any], None]) -> None:
+        self._before = before
+
+    def __call__(self, message: Any) -> None:
+        loop: Any = asyncio._get_running_loop()
+        if getattr(loop, "holds_workflow", False) and loop.replaying:
+            _forget_shown(message, sys._getframe(1))
+        else:
+            self._before(message)
+
+
+def _forget_shown(message: Any, frame: Any) -> None:
+    """Take it out of what `warnings` remembers to have shown: by the place that it blames, or once and for all."""
+    text, category = str(message.message), message.category
+    while frame is not None:
+        if frame.f_code.co_filename == message.filename and frame.f_lineno == message.lineno:
+            shown = frame.f_globals.get("__warningregistry__", {})
+            for line in (message.lineno, 0):  # of the filters "default" and "module"
+                shown.pop((text, category, line), None)
+            break
+        frame = frame.f_back
+    getattr(warnings, "onceregistry", {}).pop((text, category), None)
+
+
+_SHOW: Final = "_showwarnmsg"

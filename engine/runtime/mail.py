@@ -120,9 +120,17 @@ DataMail: TypeAlias = StartMail | SignalMail | RequestMail | ChildMail | Complet
 _decoder: Final[msgspec.json.Decoder[ControlMail | DataMail]] = msgspec.json.Decoder(ControlMail | DataMail)
 
 
-def control_message(stream: str, id: str, mail: ControlMail, *, sender: str | None = None) -> Message:  # noqa: A002
-    """A control message to a run."""
-    return Message(id=id, stream=stream, header=msgspec.json.encode(mail), control=True, sender=sender)
+def control_message(
+    stream: str,
+    id: str,  # noqa: A002 - the port's word
+    mail: ControlMail,
+    *,
+    sender: str | None = None,
+    open_only: bool = False,
+) -> Message:
+    """A control message to a run. `open_only`: it is not delivered to one that has ended, and its sender learns it."""
+    header = msgspec.json.encode(mail)
+    return Message(id=id, stream=stream, header=header, control=True, sender=sender, open_only=open_only)
 
 
 def data_message(

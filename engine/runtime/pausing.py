@@ -2,22 +2,27 @@
 
 A workflow's pause stands in a stream of its own, as events with who and why, and as an attribute that workers look at.
 It takes effect in other workers within `LOOK_SECONDS`.
+
+Control mail reaches these runs all the same. A cancel lets its run pass that one pause, as it lets a paused run go on:
+it may clean up. A later pause of the workflow holds it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
 
 from msgspec import Struct
 
-from engine.core.events import WorkflowPaused, WorkflowUnpaused, decode_header
-from engine.runtime.streams import PAUSED, WORKFLOW_CATEGORY, new_event
+from engine.core.events import CancelRequested, WorkflowPaused, WorkflowUnpaused, decode_header
+from engine.runtime.steps import Step
+from engine.runtime.streams import LET_ON, PAUSED, WORKFLOW_CATEGORY, new_event
 from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = [
     "LOOK_SECONDS",
+    "Aside",
     "PausedWorkflow",
     "PausedWorkflows",
     "pause_workflow",
@@ -38,6 +43,31 @@ class PausedWorkflow(Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Aside(Struct):
+    """Whether a run is put aside, for its workflow is paused. True while it is."""
+
+    pause: str = ""  # the pause that its workflow is under; empty: none
+    let_on: str = ""  # the pause that a cancel has let the run pass
+
+    def __bool__(self) -> bool:
+        return self.pause not in ("", self.let_on)
+
+    def heed(self, step: Step) -> None:
+        """Let the run pass the pause if this step has told it to end. It is marked with that event, for any crash."""
+        cancels = (
+            {arrival.message for arrival in step.taken if isinstance(arrival.event, CancelRequested)} if self else ()
+        )
+        for index, message in step.consumes:
+            if message in cancels:
+                step.let_on = self.pause
+                step.mark(LET_ON, self.pause, behind=index)
+
+    def change(self, *, pause: str | None, let_on: str | None) -> None:
+        """Take in what has changed; None: nothing."""
+        self.pause = self.pause if pause is None else pause
+        self.let_on = self.let_on if let_on is None else let_on
+
+
 class PausedWorkflows(Collection[str]):
     """The names that are paused, as last seen."""
 
@@ -46,19 +76,27 @@ class PausedWorkflows(Collection[str]):
     def __init__(self, store: EventStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._names: frozenset[str] = frozenset()
+        self._pauses: dict[str, str] = {}  # by name
         self._looked_at = -LOOK_SECONDS
         self._begun = 0  # looks
         self._seen = 0  # the latest of them that has answered
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._pauses
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._pauses)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._pauses)
+
+    def pause_of(self, name: str) -> str:
+        """Which pause the workflow is under, as a text that no other pause has; empty: none."""
+        return self._pauses.get(name, "")
+
+    def aside(self, name: str, attributes: Mapping[str, Any]) -> Aside:
+        """How a run of that workflow stands whose stream has these attributes."""
+        return Aside(self.pause_of(name), str(attributes.get(LET_ON, "")))
 
     def forget(self) -> None:
         """Look again at the next occasion, however soon that is."""
@@ -77,8 +115,9 @@ class PausedWorkflows(Collection[str]):
         if this < self._seen:
             return False  # one that began later has answered: what this one saw is older
         self._seen = this
-        names = frozenset(head.stream.partition(":")[2] for head in page.items)
-        changed, self._names = names != self._names, names
+        # A workflow's stream has an event for each pause, so its version tells this one from those before.
+        pauses = {(name := head.stream.partition(":")[2]): f"{name}@{head.version}" for head in page.items}
+        changed, self._pauses = pauses != self._pauses, pauses
         return changed
 
 

@@ -48,11 +48,9 @@ def arrival_of(
 ) -> Arrival | TerminateMail | None:
     """What a message means to this run.
 
-    A `TerminateMail` is for whoever has the run: it ends without its code. None: mail of a newer version, or for a run
-    that is paused: it stays in the box.
+    A `TerminateMail` is for whoever has the run: it ends without its code. None: mail of a newer version, which stays
+    in the box.
     """
-    if paused and not message.control:
-        return None
     mail = mail_or_none(message)
     match mail:
         case None | TerminateMail():

@@ -77,8 +77,13 @@ class Step(Struct):
     suspended: bool = False
     release: bool = False
     held: bool | UnsetType = UNSET
+    holds: list[tuple[int, bool]] = field(
+        default_factory=list
+    )  # behind how many events of this step it is held, or not
+    let_on: str | None = None  # the pause of its workflow that it may pass from here on
     alarm: int | UnsetType | None = UNSET
     attributes: dict[str, Scalar] = field(default_factory=dict)
+    marks: list[tuple[int, str, Scalar]] = field(default_factory=list)  # those that hold since one of its events
     ended: Decided | None = None
     ended_behind: int = 0  # how many events of this step stand up to the one that ended the run, itself included
     continued: bool = False
@@ -95,7 +100,7 @@ class Step(Struct):
             if isinstance(event, TaskCancelled):
                 self.cancelled.append(event.id)
             elif isinstance(event, StatePublished):
-                self.attributes[state_attribute(event.name)] = self.base + len(self.events)
+                self.mark(state_attribute(event.name), self.base + len(self.events))
             elif isinstance(event, ContinuedAsNew):
                 self.continued = True
             elif (status := status_of(event)) is not None:
@@ -107,13 +112,24 @@ class Step(Struct):
                     self.awaited[message.id] = event
                     self.children = self.children or isinstance(event, ChildStarted)
 
-    def published(self, until: int) -> dict[str, Scalar]:
-        """What says of states that they were published among the first `until` events."""
-        return {
-            name: version
-            for name, version in self.attributes.items()
-            if is_state_attribute(name) and type(version) is int and version <= self.base + until
-        }
+    def mark(self, name: str, value: Scalar, *, behind: int | None = None) -> None:
+        """Let an attribute say something of the stream, since that many of the events (None: all there are by now)."""
+        self.attributes[name] = value
+        self.marks.append((len(self.events) if behind is None else behind, name, value))
+
+    def hold(self, held: bool, status: str) -> None:
+        """Let the stream be held, or not, since the last of the events there are by now."""
+        self.held = held
+        self.holds.append((len(self.events), held))
+        self.mark(STATUS, status)
+
+    def marked(self, until: int) -> dict[str, Scalar]:
+        """What is marked of the stream once the first `until` events are written, and no more."""
+        return {name: value for index, name, value in self.marks if index <= until}
+
+    def held_since(self, until: int) -> bool | UnsetType:
+        """Whether the stream is held then; UNSET for as before."""
+        return next((held for index, held in reversed(self.holds) if index <= until), UNSET)
 
     def drop(self, written: int) -> None:
         """Forget the first events, which are written: the rest is a step of its own."""
@@ -121,6 +137,8 @@ class Step(Struct):
         self.events = self.events[written:]
         self.consumes = [(index - written, id_) for index, id_ in self.consumes if index > written]
         self.sends = [(index - written, message) for index, message in self.sends if index > written]
+        self.marks = [(index - written, name, value) for index, name, value in self.marks if index > written]
+        self.holds = [(index - written, held) for index, held in self.holds if index > written]
         self.base, self.ended_behind = self.base + written, self.ended_behind - written
 
     def move(self, by: int) -> None:
@@ -134,6 +152,8 @@ class Step(Struct):
         self.events[1:1] = late.events
         self.consumes = [(index + by if index > 1 else index, message) for index, message in self.consumes]
         self.sends = [(index + by if index > 1 else index, message) for index, message in self.sends]
+        self.marks = [(index + by if index > 1 else index, name, value) for index, name, value in self.marks]
+        self.holds = [(index + by if index > 1 else index, held) for index, held in self.holds]
         self.consumes += [(index + 1, message) for index, message in late.consumes]
         self.sends += [(index + 1, message) for index, message in late.sends]
         self.ended_behind += by
@@ -141,10 +161,13 @@ class Step(Struct):
 
     def _shift_versions(self, by: int, *, behind: int) -> None:
         """Attributes that are versions follow their events; other numbers (`slow`) are none of these."""
-        for name, version in self.attributes.items():
+
+        def shifted(name: str, value: Scalar) -> Scalar:
             is_version = name == EPOCH_START or is_state_attribute(name)
-            if is_version and type(version) is int and version > behind:
-                self.attributes[name] = version + by
+            return value + by if is_version and type(value) is int and value > behind else value
+
+        self.attributes = {name: shifted(name, value) for name, value in self.attributes.items()}
+        self.marks = [(index, name, shifted(name, value)) for index, name, value in self.marks]
 
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""
@@ -188,7 +211,7 @@ def wanted(fact: Fact, instance: Instance) -> bool:
         case TimerFired(id=id_):
             return id_ in instance.timers
         case ChildCompleted(id=id_) | ChildFailed(id=id_):
-            return id_ in instance.calls.children
+            return id_ in instance.calls.children or id_ in instance.calls.abandoned
         case SendAccepted(id=id_) | SendRejected(id=id_):
             return id_ in instance.outbox.sends
         case _:

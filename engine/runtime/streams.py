@@ -19,6 +19,7 @@ from eventstore import NewEvent
 
 __all__ = [
     "EPOCH_START",
+    "LET_ON",
     "PARENT",
     "PAUSED",
     "REPLY_CATEGORY",
@@ -52,6 +53,8 @@ WORKFLOW_CATEGORY: Final = "workflow"
 """Streams of workflows: whether one is paused, and who did that."""
 PAUSED: Final = "paused"
 """Attribute of a workflow's stream while it is paused."""
+LET_ON: Final = "let_on"
+"""Attribute of a run that was cancelled while its workflow was paused: which pause that was (`pausing.Aside`)."""
 REPLY_CATEGORY: Final = "reply"
 """Streams that hold the refusal of one request each."""
 

@@ -166,9 +166,9 @@ def _hold(step: Step, note: Note) -> None:
     """What a note changes about whether the run goes on."""
     match note:
         case RunPaused():
-            step.held, step.attributes[STATUS] = True, "paused"
+            step.hold(True, "paused")
         case RunUnpaused() | RunResumed():
-            step.held, step.attributes[STATUS] = False, "running"
+            step.hold(False, "running")
         case _:
             return
 

@@ -40,7 +40,7 @@ from eventstore import (
     StreamNotFound,
     StreamQuery,
 )
-from eventstore.errors import VersionConflict
+from eventstore.errors import UnknownMessage, VersionConflict
 from eventstore.port import CLAIM_LIMIT_MAX
 
 __all__ = ["Limits", "Worker"]
@@ -209,6 +209,8 @@ class Worker:
             await self.launches.enqueue(definition, run_id, fact, arguments, signals)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)
+            if definition.name in self.paused and (driver := self.residents.drivers.get(run_id)) is not None:
+                driver.hold(pause=self.paused.pause_of(definition.name))  # since we asked: it was not among ours yet
             if self._drowsing:  # from now on pauses are to be looked at
                 self._roused.set()
 
@@ -287,8 +289,9 @@ class Worker:
         if afresh:
             self.paused.forget()
         if await self.paused.look():
+            self._roused.set()  # what was asked of the store meanwhile was asked for the pauses there were
             for driver in list(self.residents.drivers.values()):
-                driver.hold(set_aside=driver.instance.definition.name in self.paused)
+                driver.hold(pause=self.paused.pause_of(driver.instance.definition.name))
 
     async def _renew_lease(self) -> None:
         self.residents.clear()
@@ -297,7 +300,7 @@ class Worker:
 
     def _queries(self, *, full: bool) -> Iterable[StreamQuery]:
         if full:
-            return (of_residents(self.residents.drivers),)
+            return of_residents(self.residents.drivers.values())
         return claimable(self.definitions, self.paused, self._only)
 
     def _room_left(self) -> int:
@@ -329,8 +332,8 @@ class Worker:
                     driver.receive(head)  # it was launched here, and claimed before we heard that it was written
                 else:
                     await bring_back(self, head, run_id)
-        except (LeaseLost, VersionConflict):
-            return  # somebody else has it now
+        except (LeaseLost, UnknownMessage, VersionConflict):
+            return  # somebody else has it now; or it was seen as it is no more, and is claimed again
         except EventStoreError as error:
             self.failed(error)
         finally:

@@ -22,9 +22,10 @@ def commits_of(
 ) -> Iterable[Commit]:
     """The commits of a step of a stream that is at `version` (`NEW`: the first makes it).
 
-    What changes the stream itself (its alarm, whether it is held or given up) comes with the last; it is closed with
-    the event that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has
-    ended and nothing of it runs any more, so it is given up too. What a state is since an event comes with that event.
+    What changes the stream itself (its alarm, whether it is given up) comes with the last; it is closed with the event
+    that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has ended and
+    nothing of it runs any more, so it is given up too. What holds since an event comes with that event: what a state
+    is, and whether the stream is held.
     The commit that ends the run is refused (`MailWaiting`) while something has been delivered to it that it has not
     seen; the chunks before it are written by then.
     """
@@ -65,7 +66,7 @@ def _chunks(
         until = at + len(chunk)
         last = until >= len(step.events)
         ends = step.ended is not None and at < step.ended_behind <= until  # notes may follow, in later chunks
-        attributes: dict[str, Any] = dict(step.attributes if last or ends else step.published(until))
+        attributes: dict[str, Any] = dict(step.attributes if last or ends else step.marked(until))
         if version < 0:
             attributes = {WORKFLOW: workflow, STATUS: "running", **attributes}
         yield Commit(
@@ -76,7 +77,7 @@ def _chunks(
             consumes=_of_chunk(consumes, at, until),
             sends=_of_chunk(step.sends, at, until),
             alarm=step.alarm if last else UNSET,
-            held=step.held if last else UNSET,
+            held=step.held if last else step.held_since(until),
             closed=True if ends else UNSET,
             drained=ends,
             attributes=attributes or UNSET,

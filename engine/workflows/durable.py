@@ -104,7 +104,10 @@ async def continue_as_new(call: Call[Any]) -> NoReturn:
     """Begin again with other arguments, in the same run: ``await durable.continue_as_new(follow(next_page))``.
 
     The history starts afresh behind what there is; the id, signals and requests not taken yet stay. What the workflow
-    has left running ends as it does at a run's end. Call it from the workflow's main branch.
+    has left running ends as it does at a run's end.
+
+    Only in the workflow's main branch: it leaves the workflow function, and from another branch (a handler of requests,
+    say) there is no way out of that. Raises `HoldfastError` elsewhere, and for a call of another workflow.
     """
     instance = instance_here("durable.continue_as_new")
     if isinstance(call, Call):
@@ -112,6 +115,13 @@ async def continue_as_new(call: Call[Any]) -> NoReturn:
     if not isinstance(call, Call) or call.definition.name != instance.definition.name:
         raise HoldfastError(
             f"durable.continue_as_new takes a call of the same workflow, {instance.definition.name}(...), not {call!r}"
+        )
+    loop = instance.loop
+    if (branch := loop.current_branch()) is not loop.root:
+        raise HoldfastError(
+            f"durable.continue_as_new was called in branch {branch.id!r}: it ends the workflow function, which only the"
+            " workflow's main branch can leave. Let this branch tell the main one (its result, an asyncio.Event), and"
+            " call it there"
         )
     instance.continuing = True
     raise ContinueAsNew(call)

@@ -19,8 +19,8 @@ class RunRef:
     """A run by its id, for messages to it.
 
     A message is part of this run's history and delivered with it, once, whatever crashes. Awaiting a method returns
-    when the message is in the other run's mailbox; it raises `RunNotFound`, or `RunEnded` for a signal to a run that
-    has finished. To cancel or terminate a finished run changes nothing, here as for a client.
+    when the message is in the other run's mailbox; it raises `RunNotFound`, or `RunEnded` for a run that has finished.
+    What a run is told by a workflow that is replayed, or sent again after a crash, is what it was told the first time.
     """
 
     def __init__(self, instance: Instance, run_id: str) -> None:
@@ -28,15 +28,15 @@ class RunRef:
         self._instance = instance
 
     async def signal(self, signal: Signal[T], value: T) -> None:
-        """Send a signal. Raises also `NotRecordable` for a value that is not of its type."""
+        """Send a signal. Raises `RunNotFound`, `RunEnded`, and `NotRecordable` for a value that is not of its type."""
         await self._instance.outbox.signal(self.id, signal, value)
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask the run to end; it may clean up."""
+        """Ask the run to end; it may clean up. Raises `RunNotFound`, `RunEnded`."""
         await self._instance.outbox.cancel(self.id, reason)
 
     async def terminate(self, reason: str = "") -> None:
-        """End the run without its code."""
+        """End the run without its code. Raises `RunNotFound`, `RunEnded`."""
         await self._instance.outbox.terminate(self.id, reason)
 
     def __repr__(self) -> str:
@@ -60,7 +60,10 @@ class ChildHandle(RunRef, Generic[R_co]):
         return cast("R_co", await asyncio.shield(self._pending))
 
     async def cancel(self, reason: str = "") -> None:  # noqa: ARG002 - a child's parent needs no reason
-        """Ask the child to end; its `result` then raises `RunCancelledError`, unless it ends otherwise."""
+        """Ask the child to end; its `result` then raises `RunCancelledError`, unless it ends otherwise.
+
+        A child that has ended is left as it is: this sends nothing, and raises nothing.
+        """
         self._instance.calls.cancel_child(self._pending)
 
 

@@ -219,6 +219,35 @@ async def a_claim_keeps_to_its_query(harness: StoreHarness) -> None:
             assert await claim(store, lease, query=query) == expected
 
 
+async def a_claim_for_control_mail_takes_nothing_else(harness: StoreHarness) -> None:
+    """Who asks for control mail gets the streams that have some, whatever else they need; and the other way round."""
+    store = await harness.open()
+    await begin(store, "run:idle", "run:mailed", "run:due", "run:told", "run:held", "run:both")
+    for stream in ("run:due", "run:both"):
+        await store.commit(step(stream, 1, alarm=harness.now()))
+    await store.commit(step("run:held", 1, held=True))
+    for stream in ("run:mailed", "run:both"):
+        await store.send(data(stream, "m"))
+    for stream in ("run:told", "run:held", "run:both", "run:orphan"):
+        if stream == "run:orphan":
+            async with store.lease("gone") as gone:
+                for name in ("run:orphan", "run:alone"):
+                    await store.commit(step(name, NEW, event(), lease=gone))
+        await store.send(control(stream, "c"))
+    told, others = ["run:both", "run:held", "run:orphan", "run:told"], ["run:alone", "run:due", "run:mailed"]
+    names = ("run:both", "run:due", "run:orphan", "run:alone")
+    for query, expected in (
+        (StreamQuery(control=True), told),
+        (StreamQuery(control=True, held=False), ["run:both", "run:orphan", "run:told"]),
+        (StreamQuery(control=True, streams=names), ["run:both", "run:orphan"]),
+        (StreamQuery(control=False, streams=names), ["run:alone", "run:due"]),
+        (StreamQuery(control=False), others),
+        (StreamQuery(), sorted(told + others)),
+    ):
+        async with store.lease("worker") as lease:
+            assert await claim(store, lease, query=query) == expected, query
+
+
 async def a_claim_takes_no_more_than_its_limit(harness: StoreHarness) -> None:
     """At most `limit`; the rest stays unowned; a limit out of range is refused."""
     store = await harness.open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from eventstore.conformance.harness import StoreHarness, begin, data, event, refused, step
+from eventstore.conformance.harness import StoreHarness, begin, control, data, event, refused, step
 from eventstore.errors import InvalidArgument
 from eventstore.port import FIND_LIMIT_MAX, NEW, EventStore, Opening, Scalar, StreamQuery
 
@@ -105,13 +105,15 @@ async def equal_is_one_of_and_absent_is_none(harness: StoreHarness) -> None:
 
 
 async def every_condition_must_hold(harness: StoreHarness) -> None:
-    """Category, names, attributes, closed and held narrow each other."""
+    """Category, names, attributes, closed, held and waiting control mail narrow each other."""
     store = await harness.open()
     await store.commit(step("run:a", NEW, attributes={"w": "etl", "n": 1}))
     await store.commit(step("run:b", NEW, attributes={"w": "etl", "n": 2}, closed=True))
     await store.commit(step("run:c", NEW, attributes={"w": "train", "n": 1}, held=True))
     await store.commit(step("runs:a", NEW, attributes={"w": "etl"}))
     await store.commit(step("run:a:b", NEW, attributes={"w": "sub"}))
+    for message in (control("run:b", "m"), control("runs:a", "m"), data("run:a", "m")):
+        await store.send(message)
     for query, expected in (
         (StreamQuery(), ["run:a", "run:a:b", "run:b", "run:c", "runs:a"]),
         (StreamQuery(category="run"), ["run:a", "run:a:b", "run:b", "run:c"]),
@@ -124,6 +126,9 @@ async def every_condition_must_hold(harness: StoreHarness) -> None:
         (StreamQuery(closed=False, category="run", attributes={"w": "etl"}), ["run:a"]),
         (StreamQuery(held=True), ["run:c"]),
         (StreamQuery(held=True, closed=True), []),
+        (StreamQuery(control=True), ["run:b", "runs:a"]),
+        (StreamQuery(control=True, held=False, category="run"), ["run:b"]),
+        (StreamQuery(control=False), ["run:a", "run:a:b", "run:c"]),
         (StreamQuery(held=False, closed=False), ["run:a", "run:a:b", "runs:a"]),
         (StreamQuery(streams=("run:c", "run:b", "run:x", "run:b"), held=False), ["run:b"]),
         (StreamQuery(streams=()), []),

@@ -144,6 +144,24 @@ async def a_data_message_to_a_closed_stream_is_refused(harness: StoreHarness) ->
     assert mail(await store.commit(step("run:a", 1, consumes=("c",)))) == []
 
 
+async def a_control_message_for_open_streams_only_is_refused_by_a_closed_one(harness: StoreHarness) -> None:
+    """Sent, or with a commit; what was delivered while the stream was open counts as delivered for ever."""
+    store = await harness.open()
+    await begin(store, "run:a", "run:b")
+    early, late = replace(control("run:a", "early"), open_only=True), replace(control("run:a", "late"), open_only=True)
+    await store.send(early)
+    assert mail(await store.commit(step("run:a", 1, consumes=("early",), closed=True))) == []
+    await store.send(early)
+    with refused(StreamClosed) as refusal:
+        await store.send(late)
+    assert refusal.error.stream == "run:a"
+    head = await store.commit(step("run:b", 1, sends=(early, late, control("run:a", "any"))))
+    assert head.undelivered == (Undelivered("late", "run:a", "closed"),)
+    assert mail(await store.head("run:a")) == ["any"]
+    with refused(StreamNotFound):
+        await store.send(replace(late, stream="run:none"))
+
+
 async def a_closed_stream_keeps_what_was_waiting(harness: StoreHarness) -> None:
     """Closing throws no mail away: what was not consumed can still be, and is there when the stream opens again."""
     store = await harness.open()

@@ -303,7 +303,7 @@ class Batch:
             self._merge(row, message.opens.attributes)
         elif (row.id, message.id) in self.known:
             return None
-        elif row.closed and not message.control:
+        elif row.closed and (message.open_only or not message.control):
             return "closed"
         mail = Mail(
             0,

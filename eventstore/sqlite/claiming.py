@@ -89,19 +89,20 @@ def candidates_sql(query: StreamQuery, *, some_dead: bool) -> tuple[str, dict[st
     owners = ["s.owner IS NULL", "s.owner = :token"]
     if some_dead:
         owners.append(_DEAD)
+    needs = _FREE_NEEDS[:1] if query.control else _FREE_NEEDS  # whoever has control mail is found by its mail
     if query.streams is None:
         selects = [
             _select(f"streams AS s INDEXED BY {index}", f"{owner} AND {need}", since)
-            for index, need, since in _FREE_NEEDS
+            for index, need, since in needs
             for owner in owners
         ]
-        if some_dead:
+        if some_dead and not query.control:
             index, need, since = _ORPHAN_NEEDS
             selects.append(_select(f"streams AS s INDEXED BY {index}", f"{_DEAD} AND {need}", since))
     else:  # few names: look each of them up
         source = "json_each(:streams) AS j CROSS JOIN streams AS s ON s.name = j.value"
-        selects = [_select(source, f"({' OR '.join(owners)}) AND {need}", since) for _, need, since in _FREE_NEEDS]
-        if some_dead:
+        selects = [_select(source, f"({' OR '.join(owners)}) AND {need}", since) for _, need, since in needs]
+        if some_dead and not query.control:
             selects.append(_select(source, f"{_DEAD} AND {_ORPHAN_NEEDS[1]}", _ORPHAN_NEEDS[2]))
     branches = " UNION ALL ".join(select.format(where=where) for select in selects)
     return (

@@ -83,6 +83,8 @@ def condition(
         terms.append(f"s.closed = {int(query.closed)}")
     if query.held is not None:
         terms.append(f"s.held = {int(query.held)}")
+    if query.control is not None:
+        terms.append("s.control > 0" if query.control else "s.control = 0")
     if query.created_from is not None:
         terms.append(f"{created_at} >= :created_from")
         parameters["created_from"] = query.created_from
@@ -102,6 +104,7 @@ def fits(query: StreamQuery, row: StreamRow) -> bool:
         and (query.streams is None or row.name in query.streams)
         and (query.closed is None or bool(row.closed) == query.closed)
         and (query.held is None or bool(row.held) == query.held)
+        and (query.control is None or bool(row.control) == query.control)
         and (query.created_from is None or row.created_at >= query.created_from)
         and (query.created_until is None or row.created_at < query.created_until)
         and all(

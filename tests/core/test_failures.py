@@ -21,7 +21,18 @@ from engine.core.failures import (
     rebuild,
     type_name,
 )
-from engine.errors import HistoryError, PayloadTooLarge, TaskError, TaskTimeout
+from engine.errors import (
+    HistoryError,
+    PayloadTooLarge,
+    RequestFailedError,
+    RequestRefused,
+    RunCancelledError,
+    RunFailedError,
+    RunSuspendedError,
+    RunTerminatedError,
+    TaskError,
+    TaskTimeout,
+)
 from tests.core.harness import World, ending, play
 
 
@@ -126,6 +137,33 @@ def test_the_engines_own_errors_come_back_as_themselves() -> None:
     back = again(raised(TaskError("shop.Gone", "away", "tb")))
     assert (type(back), back.type, back.message) == (TaskError, "shop.Gone", "away")  # type: ignore[attr-defined]
     assert str(back) == "shop.Gone: away"
+
+
+def test_errors_about_runs_and_requests_come_back_with_what_they_are_about() -> None:
+    failed = RunFailedError("r", type="ValueError", message="no", traceback="of the ValueError")
+    failed.__cause__ = raised(ValueError("no"))
+    back = again(raised(failed))
+    assert isinstance(back, RunFailedError)
+    assert (back.run_id, back.type, back.message, str(back)) == ("r", "ValueError", "no", str(failed))
+    assert "raised" in back.traceback, "that of its cause"
+    assert isinstance(back.__cause__, ValueError)
+    for error in (
+        RunCancelledError("r", "was cancelled"),
+        RunTerminatedError("r", "ended"),
+        RunSuspendedError("r", ""),
+    ):
+        back = again(raised(error))
+        assert (type(back), back.run_id, str(back)) == (type(error), "r", str(error))  # type: ignore[attr-defined]
+    for refusal in (RequestRefused("q", "no"), RequestFailedError("q", "no")):
+        back = again(raised(refusal))
+        assert (type(back), back.request_id, str(back)) == (type(refusal), "q", "no")  # type: ignore[attr-defined]
+
+
+def test_errors_about_runs_recorded_by_their_text_alone_are_data_as_they_were() -> None:
+    """By histories from before they were more: what a replay sees must not change."""
+    for name in ("RunFailedError", "RunCancelledError", "RequestRefused"):
+        back = rebuild(ErrorInfo(type=f"engine.errors.{name}", message="text", args=("text",)))
+        assert (type(back), back.type) == (TaskError, f"engine.errors.{name}")  # type: ignore[attr-defined]
 
 
 def test_nothing_is_imported_by_a_recorded_path() -> None:

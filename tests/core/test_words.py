@@ -442,7 +442,7 @@ def test_arguments_that_do_not_fit_fail_the_run() -> None:
     assert of(history, ContinuedAsNew) == []
 
 
-def test_from_a_branch_of_a_gather() -> None:
+def test_not_from_a_branch_of_a_gather() -> None:
     assert result(played("epochs_from_a_gather")) == ["end:0"]
 
 

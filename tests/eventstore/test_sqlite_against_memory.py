@@ -68,7 +68,7 @@ messages = st.builds(
     sender=st.sampled_from((None, "run:a")),
     control=st.booleans(),
     opens=st.one_of(st.none(), st.builds(Opening, attributes=attributes)),
-)
+).map(lambda message: replace(message, open_only=message.id == MESSAGES[0]))  # no choice more to search through
 wanted = st.one_of(st.sampled_from(VALUES), st.lists(st.sampled_from(VALUES), max_size=3).map(tuple))
 queries = st.builds(
     StreamQuery,
@@ -77,6 +77,7 @@ queries = st.builds(
     attributes=st.dictionaries(st.sampled_from(("p", "q")), wanted, max_size=2),
     closed=st.sampled_from((None, None, True, False)),
     held=st.sampled_from((None, None, True, False)),
+    control=st.sampled_from((None, None, True, False)),
     newest_first=st.booleans(),
     limit=st.sampled_from((1, 2, 100)),
 )

@@ -51,7 +51,7 @@ OUTPUTS = {
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1
         RunFailedError - run '\.\.\.' failed with .*
-        TaskError - engine.errors.RunFailedError: run '\.\.\./thirteen' failed with LookupError: page 13 is missing
+        RunFailedError - run '\.\.\./thirteen' failed with LookupError: page 13 is missing
         LookupError - page 13 is missing
     """,
     "cancellation": r"""

@@ -11,7 +11,7 @@ from engine import durable, workflow
 from engine.errors import NotRecordable, PayloadTooLarge, RunConflict, RunFailedError
 from tests.language.hands import becomes, causes, exists, gate, held, rests, statuses, tell, told
 from tests.runtime.invariants import check_history, check_store
-from tests.runtime.worlds import MemoryWorld, World, events_of, kinds_of, settle, soon, until
+from tests.runtime.worlds import MemoryWorld, World, events_of, kinds_of, settle, soon, until, until_async
 
 
 @workflow
@@ -208,7 +208,7 @@ async def test_a_failure_goes_up_the_tree_with_its_causes(world: World) -> None:
         with pytest.raises(RunFailedError) as caught:
             await soon(run.result())
         chain = causes(caught.value)
-        assert [type(found) for found in (chain[0], chain[-1])] == [RunFailedError, ValueError]
+        assert [type(found) for found in chain] == [RunFailedError, RunFailedError, RunFailedError, ValueError]
         assert chain[-1].args == ("no luck",)
         texts = [str(found) for found in chain]
         assert "'t'" in texts[0]
@@ -218,11 +218,55 @@ async def test_a_failure_goes_up_the_tree_with_its_causes(world: World) -> None:
         await check_store(engine.store, top, middle, unlucky)
 
 
+@workflow
+async def handing_on() -> None:
+    try:
+        await middle()
+    except RunFailedError as error:
+        below = error.__cause__
+        assert isinstance(below, RunFailedError)
+        assert isinstance(below.__cause__, ValueError)
+        await tell(f"{error.run_id} {below.run_id} {below.type} {below.message}")
+        await asyncio.sleep(60)  # what is caught after it, at replay, is the same
+        raise below from below.__cause__
+
+
+@workflow
+async def highest() -> str:
+    try:
+        await handing_on()
+    except RunFailedError as error:
+        kinds = [type(found).__name__ for found in causes(error)]
+        assert isinstance(error.__cause__, RunFailedError)
+        return f"{kinds} {error.__cause__.run_id} {error.__cause__.traceback.count('unlucky')}"
+    return "no error"
+
+
+async def test_a_failure_is_a_run_failed_error_at_each_level_live_and_at_replay(world: World) -> None:
+    async with world.engine(highest) as engine:
+        await engine.start(highest(), id="t")
+        middle_run = await exists(engine, "t/handing_on#1")
+
+        async def has_caught_it() -> bool:
+            return "TimerStarted" in await kinds_of(middle_run)
+
+        await until_async(has_caught_it)
+    world.clock.advance(61)
+    async with world.engine(highest) as engine:
+        said = await soon(engine.run("t").result())
+        assert said.startswith("['RunFailedError', 'RunFailedError', 'ValueError'] t/handing_on#1/middle#1/unlucky#1 ")
+        assert told[1:] == ["t/handing_on#1/middle#1 t/handing_on#1/middle#1/unlucky#1 ValueError no luck"]
+        with pytest.raises(RunFailedError) as caught:
+            await soon(engine.run("t/handing_on#1").result())
+        assert [type(found) for found in causes(caught.value)] == [RunFailedError, RunFailedError, ValueError]
+        await check_store(engine.store, highest, handing_on, middle, unlucky)
+
+
 async def test_a_parent_may_catch_what_failed_below(world: World) -> None:
     async with world.engine(forgiving) as engine:
         said = await soon((await engine.start(forgiving(), id="t")).result())
         assert said[0].startswith("RunFailedError: run 't/middle#1' failed")
-        assert "t/middle#1/unlucky#1" in said[1]
+        assert said[1].startswith("RunFailedError: run 't/middle#1/unlucky#1' failed")
         assert said[-1] == "ValueError: no luck"
         await check_store(engine.store, forgiving, middle, unlucky)
 

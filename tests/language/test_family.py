@@ -9,9 +9,9 @@ import pytest
 
 from engine import RunHandle, durable, workflow
 from engine.errors import RunCancelledError, RunFailedError, RunTerminatedError
-from tests.language.hands import becomes, gate, held, rests, statuses, tell, told
+from tests.language.hands import becomes, exists, gate, held, rests, statuses, tell, told
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import World, events_of, kinds_of, settle, soon, until
+from tests.runtime.worlds import World, events_of, kinds_of, settle, soon, until, until_async
 
 ENDS = ["completed", "failed", "cancelled", "terminated", "continued"]
 
@@ -398,6 +398,76 @@ async def abandoning() -> str:
     return "slept"
 
 
+@workflow
+async def abandoning_for_good(seconds: float) -> str:
+    try:
+        async with asyncio.timeout(10):
+            await cleaning.options(on_cancel="abandon", parent_close="terminate", id="child")()
+    except TimeoutError:
+        await asyncio.sleep(seconds)
+    return "left"
+
+
+async def test_an_abandoned_child_that_cleans_up_is_terminated_with_its_parent(world: World) -> None:
+    """It was asked to end, and is still its parent's: the policy of its call holds."""
+    async with world.engine(abandoning_for_good) as engine:
+        run = await engine.start(abandoning_for_good(500), id="p")
+        await rests(engine, "child")
+        await rests(engine, "p")
+        world.clock.advance(11)
+        await until(lambda: "clean-up began" in told)
+        assert await engine.run("child").status() == "running"
+        world.clock.advance(1_000)
+        assert await soon(run.result()) == "left"
+        await becomes(engine.run("child"), "terminated")
+        kinds = await kinds_of(run)
+        assert (kinds.count("ChildCancelled"), kinds.count("ChildTerminated")) == (1, 1)
+        await check_store(engine.store, abandoning_for_good, cleaning)
+
+
+async def test_an_abandoned_child_that_has_ended_is_not_ended_again(world: World) -> None:
+    async with world.engine(abandoning_for_good) as engine:
+        run = await engine.start(abandoning_for_good(500), id="p")
+        await rests(engine, "child")
+        await rests(engine, "p")
+        world.clock.advance(11)
+        await until(lambda: "clean-up began" in told)
+        gate("clean-up").set()
+        await becomes(engine.run("child"), "cancelled")
+
+        async def heard() -> bool:
+            return "ChildFailed" in await kinds_of(run)
+
+        await until_async(heard)
+        await rests(engine, "p")
+        world.clock.advance(1_000)
+        assert await soon(run.result()) == "left"
+        assert "ChildTerminated" not in await kinds_of(run)
+        await check_store(engine.store, abandoning_for_good, cleaning)
+
+
+async def test_a_run_that_is_not_its_child_is_not_terminated_with_it(world: World) -> None:
+    """Its id was taken, which it hears of when it has given up the wait."""
+    async with world.engine(abandoning_at_once, child) as engine:
+        stranger = await engine.start(child(), id="child")
+        await rests(engine, "child")
+        run = await engine.start(abandoning_at_once(), id="p")
+        await rests(engine, "p")
+        world.clock.advance(11)
+        assert await soon(run.result()) == "left"
+        assert "ChildTerminated" not in await kinds_of(run)
+        assert await stranger.status() != "terminated"
+
+
+@workflow
+async def abandoning_at_once() -> str:
+    waiting = asyncio.ensure_future(child.options(on_cancel="abandon", parent_close="terminate", id="child")())
+    await tell("started")
+    waiting.cancel()
+    await asyncio.sleep(10)
+    return "left"
+
+
 async def test_who_asked_a_child_to_end_stands_in_its_history(world: World) -> None:
     async with world.engine(grandmother) as engine:
         run = await engine.start(grandmother("cancel"), id="top")
@@ -408,3 +478,51 @@ async def test_who_asked_a_child_to_end_stands_in_its_history(world: World) -> N
             event for event in await events_of(engine.run("child")) if type(event).__name__ == "CancelRequested"
         ]
         assert asked.by == "run mother"
+
+
+@workflow
+async def starting_and_cancelling(policy: Any, then: str) -> str:
+    """All of it in one turn."""
+    handle = await durable.start(child.options(parent_close=policy, id="child")())
+    await handle.cancel()
+    match then:
+        case "continues":
+            await asyncio.sleep(10)
+        case "epoch":
+            await durable.continue_as_new(starting_and_cancelling(policy, "nothing"))
+        case "fails":
+            raise ValueError(then)
+        case "cancels the wait":
+            waiting = asyncio.ensure_future(handle.result())
+            await asyncio.sleep(0)
+            waiting.cancel()
+    return then
+
+
+@pytest.mark.parametrize("then", ["ends", "fails", "epoch", "cancels the wait"])
+@pytest.mark.parametrize("policy", ["cancel", "terminate"])
+async def test_a_child_that_is_started_cancelled_and_left_in_one_turn_leaves_no_trace(
+    policy: Any, then: str, world: World
+) -> None:
+    async with world.engine(starting_and_cancelling) as engine:
+        run = await engine.start(starting_and_cancelling(policy, then), id="p")
+        await becomes(run, "failed" if then == "fails" else "completed")
+        assert not [kind for kind in await kinds_of(run) if kind.startswith("Child")]
+        assert await statuses(engine, "p") == {}
+        await check_store(engine.store, starting_and_cancelling)
+
+
+@pytest.mark.parametrize("then", ["ends", "continues"])
+async def test_a_child_that_is_started_and_cancelled_in_one_turn_and_wanted_ends_cancelled(
+    then: str, world: World
+) -> None:
+    """By whoever goes on, or by a parent that leaves it to itself: history and mail both say that it was started."""
+    policy = "abandon" if then == "ends" else "cancel"
+    async with world.engine(starting_and_cancelling) as engine:
+        run = await engine.start(starting_and_cancelling(policy, then), id="p")
+        await becomes(await exists(engine, "child"), "cancelled")
+        kinds = await kinds_of(run)
+        assert (kinds.count("ChildStarted"), kinds.count("ChildCancelled")) == (1, 1)
+        world.clock.advance(11)
+        assert await soon(run.result()) == then
+        await check_store(engine.store, starting_and_cancelling, child)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from engine import Signal, durable, workflow
-from engine.errors import HoldfastError, NotRecordable, RunFailedError, RunTerminatedError
-from eventstore import StreamNotFound
+from engine import Engine, RunHandle, Signal, durable, workflow
+from engine.errors import (
+    EngineFailed,
+    HoldfastError,
+    NotRecordable,
+    RunFailedError,
+    RunNotFound,
+    RunTerminatedError,
+)
+from eventstore import StoreUnavailable, StreamNotFound
 from tests.language.hands import becomes, gate, held, rests, tell, told
-from tests.runtime.faulty import FaultyStore
+from tests.runtime.faulty import Fault, FaultyStore, at_call
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import MemoryWorld, World, events_of, kinds_of, soon, until
+from tests.runtime.worlds import MemoryWorld, World, events_of, kinds_of, soon, until, until_async
 
 number = Signal("number", int)
 word = Signal("word", str)
@@ -101,14 +109,81 @@ async def test_a_message_to_a_run_that_does_not_exist_is_an_error_in_the_workflo
 
 
 @pytest.mark.parametrize("how", ["signal", "cancel", "terminate"])
-async def test_a_finished_run_takes_no_signal_and_is_left_as_it_is_by_the_rest(how: str, world: World) -> None:
+async def test_a_finished_run_takes_no_message_and_its_sender_learns_it(how: str, world: World) -> None:
     async with world.engine(trying, ended) as engine:
         await soon((await engine.start(ended(), id="over")).result())
-        said = await soon((await engine.start(trying("over", how), id="a")).result())
-        assert said.startswith("RunEnded: " if how == "signal" else "delivered")
-        assert how != "signal" or "over" in said
+        run = await engine.start(trying("over", how), id="a")
+        said = await soon(run.result())
+        assert said.startswith("RunEnded: run 'over' has ended: it ")
+        assert how in said
+        assert "SendRejected" in await kinds_of(run)
+        assert (await engine.store.head("run:over")).messages == ()
         assert await engine.run("over").status() == "completed"
         await check_store(engine.store, trying, ended)
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+@pytest.mark.parametrize("fault", ["die before", "die after"])
+async def test_who_has_ended_a_run_and_crashed_is_not_told_that_it_had_ended(
+    fault: Fault, how: str, worlds: Any
+) -> None:
+    """The message was delivered and has done its work before its sender heard of it: sent again, it counts once."""
+    for number_ in range(1, 20):
+        told.clear()
+        world: World = worlds("sqlite")
+        store = await world.store()
+        faulty = FaultyStore(store, at_call(number_, fault, only="commit"))
+        async with world.engine(asleep) as other:
+            target = await other.start(asleep(), id="to")
+            await rests(other, "to")
+            with suppress(EngineFailed, StoreUnavailable):
+                async with Engine(faulty, workflows=[trying], clock=world.clock, grace=0) as engine:
+                    await soon((await engine.start(trying("to", how), id="a")).result())
+            await world.release(store)
+            async with world.engine(trying) as again:
+                if (await _events_or_none(again, "a")).count("MessageSent"):
+                    await until_async(lambda: _has_ended(target))  # by the message that was delivered before the crash
+                run = await again.start(trying("to", how), id="a")
+                assert await soon(run.result()) == "delivered"
+                assert (await kinds_of(run)).count("SendAccepted") == 1
+                await until_async(lambda: _has_ended(target))
+                await check_store(again.store, trying, asleep)
+        if not faulty.faults:
+            break
+    assert not faulty.faults
+    assert number_ > 2
+
+
+async def _events_or_none(engine: Engine, run_id: str) -> list[str]:
+    try:
+        return await kinds_of(engine.run(run_id))
+    except RunNotFound:
+        return []
+
+
+async def _has_ended(run: RunHandle[Any]) -> bool:
+    return await run.status() in ("cancelled", "terminated")
+
+
+async def test_a_refused_message_is_refused_at_replay_too(world: World) -> None:
+    """What the sender was told stands in its history."""
+
+    @workflow
+    async def asking_twice(to: str) -> list[str]:
+        said = [await trying.fn(to, "cancel"), await trying.fn(to, "terminate")]
+        await asyncio.sleep(60)
+        return said
+
+    async with world.engine(asking_twice, ended) as engine:
+        await soon((await engine.start(ended(), id="over")).result())
+        await engine.start(asking_twice("over"), id="a")
+        await rests(engine, "a")
+    world.clock.advance(61)
+    async with world.engine(asking_twice, ended) as engine:
+        said = await soon(engine.run("a").result())
+        assert [text.partition(":")[0] for text in said] == ["RunEnded", "RunEnded"]
+        assert (await kinds_of(engine.run("a"))).count("SendRejected") == 2
+        await check_store(engine.store, asking_twice, ended)
 
 
 @workflow

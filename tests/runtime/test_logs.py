@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine import task, workflow
+from engine import RunHandle, Signal, task, workflow
 from engine.core.replay import Replayer
 from engine.runtime.logs import quiet_replays
 from tests.runtime.worlds import MemoryWorld, World, at_rest, forget, soon, until_async
@@ -182,6 +182,84 @@ async def test_captured_warnings_are_not_repeated(memory: MemoryWorld, caplog: p
         finally:
             logging.captureWarnings(False)
     assert len([record for record in caplog.records if "mind the gap" in record.getMessage()]) == 1
+
+
+word = Signal("word", str)
+
+
+async def _has_heard(run: RunHandle[Any]) -> bool:
+    return bool((await run.state()).signals)
+
+
+@workflow
+async def cautious(name: str) -> None:
+    warnings.warn("mind the gap", UserWarning, stacklevel=1)
+    await asyncio.sleep(1_000)
+    warnings.warn(f"mind the step of {name}", UserWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("action", ["always", "default", "module", "once"])
+async def test_a_warning_is_shown_once_however_often_it_is_replayed(action: Any, memory: MemoryWorld) -> None:
+    shown: list[str] = []
+    globals().pop("__warningregistry__", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        warnings.showwarning = lambda message, *_args, **_options: shown.append(str(message))
+        async with memory.engine(cautious, cached=0) as engine:
+            await engine.start(cautious("a"), id="a")
+            await at_rest(engine.store, "a")
+            assert shown == ["mind the gap"]
+            await engine.run("a").signal(word, "replay")
+            await until_async(lambda: _has_heard(engine.run("a")))
+            await at_rest(engine.store, "a")
+        async with memory.engine(cautious, cached=0) as engine:
+            await to_the_end(memory, engine, "a")
+        assert shown == ["mind the gap", "mind the step of a"]
+
+
+async def test_a_warning_that_only_a_replay_gave_is_still_to_be_shown(memory: MemoryWorld) -> None:
+    """As in a process that takes a run over: what another run warns of there, live, is not held to be shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        async with memory.engine(cautious, cached=0) as engine:
+            await engine.start(cautious("a"), id="a")
+            await at_rest(engine.store, "a")
+    shown: list[str] = []
+    globals().pop("__warningregistry__", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda message, *_args, **_options: shown.append(str(message))
+        async with memory.engine(cautious, cached=0) as engine:
+            await to_the_end(memory, engine, "a")
+            assert shown == ["mind the step of a"]
+            await engine.start(cautious("b"), id="b")
+            await at_rest(engine.store, "b")
+        assert shown == ["mind the step of a", "mind the gap"]
+
+
+async def test_a_warning_that_is_an_error_is_one_at_a_replay_too(memory: MemoryWorld) -> None:
+    @workflow
+    async def strict() -> str:
+        try:
+            warnings.warn("mind the gap", UserWarning, stacklevel=1)
+        except UserWarning:
+            await asyncio.sleep(1_000)
+            return "raised"
+        return "not raised"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with memory.engine(strict, cached=0) as engine:
+            await engine.start(strict(), id="a")
+            await at_rest(engine.store, "a")
+            assert await to_the_end(memory, engine, "a") == "raised"
+
+
+def test_warnings_outside_of_workflows_are_shown_as_ever() -> None:
+    quiet_replays()
+    quiet_replays()
+    with pytest.warns(UserWarning, match="as ever"):
+        warnings.warn("as ever", UserWarning, stacklevel=1)
 
 
 async def test_a_live_instance_out_of_a_replayer_speaks(memory: MemoryWorld) -> None:

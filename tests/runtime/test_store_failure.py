@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, RunHandle, task, workflow
-from engine.errors import EngineFailed, RunNotFound
-from eventstore import StoreUnavailable
+from engine import Engine, RunHandle, Signal, task, workflow
+from engine.errors import EngineFailed, RunNotFound, RunTerminatedError
+from eventstore import StoreUnavailable, UnknownMessage
 from tests.runtime.faulty import Fault, FaultyStore, at_call
 from tests.runtime.invariants import check_history, check_store
 from tests.runtime.worlds import MemoryWorld, World, at_rest, settle, soon, until
@@ -47,6 +47,7 @@ async def test_a_failing_store_stops_the_engine_and_loses_nothing(world: World, 
     async with Engine(store, workflows=[noting], clock=world.clock, grace=0) as engine:
         done = await engine.start(noting(1), id="done")
         assert await soon(done.result()) == 1
+        store.plan = lambda _number, name: fault if name == "commit" and len(ran) > 5 and not store.faults else None
         failing = await engine.start(noting(20), id="failing")
         with pytest.raises(EngineFailed) as caught:
             await soon(failing.result())
@@ -327,3 +328,69 @@ async def test_a_bug_in_one_turn_does_not_leak_into_another(memory: MemoryWorld)
     async with memory.engine(noting) as engine:
         assert await soon(engine.run("a").result()) == 3
         await check_store(memory.data, noting)
+
+
+word = Signal("word", str)
+
+
+@workflow
+async def hearing() -> list[str]:
+    await note("begun")
+    heard = [await word.receive()]
+    await note("heard")
+    return [*heard, await word.receive()]
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_a_commit_refused_for_an_unknown_message_costs_its_run_a_rebuild(written: bool, world: World) -> None:
+    """The run is dropped and brought back as it is; the engine and its other runs go on. `written`: it was, after all."""
+    handle = await world.store()
+    store = FaultyStore(handle)
+    refused: list[str] = []
+
+    async def refuse(name: str, commit: Any) -> None:
+        if name == "commit" and commit.consumes and not refused:
+            refused.append(commit.stream)
+            raise UnknownMessage(commit.stream, commit.consumes[0])
+
+    if written:
+        store.after = refuse
+    else:
+        store.before = refuse
+    async with Engine(store, workflows=[hearing, noting], clock=world.clock, grace=0) as engine:
+        other = await engine.start(noting(50), id="other")
+        run = await engine.start(hearing(), id="a")
+        await until(lambda: "begun" in ran)
+        await run.signal(word, "one")
+        await until(lambda: "heard" in ran)
+        await run.signal(word, "two")
+        assert await soon(run.result()) == ["one", "two"]
+        assert await soon(other.result()) == 50
+        assert await soon((await engine.start(noting(1), id="new")).result()) == 1
+        assert refused == ["run:a"]
+        await check_store(handle, hearing, noting)
+    await world.release(handle)
+
+
+async def test_a_run_that_is_put_to_rest_unread_survives_an_unknown_message(world: World) -> None:
+    """The same where a run is not driven: a cancelled one that is suspended, a terminated one that rests."""
+    handle = await world.store()
+    store = FaultyStore(handle)
+    refused: list[str] = []
+
+    async def refuse(name: str, commit: Any) -> None:
+        if name == "commit" and commit.consumes and not refused:
+            refused.append(commit.stream)
+            raise UnknownMessage(commit.stream, commit.consumes[0])
+
+    async with Engine(store, workflows=[hearing, noting], clock=world.clock, grace=0) as engine:
+        run = await engine.start(hearing(), id="a")
+        await until(lambda: "begun" in ran)
+        await at_rest(store, "a")
+        store.before = refuse
+        await run.terminate(reason="enough")
+        with pytest.raises(RunTerminatedError, match="enough"):
+            await soon(run.result())
+        assert refused == ["run:a"]
+        assert await soon((await engine.start(noting(1), id="new")).result()) == 1
+    await world.release(handle)
