@@ -405,7 +405,8 @@ async def test_replay_sends_nothing_again(world: World) -> None:
         async with world.engine(sending_then_waiting, collecting, cached=0, grace=0) as engine:
             to = engine.run("to")
             await engine.run("a").signal(word, "look")
-            await rests(engine, "a")
+            for name in ("a", "to"):
+                await rests(engine, name)
             assert (await kinds_of(to)).count("SignalReceived") == 1
     async with world.engine(sending_then_waiting, collecting) as engine:
         await engine.run("a").signal(word, "go")
