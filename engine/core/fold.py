@@ -21,6 +21,7 @@ from engine.core.events import (
     ChildOutcomeIgnored,
     ChildStarted,
     ChildTerminated,
+    EffectReconciled,
     FeedPublished,
     ParentClose,
     RequestAnswered,
@@ -150,6 +151,7 @@ class RunState(Struct, kw_only=True):
                 | TaskFailed()
                 | TaskCancelled()
                 | AttemptFailed()
+                | EffectReconciled()
                 | TaskHandedOut()
             ) as of_task:
                 self._apply_to_task(of_task, payload)
@@ -200,7 +202,14 @@ class RunState(Struct, kw_only=True):
 
     def _apply_to_task(
         self,
-        event: TaskScheduled | TaskStarted | TaskCompleted | TaskFailed | TaskCancelled | AttemptFailed | TaskHandedOut,
+        event: TaskScheduled
+        | TaskStarted
+        | TaskCompleted
+        | TaskFailed
+        | TaskCancelled
+        | AttemptFailed
+        | EffectReconciled
+        | TaskHandedOut,
         payload: bytes | None,
     ) -> None:
         if isinstance(event, TaskScheduled):
@@ -217,6 +226,8 @@ class RunState(Struct, kw_only=True):
             case AttemptFailed(retry_at=retry_at):
                 task.status, task.retry_at, task.error = "retrying", retry_at, _error(event.error, payload)
                 task.failures += 1
+            case EffectReconciled():
+                self._apply_reconciled(task, event, payload)
             case TaskCompleted(at=at):
                 task.status, task.result, task.ended_at = "completed", payload, at
             case TaskFailed(at=at):
@@ -226,6 +237,13 @@ class RunState(Struct, kw_only=True):
                 task.status, task.ended_at = "cancelled", at
             case TaskHandedOut():
                 task.status = "handed out"
+
+    def _apply_reconciled(self, task: TaskState, event: EffectReconciled, payload: bytes | None) -> None:
+        if event.answer == "not_happened":
+            task.status = "scheduled"
+            return
+        task.status, task.retry_at, task.failures = "retrying", event.retry_at, task.failures + 1
+        task.error = _error("unknown", payload)
 
     def _apply_to_child(
         self,

@@ -21,7 +21,21 @@ from engine.runtime.retrying import PastAttempts, seconds_to_wait
 from engine.tasks import Attempt, CompletedLater, Task
 from eventstore.clock import Clock
 
-__all__ = ["Completed", "Failed", "HandedOut", "Outcome", "Retried", "run_attempt", "timed_out"]
+__all__ = [
+    "Asked",
+    "AskedInVain",
+    "Completed",
+    "Failed",
+    "FoundDone",
+    "FoundUndone",
+    "HandedOut",
+    "Outcome",
+    "Retried",
+    "after_failure",
+    "run_attempt",
+    "run_within",
+    "timed_out",
+]
 
 
 class Completed(Struct, frozen=True):
@@ -47,7 +61,24 @@ class HandedOut(Struct, frozen=True):
     """The attempt has ended, and whoever has the task's token completes it."""
 
 
-Outcome: TypeAlias = Completed | Retried | Failed | HandedOut
+class FoundDone(Struct, frozen=True):
+    """The outside was asked: the effect of an earlier attempt is there, with this result, encoded."""
+
+    payload: bytes
+
+
+class FoundUndone(Struct, frozen=True):
+    """The outside was asked, and knows nothing of it."""
+
+
+class AskedInVain(Struct, frozen=True):
+    """Asking the outside failed, and is done again at `retry_at` (microseconds since the epoch)."""
+
+    error: ErrorInfo
+    retry_at: int
+
+
+Outcome: TypeAlias = Completed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain
 
 
 class Asked(Protocol):
@@ -82,7 +113,7 @@ async def run_attempt(
         if seconds is None:
             value = await executor.run(work)
         else:
-            value = await _within(seconds, executor.run(work), definition, whole=whole, clock=clock, alarms=alarms)
+            value = await run_within(seconds, executor.run(work), definition, whole=whole, clock=clock, alarms=alarms)
         return Completed(definition.result.encode_checked(value))
     except CompletedLater:
         return HandedOut()
@@ -96,10 +127,10 @@ async def run_attempt(
         raise
     except BaseException as error:
         failure = error
-    return await _after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
+    return await after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
 
 
-async def _after_failure(
+async def after_failure(
     definition: Task[..., Any],
     pending: PendingTask,
     attempts: Attempts,
@@ -108,7 +139,8 @@ async def _after_failure(
     *,
     clock: Clock,
     running: Asked,
-) -> Outcome:
+) -> Retried | Failed:
+    """What a failure leads to: another attempt, and when, or none. Asks the task's policies."""
     now = clock.now()
     past = PastAttempts(
         failed=attempts.failed + 1,
@@ -144,10 +176,12 @@ def _seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock
     return left, True
 
 
-async def _within(
-    seconds: float, running: Any, definition: Task[..., Any], *, whole: bool, clock: Clock, alarms: Alarms
+async def run_within(
+    seconds: float | None, running: Any, definition: Task[..., Any], *, whole: bool, clock: Clock, alarms: Alarms
 ) -> Any:
-    """Await under a time limit that follows the engine's clock."""
+    """Await under a time limit (None: without) that follows the engine's clock."""
+    if seconds is None:
+        return await running
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
     alarm = alarms.at(clock.now() + round(seconds * 1_000_000), lambda: limit.reschedule(loop.time()))

@@ -17,7 +17,15 @@ from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import AttemptFailed, ContinuedAsNew, Note, TaskCompleted, TaskFailed, TaskHandedOut
+from engine.core.events import (
+    AttemptFailed,
+    ContinuedAsNew,
+    EffectReconciled,
+    Note,
+    TaskCompleted,
+    TaskFailed,
+    TaskHandedOut,
+)
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
@@ -42,7 +50,7 @@ __all__ = ["Driver"]
 
 # Making a union of types at each event would take longer than the question.
 _TASK_OUTCOMES: Final = (TaskCompleted, TaskFailed)
-_TASK_NOTES: Final = (AttemptFailed, TaskHandedOut)
+_TASK_NOTES: Final = (AttemptFailed, EffectReconciled, TaskHandedOut)
 
 
 class Driver:
@@ -93,7 +101,7 @@ class Driver:
             self.intake.carry(told_now(rebuilt.replayer.carrying))
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
-            if pending.asked_to_end:
+            if pending.asked_to_end and not self.board.asks(id_):
                 self.intake.add(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
             elif id_ not in missing:  # those are started when their TaskScheduled is written
                 self.board.take_up(id_)
@@ -260,7 +268,7 @@ class Driver:
                 self.board.noted(event, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
-            if id_ in self.instance.pending and id_ not in self.board.running:
+            if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):
                 self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
         if self.instance.over:
             self.intake.turn_away(step)

@@ -4,5 +4,17 @@ from __future__ import annotations
 
 from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
 from engine.tasks.definition import Task, TaskOptions, task
+from engine.tasks.effects import Effect, Happened, NotHappened
 
-__all__ = ["Attempt", "CompletedLater", "Task", "TaskOptions", "attempt", "bind_attempt", "task"]
+__all__ = [
+    "Attempt",
+    "CompletedLater",
+    "Effect",
+    "Happened",
+    "NotHappened",
+    "Task",
+    "TaskOptions",
+    "attempt",
+    "bind_attempt",
+    "task",
+]
