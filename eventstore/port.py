@@ -32,6 +32,8 @@ __all__ = [
     "CLAIM_LIMIT_MAX",
     "COMMIT_EVENTS_MAX",
     "COMMIT_MESSAGES_MAX",
+    "CONTROL_BYTES",
+    "CONTROL_PAGE",
     "FIND_LIMIT_MAX",
     "HEADER_BYTES_MAX",
     "MAILBOX_BYTES",
@@ -96,6 +98,11 @@ MAILBOX_PAGE: Final = 1_000
 MAILBOX_BYTES: Final = 8 << 20
 """Bytes of their headers and payloads together: the page ends before the message that would exceed them, but that it
 holds at least one, however large."""
+CONTROL_PAGE: Final = 100
+"""Of the oldest control messages a `StreamHead` shows this many, also those that wait behind its page: no number of
+data messages hides what unpauses, cancels or ends a held stream."""
+CONTROL_BYTES: Final = 1 << 20
+"""Bytes of the headers and payloads of these together, but that there is at least one, however large."""
 FIND_LIMIT_MAX: Final = 1_000
 CLAIM_LIMIT_MAX: Final = 1_000
 
@@ -132,13 +139,16 @@ class Message(Struct, frozen=True, kw_only=True):
     A *control* message is for the engine (cancel, resume): it wakes a held stream too, and a closed stream takes it
     (as a no-op for its owner to consume) unless it is `open_only`. A *data* message is for the author's code and is
     refused by a closed stream. A message that was delivered before is never refused.
+
+    Data messages of one sender are shown and arrive in the order they were sent, and so do its control messages; where
+    more wait than a `StreamHead` shows, a control message overtakes the data messages beyond the page.
     """
 
     id: MessageId
     stream: str  # to
     header: bytes  # a JSON object, UTF-8
     payload: bytes | None = None
-    sender: str | None = None  # from; messages of one sender arrive in the order they were sent
+    sender: str | None = None  # from; see above for the order
     control: bool = False
     open_only: bool = False  # a closed stream refuses it though it is control mail: its sender wants to know
     opens: Opening | None = None
@@ -241,7 +251,9 @@ class StreamHead(Struct, frozen=True, kw_only=True):
     owner: int | None  # token of the lease that owns it (which may have ended)
     claims: int  # claims since the last commit with progress
     attributes: Mapping[str, Scalar]
-    messages: tuple[WaitingMessage, ...] = ()  # the first MAILBOX_PAGE or MAILBOX_BYTES; empty in what `find` returns
+    # In order of arrival: the first MAILBOX_PAGE or MAILBOX_BYTES of the waiting messages, and what is not among them
+    # of the first CONTROL_PAGE or CONTROL_BYTES of the control messages. Empty in what `find` returns.
+    messages: tuple[WaitingMessage, ...] = ()
     undelivered: tuple[Undelivered, ...] = ()  # only in what `commit` returns
 
 

@@ -103,7 +103,7 @@ class Stream:
             owner=self.owner,
             claims=self.claims,
             attributes=dict(self.attributes),
-            messages=first_page(self.mailbox.values()) if mail else (),
+            messages=first_page(self.mailbox.values(), self.controls) if mail else (),
             undelivered=undelivered,
         )
 

@@ -143,7 +143,7 @@ def load_mail(
                 wanted.append(row)
     if wanted:
         consumed = [message_id for _, message_id in named.consumed]
-        boxes = load_mailboxes(connection, [row.id for row in wanted], consumed)
+        boxes = load_mailboxes(connection, {row.id: row.control for row in wanted}, consumed)
         for row in wanted:
             row.mailbox = boxes[row.id]
     known = [(streams[stream].id, message_id) for stream, message_id in named.sent if stream in streams]

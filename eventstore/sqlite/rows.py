@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.json import Decoder, encode
 
-from eventstore.mailbox import first_page
+from eventstore.mailbox import earlier_page, first_page
 from eventstore.port import Scalar, StreamHead, Undelivered, WaitingMessage
 from eventstore.sqlite.mailboxes import Mail
 from eventstore.sqlite.statements import encode_names, execute_rows
@@ -67,18 +66,18 @@ class StreamRow(Struct, array_like=True):
 
     def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
         """The stream as it is now."""
-        page = first_page(self._mail()) if mail and self.mailbox else ()
+        page = first_page(self._mail(), self.control) if mail and self.mailbox else ()
         return self._head(self.owner, self.claims, page, undelivered)
 
     def first_outcome(self) -> StreamHead:
         """The head that the last commit returned, with what messages and claims have changed since put back.
 
-        Nothing was consumed since, so the page that it showed is the beginning of the mailbox.
+        Nothing was consumed since, so what it showed is still there to be shown.
         """
         undelivered: tuple[Undelivered, ...] = ()
         if self.commit_undelivered is not None:
             undelivered = tuple(Undelivered(*row) for row in _decode_undelivered(self.commit_undelivered))
-        page = tuple(islice(self._mail(), self.commit_mail or 0))
+        page = earlier_page(tuple(self._mail()), self.commit_mail or 0)
         return self._head(self.commit_owner, self.commit_claims or 0, page, undelivered)
 
     def _mail(self) -> Iterator[WaitingMessage]:

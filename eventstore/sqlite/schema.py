@@ -120,6 +120,11 @@ _V1: Final = (
     """,
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1,)
+_V2: Final = (
+    # Behind a full page of data messages, a head finds its control messages here.
+    "CREATE INDEX messages_control ON messages (stream, arrival) WHERE consumed_at IS NULL AND control = 1",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2)
 """Statements that bring a file from schema version n to n + 1, n being the index."""
 SCHEMA_VERSION: Final = len(MIGRATIONS)

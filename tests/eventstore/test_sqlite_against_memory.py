@@ -389,12 +389,25 @@ def test_sqlite_does_what_memory_does() -> None:
     run_state_machine_as_test(SqliteAgainstMemory, settings=SETTINGS)
 
 
-def test_sqlite_does_what_memory_does_with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of two messages, or of a few bytes: mailboxes are longer than what a head shows or SQLite loads."""
+def with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (eventstore.mailbox, eventstore.sqlite.mailboxes):
         monkeypatch.setattr(module, "MAILBOX_PAGE", 2)
         monkeypatch.setattr(module, "MAILBOX_BYTES", 12)
+        monkeypatch.setattr(module, "CONTROL_PAGE", 2)
+        monkeypatch.setattr(module, "CONTROL_BYTES", 9)
+
+
+def test_sqlite_does_what_memory_does_with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of two messages, or of a few bytes: mailboxes are longer than what a head shows or SQLite loads."""
+    with_small_pages(monkeypatch)
     run_state_machine_as_test(SqliteAgainstMemory, settings=settings(SETTINGS, max_examples=30))
+
+
+def test_a_page_without_the_control_mail_behind_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_small_pages(monkeypatch)
+    broken = type("Planted", (SqliteAgainstMemory,), {"specification": canaries.HidesControlMailBehindData})
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(broken, settings=SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventstore import NEW, Commit, NewEvent, Opening, StreamQuery
-from eventstore.conformance.harness import ANY, begin, data, event, step
+from eventstore.conformance.harness import ANY, begin, control, data, event, step
 from eventstore.port import MAILBOX_PAGE
 from eventstore.sqlite import SqliteStore
 from eventstore.sqlite.claiming import candidates_sql, find_candidates
@@ -169,11 +169,30 @@ async def test_a_full_mailbox_costs_its_first_page(path: Path, opened: Opener) -
     known = steps_of(path, lambda connection: load_streams(connection, ("run:full", "run:fuller"), ()))[1][0]
     for consumed in ((), tuple(f"0 {message:04}" for message in range(500))):
         (few, _), (many, boxes) = (
-            steps_of(path, lambda connection, row=row: load_mailboxes(connection, [row.id], consumed))
+            steps_of(path, lambda connection, row=row: load_mailboxes(connection, {row.id: row.control}, consumed))
             for row in (known["run:full"], known["run:fuller"])
         )
         assert len(boxes[known["run:fuller"].id]) == MAILBOX_PAGE + len(consumed)
         assert many < few * 1.1, (few, many)
+
+
+async def test_control_mail_behind_a_full_mailbox_is_not_searched_for(path: Path, opened: Opener) -> None:
+    """It has an index: how many data messages wait before it does not matter, and a plain mailbox does not ask."""
+    store = await opened()
+    for number, stream in enumerate(("run:full", "run:fuller")):
+        await begin(store, stream)
+        for batch in range(1 + 3 * number):
+            sends = tuple(data(stream, f"{batch} {message:04}") for message in range(2_000))
+            await store.commit(step(f"run:from {stream} {batch}", NEW, sends=sends))
+        await store.send(control(stream, "cancel"))
+    known = steps_of(path, lambda connection: load_streams(connection, ("run:full", "run:fuller"), ()))[1][0]
+    (few, _), (many, boxes) = (
+        steps_of(path, lambda connection, row=row: load_mailboxes(connection, {row.id: row.control}))
+        for row in (known["run:full"], known["run:fuller"])
+    )
+    (box,) = boxes.values()
+    assert (len(box), "cancel" in box) == (MAILBOX_PAGE + 1, True)
+    assert many < few * 1.1, (few, many)
 
 
 async def test_mail_that_is_no_single_value_is_read_row_by_row(path: Path, opened: Opener) -> None:
@@ -185,9 +204,9 @@ async def test_mail_that_is_no_single_value_is_read_row_by_row(path: Path, opene
     connection = open_reader(str(path))
     try:
         row = load_streams(connection, ("run:a",), ())[0]["run:a"]
-        whole = load_mailboxes(connection, [row.id])
+        whole = load_mailboxes(connection, {row.id: row.control})
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20_000)
-        assert load_mailboxes(connection, [row.id]) == whole
+        assert load_mailboxes(connection, {row.id: row.control}) == whole
         assert len(whole[row.id]) == 10
     finally:
         connection.close()
