@@ -5,6 +5,8 @@ Every message names the stream or file it is about and what to do next. Nothing 
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = [
     "CommitTooLarge",
     "EventStoreError",
@@ -18,10 +20,13 @@ __all__ = [
     "StoreUnavailable",
     "StreamClosed",
     "StreamNotFound",
+    "TransactionRefused",
     "UnknownMessage",
     "UnsupportedCapability",
     "VersionConflict",
 ]
+
+_STATEMENT_SHOWN: Final = 200  # characters of SQL in a message
 
 
 class EventStoreError(Exception):
@@ -114,6 +119,20 @@ class LimitReached(EventStoreError):
     """A permit the commit asks for is not to be had now (a pool is full, a rate is spent)."""
 
 
+class TransactionRefused(EventStoreError):
+    """A `Commit.transaction` did what it may not, or took too long: its commit is refused, and nothing of it written.
+
+    ``stream`` is the commit's, ``statement`` the SQL that was refused (None: the function as a whole), ``reason`` why.
+    """
+
+    def __init__(self, stream: str, *, statement: str | None, reason: str) -> None:
+        self.stream = stream
+        self.statement = statement
+        self.reason = reason
+        what = "the transaction" if statement is None else f"the statement {_shortened(statement)!r} in the transaction"
+        super().__init__(f"{what} of a commit of stream {stream!r} was refused: {reason}")
+
+
 class StoreClosed(EventStoreError):
     """The store was closed; open it again."""
 
@@ -132,6 +151,11 @@ class NotAStore(StoreUnavailable):
 
 class SchemaTooNew(StoreUnavailable):
     """The file was written by a newer version of the library: it is left untouched; upgrade to read it."""
+
+
+def _shortened(statement: str) -> str:
+    words = " ".join(statement.split())
+    return words if len(words) <= _STATEMENT_SHOWN else words[:_STATEMENT_SHOWN] + "..."
 
 
 def _version(version: int) -> str:

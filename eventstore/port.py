@@ -21,7 +21,7 @@ Times are integer microseconds since the Unix epoch (`Timestamp`). Names of stre
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -42,6 +42,7 @@ __all__ = [
     "NEW",
     "NO_DIGEST",
     "PAYLOAD_BYTES_MAX",
+    "TRANSACTION_SECONDS_MAX",
     "Capability",
     "Commit",
     "CommitId",
@@ -71,8 +72,6 @@ Timestamp: TypeAlias = int
 CommitId: TypeAlias = str
 MessageId: TypeAlias = str
 Scalar: TypeAlias = str | int | float | bool | None
-Transaction: TypeAlias = Any
-"""The store's own transaction handle, given to `Commit.transaction`; its type is the store's to document."""
 Capability: TypeAlias = Literal["permits", "transaction"]
 """Optional parts of the port. A commit that uses one the store does not declare is refused, never half-obeyed."""
 
@@ -103,6 +102,8 @@ CONTROL_PAGE: Final = 100
 data messages hides what unpauses, cancels or ends a held stream."""
 CONTROL_BYTES: Final = 1 << 20
 """Bytes of the headers and payloads of these together, but that there is at least one, however large."""
+TRANSACTION_SECONDS_MAX: Final = 5.0
+"""Seconds that one `Commit.transaction` may take: every other commit waits meanwhile."""
 FIND_LIMIT_MAX: Final = 1_000
 CLAIM_LIMIT_MAX: Final = 1_000
 
@@ -183,6 +184,21 @@ class Permit(Struct, frozen=True, kw_only=True):
     window: int | None = None  # microseconds: a rate; None: a pool of slots
 
 
+class Transaction(Protocol):
+    """What `Commit.transaction` is given: SQL on the caller's own tables, in the transaction that writes the commit.
+
+    Usable until the function returns, on the thread that it is called on. Both methods raise `TransactionRefused` for
+    what is not allowed (the store's own tables, transaction control, settings, what is temporary or attached, more time
+    than there is), and the database's own errors as they are.
+    """
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> list[tuple[Any, ...]]:
+        """Execute one statement; all its rows."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]], /) -> None:
+        """Execute one statement that writes, once for each row of parameters."""
+
+
 @runtime_checkable
 class Lease(Protocol):
     """One per worker: the right to own streams. `token` rises with every lease ever given (the fencing token)."""
@@ -207,7 +223,8 @@ class Commit(Struct, frozen=True, kw_only=True):
 
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
     `UnsupportedCapability`, then (unless `id` is the stream's last commit, whose outcome is returned again)
-    `VersionConflict` of a `NEW` stream that exists, `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`.
+    `VersionConflict` of a `NEW` stream that exists, `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`,
+    what `transaction` raises.
     So who asks for a new stream learns whether the name is taken, whoever owns it, and `LeaseLost` then says that it is
     not; who writes to a stream that is another's learns that first, whatever version it believed in.
 
@@ -217,6 +234,14 @@ class Commit(Struct, frozen=True, kw_only=True):
     and a data message sent meanwhile exactly one is refused: whoever was told that a message was delivered was told
     the truth. Control messages do not count; a NEW stream's mailbox is empty; what the commit itself sends to its own
     stream arrives behind it.
+
+    `transaction` writes the caller's own tables together with the commit: both are durable, or neither. It is called
+    in the store's transaction, on a thread of the store's, and not before everything else that could refuse the commit
+    was looked at. What it returns, at most PAYLOAD_BYTES_MAX, becomes the payload of the first event, which must be
+    given without one. What it raises comes out of `commit` as it is (an error that is no `Exception` as the cause of a
+    `TransactionRefused`) and refuses this commit alone. It has `TRANSACTION_SECONDS_MAX`, for everybody else waits. A
+    repeated last commit does not call it again; but it may be called anew, with its first effects undone, when the
+    transaction around it was lost, so it should do nothing but SQL.
     """
 
     id: CommitId  # a retry of a stream's last commit, its outcome not seen, returns the first outcome
@@ -231,7 +256,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     drained: bool = False  # refused while data messages wait that this commit does not consume
     attributes: Mapping[str, Scalar] | UnsetType = UNSET  # merged; None removes; indexed; written only when changed
     permits: tuple[Permit, ...] = ()  # capability "permits"
-    transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"
+    transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"; see above
     lease: Lease | None = None  # fenced; a NEW stream committed under a lease is owned by it
     release: bool = False  # give the stream up: idle, may be claimed by anyone when it needs attention
     progress: bool = False  # these events hold a fact: whoever claimed the stream got somewhere; its claims are reset

@@ -44,6 +44,7 @@ __all__ = [
     "validate_commit",
     "validate_message",
     "validate_name",
+    "validate_payload",
     "validate_query",
     "validate_range",
     "validate_stream",
@@ -83,6 +84,8 @@ def validate_commit(commit: Commit, capabilities: frozenset[Capability] = frozen
         raise UnsupportedCapability(
             f"the commit of stream {stream!r} brings a transaction, which this store cannot run in its own"
         )
+    if commit.transaction is not None:
+        _validate_transaction(commit)
 
 
 def validate_message(message: Message) -> None:
@@ -93,7 +96,7 @@ def validate_message(message: Message) -> None:
         validate_name(message.sender, "sender")
     _validate_header(message.header, "message to", message.stream)
     if message.payload is not None:
-        _validate_payload(message.payload, "message to", message.stream)
+        validate_payload(message.payload, "message to", message.stream)
     if message.opens is not None and message.opens.attributes:
         _validate_attributes(message.opens.attributes)
 
@@ -190,7 +193,7 @@ def _validate_events(stream: str, events: tuple[NewEvent, ...]) -> None:
     for event in events:
         _validate_header(event.header, "event of", stream)
         if event.payload is not None:
-            _validate_payload(event.payload, "event of", stream)
+            validate_payload(event.payload, "event of", stream)
 
 
 def _validate_consumes(stream: str, consumes: tuple[str, ...]) -> None:
@@ -225,6 +228,16 @@ def _validate_marks(commit: Commit) -> None:
             raise InvalidArgument(f"{name} of a commit of {commit.stream!r} must be True or False, not {mark!r}")
 
 
+def _validate_transaction(commit: Commit) -> None:
+    if not callable(commit.transaction):
+        raise InvalidArgument(f"transaction of stream {commit.stream!r} must be a function, not {commit.transaction!r}")
+    if not commit.events or commit.events[0].payload is not None:
+        raise InvalidArgument(
+            f"the commit of stream {commit.stream!r} brings a transaction and needs a first event without a payload:"
+            " what the transaction returns becomes that payload"
+        )
+
+
 def _validate_header(header: bytes, what: str, stream: str) -> None:
     if type(header) is not bytes:
         raise InvalidArgument(f"the header of a {what} {stream!r} must be bytes, not {type(header).__name__}")
@@ -243,7 +256,8 @@ def _validate_header(header: bytes, what: str, stream: str) -> None:
     raise InvalidArgument(f"the header of a {what} {stream!r} is no JSON object in UTF-8: {header[:60]!r}")
 
 
-def _validate_payload(payload: bytes, what: str, stream: str) -> None:
+def validate_payload(payload: bytes, what: str, stream: str) -> None:
+    """Refuse what is no payload. Raises `InvalidArgument` or `CommitTooLarge`; `what` names the part of `stream`."""
     if type(payload) is not bytes:
         raise InvalidArgument(f"the payload of a {what} {stream!r} must be bytes, not {type(payload).__name__}")
     if len(payload) > PAYLOAD_BYTES_MAX:

@@ -24,6 +24,7 @@ from eventstore.conformance import (
     messages,
     overtaking,
     reading,
+    transactions,
     waiting,
     working,
 )
@@ -62,6 +63,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         finding,
         reading,
         digests,
+        transactions,
         cancelling,
         closing,
         working,

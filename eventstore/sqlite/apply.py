@@ -34,6 +34,7 @@ from eventstore.sqlite.checking import check
 from eventstore.sqlite.finding import fits
 from eventstore.sqlite.leases import Judge
 from eventstore.sqlite.mailboxes import Known, Mail, payload_to_row
+from eventstore.sqlite.own_sql import NotApplied
 from eventstore.sqlite.requests import ClaimRequest, CommitRequest, Unclaim
 from eventstore.sqlite.rows import StreamRow
 
@@ -54,6 +55,7 @@ class Batch:
     __slots__ = (
         "_judge",
         "_next_id",
+        "_run_own",
         "_salts",
         "_salts_used",
         "alarm",
@@ -79,6 +81,7 @@ class Batch:
         open_tokens: set[int],
         judge: Judge,
         salts: bytes,
+        run_own: Callable[[Commit], bytes],
     ) -> None:
         self.now = now
         self.streams = streams
@@ -86,6 +89,7 @@ class Batch:
         self._next_id = last_id + 1
         self.open_tokens = open_tokens
         self._judge = judge
+        self._run_own = run_own  # what runs a commit's own transaction
         self._salts = salts
         self._salts_used = 0
         # What the requests brought about, for the tables; events as flat parameters.
@@ -105,6 +109,9 @@ class Batch:
         if row is not None and row.commit_id == commit.id:
             return row.first_outcome()
         check(commit, row, known=self.known, open_tokens=self.open_tokens, judge=self._judge)
+        if commit.transaction is not None:
+            request = request.with_payload(self._run_own(commit))
+            commit = request.commit
         if row is None:
             row = self._create(commit.stream)
             if commit.lease is not None:
@@ -364,6 +371,8 @@ def answer(apply: Callable[[], Any]) -> Any:
         return apply()
     except EventStoreError as refusal:
         return refusal
+    except NotApplied as refusal:
+        return refusal.error
 
 
 def _undelivered_text(undelivered: tuple[Undelivered, ...]) -> str | None:

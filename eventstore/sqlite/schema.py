@@ -14,7 +14,15 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["APPLICATION_ID", "MAIL_NEEDS", "MIGRATIONS", "OPEN_NEEDS", "SCHEMA_VERSION"]
+__all__ = [
+    "APPLICATION_ID",
+    "MAIL_NEEDS",
+    "MIGRATIONS",
+    "OPEN_NEEDS",
+    "RESERVED_PREFIX",
+    "SCHEMA_VERSION",
+    "STORE_TABLES",
+]
 
 APPLICATION_ID: Final = 0x486F6C64
 """``Hold`` in ASCII, in the file's header: how `file` and we recognise a store."""
@@ -128,3 +136,8 @@ _V2: Final = (
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2)
 """Statements that bring a file from schema version n to n + 1, n being the index."""
 SCHEMA_VERSION: Final = len(MIGRATIONS)
+
+STORE_TABLES: Final = frozenset({"streams", "events", "messages", "attributes", "leases", "permits", "permit_waiters"})
+"""The tables above: the rest of the file is the users' own, see `own_sql`."""
+RESERVED_PREFIX: Final = "holdfast"
+"""Users name no table so: tables that later versions need may be."""

@@ -2,7 +2,8 @@
 
 `Transactor` owns the writable connection. A batch is: take the guard, BEGIN IMMEDIATE, load every stream it names in
 one statement, apply the requests in memory (`apply`), write what changed in a handful of statements, COMMIT, look that
-the files are still the ones opened. The number of calls into SQLite does not grow with the number of commits.
+the files are still the ones opened. The number of calls into SQLite does not grow with the number of commits, but for
+those which bring SQL of their own (`own_sql`).
 
 After an I/O error, corruption, or files that were replaced, it is poisoned: every later batch is refused.
 """
@@ -22,6 +23,7 @@ from eventstore.sqlite.guard import Guard, Identity
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.loading import Memory, Named, load_mail
 from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
+from eventstore.sqlite.own_sql import OwnSql, TransactionLost
 from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
@@ -166,30 +168,40 @@ class Transactor:
 
     def _run(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> BatchOutcome:
         assert self._guard is not None
+        refused: dict[int, Exception] = {}  # by identity: commits whose own SQL cost the batch its transaction
+        with self._guard.held(GUARD_SECONDS):
+            while True:
+                try:
+                    return self._run_once(connection, requests, refused)
+                except TransactionLost as lost:
+                    refused[id(lost.commit)] = lost.error
+
+    def _run_once(
+        self, connection: sqlite3.Connection, requests: Sequence[Request], refused: Mapping[int, Exception]
+    ) -> BatchOutcome:
         assert self._identity is not None
         created: list[SqliteLease] = []
-        with self._guard.held(GUARD_SECONDS):
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                batch = self._load(connection, requests)
-                outcome = self._apply(connection, batch, requests, created)
-                connection.execute("COMMIT")
-            except BaseException:
-                self._memory.forget()
-                for lease in created:
-                    lease.end()
-                self._roll_back(connection)
-                raise
-            try:
-                outcome.log_file_bytes = self._identity.verify()
-            except StoreUnavailable as failure:
-                self.poison = failure
-                for lease in created:
-                    lease.end()
-                raise
-            self._memory.keep(batch.streams, batch.open_tokens, outcome.ended)
-            for token in outcome.gone:
-                self._files.remove(token)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            batch = self._load(connection, requests)
+            outcome = self._apply(connection, batch, requests, created, refused)
+            connection.execute("COMMIT")
+        except BaseException:
+            self._memory.forget()
+            for lease in created:
+                lease.end()
+            self._roll_back(connection)
+            raise
+        try:
+            outcome.log_file_bytes = self._identity.verify()
+        except StoreUnavailable as failure:
+            self.poison = failure
+            for lease in created:
+                lease.end()
+            raise
+        self._memory.keep(batch.streams, batch.open_tokens, outcome.ended)
+        for token in outcome.gone:
+            self._files.remove(token)
         return outcome
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
@@ -206,9 +218,15 @@ class Transactor:
         batch: Batch,
         requests: Sequence[Request],
         created: list[SqliteLease],
+        refused: Mapping[int, Exception],
     ) -> BatchOutcome:
         ended: set[int] = set()
-        answers = [self._answer(connection, batch, request, created, ended) for request in requests]
+        answers = [
+            refused[id(request.commit)]
+            if refused and isinstance(request, CommitRequest) and id(request.commit) in refused
+            else self._answer(connection, batch, request, created, ended)
+            for request in requests
+        ]
         log_bytes = self._write(connection, batch)
         gone = frozenset(token for token in batch.dead if self._files.gone(token))
         ended |= gone
@@ -275,6 +293,7 @@ class Transactor:
             open_tokens=open_tokens,
             judge=self._alive,
             salts=self._entropy(named.payloads * SALT_BYTES) if named.payloads else b"",
+            run_own=OwnSql(connection, self._clock).run,
         )
 
     def _alive(self, token: int) -> bool:

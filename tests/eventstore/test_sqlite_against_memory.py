@@ -7,6 +7,7 @@ same outcome: the same head, or the same refusal. Two handles write the SQLite f
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ from eventstore import (
     NewEvent,
     Opening,
     StreamQuery,
+    Transaction,
     UnknownMessage,
     VersionConflict,
 )
@@ -101,9 +103,24 @@ class Step(Struct, frozen=True):
 
     commit: Commit
     pair: Pair | None
+    own: bool = False  # SQL of its own on SQLite; memory, which has none, is given what it returns
 
     def on(self, store: str) -> Commit:
-        return replace(self.commit, lease=None if self.pair is None else getattr(self.pair, store))
+        commit = replace(self.commit, lease=None if self.pair is None else getattr(self.pair, store))
+        if not self.own:
+            return commit
+        if store == "sqlite":
+            return replace(commit, transaction=self.note)
+        return replace(commit, events=(replace(commit.events[0], payload=self.noted), *commit.events[1:]))
+
+    @property
+    def noted(self) -> bytes:
+        return f"noted {self.commit.id}".encode()
+
+    def note(self, transaction: Transaction) -> bytes:
+        transaction.execute("CREATE TABLE IF NOT EXISTS notes (note BLOB)")
+        transaction.execute("INSERT INTO notes VALUES (?)", (self.noted,))
+        return self.noted
 
 
 class SameEntropy(SqliteHarness):
@@ -197,6 +214,9 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
             ),
             data.draw(st.sampled_from([None, *self.pairs] if likely == 2 else fitting)),
         )
+        events = step.commit.events
+        if events and events[0].payload is None and likely % 2:
+            step = replace(step, own=True)
         if isinstance(step.commit.alarm, int):  # drawn as seconds from now
             step = replace(step, commit=replace(step.commit, alarm=self.clock.now() + step.commit.alarm * 1_000_000))
         self.steps.append(step)
@@ -347,8 +367,20 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
 
         heads = self.both(all_heads, self.commit_ids % 2)
         self.heads = {head.stream: head for head in heads if isinstance(head, StreamHead)}
+        self.run(self.what_was_noted_was_committed())
         for pair in self.pairs:
             assert pair.memory.fresh() == pair.sqlite.fresh()
+
+    async def what_was_noted_was_committed(self) -> None:
+        connection = sqlite3.connect(f"file:{self.sqlite[0].path}?mode=ro", uri=True)
+        try:
+            notes = connection.execute("SELECT note FROM notes").fetchall()
+        except sqlite3.OperationalError:  # none yet
+            notes = []
+        finally:
+            connection.close()
+        payloads = [event.payload async for event in self.memory.read_all()]
+        assert sorted(note for (note,) in notes) == sorted(one for one in payloads if (one or b"").startswith(b"noted"))
 
 
 async def outcome_of(call: Awaitable[Any]) -> Any:
