@@ -16,6 +16,7 @@ from eventstore.errors import (
     StreamNotFound,
     TransactionRefused,
     UnknownMessage,
+    UnknownPool,
     UnsupportedCapability,
     VersionConflict,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "TransactionRefused",
     "Undelivered",
     "UnknownMessage",
+    "UnknownPool",
     "UnsupportedCapability",
     "VersionConflict",
     "WaitingMessage",

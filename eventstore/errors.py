@@ -22,6 +22,7 @@ __all__ = [
     "StreamNotFound",
     "TransactionRefused",
     "UnknownMessage",
+    "UnknownPool",
     "UnsupportedCapability",
     "VersionConflict",
 ]
@@ -116,7 +117,30 @@ class StreamClosed(EventStoreError):
 
 
 class LimitReached(EventStoreError):
-    """A permit the commit asks for is not to be had now (a pool is full, a rate is spent)."""
+    """A permit that the commit takes is not to be had now: the pool is full, or the rate spent, or others wait for it.
+
+    ``retry_at`` is when a rate will have room, in microseconds since the epoch, if everybody before this ``holder``
+    starts as early as possible; None for slots, which come back when they are returned.
+    """
+
+    def __init__(self, pool: str, holder: str, *, retry_at: int | None) -> None:
+        self.pool = pool
+        self.holder = holder
+        self.retry_at = retry_at
+        when = "when one is returned" if retry_at is None else f"at {retry_at} microseconds since the epoch"
+        super().__init__(f"pool {pool!r} has no permit for {holder!r} now: wait for it, or try again {when}")
+
+
+class UnknownPool(InvalidArgument):
+    """No limit stands behind a permit: the pool has no stream, or that has no attribute ``limit`` that is one."""
+
+    def __init__(self, pool: str, *, exists: bool) -> None:
+        self.pool = pool
+        what = "has no attributes that make a limit" if exists else "does not exist"
+        super().__init__(
+            f"stream 'pool:{pool}' {what}: commit the attribute 'limit' to it, 0 or more, and for a rate 'window', in"
+            " microseconds"
+        )
 
 
 class TransactionRefused(EventStoreError):

@@ -27,14 +27,35 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, r
 
 from msgspec import UNSET, Struct, UnsetType
 
+from eventstore.limits import (
+    ATTRIBUTE_BYTES_MAX,
+    CLAIM_LIMIT_MAX,
+    COMMIT_EVENTS_MAX,
+    COMMIT_MESSAGES_MAX,
+    COMMIT_PERMITS_MAX,
+    CONTROL_BYTES,
+    CONTROL_PAGE,
+    FIND_LIMIT_MAX,
+    GRANT_SECONDS,
+    HEADER_BYTES_MAX,
+    MAILBOX_BYTES,
+    MAILBOX_PAGE,
+    NAME_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    POOL_BYTES_MAX,
+    TRANSACTION_SECONDS_MAX,
+)
+
 __all__ = [
     "ATTRIBUTE_BYTES_MAX",
     "CLAIM_LIMIT_MAX",
     "COMMIT_EVENTS_MAX",
     "COMMIT_MESSAGES_MAX",
+    "COMMIT_PERMITS_MAX",
     "CONTROL_BYTES",
     "CONTROL_PAGE",
     "FIND_LIMIT_MAX",
+    "GRANT_SECONDS",
     "HEADER_BYTES_MAX",
     "MAILBOX_BYTES",
     "MAILBOX_PAGE",
@@ -42,6 +63,8 @@ __all__ = [
     "NEW",
     "NO_DIGEST",
     "PAYLOAD_BYTES_MAX",
+    "POOL_BYTES_MAX",
+    "POOL_CATEGORY",
     "TRANSACTION_SECONDS_MAX",
     "Capability",
     "Commit",
@@ -63,6 +86,7 @@ __all__ = [
     "Undelivered",
     "WaitingMessage",
     "category_of",
+    "pool_stream",
 ]
 
 T = TypeVar("T")
@@ -79,33 +103,7 @@ NEW: Final = -1
 """`Commit.expected_version` for a stream that must not exist yet. (0: it does, opened by a message, with no events.)"""
 NO_DIGEST: Final = bytes(32)
 """Stands for the payload digest of an event that never had a payload."""
-
-COMMIT_EVENTS_MAX: Final = 5_000
-"""Events in one commit. A larger group of decisions is written in chunks: never one transaction of 100,000 rows."""
-COMMIT_MESSAGES_MAX: Final = 5_000
-"""Messages sent, or consumed, by one commit."""
-HEADER_BYTES_MAX: Final = 1 << 20
-"""Bytes of one event's header."""
-PAYLOAD_BYTES_MAX: Final = 16 << 20
-"""Bytes of one event's or message's payload (what the engine lets inline is less)."""
-NAME_BYTES_MAX: Final = 512
-"""UTF-8 bytes of a stream's name, a message id, an attribute's name, a worker's name."""
-ATTRIBUTE_BYTES_MAX: Final = 2_048
-"""UTF-8 bytes of an attribute's value: every value is indexed, and PostgreSQL's B-tree takes less than 2,704."""
-MAILBOX_PAGE: Final = 1_000
-"""Waiting messages that a `StreamHead` carries, oldest first; the rest follow when these are consumed."""
-MAILBOX_BYTES: Final = 8 << 20
-"""Bytes of their headers and payloads together: the page ends before the message that would exceed them, but that it
-holds at least one, however large."""
-CONTROL_PAGE: Final = 100
-"""Of the oldest control messages a `StreamHead` shows this many, also those that wait behind its page: no number of
-data messages hides what unpauses, cancels or ends a held stream."""
-CONTROL_BYTES: Final = 1 << 20
-"""Bytes of the headers and payloads of these together, but that there is at least one, however large."""
-TRANSACTION_SECONDS_MAX: Final = 5.0
-"""Seconds that one `Commit.transaction` may take: every other commit waits meanwhile."""
-FIND_LIMIT_MAX: Final = 1_000
-CLAIM_LIMIT_MAX: Final = 1_000
+POOL_CATEGORY: Final = "pool"
 
 
 class NewEvent(Struct, frozen=True, gc=False):
@@ -175,13 +173,30 @@ class Undelivered(Struct, frozen=True):
 
 
 class Permit(Struct, frozen=True, kw_only=True):
-    """A pool slot or a rate stamp to take or give back with a commit (capability ``permits``)."""
+    """What a commit does with a limit that all share (capability ``permits``).
+
+    The limit is the stream ``pool:<pool>`` with the attributes `limit` (an int, 0 or more) and, for a rate, `window`
+    (an int, microseconds). Without a window it is a pool of slots: at most `limit` are held at once. With one, at most
+    `limit` starts are taken in any such window of time.
+
+    * *take*: the holder has the permit if it has it already (which confirms a grant), or if there is room when all who
+      wait have been served; else the commit is refused with `LimitReached`.
+    * *wait*: never refused; the holder joins the queue, unless it holds or waits already.
+    * *return*: gives up the permit, or the place in the queue. A start of a rate cannot be given back.
+
+    A permit belongs to the commit's stream, and commits of others may not touch its holder. Whoever of the queue there
+    is room for is granted a permit by the next accepted commit that names the pool: its stream gets a control message
+    ``{"type": "PermitGranted", "pool": ..., "holder": ...}``, and confirms by taking it within `GRANT_SECONDS`, or else
+    waits again at the end. The queue goes by priority, then in turn between keys, then by arrival. Closing a stream
+    gives up what it has; and as soon as a pool looks full, what belongs to a stream whose owner is dead, or that was
+    taken and nobody owns, is free.
+    """
 
     pool: str
-    holder: str  # who holds it, unique within the pool
-    action: Literal["take", "return"]
-    limit: int  # slots of the pool, or starts in the window
-    window: int | None = None  # microseconds: a rate; None: a pool of slots
+    holder: str  # unique within the pool
+    action: Literal["take", "wait", "return"]
+    priority: int = 0  # of wait: higher first
+    key: str = ""  # of wait: who shares its turns
 
 
 class Transaction(Protocol):
@@ -224,7 +239,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
     `UnsupportedCapability`, then (unless `id` is the stream's last commit, whose outcome is returned again)
     `VersionConflict` of a `NEW` stream that exists, `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`,
-    what `transaction` raises.
+    `UnknownPool` / `LimitReached`, what `transaction` raises.
     So who asks for a new stream learns whether the name is taken, whoever owns it, and `LeaseLost` then says that it is
     not; who writes to a stream that is another's learns that first, whatever version it believed in.
 
@@ -235,13 +250,14 @@ class Commit(Struct, frozen=True, kw_only=True):
     the truth. Control messages do not count; a NEW stream's mailbox is empty; what the commit itself sends to its own
     stream arrives behind it.
 
+    Of `permits` all are had, in order, or none; see `Permit`.
+
     `transaction` writes the caller's own tables together with the commit: both are durable, or neither. It is called
     in the store's transaction, on a thread of the store's, and not before everything else that could refuse the commit
     was looked at. What it returns, at most PAYLOAD_BYTES_MAX, becomes the payload of the first event, which must be
-    given without one. What it raises comes out of `commit` as it is (an error that is no `Exception` as the cause of a
-    `TransactionRefused`) and refuses this commit alone. It has `TRANSACTION_SECONDS_MAX`, for everybody else waits. A
-    repeated last commit does not call it again; but it may be called anew, with its first effects undone, when the
-    transaction around it was lost, so it should do nothing but SQL.
+    given without one. What it raises comes out of `commit` as it is (what is no `Exception` as the cause of a
+    `TransactionRefused`) and refuses this commit alone. It has `TRANSACTION_SECONDS_MAX`. A repeated last commit does
+    not call it; but it may be called anew, its first effects undone, so it should do nothing but SQL.
     """
 
     id: CommitId  # a retry of a stream's last commit, its outcome not seen, returns the first outcome
@@ -255,7 +271,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     closed: bool | UnsetType = UNSET  # finished: the mailbox refuses data messages, so their sender learns it
     drained: bool = False  # refused while data messages wait that this commit does not consume
     attributes: Mapping[str, Scalar] | UnsetType = UNSET  # merged; None removes; indexed; written only when changed
-    permits: tuple[Permit, ...] = ()  # capability "permits"
+    permits: tuple[Permit, ...] = ()  # capability "permits": see `Permit`
     transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"; see above
     lease: Lease | None = None  # fenced; a NEW stream committed under a lease is owned by it
     release: bool = False  # give the stream up: idle, may be claimed by anyone when it needs attention
@@ -372,6 +388,11 @@ class EventStore(Protocol):
 
     async def aclose(self) -> None:
         """Close; waits for commits under way, refuses new ones. Closing twice does nothing."""
+
+
+def pool_stream(pool: str) -> str:
+    """The stream whose attributes are the limit of that pool."""
+    return f"{POOL_CATEGORY}:{pool}"
 
 
 def category_of(stream: str) -> str:

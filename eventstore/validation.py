@@ -24,15 +24,18 @@ from eventstore.port import (
     CLAIM_LIMIT_MAX,
     COMMIT_EVENTS_MAX,
     COMMIT_MESSAGES_MAX,
+    COMMIT_PERMITS_MAX,
     FIND_LIMIT_MAX,
     HEADER_BYTES_MAX,
     NAME_BYTES_MAX,
     NEW,
     PAYLOAD_BYTES_MAX,
+    POOL_BYTES_MAX,
     Capability,
     Commit,
     Message,
     NewEvent,
+    Permit,
     Scalar,
     StreamQuery,
 )
@@ -78,14 +81,7 @@ def validate_commit(commit: Commit, capabilities: frozenset[Capability] = frozen
     _validate_marks(commit)
     if commit.attributes is not UNSET:
         _validate_attributes(commit.attributes)
-    if commit.permits and "permits" not in capabilities:
-        raise UnsupportedCapability(f"the commit of stream {stream!r} uses permits, which this store does not have")
-    if commit.transaction is not None and "transaction" not in capabilities:
-        raise UnsupportedCapability(
-            f"the commit of stream {stream!r} brings a transaction, which this store cannot run in its own"
-        )
-    if commit.transaction is not None:
-        _validate_transaction(commit)
+    _validate_capabilities(commit, capabilities)
 
 
 def validate_message(message: Message) -> None:
@@ -184,6 +180,20 @@ def parse_cursor(cursor: str) -> tuple[int, str]:
         raise InvalidArgument(f"cursor {cursor!r} is none that a page of this store gave out") from None
 
 
+def _validate_capabilities(commit: Commit, capabilities: frozenset[Capability]) -> None:
+    stream = commit.stream
+    if commit.permits and "permits" not in capabilities:
+        raise UnsupportedCapability(f"the commit of stream {stream!r} uses permits, which this store does not have")
+    if commit.transaction is not None and "transaction" not in capabilities:
+        raise UnsupportedCapability(
+            f"the commit of stream {stream!r} brings a transaction, which this store cannot run in its own"
+        )
+    if commit.permits:
+        _validate_permits(stream, commit.permits)
+    if commit.transaction is not None:
+        _validate_transaction(commit)
+
+
 def _validate_events(stream: str, events: tuple[NewEvent, ...]) -> None:
     if len(events) > COMMIT_EVENTS_MAX:
         raise CommitTooLarge(
@@ -226,6 +236,28 @@ def _validate_marks(commit: Commit) -> None:
     for mark, name in ((commit.drained, "drained"), (commit.release, "release"), (commit.progress, "progress")):
         if type(mark) is not bool:
             raise InvalidArgument(f"{name} of a commit of {commit.stream!r} must be True or False, not {mark!r}")
+
+
+def _validate_permits(stream: str, permits: tuple[Permit, ...]) -> None:
+    if len(permits) > COMMIT_PERMITS_MAX:
+        raise CommitTooLarge(
+            f"the commit of stream {stream!r} has {len(permits)} permits, at most {COMMIT_PERMITS_MAX} fit into one"
+        )
+    for permit in permits:
+        validate_name(permit.pool, "pool")
+        if len(permit.pool.encode()) > POOL_BYTES_MAX:
+            raise CommitTooLarge(f"the name of pool {permit.pool[:40]!r}... has more than {POOL_BYTES_MAX} bytes")
+        validate_name(permit.holder, "holder")
+        if permit.key:
+            validate_name(permit.key, "key of a permit")
+        elif permit.key != "":
+            raise InvalidArgument(f"the key of a permit of stream {stream!r} must be text, not {permit.key!r}")
+        if permit.action not in ("take", "wait", "return"):
+            raise InvalidArgument(f"a permit of stream {stream!r} must be take, wait or return, not {permit.action!r}")
+        if type(permit.priority) is not int or not _INT64_MIN < permit.priority <= _INT64_MAX:
+            raise InvalidArgument(
+                f"the priority of a permit of stream {stream!r} must be an int of 64 bits, not {permit.priority!r}"
+            )
 
 
 def _validate_transaction(commit: Commit) -> None:

@@ -113,5 +113,5 @@ def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest
         tuple([(event.header.decode(), payload_to_row(event.payload)) for event in events]),
         len(sizes) + (commit.transaction is not None),
         sum(sizes) + sent,
-        1 + len(events) + len(commit.sends) + len(commit.consumes),
+        1 + len(events) + len(commit.sends) + len(commit.consumes) + len(commit.permits),
     )

@@ -52,6 +52,7 @@ class StreamRow(Struct, array_like=True):
     commit_claims: int | None
     commit_mail: int | None
     commit_undelivered: str | None
+    permits: int  # whether it may hold permits, or wait for some
     owner_ended: int = 0  # whether the database says so; the lease's file may say so, too
     digest: bytes = b""
     is_new: bool = False
@@ -129,7 +130,7 @@ def stream_json(alias: str, ended: str = "0") -> str:
 _COLUMNS: Final = (
     "id", "name", "version", "digest", "created_at", "updated_at", "alarm", "held", "closed", "owner", "claims",
     "control", "data", "mail_at", "attributes", "commit_id", "commit_owner", "commit_claims", "commit_mail",
-    "commit_undelivered",
+    "commit_undelivered", "permits",
 )  # fmt: skip
 
 _LOAD_STREAMS: Final = f"""
@@ -190,7 +191,8 @@ _STEPS: Final = (
     "commit_undelivered",
 )  # fmt: skip
 _CHANGES: Final = (
-    *_STEPS, "alarm", "held", "closed", "owner", "claims", "control", "data", "mail_at", "attributes"
+    *_STEPS, "alarm", "held", "closed", "owner", "claims", "control", "data", "mail_at", "attributes",
+    "permits",
 )  # fmt: skip
 
 
@@ -225,12 +227,13 @@ def write_streams(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> 
                 row.id, row.name, row.version, row.digest, row.created_at, row.updated_at, row.alarm, row.held,
                 row.closed, row.owner, row.claims, row.control, row.data, row.mail_at, _attributes_text(row),
                 row.commit_id, row.commit_owner, row.commit_claims, row.commit_mail, row.commit_undelivered,
+                row.permits,
             )  # fmt: skip
         elif row.changed:
             changes += (
                 row.id, row.version, row.digest, row.updated_at, row.commit_id, row.commit_owner, row.commit_claims,
                 row.commit_mail, row.commit_undelivered, row.alarm, row.held, row.closed, row.owner, row.claims,
-                row.control, row.data, row.mail_at, _attributes_text(row),
+                row.control, row.data, row.mail_at, _attributes_text(row), row.permits,
             )  # fmt: skip
         elif row.stepped:
             steps += (

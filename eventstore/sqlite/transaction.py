@@ -17,13 +17,14 @@ from typing import Any, Final, assert_never
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES
 from eventstore.errors import EventStoreError, StoreUnavailable
-from eventstore.sqlite.apply import Batch, answer, attribute_parameters
+from eventstore.sqlite.apply import Batch, answer
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.guard import Guard, Identity
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.loading import Memory, Named, load_mail
 from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
 from eventstore.sqlite.own_sql import OwnSql, TransactionLost
+from eventstore.sqlite.permits import SqlitePools
 from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
@@ -285,6 +286,9 @@ class Transactor:
     def _load(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> Batch:
         named = Named(requests)
         streams, last_id, open_tokens = self._memory.load(connection, named.streams, named.tokens)
+        pools = SqlitePools(connection, streams=streams, judge=self._alive)
+        if named.permits:
+            pools.load(named.permits)
         return Batch(
             now=self._clock.now(),
             streams=streams,
@@ -294,6 +298,7 @@ class Transactor:
             judge=self._alive,
             salts=self._entropy(named.payloads * SALT_BYTES) if named.payloads else b"",
             run_own=OwnSql(connection, self._clock).run,
+            pools=pools,
         )
 
     def _alive(self, token: int) -> bool:
@@ -309,8 +314,9 @@ class Transactor:
             execute_rows(connection, _INSERT_MESSAGES, 8, batch.message_parameters())
         if batch.consumed:
             connection.execute(_CONSUME, (batch.now, encode_names(batch.consumed)))
+        batch.pools.write()
         if batch.attributes:
-            removed, added = attribute_parameters(batch.attributes)
+            removed, added = batch.attributes.parameters()
             if removed:
                 execute_rows(connection, _DELETE_ATTRIBUTES, 4, removed, ")")
             if added:

@@ -26,17 +26,9 @@ from eventstore.port import (
     StreamQuery,
     Undelivered,
 )
-from eventstore.rules import Stream, Streams
-
-
-class Broken(MemoryStore):
-    """A memory store whose rules can be replaced."""
-
-    rules: type[Streams] = Streams
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._streams.__class__ = self.rules
+from eventstore.rules import Streams
+from eventstore.stream import Stream
+from tests.eventstore.broken import Broken
 
 
 class _Unfenced(Streams):
