@@ -46,7 +46,15 @@ GUARD_SECONDS: Final = 30.0
 _INSERT_EVENTS: Final = "INSERT INTO events (stream, version, header, payload, salt, payload_digest, digest)"
 _INSERT_MESSAGES: Final = "INSERT INTO messages (stream, id, sender, control, header, payload, sent_at, consumed_at)"
 _INSERT_ATTRIBUTES: Final = "INSERT OR REPLACE INTO attributes (name, value, created_at, stream)"
-_DELETE_ATTRIBUTES: Final = "DELETE FROM attributes WHERE (name, value, created_at, stream) IN ("
+# Each is looked up first: SQLite compares a list of row values with one row of the table after the other.
+_DELETE_ATTRIBUTES: Final = (
+    "DELETE FROM attributes WHERE (name, value, created_at, stream) IN"
+    " (SELECT a.name, a.value, a.created_at, a.stream FROM ("
+)
+_DELETED_ATTRIBUTES: Final = (
+    ") AS v CROSS JOIN attributes AS a ON a.name = v.column1 AND a.value = v.column2 AND a.created_at = v.column3"
+    " AND a.stream = v.column4)"
+)
 _CONSUME: Final = (
     "UPDATE messages SET consumed_at = ?, header = NULL, payload = NULL, sender = NULL"
     " WHERE arrival IN (SELECT value FROM json_each(?))"
@@ -318,7 +326,7 @@ class Transactor:
         if batch.attributes:
             removed, added = batch.attributes.parameters()
             if removed:
-                execute_rows(connection, _DELETE_ATTRIBUTES, 4, removed, ")")
+                execute_rows(connection, _DELETE_ATTRIBUTES, 4, removed, _DELETED_ATTRIBUTES)
             if added:
                 execute_rows(connection, _INSERT_ATTRIBUTES, 4, added)
         bytes_written = sum(map(len, events[2::7])) + sum(map(len, filter(None, events[3::7])))

@@ -26,6 +26,7 @@ from eventstore.sqlite.mailboxes import load_mailboxes
 from eventstore.sqlite.opening import open_reader
 from eventstore.sqlite.rows import load_streams
 from eventstore.sqlite.store import POLL_SECONDS_MAX
+from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.conftest import Opener
 
 FAR = 1 << 60
@@ -157,6 +158,31 @@ async def test_the_rarest_attribute_leads(path: Path, opened: Opener) -> None:
         steps, page = steps_of(path, lambda connection, query=query: find_page(connection, query))
         assert sorted(head.stream for head in page.items) == ["run:4000", "run:4001", "run:4002", "run:4003"]
         assert steps < 25_000, steps  # counting what is common goes to its limit, searching looks at four
+
+
+async def test_a_changed_attribute_does_not_walk_over_those_of_others(store: SqliteStore) -> None:
+    """One stream's, and those of a batch: with four times as many streams of the same status it costs the same."""
+    connection, counts = store._transactor._connection, []
+    steps = [0]
+
+    def count() -> int:
+        steps[0] += 1
+        return 0
+
+    for number in range(4):
+        names = [f"run:{number}.{more}" for more in range(1_000)]
+        await asyncio.gather(*(store.commit(step(name, NEW, attributes={"status": "running"})) for name in names))
+        await on_thread(store._writer._connection, lambda: connection.set_progress_handler(count, 10))
+        steps[0] = 0
+        await store.commit(step(names[0], 0, attributes={"status": "done"}))
+        alone = steps[0]
+        await asyncio.gather(*(store.commit(step(name, 0, attributes={"status": "done"})) for name in names[1:50]))
+        counts.append((alone, steps[0]))
+        await on_thread(store._writer._connection, lambda: connection.set_progress_handler(None, 0))
+    for first, last in zip(counts[0], counts[-1], strict=True):
+        assert last < first * 1.2 + 20, counts
+    found = await store.find(StreamQuery(attributes={"status": "done"}, limit=1_000))
+    assert len(found.items) == 200
 
 
 async def test_a_full_mailbox_costs_its_first_page(path: Path, opened: Opener) -> None:
