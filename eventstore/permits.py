@@ -139,6 +139,7 @@ class Actions:
         self._stream: Final = stream
         self._now: Final = now
         self._undo: Final[list[Callable[[], None]]] = []
+        self._reclaimed: Final[set[tuple[str, Limit]]] = set()  # once is enough: meanwhile nobody else does anything
         self._granted: dict[tuple[str, str], tuple[str, int]] = {}  # to which stream, and the waiter's arrival
 
     def perform(self, permits: Iterable[Permit]) -> None:
@@ -252,11 +253,10 @@ class Actions:
         """Grant what there is room for to the first of the queue; `wanted`: somebody else wants a permit, too."""
         if limit is None:
             return
-        looked = False
         while pool.waiting or wanted:
-            if pool.held >= limit.count and not looked:
+            if pool.held >= limit.count and (pool.name, limit) not in self._reclaimed:
+                self._reclaimed.add((pool.name, limit))
                 self._reclaim(pool, limit)
-                looked = True
             if pool.held >= limit.count or not pool.waiting:
                 return
             holder, waiter = pool.first()
