@@ -7,7 +7,26 @@ from __future__ import annotations
 
 from engine.testing.clock import TurnedClock
 from engine.testing.errors import NotRepeatable, Stuck, UnfakedTask
+from engine.testing.explorer import Bounds, explore
 from engine.testing.fakes import Fake, TaskCall
 from engine.testing.lab import Lab, engine
+from engine.testing.outcomes import Outcome
+from engine.testing.report import Finding, Report
+from engine.testing.schedules import Schedule
 
-__all__ = ["Fake", "Lab", "NotRepeatable", "Stuck", "TaskCall", "TurnedClock", "UnfakedTask", "engine"]
+__all__ = [
+    "Bounds",
+    "Fake",
+    "Finding",
+    "Lab",
+    "NotRepeatable",
+    "Outcome",
+    "Report",
+    "Schedule",
+    "Stuck",
+    "TaskCall",
+    "TurnedClock",
+    "UnfakedTask",
+    "engine",
+    "explore",
+]

@@ -99,9 +99,9 @@ class WatchedStore:
         return StoreUnavailable(f"{name}: this process is dead; that was planned by the test")
 
     async def commit(self, commit: Commit) -> StreamHead:
-        head: StreamHead = await self._call("commit", commit, lambda: self.inner.commit(commit))
         if isinstance(commit.alarm, int):
-            self._expect(commit.alarm)
+            self._expect(commit.alarm)  # before: nobody hears the answer, if the process dies behind it
+        head: StreamHead = await self._call("commit", commit, lambda: self.inner.commit(commit))
         return head
 
     async def send(self, message: Message) -> None:
