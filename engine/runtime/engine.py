@@ -30,6 +30,7 @@ from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.spawning import Spawner
+from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of, start_or_join
 from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of
 from engine.runtime.tokens import complete_task, reject_task
@@ -64,7 +65,8 @@ class Engine:
     something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
     nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
     of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
-    `entropy`: where time and random bytes come from.
+    `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place of the
+    task's function; tests put fakes there.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -86,10 +88,12 @@ class Engine:
         turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX),
         clock: Clock | None = None,
         entropy: Any = os.urandom,
+        stand_in: StandIn | None = None,
     ) -> None:
         self._given = store
         self._definitions = _by_name(workflows)
         self._entropy = entropy
+        self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
         self._worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{entropy(2).hex()}"
         for name, limit in (("concurrency", concurrency), ("threads", threads), ("runs", runs)):
@@ -136,6 +140,7 @@ class Engine:
                     only=self._only,
                     clock=self._clock,
                     watches=self._watches,
+                    stand_in=self._stand_in,
                 )
                 await self._worker.open()
         except BaseException:

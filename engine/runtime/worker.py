@@ -26,6 +26,7 @@ from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
+from engine.runtime.standing_in import StandIn
 from engine.runtime.streams import run_id_of
 from engine.runtime.suspects import Suspects
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
@@ -82,6 +83,7 @@ class Worker:
         only: Collection[str] | None,
         clock: Clock,
         watches: Watches,
+        stand_in: StandIn | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -94,6 +96,7 @@ class Worker:
         self.definitions = dict(definitions)
         self._name = name
         self._limits = limits
+        self._stand_in = stand_in
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)
@@ -120,7 +123,9 @@ class Worker:
         await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
         executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
-        self.dispatcher = Dispatcher(executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn)
+        self.dispatcher = Dispatcher(
+            executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn, stand_in=self._stand_in
+        )
         self.watchdog.open()
         self._claiming = self.spawn(self._claim_forever())
 

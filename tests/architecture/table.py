@@ -43,6 +43,7 @@ PUBLIC: Final = (
     "engine.errors",
     "eventstore",
     "eventstore.conformance",
+    "eventstore.memory",
     "eventstore.sqlite",
     "eventstore.urls",
     "engine.assets",
