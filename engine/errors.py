@@ -16,6 +16,7 @@ __all__ = [
     "EngineFailed",
     "Evicted",
     "ForbiddenInWorkflow",
+    "HeartbeatTimeout",
     "HistoryError",
     "HoldfastError",
     "NotPublished",
@@ -38,6 +39,7 @@ __all__ = [
     "TaskTimeout",
     "TokenError",
     "UnknownWorkflow",
+    "WorkerProcessDied",
     "WorkflowEnded",
 ]
 
@@ -84,6 +86,14 @@ class StepLimitExceeded(HoldfastError, RuntimeError):
 
 class TaskTimeout(HoldfastError, TimeoutError):
     """An attempt ran longer than its `timeout`, or the task longer than its `deadline`."""
+
+
+class HeartbeatTimeout(HoldfastError, TimeoutError):
+    """An attempt said nothing (`Attempt.heartbeat`) for its task's `heartbeat_timeout`."""
+
+
+class WorkerProcessDied(HoldfastError, RuntimeError):
+    """The process that an attempt ran in has died; the message names the signal or the exit code."""
 
 
 class TaskError(HoldfastError):

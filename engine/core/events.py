@@ -24,6 +24,7 @@ __all__ = [
     "TURN_RULE",
     "AnyEvent",
     "AttemptFailed",
+    "AttemptHeartbeat",
     "AttemptOutcomeIgnored",
     "CancelRequested",
     "ChildCancelled",
@@ -326,6 +327,13 @@ class AttemptFailed(Note, frozen=True, tag="AttemptFailed", kw_only=True):
     retry_at: int
 
 
+class AttemptHeartbeat(Note, frozen=True, tag="AttemptHeartbeat", kw_only=True):
+    """A running attempt said that it lives. Payload: details it gave, if they are new; a later one replaces them."""
+
+    id: str
+    attempt: int
+
+
 class AttemptOutcomeIgnored(Note, frozen=True, tag="AttemptOutcomeIgnored", kw_only=True):
     """An attempt ended after its task was cancelled, or its run had ended. Payload: result or error, if any."""
 
@@ -441,6 +449,7 @@ AnyEvent: TypeAlias = (
     | ContinuedAsNew
     | TaskStarted
     | AttemptFailed
+    | AttemptHeartbeat
     | AttemptOutcomeIgnored
     | TaskHandedOut
     | ChildOutcomeIgnored

@@ -14,6 +14,7 @@ from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
     AttemptFailed,
+    AttemptHeartbeat,
     CancelRequested,
     ChildCancelled,
     ChildCompleted,
@@ -74,6 +75,8 @@ class TaskState(Struct, kw_only=True):
     started_at: int | None = None  # of the last attempt
     ended_at: int | None = None
     retry_at: int | None = None
+    heartbeat_at: int | None = None  # when an attempt last said that it lives
+    heartbeat: bytes | None = None  # the last details that one gave
 
 
 class ChildState(Struct, kw_only=True):
@@ -150,6 +153,7 @@ class RunState(Struct, kw_only=True):
                 | TaskFailed()
                 | TaskCancelled()
                 | AttemptFailed()
+                | AttemptHeartbeat()
                 | TaskHandedOut()
             ) as of_task:
                 self._apply_to_task(of_task, payload)
@@ -200,7 +204,14 @@ class RunState(Struct, kw_only=True):
 
     def _apply_to_task(
         self,
-        event: TaskScheduled | TaskStarted | TaskCompleted | TaskFailed | TaskCancelled | AttemptFailed | TaskHandedOut,
+        event: TaskScheduled
+        | TaskStarted
+        | TaskCompleted
+        | TaskFailed
+        | TaskCancelled
+        | AttemptFailed
+        | AttemptHeartbeat
+        | TaskHandedOut,
         payload: bytes | None,
     ) -> None:
         if isinstance(event, TaskScheduled):
@@ -217,6 +228,9 @@ class RunState(Struct, kw_only=True):
             case AttemptFailed(retry_at=retry_at):
                 task.status, task.retry_at, task.error = "retrying", retry_at, _error(event.error, payload)
                 task.failures += 1
+            case AttemptHeartbeat(at=at):
+                task.heartbeat_at = at
+                task.heartbeat = task.heartbeat if payload is None else payload
             case TaskCompleted(at=at):
                 task.status, task.result, task.ended_at = "completed", payload, at
             case TaskFailed(at=at):

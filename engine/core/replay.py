@@ -20,6 +20,7 @@ from engine.core.events import (
     TURN_RULE,
     AnyEvent,
     AttemptFailed,
+    AttemptHeartbeat,
     Decision,
     Fact,
     Note,
@@ -48,6 +49,8 @@ class Attempts(Struct, gc=False):
     slept: int = 0  # microseconds between failures and their retries, added up
     first_started_at: int = 0
     handed_out: bool = False  # whoever holds the task's token ends it; no attempt is begun
+    heartbeat: bytes | None = None  # the last details that an attempt left
+    failure: bytes | None = None  # how the last failed attempt failed (`failures.ErrorInfo`)
 
 
 class Recorded(Protocol):
@@ -116,7 +119,7 @@ class Replayer:
             elif self.carrying and getattr(event, "carried", False):
                 del self.carrying[0]  # they are told in order, before anything else
         else:
-            self._note(event)
+            self._note(event, payload)
 
     def finish(self) -> list[Decided]:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
@@ -140,13 +143,16 @@ class Replayer:
         else:
             attempts.started = event.attempt
 
-    def _note(self, event: Note) -> None:
+    def _note(self, event: Note, payload: bytes | None) -> None:
         match event:
             case AttemptFailed(id=id_, retry_at=retry_at, at=at):
                 attempts = self.attempts.setdefault(id_, Attempts())
                 attempts.failed += 1
                 attempts.retry_at = retry_at
                 attempts.slept += max(0, retry_at - at)
+                attempts.failure = payload
+            case AttemptHeartbeat(id=id_) if payload is not None:
+                self.attempts.setdefault(id_, Attempts()).heartbeat = payload
             case TaskHandedOut(id=id_):
                 self.attempts.setdefault(id_, Attempts()).handed_out = True
             case _:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from engine.executors.coroutines import LoopExecutor
-from engine.executors.port import Executor, Work
+from engine.executors.port import Encoded, Executor, Nowhere, Slots, Work, WorkFailed
 from engine.executors.threads import ThreadExecutor
 
-__all__ = ["Executor", "LoopExecutor", "ThreadExecutor", "Work"]
+__all__ = [
+    "Encoded",
+    "Executor",
+    "LoopExecutor",
+    "Nowhere",
+    "Slots",
+    "ThreadExecutor",
+    "Work",
+    "WorkFailed",
+]

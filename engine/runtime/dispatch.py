@@ -17,9 +17,10 @@ from engine.core.instance import Instance
 from engine.core.lineage import idempotency_key
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
-from engine.executors import Executor
+from engine.executors import Executor, Nowhere
 from engine.runtime.alarms import Alarms
-from engine.runtime.attempts import Outcome, run_attempt
+from engine.runtime.attempts import Completed, Outcome, run_attempt
+from engine.runtime.heartbeats import Pulse
 from engine.runtime.tokens import token_of
 from engine.tasks import Attempt, Task
 from eventstore.clock import Clock
@@ -38,6 +39,9 @@ class Asker(Protocol):
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot is yours: start the attempt, or give the slot back."""
 
+    def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
+        """A heartbeat of an attempt is to be recorded."""
+
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """An attempt has ended; None: it was cancelled."""
 
@@ -45,13 +49,16 @@ class Asker(Protocol):
 class Running:
     """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
 
-    __slots__ = ("_asker", "_begun", "_dispatcher", "_executor", "_pending", "asked_to_end", "number", "task")
+    __slots__ = ("_asker", "_begun", "_dispatcher", "_executor", "_pending", "asked_to_end", "number", "pulse", "task")
 
     def __init__(
         self, dispatcher: Dispatcher, asker: Asker, pending: PendingTask, executor: Executor, number: int
     ) -> None:
         self.number = number
         self.asked_to_end = False
+        self.pulse = Pulse(
+            dispatcher.clock, dispatcher.alarms, lambda details: asker.attempt_beat(pending.id, number, details)
+        )
         self.task: asyncio.Task[None]
         self._begun = False
         self._dispatcher = dispatcher
@@ -62,6 +69,7 @@ class Running:
     def cancel(self) -> None:
         """Ask it to end."""
         self.asked_to_end = True
+        self.pulse.contact.cancelled.give()
         self.task.cancel()
 
     async def live(self, attempts: Attempts, attempt: Attempt) -> None:
@@ -82,6 +90,7 @@ class Running:
         except asyncio.CancelledError:
             outcome = None  # we asked it to end; it is nobody's failure
         dispatcher.running.discard(self)
+        self.pulse.finish(write=not isinstance(outcome, Completed))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
     def ended(self, _task: asyncio.Task[None]) -> None:
@@ -110,7 +119,7 @@ class Dispatcher:
 
     def executor_for(self, definition: Task[..., Any]) -> Executor:
         """Where attempts of this task run."""
-        return self._executors[definition.executor]
+        return self._executors.get(definition.executor) or Nowhere(definition.executor, self._executors)
 
     def try_take(self, executor: Executor) -> bool:
         """A slot at once, unless others wait for one already (or no more attempts begin)."""
@@ -134,6 +143,9 @@ class Dispatcher:
             idempotency_key=idempotency_key(asker.run_id, instance.epoch, pending.id),
             scheduled_at=pending.scheduled_at,
             _token=partial(token_of, asker.run_id, instance.seed, instance.epoch, pending.id),
+            _contact=running.pulse.contact,
+            _last_heartbeat=attempts.heartbeat,
+            _last_failure=attempts.failure,
         )
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
@@ -142,8 +154,10 @@ class Dispatcher:
         return running
 
     def stop(self) -> None:
-        """No attempt begins any more; those that run go on."""
+        """No attempt begins any more; those that run go on, and are told that the engine closes."""
         self._stopped = True
+        for running in list(self.running):
+            running.pulse.contact.stopping.give()
         for waiting in self._waiting.values():
             waiting.clear()
 

@@ -17,15 +17,15 @@ from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import AttemptFailed, ContinuedAsNew, Note, TaskCompleted, TaskFailed, TaskHandedOut
+from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import Board
+from engine.runtime.board import TASK_NOTES, Board
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
-from engine.runtime.outcomes import recorded
+from engine.runtime.outcomes import heartbeat, recorded
 from engine.runtime.pausing import Aside
 from engine.runtime.pen import Pen
 from engine.runtime.recovery import Rebuilt, rebuild_run
@@ -42,7 +42,6 @@ __all__ = ["Driver"]
 
 # Making a union of types at each event would take longer than the question.
 _TASK_OUTCOMES: Final = (TaskCompleted, TaskFailed)
-_TASK_NOTES: Final = (AttemptFailed, TaskHandedOut)
 
 
 class Driver:
@@ -148,6 +147,11 @@ class Driver:
         self.instance.evict()
 
     # -- what arrives -------------------------------------------------------------------------------------------------
+
+    def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
+        """An attempt says that it lives."""
+        if not self.discarded:
+            self._arrived(heartbeat(task_id, number, details))
 
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """An attempt, or a task that was handed out, has ended; None: it was cut off."""
@@ -256,8 +260,8 @@ class Driver:
                 self.board.attempts.pop(event.id, None)
                 if event.id in self.board.running:
                     step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            elif isinstance(event, _TASK_NOTES):
-                self.board.noted(event, at=self.turns.last_at)
+            elif isinstance(event, TASK_NOTES):
+                self.board.noted(event, arrival.payload, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running:

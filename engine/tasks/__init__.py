@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
+from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, task
 
-__all__ = ["Attempt", "CompletedLater", "Task", "TaskOptions", "attempt", "bind_attempt", "task"]
+__all__ = ["Attempt", "CompletedLater", "Contact", "Notice", "Task", "TaskOptions", "attempt", "bind_attempt", "task"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 import msgspec
 from msgspec import Struct
@@ -12,13 +12,14 @@ from msgspec import Struct
 from engine.core.call import Call, Definition, OnCancel
 from engine.errors import DefinitionError
 
-__all__ = ["ExecutorName", "Task", "TaskOptions", "task"]
+__all__ = ["Task", "TaskOptions", "task"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ExecutorName = Literal["loop", "threads"]
-"""Where attempts run: coroutine functions on the engine's event loop, plain functions in threads."""
+_FOR_COROUTINES: Final = "loop"
+_FOR_FUNCTIONS: Final = "threads"
+_SECONDS: Final = ("timeout", "deadline", "heartbeat_timeout")
 
 
 class TaskOptions(Struct, frozen=True, kw_only=True):
@@ -30,6 +31,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     timeout: float | None = None  # seconds, per attempt
     deadline: float | None = None  # seconds from scheduling, over all attempts and the waits between them
     on_cancel: OnCancel = "abandon"
+    executor: str | None = None  # the name of one; None: "loop" for coroutine functions, "threads" for plain ones
+    heartbeat_timeout: float | None = None  # seconds that an attempt may go without `Attempt.heartbeat`
 
     @property
     def retries(self) -> bool:
@@ -59,7 +62,8 @@ class Task(Definition[P, R]):
         self.policy = TaskOptions() if options is None else options
         self.raises = raises
         self.on_cancel = self.policy.on_cancel
-        self.executor: ExecutorName = "loop" if inspect.iscoroutinefunction(fn) else "threads"
+        self.is_coroutine = inspect.iscoroutinefunction(fn)
+        self.executor = self.policy.executor or (_FOR_COROUTINES if self.is_coroutine else _FOR_FUNCTIONS)
         _check(self)
 
     def options(self, **changes: Any) -> Task[P, R]:
@@ -97,6 +101,8 @@ def task(
     deadline: float | None = None,
     raises: tuple[type[BaseException], ...] = (),
     on_cancel: OnCancel = "abandon",
+    executor: str | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Any = None,
@@ -110,6 +116,8 @@ def task(
     deadline: float | None = None,
     raises: tuple[type[BaseException], ...] = (),
     on_cancel: OnCancel = "abandon",
+    executor: str | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> Any:
     """Make a task of an `async def` (runs on the loop) or a `def` (runs in a thread); with or without parentheses.
 
@@ -118,10 +126,22 @@ def task(
     `timeout`: seconds for one attempt. `deadline`: seconds over all attempts, from scheduling.
     `raises`: exception types that come back as themselves in the workflow, beside builtins.
     `on_cancel`: what cancelling the await does, see `OnCancel`.
+    `executor`: where it runs: "loop", "threads", "processes", or the name of one given to `Engine(executors=...)`.
+    `heartbeat_timeout`: seconds; an attempt that does not call `attempt().heartbeat()` for so long is asked to end and
+    fails with `HeartbeatTimeout`.
 
     Raises `DefinitionError` for what cannot be a task or an option that cannot be so.
     """
-    options = TaskOptions(stop=stop, wait=wait, retry=retry, timeout=timeout, deadline=deadline, on_cancel=on_cancel)
+    options = TaskOptions(
+        stop=stop,
+        wait=wait,
+        retry=retry,
+        timeout=timeout,
+        deadline=deadline,
+        on_cancel=on_cancel,
+        executor=executor,
+        heartbeat_timeout=heartbeat_timeout,
+    )
     if fn is not None:
         return Task(fn, name=name, options=options, raises=raises)
     return lambda function: Task(function, name=name, options=options, raises=raises)
@@ -140,7 +160,7 @@ class _TaskDecorator:
 
 def _check(definition: Task[Any, Any]) -> None:
     options, where = definition.policy, definition.where
-    for name in ("timeout", "deadline"):
+    for name in _SECONDS:
         seconds = getattr(options, name)
         if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
             raise DefinitionError(f"{where}: {name} must be a number of seconds above 0, not {seconds!r}")
@@ -150,6 +170,8 @@ def _check(definition: Task[Any, Any]) -> None:
             raise DefinitionError(
                 f"{where}: {name} takes a tenacity object such as stop_after_attempt(5), not {policy!r}"
             )
+    if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
+        raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
     if options.on_cancel not in ("abandon", "wait"):
         raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")
     if not all(isinstance(type_, type) and issubclass(type_, BaseException) for type_ in definition.raises):

@@ -58,6 +58,7 @@ SAMPLES: list[Event] = [
     events.TaskStarted(at=AT, id="nightly/extract#1", attempt=1, worker="host:1"),
     events.TaskStarted(at=AT, id="nightly/extract#1", attempt=2, worker="host:1", executor="threads"),
     events.AttemptFailed(at=AT, id="nightly/extract#1", attempt=1, error="ValueError", retry_at=AT + 5),
+    events.AttemptHeartbeat(at=AT, id="nightly/extract#1", attempt=2),
     events.AttemptOutcomeIgnored(at=AT, id="nightly/extract#1", attempt=1, outcome="completed"),
     events.RunSuspended(at=AT, reason="decisions"),
     events.RunResumed(at=AT),
