@@ -1,9 +1,10 @@
-"""Places where attempts run: the event loop for coroutine functions, threads for plain ones."""
+"""Places where attempts run: the event loop for coroutine functions; threads, or processes, for plain ones."""
 
 from __future__ import annotations
 
 from engine.executors.coroutines import LoopExecutor
 from engine.executors.port import Encoded, Executor, Nowhere, Slots, Work, WorkFailed
+from engine.executors.processes import ProcessExecutor
 from engine.executors.threads import ThreadExecutor
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Executor",
     "LoopExecutor",
     "Nowhere",
+    "ProcessExecutor",
     "Slots",
     "ThreadExecutor",
     "Work",

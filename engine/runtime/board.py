@@ -19,7 +19,9 @@ from engine.executors import Executor
 from engine.runtime.alarms import Alarm
 from engine.runtime.attempts import Failed, Outcome
 from engine.runtime.dispatch import Running
+from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
+from engine.runtime.outcomes import heartbeat
 from engine.runtime.site import Site
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
@@ -35,12 +37,10 @@ class BoardOwner(Protocol):
 
     instance: Instance
     site: Site
+    intake: Intake
 
     def kick(self) -> None:
-        """A granted slot waits to be used."""
-
-    def attempt_beat(self, task_id: str, number: int, details: bytes | None, /) -> None:
-        """A heartbeat of an attempt is to be recorded."""
+        """A granted slot waits to be used, or something has arrived."""
 
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None, /) -> None:
         """An attempt has ended, or a task that was handed out was not completed by its deadline."""
@@ -136,7 +136,8 @@ class Board:
     def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
         """See `dispatch.Asker`."""
         if not self._closed:
-            self._owner.attempt_beat(task_id, number, details)
+            self._owner.intake.add(heartbeat(task_id, number, details))
+            self._owner.kick()
 
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""

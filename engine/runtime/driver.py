@@ -25,7 +25,7 @@ from engine.runtime.attempts import Outcome
 from engine.runtime.board import TASK_NOTES, Board
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
-from engine.runtime.outcomes import heartbeat, recorded
+from engine.runtime.outcomes import recorded
 from engine.runtime.pausing import Aside
 from engine.runtime.pen import Pen
 from engine.runtime.recovery import Rebuilt, rebuild_run
@@ -147,11 +147,6 @@ class Driver:
         self.instance.evict()
 
     # -- what arrives -------------------------------------------------------------------------------------------------
-
-    def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
-        """An attempt says that it lives."""
-        if not self.discarded:
-            self._arrived(heartbeat(task_id, number, details))
 
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """An attempt, or a task that was handed out, has ended; None: it was cut off."""

@@ -26,7 +26,7 @@ class Pulse:
     """See the module. Made on the loop; `beat` may be called from every thread. `record` writes, on the loop."""
 
     def __init__(self, clock: Clock, alarms: Alarms, record: Callable[[bytes | None], None]) -> None:
-        self.contact = Contact(self.beat)
+        self.contact = Contact(self.beat, self._begun)
         self._beaten_at = clock.now()
         self._clock = clock
         self._alarms = alarms
@@ -50,6 +50,9 @@ class Pulse:
             self._unwritten = True
         with suppress(RuntimeError):  # a thread that nobody could stop has outlived the program's loop
             self._loop.call_soon_threadsafe(self._look)
+
+    def _begun(self) -> None:
+        self._beaten_at = self._clock.now()
 
     def silent_at(self, seconds: float) -> int:
         """Microseconds at which it will have said nothing for so long, if it says nothing until then."""

@@ -69,13 +69,21 @@ class Notice:
 class Contact:
     """One attempt's. `beat` is how its code says that it lives, with details as JSON or None for none."""
 
-    __slots__ = ("beat", "cancelled", "preparing", "stopping")
+    __slots__ = ("_begun", "beat", "cancelled", "preparing", "stopping")
 
-    def __init__(self, beat: Callable[[bytes | None], None] | None = None) -> None:
+    def __init__(
+        self, beat: Callable[[bytes | None], None] | None = None, begun: Callable[[], None] | None = None
+    ) -> None:
         self.beat: Callable[[bytes | None], None] = _unheard if beat is None else beat
+        self._begun: Callable[[], None] = _nothing if begun is None else begun
         self.cancelled = Notice()  # the attempt is asked to end
         self.stopping = Notice()  # the engine closes; the attempt has the rest of the grace period
         self.preparing = False  # its place is being made ready (a process starts): silence is not the code's
+
+    def begin(self) -> None:
+        """Its code begins now; for executors that have set `preparing`."""
+        self.preparing = False
+        self._begun()
 
 
 def _unheard(_details: bytes | None) -> None:
