@@ -29,9 +29,14 @@ TERMINATE_SECONDS: Final = 3.0
 """How long work that was asked to end may clean up, before its process is killed."""
 _DRAIN_SECONDS: Final = 0.2
 """How long the last words of a process that has ended may take."""
-_BOOT: Final = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); from engine.executors.child import main; main()"
-)
+_BOOT: Final = """\
+import json, sys
+path = json.loads(sys.argv.pop())
+sys.path += path  # last, for now: no file of the work's folder is to hide a module that the engine needs
+from engine.executors.child import main
+sys.path[:] = path
+main()
+"""
 
 
 class ProcessExecutor:
@@ -144,6 +149,7 @@ class _Process(asyncio.SubprocessProtocol):
         self._answer: asyncio.Future[Answer | None] | None = None
         self._contact: Contact | None = None
         self._asked_to_end = False
+        self._killing: asyncio.TimerHandle | None = None
         self.begun = False  # the work it has, or had last
         self.answered = True  # whether it waits for work
 
@@ -153,7 +159,7 @@ class _Process(asyncio.SubprocessProtocol):
         path = json.dumps([entry or str(Path.cwd()) for entry in sys.path])
         process: _Process
         _, process = await asyncio.get_running_loop().subprocess_exec(
-            cls, sys.executable, "-c", _BOOT, path, stderr=None, start_new_session=True
+            cls, sys.executable, "-P", "-c", _BOOT, path, stderr=None, start_new_session=True
         )
         return process
 
@@ -189,20 +195,22 @@ class _Process(asyncio.SubprocessProtocol):
             self._contact = self._answer = None
 
     def ask_to_end(self) -> None:
-        """Let its work be interrupted, and it end."""
-        self._asked_to_end = True
-        self._stdin.close()
+        """Let its work be interrupted, and it end; it is killed if it does not."""
+        if not self._asked_to_end and not self._exited.done():
+            self._asked_to_end = True
+            self._stdin.close()
+            self._killing = self._loop.call_later(TERMINATE_SECONDS, self._kill)
 
     async def end(self) -> None:
-        """Have it end; kill it if it does not. Returns when it has ended."""
-        if not self._exited.done():
-            self.ask_to_end()
-            await asyncio.wait([self._exited], timeout=TERMINATE_SECONDS)
+        """Have it end. Returns when it has ended."""
+        self.ask_to_end()
+        await asyncio.wait([self._exited])
+        self._close()
+
+    def _kill(self) -> None:
         if not self._exited.done():
             with suppress(ProcessLookupError):
                 os.killpg(self._transport.get_pid(), signal.SIGKILL)  # with what its work has started
-        await asyncio.wait([self._exited])
-        self._close()
 
     # -- what asyncio says --------------------------------------------------------------------------------------------
 
@@ -226,6 +234,8 @@ class _Process(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         if not self._exited.done():
             self._exited.set_result(None)
+        if self._killing is not None:
+            self._killing.cancel()
         # What it wrote last may still be in the pipe, which something that its work has started may hold open.
         self._loop.call_later(_DRAIN_SECONDS, self._close)
 

@@ -105,8 +105,8 @@ class Dispatcher:
     """All slots of one engine, and the attempts in them."""
 
     def __init__(self, executors: Iterable[Executor], *, clock: Clock, alarms: Alarms, spawn: Spawn) -> None:
-        self._executors = {executor.name: executor for executor in executors}
-        self._waiting: dict[str, deque[tuple[Asker, str]]] = {name: deque() for name in self._executors}
+        self._executors: dict[str, Executor] = {}
+        self._waiting: dict[str, deque[tuple[Asker, str]]] = {}
         self.clock = clock
         self.alarms = alarms
         self._spawn = spawn
@@ -114,12 +114,14 @@ class Dispatcher:
         self._granting = False
         self._context = contextvars.copy_context()
         self.running: set[Running] = set()
-        for name, executor in self._executors.items():
-            executor.slots.when_free(lambda name=name: self._grant(name))  # type: ignore[misc]
+        for executor in executors:
+            self._add(executor)
 
     def executor_for(self, definition: Task[..., Any]) -> Executor:
         """Where attempts of this task run."""
-        return self._executors.get(definition.executor) or Nowhere(definition.executor, self._executors)
+        if definition.executor not in self._executors:
+            self._add(Nowhere(definition.executor, self._executors))
+        return self._executors[definition.executor]
 
     def try_take(self, executor: Executor) -> bool:
         """A slot at once, unless others wait for one already (or no more attempts begin)."""
@@ -170,6 +172,12 @@ class Dispatcher:
         for executor in self._executors.values():
             executor.slots.when_free(None)
             await executor.aclose()
+
+    def _add(self, executor: Executor) -> None:
+        name = executor.name
+        self._executors[name] = executor
+        self._waiting[name] = deque()
+        executor.slots.when_free(lambda: self._grant(name))
 
     def _grant(self, name: str) -> None:
         if self._granting:
