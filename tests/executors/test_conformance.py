@@ -41,6 +41,8 @@ async def test_conformance(check: Check, harness: ExecutorHarness) -> None:
 def test_under_uvloop(place: str) -> None:
     async def run() -> None:
         for check in CHECKS:
+            if place == "processes" and not name_of(check).startswith(("ending", "contacts")):
+                continue  # each starts processes anew, and these are the themes in which a loop has its say
             harness = PLACES[place]()
             try:
                 await check(harness)
