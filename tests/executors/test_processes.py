@@ -20,7 +20,7 @@ from engine.errors import (
     RunFailedError,
     WorkerProcessDied,
 )
-from engine.executors import Encoded, ProcessExecutor, ThreadExecutor, Work, WorkFailed, processes
+from engine.executors import Encoded, ProcessExecutor, ThreadExecutor, Work, WorkFailed, visits
 from engine.executors.functions import name_of
 from engine.tasks import Attempt, Contact, Task
 from tests.executors import heavy
@@ -131,7 +131,7 @@ async def test_cancelled_work_may_clean_up(tmp_path: Path) -> None:
 async def test_work_that_does_not_end_is_killed_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "TERMINATE_SECONDS", 0.05)
+    monkeypatch.setattr(visits, "TERMINATE_SECONDS", 0.05)
     async with Pool() as pool:
         running = pool.begin(heavy.deaf, str(tmp_path))
         pid, other = map(int, (await text_of(tmp_path / "inside")).split())
@@ -419,6 +419,6 @@ def test_starting_up_is_no_silence() -> None:
 def test_importing_the_engine_loads_no_child() -> None:
     import subprocess
 
-    code = "import sys, engine; print([m for m in ('engine.executors.child', 'multiprocessing') if m in sys.modules])"
+    code = "import sys, engine; print([m for m in ('engine.executors.child', 'engine.executors.visits', 'multiprocessing') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
