@@ -7,7 +7,7 @@ from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, RunHandle, RunSummary
-from engine.tasks import Attempt, Task, TaskOptions, attempt, task
+from engine.tasks import Attempt, Happened, NotHappened, Task, TaskOptions, attempt, task
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -34,7 +34,9 @@ __all__ = [
     "Engine",
     "ErrorInfo",
     "Feed",
+    "Happened",
     "HistoryEvent",
+    "NotHappened",
     "PausedWorkflow",
     "PendingRequest",
     "Query",

@@ -36,6 +36,7 @@ __all__ = [
     "RunTerminatedError",
     "StepLimitExceeded",
     "TaskError",
+    "TaskInterrupted",
     "TaskTimeout",
     "TokenError",
     "UnknownWorkflow",
@@ -82,6 +83,13 @@ class WorkflowEnded(HoldfastError, RuntimeError):
 
 class StepLimitExceeded(HoldfastError, RuntimeError):
     """One turn ran more callbacks than a turn may: the workflow spins without waiting for anything."""
+
+
+class TaskInterrupted(HoldfastError, RuntimeError):
+    """An attempt began, its worker was gone before it had ended, and the task's effect contract lets nobody try again.
+
+    Whether the effect happened is not known. Of a task that reconciles: the outside could not be asked either.
+    """
 
 
 class TaskTimeout(HoldfastError, TimeoutError):

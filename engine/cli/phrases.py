@@ -92,6 +92,11 @@ def _rejected(header: Mapping[str, Any], _payload: bytes | None) -> str:
     return f"not delivered: {_NOT_DELIVERED.get(str(header['reason']), header['reason'])}"
 
 
+def _reconciled(header: Mapping[str, Any], payload: bytes | None) -> str:
+    found = "it did not happen" if header["answer"] == "not_happened" else f"no answer: {_error(payload)}"
+    return f"asked what became of attempt {header['attempt']}: {found}"
+
+
 def _by_whom(header: Mapping[str, Any], _payload: bytes | None) -> str:
     return by_and_why(header.get("by", ""), header.get("reason", "")).removeprefix(":").strip()
 
@@ -124,6 +129,7 @@ _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] 
     "SendRejected": _rejected,
     "AttemptHeartbeat": _heartbeat,
     "TaskHandedOut": lambda header, _: f"attempt {header['attempt']} has handed it out; it waits for its token",
+    "EffectReconciled": _reconciled,
     "RunPaused": _by_whom,
     "RunUnpaused": _by_whom,
     "CancelRequested": _by_whom,

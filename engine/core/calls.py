@@ -7,7 +7,7 @@ decided here too: see `OnCancel`.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from engine.core.call import Call, Definition
 from engine.core.events import (
@@ -30,7 +30,10 @@ from engine.core.sites import site
 from engine.core.values import present
 from engine.errors import HistoryError, RunCancelledError, RunConflict, RunFailedError, RunTerminatedError
 
-__all__ = ["Calls"]
+__all__ = ["CANCELLED", "Calls"]
+
+CANCELLED: Final = "asyncio.exceptions.CancelledError"
+"""The error of a task that was asked to end, and did."""
 
 
 class CallHost(Protocol):
@@ -196,7 +199,11 @@ class Calls:
             return
         info = decode_error(payload) if payload is not None else ErrorInfo(type=fact.error, message="(destroyed)")
         self.tasks.pop(fact.id)
-        if not pending.done():
+        if pending.done():
+            return
+        if fact.error == CANCELLED and pending.asked_to_end and pending.held:
+            pending.end_cancelled()
+        else:
             pending.set_exception(rebuild(info, pending.definition.raises))
 
     def accept_child(self, fact: ChildCompleted | ChildFailed, payload: bytes | None) -> None:

@@ -36,6 +36,8 @@ __all__ = [
     "ChildTerminated",
     "ContinuedAsNew",
     "Decision",
+    "EffectAnswer",
+    "EffectReconciled",
     "Event",
     "Fact",
     "FeedPublished",
@@ -87,6 +89,8 @@ ChildStatus: TypeAlias = Literal["failed", "cancelled", "terminated", "conflict"
 """How a child run ended otherwise than with a result; conflict: its id belongs to another run."""
 MessageKind: TypeAlias = Literal["signal", "cancel", "terminate"]
 """What a run may send to another one."""
+EffectAnswer: TypeAlias = Literal["not_happened", "unknown"]
+"""What the outside said of an effect, short of a result."""
 RejectedReason: TypeAlias = Literal["not_found", "closed"]
 """Why a message was not delivered: there is no such run, or it has ended."""
 
@@ -134,10 +138,11 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
 
 
 class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
-    """Payload: the result."""
+    """Payload: the result. `reconciled`: not returned by the attempt, but found out afterwards (`EffectReconciled`)."""
 
     id: str
     attempt: int = 1
+    reconciled: bool = False
 
 
 class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
@@ -334,6 +339,19 @@ class AttemptHeartbeat(Note, frozen=True, tag="AttemptHeartbeat", kw_only=True):
     attempt: int
 
 
+class EffectReconciled(Note, frozen=True, tag="EffectReconciled", kw_only=True):
+    """The outside was asked whether an attempt that began, and did not end well, had its effect after all.
+
+    `answer` "not happened": the task may be tried again. "unknown": asking failed, and is done again at `retry_at`;
+    payload: the error. That it had happened is the task's outcome: `TaskCompleted.reconciled`.
+    """
+
+    id: str
+    attempt: int
+    answer: EffectAnswer
+    retry_at: int = 0
+
+
 class AttemptOutcomeIgnored(Note, frozen=True, tag="AttemptOutcomeIgnored", kw_only=True):
     """An attempt ended after its task was cancelled, or its run had ended. Payload: result or error, if any."""
 
@@ -450,6 +468,7 @@ AnyEvent: TypeAlias = (
     | TaskStarted
     | AttemptFailed
     | AttemptHeartbeat
+    | EffectReconciled
     | AttemptOutcomeIgnored
     | TaskHandedOut
     | ChildOutcomeIgnored

@@ -22,6 +22,7 @@ from engine.core.events import (
     ChildOutcomeIgnored,
     ChildStarted,
     ChildTerminated,
+    EffectReconciled,
     FeedPublished,
     ParentClose,
     RequestAnswered,
@@ -154,6 +155,7 @@ class RunState(Struct, kw_only=True):
                 | TaskCancelled()
                 | AttemptFailed()
                 | AttemptHeartbeat()
+                | EffectReconciled()
                 | TaskHandedOut()
             ) as of_task:
                 self._apply_to_task(of_task, payload)
@@ -211,6 +213,7 @@ class RunState(Struct, kw_only=True):
         | TaskCancelled
         | AttemptFailed
         | AttemptHeartbeat
+        | EffectReconciled
         | TaskHandedOut,
         payload: bytes | None,
     ) -> None:
@@ -228,9 +231,8 @@ class RunState(Struct, kw_only=True):
             case AttemptFailed(retry_at=retry_at):
                 task.status, task.retry_at, task.error = "retrying", retry_at, _error(event.error, payload)
                 task.failures += 1
-            case AttemptHeartbeat(at=at):
-                task.heartbeat_at = at
-                task.heartbeat = task.heartbeat if payload is None else payload
+            case AttemptHeartbeat() | EffectReconciled():
+                self._apply_word(task, event, payload)
             case TaskCompleted(at=at):
                 task.status, task.result, task.ended_at = "completed", payload, at
             case TaskFailed(at=at):
@@ -240,6 +242,18 @@ class RunState(Struct, kw_only=True):
                 task.status, task.ended_at = "cancelled", at
             case TaskHandedOut():
                 task.status = "handed out"
+
+    def _apply_word(self, task: TaskState, event: AttemptHeartbeat | EffectReconciled, payload: bytes | None) -> None:
+        """What was said of an attempt that has not ended, or whose end is not known."""
+        if isinstance(event, AttemptHeartbeat):
+            task.heartbeat_at = event.at
+            task.heartbeat = task.heartbeat if payload is None else payload
+            return
+        if event.answer == "not_happened":
+            task.status = "scheduled"
+            return
+        task.status, task.retry_at, task.failures = "retrying", event.retry_at, task.failures + 1
+        task.error = _error("unknown", payload)
 
     def _apply_to_child(
         self,

@@ -22,6 +22,7 @@ from engine.core.events import (
     AttemptFailed,
     AttemptHeartbeat,
     Decision,
+    EffectReconciled,
     Fact,
     Note,
     RunStarted,
@@ -49,8 +50,29 @@ class Attempts(Struct, gc=False):
     slept: int = 0  # microseconds between failures and their retries, added up
     first_started_at: int = 0
     handed_out: bool = False  # whoever holds the task's token ends it; no attempt is begun
+    open: bool = False  # the last one began, and nothing is known of how it ended
+    settled: int = 0  # the last attempt of which the outside has said that its effect did not happen
     heartbeat: bytes | None = None  # the last details that an attempt left
     failure: bytes | None = None  # how the last failed attempt failed (`failures.ErrorInfo`)
+
+    def noted(
+        self, note: AttemptFailed | EffectReconciled | AttemptHeartbeat, payload: bytes | None, *, at: int
+    ) -> None:
+        """It is recorded that the last attempt failed, what the outside said of it, or how far it is, at `at`
+        (microseconds).
+        """
+        if isinstance(note, AttemptHeartbeat):
+            self.heartbeat = self.heartbeat if payload is None else payload
+            return
+        if isinstance(note, EffectReconciled) and note.answer == "not_happened":
+            self.settled, self.open = note.attempt, False
+            return
+        self.failed += 1
+        self.retry_at = note.retry_at
+        self.slept += max(0, note.retry_at - at)
+        self.open = self.open and isinstance(note, EffectReconciled)
+        if isinstance(note, AttemptFailed):
+            self.failure = payload
 
 
 class Recorded(Protocol):
@@ -139,20 +161,14 @@ class Replayer:
     def _task_started(self, event: TaskStarted) -> None:
         attempts = self.attempts.get(event.id)
         if attempts is None:
-            self.attempts[event.id] = Attempts(started=event.attempt, first_started_at=event.at)
+            self.attempts[event.id] = Attempts(started=event.attempt, first_started_at=event.at, open=True)
         else:
-            attempts.started = event.attempt
+            attempts.started, attempts.open = event.attempt, True
 
     def _note(self, event: Note, payload: bytes | None) -> None:
         match event:
-            case AttemptFailed(id=id_, retry_at=retry_at, at=at):
-                attempts = self.attempts.setdefault(id_, Attempts())
-                attempts.failed += 1
-                attempts.retry_at = retry_at
-                attempts.slept += max(0, retry_at - at)
-                attempts.failure = payload
-            case AttemptHeartbeat(id=id_) if payload is not None:
-                self.attempts.setdefault(id_, Attempts()).heartbeat = payload
+            case AttemptFailed(id=id_) | EffectReconciled(id=id_) | AttemptHeartbeat(id=id_):
+                self.attempts.setdefault(id_, Attempts()).noted(event, payload, at=event.at)
             case TaskHandedOut(id=id_):
                 self.attempts.setdefault(id_, Attempts()).handed_out = True
             case _:

@@ -28,11 +28,12 @@ class Work(Struct, frozen=True):
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     attempt: Attempt
+    instead: Callable[..., Any] | None = None  # of the task's function: what asks about an attempt, here and now
 
     @property
     def fn(self) -> Callable[..., Any]:
         """The function to call with `args` and `kwargs`."""
-        return self.task.fn
+        return self.task.fn if self.instead is None else self.instead
 
     @property
     def contact(self) -> Contact:

@@ -24,7 +24,21 @@ from engine.runtime.retrying import PastAttempts, seconds_to_wait
 from engine.tasks import Attempt, CompletedLater, Task
 from eventstore.clock import Clock
 
-__all__ = ["Completed", "Failed", "HandedOut", "Outcome", "Retried", "run_attempt"]
+__all__ = [
+    "Asked",
+    "AskedInVain",
+    "Completed",
+    "Failed",
+    "Failure",
+    "FoundDone",
+    "FoundUndone",
+    "HandedOut",
+    "Outcome",
+    "Retried",
+    "after_failure",
+    "failure_of",
+    "run_attempt",
+]
 
 
 class Completed(Struct, frozen=True):
@@ -50,7 +64,24 @@ class HandedOut(Struct, frozen=True):
     """The attempt has ended, and whoever has the task's token completes it."""
 
 
-Outcome: TypeAlias = Completed | Retried | Failed | HandedOut
+class FoundDone(Struct, frozen=True):
+    """The outside was asked: the effect of an earlier attempt is there, with this result, encoded."""
+
+    payload: bytes
+
+
+class FoundUndone(Struct, frozen=True):
+    """The outside was asked, and knows nothing of it."""
+
+
+class AskedInVain(Struct, frozen=True):
+    """Asking the outside failed, and is done again at `retry_at` (microseconds since the epoch)."""
+
+    error: ErrorInfo
+    retry_at: int
+
+
+Outcome: TypeAlias = Completed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain
 
 
 class Asked(Protocol):
@@ -89,13 +120,13 @@ async def run_attempt(
     except CompletedLater:
         return HandedOut()
     except BaseException as error:
-        failure = _failure_of(error, definition, running)
+        failure = failure_of(error, definition, running)
     if isinstance(failure.error, NotRecordable | PayloadTooLarge):
         return Failed(failure.described())  # another attempt would return the same kind of thing
-    return await _after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
+    return await after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
 
 
-class _Failure(Struct, frozen=True):
+class Failure(Struct, frozen=True):
     """What went wrong, as policies see it, and as it was described where it happened, if that was not here."""
 
     error: BaseException
@@ -106,7 +137,7 @@ class _Failure(Struct, frozen=True):
         return msgspec.structs.replace(info, notes=(*info.notes, *notes)) if notes else info
 
 
-def _failure_of(error: BaseException, definition: Task[..., Any], running: Asked) -> _Failure:
+def failure_of(error: BaseException, definition: Task[..., Any], running: Asked) -> Failure:
     """Raises it again if it is no failure of the task."""
     match error:
         case KeyboardInterrupt():
@@ -114,21 +145,22 @@ def _failure_of(error: BaseException, definition: Task[..., Any], running: Asked
         case CancelledError() if running.asked_to_end:  # otherwise the task's own code raised it
             raise error
         case WorkFailed():
-            return _Failure(error.as_itself(definition.raises), error.info)
+            return Failure(error.as_itself(definition.raises), error.info)
         case _:
-            return _Failure(error)
+            return Failure(error)
 
 
-async def _after_failure(
+async def after_failure(
     definition: Task[..., Any],
     pending: PendingTask,
     attempts: Attempts,
-    failure: _Failure,
+    failure: Failure,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     *,
     clock: Clock,
     running: Asked,
-) -> Outcome:
+) -> Retried | Failed:
+    """What a failure leads to: another attempt, and when, or none. Asks the task's policies."""
     now = clock.now()
     past = PastAttempts(
         failed=attempts.failed + 1,

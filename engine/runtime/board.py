@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from engine.core.events import AttemptFailed, AttemptHeartbeat, TaskHandedOut, TaskStarted
+from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut, TaskStarted
 from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
@@ -22,13 +22,14 @@ from engine.runtime.dispatch import Running
 from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
 from engine.runtime.outcomes import heartbeat
+from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
 
 __all__ = ["TASK_NOTES", "Board", "BoardOwner"]
 
-TASK_NOTES: Final = (AttemptFailed, AttemptHeartbeat, TaskHandedOut)
+TASK_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
 """What a board is to hear of once it is recorded."""
 
 
@@ -85,16 +86,25 @@ class Board:
         attempts = self.attempts.setdefault(task_id, Attempts())
         if attempts.handed_out:
             self.hand_out(task_id)
-        elif attempts.retry_at > self._clock.now():
+        elif attempts.retry_at > self._clock.now() and not self._instance.pending[task_id].asked_to_end:
             self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._retry_due(task_id))
+        elif is_cut_off(pending := self._instance.pending[task_id], attempts):
+            definition: Any = pending.definition
+            error = interrupted(definition, attempts.started)
+            self._owner.attempt_ended(task_id, attempts.started, Failed(describe(error)))
         else:
             self._enqueue(task_id)
+
+    def asks(self, task_id: str) -> bool:
+        """Whether the outside is to be asked what became of the task, before anything else is said of it."""
+        pending, attempts = self._instance.pending.get(task_id), self.attempts.get(task_id)
+        return pending is not None and attempts is not None and must_ask(pending, attempts)
 
     def take_up_all(self) -> None:
         """Take up every pending task that is not being tried, afresh: the run goes on."""
         self.forget_waits()
         for task_id, pending in self._instance.pending.items():
-            if task_id not in self.running and not pending.asked_to_end:
+            if task_id not in self.running and (not pending.asked_to_end or self.asks(task_id)):
                 self.take_up(task_id)
 
     def hand_out(self, task_id: str) -> None:
@@ -106,7 +116,13 @@ class Board:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
             self._handed_out[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
 
-    def noted(self, note: AttemptFailed | AttemptHeartbeat | TaskHandedOut, payload: bytes | None, *, at: int) -> None:
+    def noted(
+        self,
+        note: AttemptFailed | AttemptHeartbeat | EffectReconciled | TaskHandedOut,
+        payload: bytes | None,
+        *,
+        at: int,
+    ) -> None:
         """It is recorded that an attempt failed and another follows, that it left its task to its token's holder, or
         how far it is.
 
@@ -116,8 +132,7 @@ class Board:
         if pending is None or pending.asked_to_end:
             return
         if isinstance(note, AttemptHeartbeat):
-            if payload is not None:
-                self.attempts.setdefault(note.id, Attempts()).heartbeat = payload
+            self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
             return
         for waits in (self._retries, self._handed_out):
             if (alarm := waits.pop(note.id, None)) is not None:
@@ -126,11 +141,7 @@ class Board:
         if isinstance(note, TaskHandedOut):
             self.hand_out(note.id)
             return
-        attempts = self.attempts.setdefault(note.id, Attempts())
-        attempts.failed += 1
-        attempts.failure = payload
-        attempts.retry_at = note.retry_at
-        attempts.slept += max(0, note.retry_at - at)
+        self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
         self.take_up(note.id)
 
     def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
@@ -142,13 +153,19 @@ class Board:
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""
         self.running.pop(task_id, None)
-        if not self._closed:
+        if outcome is None and not self._closed and self.asks(task_id) and not self._dispatcher.stopped:
+            self._enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
+        elif not self._closed:
             self._owner.attempt_ended(task_id, number, outcome)
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""
         if self._closed or task_id not in self._queued:
             executor.slots.give_back()
+            return
+        if self.asks(task_id):
+            self._queued.discard(task_id)
+            self._launch(self._instance.pending[task_id], executor, asking=True)
             return
         self._granted.append((task_id, executor))
         self._owner.kick()
@@ -179,6 +196,7 @@ class Board:
     def _start(self, step: Step, pending: PendingTask, executor: Executor, at: int, worker: str) -> None:
         attempts = self.attempts[pending.id]
         attempts.started += 1
+        attempts.open = True
         if not attempts.first_started_at:
             attempts.first_started_at = at
         note = TaskStarted(at=at, id=pending.id, attempt=attempts.started, worker=worker, executor=executor.name)
@@ -188,9 +206,12 @@ class Board:
     def launch(self, step: Step) -> None:
         """The step is durable: its attempts begin."""
         for pending, executor in step.starting:
-            self.running[pending.id] = self._dispatcher.launch(
-                self, pending, self.attempts[pending.id], executor, instance=self._instance
-            )
+            self._launch(pending, executor)
+
+    def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
+        self.running[pending.id] = self._dispatcher.launch(
+            self, pending, self.attempts[pending.id], executor, instance=self._instance, asking=asking
+        )
 
     def call_off(self, task_id: str) -> None:
         """The workflow no longer wants this task: its waits are over, its attempt is asked to end."""
@@ -202,6 +223,8 @@ class Board:
         self._queued.discard(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
+        elif running is None and self.asks(task_id):
+            self._enqueue(task_id)
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""
@@ -243,4 +266,5 @@ class Board:
     def _enqueue(self, task_id: str) -> None:
         definition: Any = self._instance.pending[task_id].definition
         self._queued.add(task_id)
-        self._dispatcher.enqueue(self, task_id, self._dispatcher.executor_for(definition))
+        executor = self._dispatcher.executor_for(definition, asking=self.asks(task_id))
+        self._dispatcher.enqueue(self, task_id, executor)

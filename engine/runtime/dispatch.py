@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, Protocol
 
 from engine.core.instance import Instance
@@ -21,6 +22,7 @@ from engine.executors import Executor, Nowhere
 from engine.runtime.alarms import Alarms
 from engine.runtime.attempts import Completed, Outcome, run_attempt
 from engine.runtime.heartbeats import Pulse
+from engine.runtime.reconciling import run_reconciliation
 from engine.runtime.tokens import token_of
 from engine.tasks import Attempt, Task
 from eventstore.clock import Clock
@@ -72,13 +74,13 @@ class Running:
         self.pulse.contact.cancelled.give()
         self.task.cancel()
 
-    async def live(self, attempts: Attempts, attempt: Attempt) -> None:
+    async def live(self, attempts: Attempts, attempt: Attempt, run: Callable[..., Awaitable[Outcome]]) -> None:
         """The attempt, from its first step to its outcome."""
         self._begun = True
         dispatcher, pending = self._dispatcher, self._pending
         outcome: Outcome | None = None
         try:
-            outcome = await run_attempt(
+            outcome = await run(
                 pending,
                 attempts,
                 attempt,
@@ -117,11 +119,18 @@ class Dispatcher:
         for executor in executors:
             self._add(executor)
 
-    def executor_for(self, definition: Task[..., Any]) -> Executor:
-        """Where attempts of this task run."""
+    def executor_for(self, definition: Task[..., Any], *, asking: bool = False) -> Executor:
+        """Where attempts of this task run; `asking`: where its `reconcile` function does."""
+        if asking:
+            return self._executors["loop" if iscoroutinefunction(definition.policy.reconcile) else "threads"]
         if definition.executor not in self._executors:
             self._add(Nowhere(definition.executor, self._executors))
         return self._executors[definition.executor]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no attempt begins any more."""
+        return self._stopped
 
     def try_take(self, executor: Executor) -> bool:
         """A slot at once, unless others wait for one already (or no more attempts begin)."""
@@ -133,9 +142,16 @@ class Dispatcher:
         self._grant(executor.name)
 
     def launch(
-        self, asker: Asker, pending: PendingTask, attempts: Attempts, executor: Executor, *, instance: Instance
+        self,
+        asker: Asker,
+        pending: PendingTask,
+        attempts: Attempts,
+        executor: Executor,
+        *,
+        instance: Instance,
+        asking: bool = False,
     ) -> Running:
-        """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable."""
+        """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable; `asking`: ask what became of it."""
         running = Running(self, asker, pending, executor, attempts.started)
         attempt = Attempt(
             run_id=asker.run_id,
@@ -149,9 +165,12 @@ class Dispatcher:
             _last_heartbeat=attempts.heartbeat,
             _last_failure=attempts.failure,
         )
+        if asking:
+            running.pulse.finish(write=False)  # of an attempt that has ended there is nothing more to say
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
-        running.task = self._context.copy().run(self._spawn, running.live(attempts, attempt))
+        run = run_reconciliation if asking else run_attempt
+        running.task = self._context.copy().run(self._spawn, running.live(attempts, attempt, run))
         running.task.add_done_callback(running.ended, context=self._context)
         return running
 

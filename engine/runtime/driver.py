@@ -92,7 +92,7 @@ class Driver:
             self.intake.carry(told_now(rebuilt.replayer.carrying))
         missing = {item.event.id for item in backlog}
         for id_, pending in self.instance.pending.items():
-            if pending.asked_to_end:
+            if pending.asked_to_end and not self.board.asks(id_):
                 self.intake.add(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
             elif id_ not in missing:  # those are started when their TaskScheduled is written
                 self.board.take_up(id_)
@@ -259,7 +259,7 @@ class Driver:
                 self.board.noted(event, arrival.payload, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
-            if id_ in self.instance.pending and id_ not in self.board.running:
+            if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):
                 self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
         if self.instance.over:
             self.intake.turn_away(step)

@@ -23,14 +23,15 @@ async def within(
     whole: bool,
     clock: Clock,
     alarms: Alarms,
-    pulse: Pulse,
+    pulse: Pulse | None,
 ) -> Any:
     """Await an attempt under its limits, which follow the engine's clock.
 
     Raises `TaskTimeout` after so many seconds (`whole`: those left until the deadline over all attempts), and
-    `HeartbeatTimeout` when it has said nothing for its task's `heartbeat_timeout`; the attempt was then asked to end.
+    `HeartbeatTimeout` when its `pulse` (None: nobody listens) has said nothing for its task's `heartbeat_timeout`. The
+    attempt was then asked to end.
     """
-    silence = definition.policy.heartbeat_timeout
+    silence = None if pulse is None else definition.policy.heartbeat_timeout
     if seconds is None and silence is None:
         return await running
     loop = asyncio.get_running_loop()
@@ -39,10 +40,12 @@ async def within(
 
     def end(error: TimeoutError) -> None:
         over.append(error)
-        pulse.contact.cancelled.give()
+        if pulse is not None:
+            pulse.contact.cancelled.give()
         limit.reschedule(loop.time())
 
     def listen() -> None:
+        assert pulse is not None
         assert silence is not None
         if (at := pulse.silent_at(silence)) > clock.now():
             listening.set(at)
@@ -53,7 +56,7 @@ async def within(
     listening = OneAlarm(alarms, listen)
     if seconds is not None:
         timeout.set(clock.now() + round(seconds * 1_000_000))
-    if silence is not None:
+    if pulse is not None and silence is not None:
         listening.set(pulse.silent_at(silence))
     try:
         async with limit:

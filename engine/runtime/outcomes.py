@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from engine.core.events import AttemptFailed, AttemptHeartbeat, TaskCompleted, TaskHandedOut
+from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskCompleted, TaskHandedOut
 from engine.core.failures import encode_error
 from engine.core.instance import Instance
-from engine.runtime.attempts import Completed, Failed, HandedOut, Outcome, Retried
+from engine.runtime.attempts import (
+    AskedInVain,
+    Completed,
+    Failed,
+    FoundDone,
+    FoundUndone,
+    HandedOut,
+    Outcome,
+    Retried,
+)
 from engine.runtime.steps import Arrival, ignored, task_cancelled, task_failed
 
 __all__ = ["heartbeat", "recorded"]
@@ -33,6 +42,10 @@ def recorded(
             return _retried(instance, task_id, number, outcome)
         case HandedOut():
             return _handed_out(instance, task_id, number)
+        case FoundDone(payload=payload):
+            return Arrival(TaskCompleted(at=0, id=task_id, attempt=number, reconciled=True), payload)
+        case FoundUndone() | AskedInVain():
+            return _asked(instance, task_id, number, outcome)
         case None if stopping:
             return None
         case None if task_id in instance.pending:
@@ -59,3 +72,19 @@ def _handed_out(instance: Instance, task_id: str, number: int) -> Arrival:
     if pending.asked_to_end:
         return task_cancelled(task_id, number)
     return Arrival(TaskHandedOut(at=0, id=task_id, attempt=number))
+
+
+def _asked(instance: Instance, task_id: str, number: int, outcome: FoundUndone | AskedInVain) -> Arrival:
+    """The outside had no result to tell."""
+    pending = instance.pending.get(task_id)
+    error = encode_error(outcome.error) if isinstance(outcome, AskedInVain) else None
+    if pending is None:
+        return ignored(task_id, number, "not happened" if error is None else "failed", error)
+    if isinstance(outcome, FoundUndone):
+        if pending.asked_to_end:
+            return task_cancelled(task_id, number)
+        return Arrival(EffectReconciled(at=0, id=task_id, attempt=number, answer="not_happened"))
+    if pending.asked_to_end:  # what is to be cleaned up cannot wait for an outside that does not answer
+        return Arrival(task_failed(task_id, number, outcome.error), error)
+    note = EffectReconciled(at=0, id=task_id, attempt=number, answer="unknown", retry_at=outcome.retry_at)
+    return Arrival(note, error)

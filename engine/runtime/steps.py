@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from engine.core.calls import CANCELLED
 from engine.core.decided import Decided
 from engine.core.events import (
     AttemptOutcomeIgnored,
@@ -197,7 +198,7 @@ def rejected(id_: str, reason: str) -> SendRejected:
 
 def task_cancelled(task_id: str, number: int) -> Arrival:
     """The outcome of a task that was asked to end, and did, or never began."""
-    error = ErrorInfo(type="asyncio.exceptions.CancelledError", message="the task was cancelled")
+    error = ErrorInfo(type=CANCELLED, message="the task was cancelled")
     return Arrival(task_failed(task_id, number, error), encode_error(error))
 
 

@@ -10,6 +10,7 @@ from engine.core.events import (
     AttemptFailed,
     AttemptHeartbeat,
     ContinuedAsNew,
+    EffectReconciled,
     Fact,
     Note,
     RequestReceived,
@@ -177,6 +178,6 @@ def _hold(step: Step, note: Note) -> None:
 
 
 def _stamped(event: Fact | Note, at: int) -> Fact | Note:
-    if isinstance(event, AttemptFailed):
+    if isinstance(event, AttemptFailed | EffectReconciled) and event.retry_at:
         return structs.replace(event, at=at, retry_at=max(at, event.retry_at))
     return structs.replace(event, at=at)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import Any, Final, ParamSpec, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import Struct
 
 from engine.core.call import Call, Definition, OnCancel
 from engine.errors import DefinitionError
+from engine.tasks.effects import Effect
 
 __all__ = ["Task", "TaskOptions", "task"]
 
@@ -30,7 +31,9 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     retry: Callable[[Any], Any] | None = None
     timeout: float | None = None  # seconds, per attempt
     deadline: float | None = None  # seconds from scheduling, over all attempts and the waits between them
-    on_cancel: OnCancel = "abandon"
+    on_cancel: OnCancel | None = None  # None: "abandon" for an idempotent task, "wait" for the others
+    effect: Effect = "idempotent"
+    reconcile: Callable[..., Any] | None = None
     executor: str | None = None  # the name of one; None: "loop" for coroutine functions, "threads" for plain ones
     heartbeat_timeout: float | None = None  # seconds that an attempt may go without `Attempt.heartbeat`
 
@@ -61,7 +64,7 @@ class Task(Definition[P, R]):
             raise DefinitionError(f"task {self.name!r} is a generator: return its values, in pages if they are many")
         self.policy = TaskOptions() if options is None else options
         self.raises = raises
-        self.on_cancel = self.policy.on_cancel
+        self.on_cancel = self.policy.on_cancel or ("abandon" if self.policy.effect == "idempotent" else "wait")
         self.is_coroutine = inspect.iscoroutinefunction(fn)
         self.executor = self.policy.executor or (_FOR_COROUTINES if self.is_coroutine else _FOR_FUNCTIONS)
         _check(self)
@@ -100,7 +103,9 @@ def task(
     timeout: float | None = None,
     deadline: float | None = None,
     raises: tuple[type[BaseException], ...] = (),
-    on_cancel: OnCancel = "abandon",
+    on_cancel: OnCancel | None = None,
+    effect: Effect | None = None,
+    reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
 ) -> _TaskDecorator: ...
@@ -115,7 +120,9 @@ def task(
     timeout: float | None = None,
     deadline: float | None = None,
     raises: tuple[type[BaseException], ...] = (),
-    on_cancel: OnCancel = "abandon",
+    on_cancel: OnCancel | None = None,
+    effect: Effect | None = None,
+    reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
 ) -> Any:
@@ -129,6 +136,10 @@ def task(
     `executor`: where it runs: "loop", "threads", "processes", or the name of one given to `Engine(executors=...)`.
     `heartbeat_timeout`: seconds; an attempt that does not call `attempt().heartbeat()` for so long is asked to end and
     fails with `HeartbeatTimeout`.
+    `effect`: what becomes of the task when a worker dies in the middle of an attempt. "idempotent": it is run again,
+    under the same idempotency key. "at_most_once": it never is; the call fails with `TaskInterrupted`, and the task has
+    one attempt. `reconcile`: a function of the task's own arguments, `def` or `async def`, that asks the outside under
+    `attempt().idempotency_key` and returns `Happened(result)` or `NotHappened()`; asked before any further attempt.
 
     Raises `DefinitionError` for what cannot be a task or an option that cannot be so.
     """
@@ -141,6 +152,8 @@ def task(
         on_cancel=on_cancel,
         executor=executor,
         heartbeat_timeout=heartbeat_timeout,
+        effect=effect or ("idempotent" if reconcile is None else "reconcile"),
+        reconcile=reconcile,
     )
     if fn is not None:
         return Task(fn, name=name, options=options, raises=raises)
@@ -172,7 +185,24 @@ def _check(definition: Task[Any, Any]) -> None:
             )
     if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
         raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
-    if options.on_cancel not in ("abandon", "wait"):
+    _check_effect(options, where)
+    if options.on_cancel not in (None, "abandon", "wait"):
         raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")
     if not all(isinstance(type_, type) and issubclass(type_, BaseException) for type_ in definition.raises):
         raise DefinitionError(f"{where}: raises takes exception types, not {definition.raises!r}")
+
+
+def _check_effect(options: TaskOptions, where: str) -> None:
+    effects = ", ".join(map(repr, get_args(Effect)))
+    if options.effect not in get_args(Effect):
+        raise DefinitionError(f"{where}: effect is one of {effects}, not {options.effect!r}")
+    if (options.effect == "reconcile") != (options.reconcile is not None):
+        raise DefinitionError(
+            f"{where}: effect='reconcile' and reconcile=... go together: the function says what became of an attempt"
+        )
+    if options.reconcile is not None and not callable(options.reconcile):
+        raise DefinitionError(f"{where}: reconcile takes a function of the task's arguments, not {options.reconcile!r}")
+    if options.effect == "at_most_once" and options.retries:
+        raise DefinitionError(
+            f"{where}: effect='at_most_once' has one attempt: leave stop, wait and retry out, or give it reconcile=..."
+        )

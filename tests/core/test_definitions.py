@@ -113,7 +113,10 @@ def test_options_per_call() -> None:
     assert (patient.name, patient.fn) == (double.name, double.fn)
     assert double.policy == TaskOptions()
     assert not double.policy.retries
-    with pytest.raises(DefinitionError, match="task 'double' has no option 'time'; there are deadline, on_cancel"):
+    with pytest.raises(
+        DefinitionError,
+        match="task 'double' has no option 'time'; there are deadline, effect, executor, heartbeat_timeout, on_cancel",
+    ):
         double.options(time=5)
     with pytest.raises(DefinitionError, match="timeout must be"):
         double.options(timeout=-1)

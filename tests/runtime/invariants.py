@@ -19,6 +19,7 @@ from engine.core.events import (
     ChildTerminated,
     ContinuedAsNew,
     Decision,
+    EffectReconciled,
     Fact,
     FeedPublished,
     MessageSent,
@@ -198,6 +199,9 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
             demand(attempt > told.failed.get(id_, 0), f"{where}: that attempt has failed already")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
+        case EffectReconciled(id=id_, attempt=attempt):
+            demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
+            demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
         case TaskCompleted(id=id_, attempt=attempt) | TaskFailed(id=id_, attempt=attempt):
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
@@ -206,7 +210,8 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             least = 0 if isinstance(event, TaskFailed) and id_ in told.unwanted else 1
             demand(least <= attempt <= begun, f"{where}: that attempt did not begin")
             demand(
-                attempt > told.failed.get(id_, 0) or id_ in told.unwanted, f"{where}: that attempt has failed already"
+                attempt > told.failed.get(id_, 0) or id_ in told.unwanted or is_of_the_outside(event),
+                f"{where}: that attempt has failed already",
             )
             told.over[id_] = type(event).__name__
         case TaskCancelled(id=id_):
@@ -250,6 +255,13 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             return
         case _:
             _check_talk(told, event, where)
+
+
+def is_of_the_outside(event: TaskCompleted | TaskFailed) -> bool:
+    """Whether it is the answer to what became of an attempt, which may have failed before."""
+    if isinstance(event, TaskCompleted):
+        return event.reconciled
+    return event.error == "engine.errors.TaskInterrupted"
 
 
 def _check_talk(told: _Told, event: Any, where: str) -> None:

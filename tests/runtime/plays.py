@@ -17,7 +17,20 @@ from typing import Any
 import anyio
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, Feed, Request, Signal, State, Workflow, attempt, durable, task, workflow
+from engine import (
+    Engine,
+    Feed,
+    Happened,
+    NotHappened,
+    Request,
+    Signal,
+    State,
+    Workflow,
+    attempt,
+    durable,
+    task,
+    workflow,
+)
 from engine.errors import HoldfastError, RequestRefused, ResultError, RunCancelledError, RunEnded, TaskError
 
 
@@ -408,8 +421,27 @@ def conversed() -> Play:
     return Play(conversing, act)
 
 
+async def _what_became(label: str) -> Happened[str] | NotHappened:
+    return Happened(label.upper()) if stage.effects[attempt().idempotency_key] else NotHappened()
+
+
+@task(reconcile=_what_became)
+async def pay_once(label: str) -> str:
+    if stage.effects[attempt().idempotency_key]:
+        stage.strays += 1  # what a reconciling task must never do
+    stage.effect()
+    await asyncio.sleep(0)
+    return label.upper()
+
+
+@workflow
+async def reconciled() -> list[str]:
+    return [*await asyncio.gather(pay_once("a"), pay_once("b")), await pay_once("c")]
+
+
 PLAYS = [
     awaiting(sequential, 4),
+    awaiting(reconciled),
     awaiting(fan_out, 5),
     awaiting(timed),
     awaiting(retried),

@@ -13,6 +13,8 @@ from engine import (
     ChildHandle,
     Engine,
     Feed,
+    Happened,
+    NotHappened,
     PendingRequest,
     Query,
     Received,
@@ -136,6 +138,23 @@ async def nightly(day: date) -> Verdict | None:
     return None
 
 
+async def found(name: str) -> Happened[int] | NotHappened:
+    return Happened(len(name)) if name else NotHappened()
+
+
+@task(reconcile=found)
+async def charged(name: str) -> int:
+    return len(name)
+
+
+@task(effect="at_most_once")
+def posted(name: str) -> str:
+    return name
+
+
+assert_type(Happened("receipt"), Happened[str])
+assert_type(charged("alice"), Call[int])
+assert_type(posted("alice"), Call[str])
 assert_type(nightly(date(2026, 1, 1)), Call[Verdict | None])
 is_task: Task[..., float] = crunch
 is_workflow: Workflow[[date], Verdict | None] = nightly

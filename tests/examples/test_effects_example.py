@@ -1,0 +1,20 @@
+"""The example of the effect contracts, run as a reader would: it kills its own processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.examples.test_language_examples import run_example
+
+
+def test_three_contracts_three_outcomes(tmp_path: Path) -> None:
+    assert run_example("effects", folder=tmp_path).splitlines() == [
+        *["killed"] * 3,
+        "index sent by attempt 2",
+        "letter: sent or not, a person must look",
+        "payment found in the books",
+        "index: 2 time(s)",
+        "letter: 1 time(s)",
+        "payment: 1 time(s)",
+    ]
+    assert list(tmp_path.iterdir()) == []
