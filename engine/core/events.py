@@ -397,7 +397,7 @@ class RunUnpaused(Note, frozen=True, tag="RunUnpaused", kw_only=True):
 
 
 class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
-    """Code and history disagree. Payload: the diagnosis (`compare.Diagnosis`)."""
+    """Code and history disagree, or the run kills its workers. Payload: the diagnosis (`compare.Diagnosis`)."""
 
     reason: str
 

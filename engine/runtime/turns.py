@@ -26,7 +26,7 @@ from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import EPOCH_START, SLOW, STATUS, new_event, suspension
+from engine.runtime.streams import ALONE, EPOCH_START, SLOW, STATUS, new_event, suspension
 from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
@@ -172,6 +172,8 @@ def _hold(step: Step, note: Note) -> None:
         case RunPaused():
             step.hold(True, "paused")
         case RunUnpaused() | RunResumed():
+            if isinstance(note, RunResumed):
+                step.attributes[ALONE] = None  # a person has looked at it
             step.hold(False, "running")
         case _:
             return

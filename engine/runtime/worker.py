@@ -28,6 +28,7 @@ from engine.runtime.places import places
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
 from engine.runtime.streams import run_id_of
+from engine.runtime.suspects import Suspects
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.runtime.watches import Watches
 from engine.workflows import SignalMessage
@@ -104,6 +105,7 @@ class Worker:
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
         self.residents = Residents(watches, cached=limits.cached)
         self.launches = Launches(self, self.residents)
+        self.suspects = Suspects(self)
         self._rebuilding: set[str] = set()
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
@@ -158,6 +160,8 @@ class Worker:
         # What is being written is written; attempts that do not end are left behind, and write nothing any more.
         await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
         self.residents.clear()
+        if self.failure is None:
+            await self.suspects.forgive()
         self.alarms.close()
         self.watchdog.close()
         await self.dispatcher.aclose()
@@ -331,14 +335,14 @@ class Worker:
 
     async def _rebuild(self, head: StreamHead, run_id: str) -> None:
         try:
-            async with self._rebuilds:
+            async with self.suspects.turn(head) as found, self._rebuilds:
                 await self.launches.settled(run_id)
-                if self.stopping or self.failure is not None:
+                if self.stopping or self.failure is not None or found is None:
                     return
                 if (driver := self.residents.drivers.get(run_id)) is not None:
-                    driver.receive(head)  # it was launched here, and claimed before we heard that it was written
+                    driver.receive(found)  # it was launched here, and claimed before we heard that it was written
                 else:
-                    await bring_back(self, head, run_id)
+                    await bring_back(self, found, run_id)
         except (LeaseLost, UnknownMessage, VersionConflict):
             return  # somebody else has it now; or it was seen as it is no more, and is claimed again
         except EventStoreError as error:
