@@ -8,6 +8,7 @@ from engine.core.compare import Diagnosis, Reason
 from engine.core.decided import Decided
 from engine.core.events import (
     AttemptFailed,
+    AttemptHeartbeat,
     ContinuedAsNew,
     EffectReconciled,
     Fact,
@@ -66,6 +67,8 @@ class Turns:
             event = as_ignored(arrival, epoch=self._instance.epoch)
         elif isinstance(event, RunPaused | RunUnpaused) and self._instance.over:
             event = None  # nothing is left to be held
+        elif isinstance(event, AttemptHeartbeat) and (self._instance.over or event.id not in self._instance.pending):
+            event = None  # nobody waits for what becomes of it
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))

@@ -7,7 +7,7 @@ notification failed to tell. Everything that may begin or end here is bounded by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.core.call import Definition
 from engine.core.events import RunStarted
 from engine.errors import EngineFailed
-from engine.executors import LoopExecutor, ThreadExecutor
+from engine.executors import Executor
 from engine.runtime.alarms import Alarms
 from engine.runtime.bringing import bring_back
 from engine.runtime.claims import busy_streams, claimable, of_residents
@@ -24,6 +24,7 @@ from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
+from engine.runtime.places import places
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
@@ -64,6 +65,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     concurrency: int = 1_000  # attempts of coroutine tasks
     threads: int = 32  # attempts of plain functions
+    processes: int = 1  # attempts of plain functions that ask for a process
     runs: int = 2_000  # runs in memory with something to do
     cached: int = 500  # live instances kept for runs that rest
     grace: float = 30.0  # seconds that attempts may go on when the engine closes
@@ -84,6 +86,7 @@ class Worker:
         clock: Clock,
         watches: Watches,
         stand_in: StandIn | None = None,
+        executors: Sequence[Executor] = (),
     ) -> None:
         self.store = store
         self.clock = clock
@@ -97,6 +100,7 @@ class Worker:
         self._name = name
         self._limits = limits
         self._stand_in = stand_in
+        self._given = tuple(executors)
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)
@@ -122,7 +126,10 @@ class Worker:
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
         await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
-        executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
+        limits = self._limits
+        executors = places(
+            concurrency=limits.concurrency, threads=limits.threads, processes=limits.processes, given=self._given
+        )
         self.dispatcher = Dispatcher(
             executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn, stand_in=self._stand_in
         )
