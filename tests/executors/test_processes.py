@@ -438,11 +438,11 @@ def test_starting_up_is_no_silence() -> None:
     async def check() -> None:
         clock = ManualClock()
         pulse = Pulse(clock, Alarms(clock), lambda _details: None)
-        pulse.contact.preparing = True
+        pulse.preparing = True
         clock.advance(100)
         assert pulse.silent_at(10) == clock.now() + 10_000_000
         clock.advance(5)
-        pulse.contact.begin()
+        pulse.begin()
         clock.advance(4)
         assert pulse.silent_at(10) == clock.now() + 6_000_000
 

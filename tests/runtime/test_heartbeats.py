@@ -166,7 +166,7 @@ async def test_a_beat_without_details_keeps_those_before(world: World) -> None:
 
 def test_details_that_cannot_be_recorded_are_refused_where_they_are_given() -> None:
     heard: list[bytes | None] = []
-    here = bare(beat=heard.append)
+    here = bare(listener=heard.append)
     with pytest.raises(NotRecordable, match="the details of a heartbeat"):
         here.heartbeat(object())
     with pytest.raises(NotRecordable, match="NaN"):
