@@ -2,7 +2,7 @@
 
 Processes are started when they are first needed, from a fresh interpreter (never forked: a forked child would keep the
 store's lock alive), and used again. One that dies, or whose work was cancelled, is replaced. They end when the engine
-closes, and when it dies: their standard input then ends. Why this is no library is decision 11.
+closes, and when it dies: their standard input then ends. Why this is no library is decision 13.
 """
 
 from __future__ import annotations

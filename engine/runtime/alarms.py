@@ -1,7 +1,8 @@
 """Wakes the runs that are in memory when their time has come.
 
 One heap, one callback of the event loop. A clock that can be turned by hand tells us when it was (`on_turn`), so that
-tests need not wait; a wall clock that was set is noticed within `LOOK_AGAIN_SECONDS`.
+tests need not wait; it is told of every moment that somebody waits for (`expect`), so that whoever turns it knows how
+far. A wall clock that was set is noticed within `LOOK_AGAIN_SECONDS`.
 """
 
 from __future__ import annotations
@@ -62,12 +63,15 @@ class Alarms:
         self._serial = count()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._expect: Callable[[int], None] | None = getattr(clock, "expect", None)
         on_turn: Any = getattr(clock, "on_turn", None)
         self._stop_listening: Callable[[], None] | None = on_turn(self._ring) if on_turn is not None else None
 
     def at(self, moment: int, callback: Callable[[], None]) -> Alarm:
         """Call back once, on the loop, when the clock is at `moment` microseconds or later."""
         alarm = Alarm(moment, callback)
+        if self._expect is not None:
+            self._expect(moment)
         heapq.heappush(self._heap, (moment, next(self._serial), alarm))
         if self._heap[0][2] is alarm:
             self._set()

@@ -23,6 +23,7 @@ from engine.runtime.alarms import Alarms
 from engine.runtime.attempts import Completed, Outcome, run_attempt
 from engine.runtime.heartbeats import Pulse
 from engine.runtime.reconciling import run_reconciliation
+from engine.runtime.standing_in import StandIn, StandingIn, place_of
 from engine.runtime.tokens import token_of
 from engine.tasks import Attempt, Task
 from eventstore.clock import Clock
@@ -106,12 +107,21 @@ class Running:
 class Dispatcher:
     """All slots of one engine, and the attempts in them."""
 
-    def __init__(self, executors: Iterable[Executor], *, clock: Clock, alarms: Alarms, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        executors: Iterable[Executor],
+        *,
+        clock: Clock,
+        alarms: Alarms,
+        spawn: Spawn,
+        stand_in: StandIn | None = None,
+    ) -> None:
         self._executors: dict[str, Executor] = {}
         self._waiting: dict[str, deque[tuple[Asker, str]]] = {}
         self.clock = clock
         self.alarms = alarms
         self._spawn = spawn
+        self._stand_in = stand_in
         self._stopped = False
         self._granting = False
         self._context = contextvars.copy_context()
@@ -121,6 +131,10 @@ class Dispatcher:
 
     def executor_for(self, definition: Task[..., Any], *, asking: bool = False) -> Executor:
         """Where attempts of this task run; `asking`: where its `reconcile` function does."""
+        if self._stand_in is not None:
+            function = definition.policy.reconcile if asking else definition.fn
+            assert function is not None
+            return self._executors[place_of(definition, function, self._stand_in)]
         if asking:
             return self._executors["loop" if iscoroutinefunction(definition.policy.reconcile) else "threads"]
         if definition.executor not in self._executors:
@@ -152,6 +166,9 @@ class Dispatcher:
         asking: bool = False,
     ) -> Running:
         """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable; `asking`: ask what became of it."""
+        if self._stand_in is not None:
+            definition: Any = pending.definition
+            executor = StandingIn(executor, definition, self._stand_in)
         running = Running(self, asker, pending, executor, attempts.started)
         attempt = Attempt(
             run_id=asker.run_id,

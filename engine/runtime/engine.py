@@ -32,6 +32,7 @@ from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.places import check_tasks, places, processors
 from engine.runtime.spawning import Spawner
+from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of, start_or_join
 from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.tokens import complete_task, reject_task
@@ -68,7 +69,8 @@ class Engine:
     something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
     nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
     of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
-    `entropy`: where time and random bytes come from.
+    `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place of the
+    task's function; tests put fakes there.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -92,10 +94,12 @@ class Engine:
         turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX),
         clock: Clock | None = None,
         entropy: Any = os.urandom,
+        stand_in: StandIn | None = None,
     ) -> None:
         self._given = store
         self._definitions = _by_name(workflows)
         self._entropy = entropy
+        self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
         self._worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{entropy(2).hex()}"
         processes = processors() if processes is None else processes
@@ -105,7 +109,8 @@ class Engine:
                 raise HoldfastError(f"Engine({name}={limit!r}): at least 1")
         self._executors = tuple(executors)
         every = places(concurrency=concurrency, threads=threads, processes=processes, given=self._executors)
-        check_tasks(self._definitions.values(), every)
+        if stand_in is None:  # else what stands in runs where it can
+            check_tasks(self._definitions.values(), every)
         if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
         self._limits = Limits(
@@ -146,6 +151,7 @@ class Engine:
                     clock=self._clock,
                     watches=self._watches,
                     executors=self._executors,
+                    stand_in=self._stand_in,
                 )
                 await self._worker.open()
         except BaseException:

@@ -27,6 +27,7 @@ from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.places import places
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
+from engine.runtime.standing_in import StandIn
 from engine.runtime.streams import run_id_of
 from engine.runtime.suspects import Suspects
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
@@ -85,6 +86,7 @@ class Worker:
         clock: Clock,
         watches: Watches,
         executors: Sequence[Executor] = (),
+        stand_in: StandIn | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -98,6 +100,7 @@ class Worker:
         self._name = name
         self._limits = limits
         self._given = tuple(executors)
+        self._stand_in = stand_in
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)
@@ -127,7 +130,9 @@ class Worker:
         executors = places(
             concurrency=limits.concurrency, threads=limits.threads, processes=limits.processes, given=self._given
         )
-        self.dispatcher = Dispatcher(executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn)
+        self.dispatcher = Dispatcher(
+            executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn, stand_in=self._stand_in
+        )
         self.watchdog.open()
         self._claiming = self.spawn(self._claim_forever())
 

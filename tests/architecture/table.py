@@ -45,6 +45,7 @@ PUBLIC: Final = (
     "engine.executors",
     "engine.executors.conformance",
     "eventstore.conformance",
+    "eventstore.memory",
     "eventstore.sqlite",
     "eventstore.urls",
     "engine.assets",

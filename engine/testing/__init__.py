@@ -1,0 +1,32 @@
+"""Testing workflows: an engine on a turned clock, fakes for tasks, histories by hand, and the crash explorer.
+
+See docs/testing.md. It uses what anybody can import from `engine` and `eventstore`; nothing of those imports it.
+"""
+
+from __future__ import annotations
+
+from engine.testing.clock import TurnedClock
+from engine.testing.errors import NotRepeatable, Stuck, UnfakedTask
+from engine.testing.explorer import Bounds, explore
+from engine.testing.fakes import Fake, TaskCall
+from engine.testing.lab import Lab, engine
+from engine.testing.outcomes import Outcome
+from engine.testing.report import Finding, Report
+from engine.testing.schedules import Schedule
+
+__all__ = [
+    "Bounds",
+    "Fake",
+    "Finding",
+    "Lab",
+    "NotRepeatable",
+    "Outcome",
+    "Report",
+    "Schedule",
+    "Stuck",
+    "TaskCall",
+    "TurnedClock",
+    "UnfakedTask",
+    "engine",
+    "explore",
+]
