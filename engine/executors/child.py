@@ -69,9 +69,9 @@ class Child:
 
     def live(self) -> None:
         """Until the engine no longer needs it."""
-        signal.signal(signal.SIGTERM, _terminate)
-        Thread(target=self._listen, name="holdfast-orders", daemon=True).start()
         try:
+            signal.signal(signal.SIGTERM, _terminate)
+            Thread(target=self._listen, name="holdfast-orders", daemon=True).start()
             while (order := self._orders.get()) is not None:
                 answer = self._perform(*order)
                 self._contact = None
@@ -174,7 +174,12 @@ class _Beats:
 
 
 def _terminate(_signal: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, _nothing)  # once: what cleans up is left alone
     raise Terminated("the attempt is asked to end")
+
+
+def _nothing(_signal: int, _frame: object) -> None:
+    """Not SIG_IGN, which what the work starts would inherit."""
 
 
 def _attempt(order: Do, contact: Contact) -> Attempt:

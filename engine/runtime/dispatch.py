@@ -72,7 +72,7 @@ class Running:
     def cancel(self) -> None:
         """Ask it to end."""
         self.asked_to_end = True
-        self.pulse.contact.cancelled.give()
+        self.pulse.cancelled.give()
         self.task.cancel()
 
     async def live(self, attempts: Attempts, attempt: Attempt, run: Callable[..., Awaitable[Outcome]]) -> None:
@@ -178,7 +178,7 @@ class Dispatcher:
             idempotency_key=idempotency_key(asker.run_id, instance.epoch, pending.id),
             scheduled_at=pending.scheduled_at,
             _token=partial(token_of, asker.run_id, instance.seed, instance.epoch, pending.id),
-            _contact=running.pulse.contact,
+            _contact=running.pulse,
             _last_heartbeat=attempts.heartbeat,
             _last_failure=attempts.failure,
         )
@@ -195,7 +195,7 @@ class Dispatcher:
         """No attempt begins any more; those that run go on, and are told that the engine closes."""
         self._stopped = True
         for running in list(self.running):
-            running.pulse.contact.stopping.give()
+            running.pulse.stopping.give()
         for waiting in self._waiting.values():
             waiting.clear()
 

@@ -20,19 +20,33 @@ __all__ = ["HEARTBEAT_SECONDS", "Pulse"]
 
 HEARTBEAT_SECONDS: Final = 5.0
 """At most one heartbeat of an attempt is recorded in so long. A crash loses what was said since; see docs/tasks.md."""
+_beating: Final = Lock()
+"""One for all: it is held for a moment, and one for each would be made for each attempt."""
 
 
-class Pulse:
-    """See the module. Made on the loop; `beat` may be called from every thread. `record` writes, on the loop."""
+class Pulse(Contact):
+    """See the module. Made on the loop, one for each attempt; `record` writes a heartbeat, on the loop."""
+
+    __slots__ = (
+        "_alarm",
+        "_alarms",
+        "_beaten_at",
+        "_clock",
+        "_details",
+        "_finished",
+        "_loop",
+        "_next_at",
+        "_record",
+        "_unwritten",
+    )
 
     def __init__(self, clock: Clock, alarms: Alarms, record: Callable[[bytes | None], None]) -> None:
-        self.contact = Contact(self.beat, self._begun)
+        super().__init__()
         self._beaten_at = clock.now()
         self._clock = clock
         self._alarms = alarms
         self._record = record
         self._loop = asyncio.get_running_loop()
-        self._lock = Lock()
         self._unwritten = False
         self._details: bytes | None = None  # those that are not written
         self._next_at = 0  # microseconds; not before this is another recorded
@@ -40,8 +54,7 @@ class Pulse:
         self._finished = False
 
     def beat(self, details: bytes | None) -> None:
-        """The attempt lives, and gives details or none."""
-        with self._lock:
+        with _beating:
             self._beaten_at = self._clock.now()
             if details is not None:
                 self._details = details
@@ -51,12 +64,13 @@ class Pulse:
         with suppress(RuntimeError):  # a thread that nobody could stop has outlived the program's loop
             self._loop.call_soon_threadsafe(self._look)
 
-    def _begun(self) -> None:
+    def begin(self) -> None:
+        super().begin()
         self._beaten_at = self._clock.now()
 
     def silent_at(self, seconds: float) -> int:
         """Microseconds at which it will have said nothing for so long, if it says nothing until then."""
-        since = self._clock.now() if self.contact.preparing else self._beaten_at
+        since = self._clock.now() if self.preparing else self._beaten_at
         return since + round(seconds * 1_000_000)
 
     def finish(self, *, write: bool) -> None:
@@ -82,7 +96,7 @@ class Pulse:
 
     def _write(self) -> None:
         self._next_at = self._clock.now() + round(HEARTBEAT_SECONDS * 1_000_000)
-        with self._lock:
+        with _beating:
             self._unwritten = False
             details, self._details = self._details, None
         self._record(details)

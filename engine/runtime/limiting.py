@@ -41,7 +41,7 @@ async def within(
     def end(error: TimeoutError) -> None:
         over.append(error)
         if pulse is not None:
-            pulse.contact.cancelled.give()
+            pulse.cancelled.give()
         limit.reschedule(loop.time())
 
     def listen() -> None:

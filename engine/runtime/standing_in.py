@@ -44,7 +44,7 @@ class StandingIn:
         return self._executor.slots
 
     def check(self, task: Task[..., Any]) -> None:
-        """Whatever the task's own place is, here its stand-in runs."""
+        """What stands in can run here, wherever the task's own function would."""
 
     async def run(self, work: Work) -> Any:
         return await self._executor.run(structs.replace(work, instead=self._stand_in(self._task, work.fn)))

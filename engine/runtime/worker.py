@@ -85,8 +85,8 @@ class Worker:
         only: Collection[str] | None,
         clock: Clock,
         watches: Watches,
-        stand_in: StandIn | None = None,
         executors: Sequence[Executor] = (),
+        stand_in: StandIn | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -99,8 +99,8 @@ class Worker:
         self.definitions = dict(definitions)
         self._name = name
         self._limits = limits
-        self._stand_in = stand_in
         self._given = tuple(executors)
+        self._stand_in = stand_in
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
         self.spawn = Spawner(self.failed)

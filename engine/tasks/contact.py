@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Lock
+from typing import Final
 
 __all__ = ["Contact", "Notice"]
 
@@ -67,27 +68,43 @@ class Notice:
 
 
 class Contact:
-    """One attempt's. `beat` is how its code says that it lives, with details as JSON or None for none."""
+    """One attempt's. Made for each, and used by few: what is in it is made when it is asked for."""
 
-    __slots__ = ("_begun", "beat", "cancelled", "preparing", "stopping")
+    __slots__ = ("_cancelled", "_listener", "_stopping", "preparing")
 
-    def __init__(
-        self, beat: Callable[[bytes | None], None] | None = None, begun: Callable[[], None] | None = None
-    ) -> None:
-        self.beat: Callable[[bytes | None], None] = _unheard if beat is None else beat
-        self._begun: Callable[[], None] = _nothing if begun is None else begun
-        self.cancelled = Notice()  # the attempt is asked to end
-        self.stopping = Notice()  # the engine closes; the attempt has the rest of the grace period
+    def __init__(self, listener: Callable[[bytes | None], None] | None = None) -> None:
+        self._listener = listener
+        self._cancelled: Notice | None = None
+        self._stopping: Notice | None = None
         self.preparing = False  # its place is being made ready (a process starts): silence is not the code's
+
+    @property
+    def cancelled(self) -> Notice:
+        """The attempt is asked to end."""
+        if self._cancelled is None:
+            with _making:
+                self._cancelled = self._cancelled or Notice()
+        return self._cancelled
+
+    @property
+    def stopping(self) -> Notice:
+        """The engine closes; the attempt has the rest of the grace period."""
+        if self._stopping is None:
+            with _making:
+                self._stopping = self._stopping or Notice()
+        return self._stopping
+
+    def beat(self, details: bytes | None) -> None:
+        """The attempt's code lives, and gives details, as JSON, or None for none. From every thread."""
+        if self._listener is not None:
+            self._listener(details)
 
     def begin(self) -> None:
         """Its code begins now; for executors that have set `preparing`."""
         self.preparing = False
-        self._begun()
 
 
-def _unheard(_details: bytes | None) -> None:
-    """Nobody listens."""
+_making: Final = Lock()
 
 
 def _nothing() -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
@@ -16,6 +17,7 @@ import engine.executors.conformance
 from engine.executors import LoopExecutor, ProcessExecutor, ThreadExecutor
 from engine.executors.conformance import CHECKS, Check, ExecutorHarness, name_of
 from engine.executors.port import Work
+from engine.tasks import Contact
 
 FOLDER = Path(engine.executors.conformance.__file__).parent
 PLACES: dict[str, Any] = {
@@ -116,8 +118,8 @@ class Deaf(ThreadExecutor):
     """Heartbeats are lost."""
 
     async def run(self, work: Work) -> Any:
-        work.contact.beat = lambda _details: None
-        return await super().run(work)
+        attempt = msgspec.structs.replace(work.attempt, _contact=Contact())
+        return await super().run(msgspec.structs.replace(work, attempt=attempt))
 
 
 class Serial(ThreadExecutor):

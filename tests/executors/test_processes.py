@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any, Self
 
 import pytest
@@ -157,6 +158,38 @@ async def test_closing_ends_what_runs(tmp_path: Path) -> None:
     with pytest.raises(WorkerProcessDied):
         await soon(running)
     assert pool.executor.slots.free == 2
+
+
+async def test_whatever_happens_to_them_it_adds_up(tmp_path: Path) -> None:
+    """Work that ends, is cancelled at any time or kills its process, and processes that are killed while they wait."""
+    chance = Random(7)
+    pids: set[int] = set()
+
+    async def visit(pool: Pool, kind: str, seconds: float) -> None:
+        if kind == "cancelled":
+            running = pool.begin(heavy.clean_up, str(tmp_path))
+            await asyncio.wait([running], timeout=seconds)
+            running.cancel()
+            await asyncio.wait([running])
+            assert running.cancelled()
+        elif kind == "killed":
+            with pytest.raises(WorkerProcessDied, match="SIGKILL"):
+                await pool.run(heavy.die, "SIGKILL")
+        else:
+            pids.add(pid := await pool.run(heavy.pid))
+            if kind == "killed later" and alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    async def some(pool: Pool, number: int) -> None:
+        for _ in range(number):
+            kind = chance.choice(["fine", "fine", "cancelled", "killed", "killed later"])
+            await visit(pool, kind, chance.random() * 0.3)
+            await until(lambda: pool.executor.slots.free > 0)
+
+    async with Pool(3) as pool:
+        await asyncio.gather(*(some(pool, 10) for _ in range(3)))
+        assert pool.executor.slots.free == 3
+    assert [pid for pid in pids if alive(pid)] == []
 
 
 async def test_what_work_prints_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -405,11 +438,11 @@ def test_starting_up_is_no_silence() -> None:
     async def check() -> None:
         clock = ManualClock()
         pulse = Pulse(clock, Alarms(clock), lambda _details: None)
-        pulse.contact.preparing = True
+        pulse.preparing = True
         clock.advance(100)
         assert pulse.silent_at(10) == clock.now() + 10_000_000
         clock.advance(5)
-        pulse.contact.begin()
+        pulse.begin()
         clock.advance(4)
         assert pulse.silent_at(10) == clock.now() + 6_000_000
 
