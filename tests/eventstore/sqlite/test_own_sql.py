@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -300,6 +300,22 @@ async def test_errors_come_out_as_they_are(store: SqliteStore) -> None:
         with pytest.raises(error):
             await own(store, executes("INSERT INTO mine VALUES ('never', 9)", *statements))
     assert await own(store, executes("SELECT * FROM mine")) == "[('there', 1)]"
+
+
+async def test_rows_that_fail_on_their_way_are_all_undone(store: SqliteStore) -> None:
+    await with_table(store)
+
+    def rows() -> Iterator[tuple[str, int]]:
+        yield "never", 1
+        raise LookupError("by the rows")
+
+    def writes(transaction: Transaction) -> bytes:
+        transaction.executemany("INSERT INTO mine VALUES (?, ?)", rows())
+        return b""
+
+    with pytest.raises(LookupError):
+        await own(store, writes)
+    assert await own(store, executes("SELECT * FROM mine")) == "[]"
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])

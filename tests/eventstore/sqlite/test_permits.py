@@ -12,6 +12,7 @@ import pytest
 from eventstore import NEW, LimitReached, StreamHead
 from eventstore.conformance.harness import Shared, all_of, begin, event, give_back, step, take, wait
 from eventstore.sqlite import SqliteStore, permits
+from eventstore.sqlite.guard import Guard
 from eventstore.sqlite.schema import MIGRATIONS
 from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.children import PATIENCE_SECONDS, child
@@ -175,54 +176,84 @@ asyncio.run(main())
 """
 
 
+class Observed:
+    """What two workers did, as they wrote it into a file that nobody's death takes back."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def lines(self) -> list[list[str]]:
+        return [line.split() for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def ended(self, name: str) -> int:
+        return Counter(one[1] for one in self.lines() if one[0] == "end")[name]
+
+    async def until_ended(self, name: str, more: int) -> None:
+        before = self.ended(name)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.ended(name) < before + more:
+                await asyncio.sleep(0.01)
+
+    def most(self) -> int:
+        """How many had begun and not ended, at most."""
+        running: set[tuple[str, str]] = set()
+        most = 0
+        for what, name, holder in self.lines():
+            if what == "begin":
+                running.add((name, holder))
+            elif what == "end":
+                running.discard((name, holder))
+            else:  # killed
+                running = {one for one in running if one[0] != name}
+            most = max(most, len(running))
+        return most
+
+
+async def two_workers(path: Path, observed: Observed, deaths: int, bug: str = "") -> None:
+    """One stays, others come and are killed. No commit is made between a death and the line that tells of it."""
+    guard = Guard(f"{path}-guard")
+    try:
+        async with child(bug + WORKER, path, "stays", observed.log, 1) as stays:
+            await stays.expect("ready")
+            for number in range(deaths):
+                name = f"dies{number}"
+                async with child(bug + WORKER, path, name, observed.log, number) as dies:
+                    await dies.expect("ready")
+                    await observed.until_ended(name, 10)
+                    await observed.until_ended("stays", 5)
+                    with guard.held(PATIENCE_SECONDS):
+                        await dies.kill()
+                        with observed.log.open("a") as note:
+                            note.write(f"killed {name} -\n")
+                await observed.until_ended("stays", 20)
+    finally:
+        guard.close()
+
+
 async def test_two_processes_share_a_limit_and_a_killed_one_gives_its_slots_back(
     path: Path, opened: Opener, tmp_path: Path
 ) -> None:
-    """What each has begun and ended stands in a file that nobody's death takes back: never more than the limit."""
-    limit, log = 3, tmp_path / "log"
+    limit, observed = 3, Observed(tmp_path / "log")
     store = await opened()
     await Shared(store, None).limit(limit)
-
-    def lines() -> list[list[str]]:
-        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-
-    async def until(name: str, more: int) -> None:
-        """That worker has ended so many more."""
-        before = Counter(one[1] for one in lines() if one[0] == "end")[name]
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while Counter(one[1] for one in lines() if one[0] == "end")[name] < before + more:
-                await asyncio.sleep(0.01)
-
-    async with child(WORKER, path, "stays", log, 1) as stays:
-        await stays.expect("ready")
-        for number in range(4):
-            name = f"dies{number}"
-            async with child(WORKER, path, name, log, number) as dies:
-                await dies.expect("ready")
-                await until(name, 10)
-                await until("stays", 5)
-                await dies.kill()
-            with log.open("a") as note:
-                note.write(f"killed {name} -\n")
-            await until("stays", 20)
-    running: set[tuple[str, str]] = set()
-    most = 0
-    for what, name, holder in lines():
-        match what:
-            case "begin":
-                running.add((name, holder))
-            case "end":
-                running.discard((name, holder))
-            case _:
-                running = {one for one in running if one[0] != name}
-        most = max(most, len(running))
-    held = sqlite3.connect(path).execute("SELECT count(*) FROM permits").fetchone()[0]
-    assert held <= limit
-    assert most == limit, f"{most} at once, {limit} allowed"
-    # All slots are back once the last has died, too.
-    shared = Shared(store, None)
-    async with store.lease("heir") as lease:
-        shared.lease = lease
+    await two_workers(path, observed, deaths=4)
+    assert observed.most() == limit
+    async with store.lease("heir") as lease:  # all slots are back once the last has died, too
+        shared = Shared(store, lease)
         await all_of(shared.does(f"run:heir{number}", wait(f"heir{number}", priority=9)) for number in range(limit))
         for number in range(limit):
             await shared.does(f"run:heir{number}", take(f"heir{number}"))
+
+
+STEALS = """
+from eventstore.sqlite.permits import SqlitePools
+SqlitePools.looked_after = lambda *_: False
+"""
+
+
+async def test_a_limit_that_is_exceeded_is_seen(path: Path, opened: Opener, tmp_path: Path) -> None:
+    """The canary of the observer: workers that take everybody for dead."""
+    observed = Observed(tmp_path / "log")
+    await Shared(await opened(), None).limit(3)
+    await two_workers(path, observed, deaths=1, bug=STEALS)
+    assert observed.most() > 3
