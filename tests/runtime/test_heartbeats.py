@@ -21,7 +21,7 @@ from engine.errors import (
     RunFailedError,
 )
 from engine.runtime.heartbeats import HEARTBEAT_SECONDS
-from engine.tasks import Attempt, Contact, bind_attempt
+from engine.tasks import Attempt, Contact
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, World, kinds_of, settle, soon, until, until_async
@@ -518,7 +518,6 @@ async def test_blocking_waits_are_not_for_coroutines() -> None:
 
 def test_a_notice_wakes_every_thread_that_waits() -> None:
     here = bare()
-    bind_attempt(here)
     woken: list[bool] = []
     threads = [threading.Thread(target=lambda: woken.append(here.wait_cancelled(30))) for _ in range(8)]
     for thread in threads:
