@@ -6,7 +6,7 @@ from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
-from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, RunHandle, RunSummary
+from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, Rehearsal, RunHandle, RunSummary
 from engine.tasks import Attempt, Happened, NotHappened, Task, TaskOptions, attempt, task
 from engine.workflows import (
     ChildHandle,
@@ -41,6 +41,7 @@ __all__ = [
     "PendingRequest",
     "Query",
     "Received",
+    "Rehearsal",
     "Request",
     "RunHandle",
     "RunRef",

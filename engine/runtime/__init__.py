@@ -6,5 +6,6 @@ from engine.runtime.asking import PendingRequest
 from engine.runtime.engine import Engine
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.pausing import PausedWorkflow
+from engine.runtime.rehearsal import Rehearsal
 
-__all__ = ["Engine", "HistoryEvent", "PausedWorkflow", "PendingRequest", "RunHandle", "RunSummary"]
+__all__ = ["Engine", "HistoryEvent", "PausedWorkflow", "PendingRequest", "Rehearsal", "RunHandle", "RunSummary"]

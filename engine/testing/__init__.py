@@ -5,10 +5,14 @@ See docs/testing.md. It uses what anybody can import from `engine` and `eventsto
 
 from __future__ import annotations
 
+from engine.testing import events
+from engine.testing.assertions import assert_history, assert_never_ran, assert_order, assert_ran
 from engine.testing.clock import TurnedClock
 from engine.testing.errors import NotRepeatable, Stuck, UnfakedTask
 from engine.testing.explorer import Bounds, explore
 from engine.testing.fakes import Fake, TaskCall
+from engine.testing.given import Given, GivenCall, given
+from engine.testing.histories import History, history
 from engine.testing.lab import Lab, engine
 from engine.testing.outcomes import Outcome
 from engine.testing.report import Finding, Report
@@ -18,6 +22,9 @@ __all__ = [
     "Bounds",
     "Fake",
     "Finding",
+    "Given",
+    "GivenCall",
+    "History",
     "Lab",
     "NotRepeatable",
     "Outcome",
@@ -27,6 +34,13 @@ __all__ = [
     "TaskCall",
     "TurnedClock",
     "UnfakedTask",
+    "assert_history",
+    "assert_never_ran",
+    "assert_order",
+    "assert_ran",
     "engine",
+    "events",
     "explore",
+    "given",
+    "history",
 ]

@@ -15,12 +15,12 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
 
-from engine import Call, Task, attempt
+from engine import Call, Task, Workflow, attempt
 from engine.errors import HoldfastError
 from engine.testing.clock import TurnedClock
 from engine.testing.errors import UnfakedTask
 
-__all__ = ["Fake", "Fakes", "TaskCall", "task_of"]
+__all__ = ["Fake", "Fakes", "TaskCall", "bound", "task_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,7 +104,7 @@ def task_of(task: Task[..., R] | Call[R], what: str) -> tuple[Task[..., R], dict
     raise HoldfastError(f"{what} takes a task, or a call of one, not {task!r}")
 
 
-def bound(task: Task[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def bound(task: Task[..., Any] | Workflow[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by parameter name, as an attempt gets them: through their codec, defaults filled in."""
     args, kwargs = task.arguments.decode(task.arguments.encode(tuple(args), kwargs))
     found = signature(task.fn).bind(*args, **kwargs)

@@ -100,13 +100,11 @@ class Lab:
         self, task: Task[P, R], *, raises: BaseException | type[BaseException], takes: float = 0.0
     ) -> Fake[P, R]: ...
     @overload
-    def fake(
-        self, task: Task[P, R], *, side_effect: Callable[P, Awaitable[R]] | Callable[P, R], takes: float = 0.0
-    ) -> Fake[P, R]: ...
+    def fake(self, task: Task[P, R], *, side_effect: Callable[P, R], takes: float = 0.0) -> Fake[P, R]: ...
     @overload
-    def fake(
-        self, task: Task[P, R], *, outcomes: Sequence[R | BaseException | type[BaseException]], takes: float = 0.0
-    ) -> Fake[P, R]: ...
+    def fake(self, task: Task[P, R], *, side_effect: Callable[P, Awaitable[R]], takes: float = 0.0) -> Fake[P, R]: ...
+    @overload
+    def fake(self, task: Task[P, R], *, outcomes: Sequence[Any], takes: float = 0.0) -> Fake[P, R]: ...
     @overload
     def fake(self, task: Task[P, R], *, takes: float) -> Fake[P, R]: ...
     @overload
@@ -116,7 +114,7 @@ class Lab:
         *,
         returns: R = ...,
         raises: BaseException | type[BaseException] | None = None,
-        outcomes: Sequence[R | BaseException | type[BaseException]] = (),
+        outcomes: Sequence[Any] = (),
         takes: float = 0.0,
     ) -> Fake[..., R]: ...
     def fake(self, task: Any, **answer: Any) -> Any:

@@ -119,8 +119,8 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "opentelemetry": ("engine.telemetry",),
     "prometheus_client": ("engine.telemetry",),
     # for the suites that are shipped; whoever imports them has a test runner
-    "pytest": ("eventstore.conformance", "engine.testing"),
-    "hypothesis": ("eventstore.conformance", "engine.testing"),
+    "pytest": ("eventstore.conformance", "engine.testing.pytest_plugin"),
+    "hypothesis": ("eventstore.conformance",),
     # standard library, but only one room speaks it
     "sqlite3": ("eventstore.sqlite",),
 }

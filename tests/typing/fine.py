@@ -28,6 +28,7 @@ from engine import (
     Workflow,
     durable,
     task,
+    testing,
     workflow,
 )
 
@@ -184,3 +185,25 @@ async def client() -> None:
             assert_type(line, str)
         await engine.complete("token", [1], task=fetch)
         await engine.reject("token", "why not")
+
+
+async def tests() -> None:
+    async with testing.engine(nightly) as lab:
+        assert_type(lab, testing.Lab)
+        assert_type(lab.fake(crunch, returns=1.0).keys, list[str])
+        lab.fake(fetch, returns=[1], takes=5)
+        lab.fake(fetch, raises=ValueError)
+        lab.fake(fetch, outcomes=[ValueError("no"), [1]])
+        lab.fake(fetch, side_effect=lambda url, *, tries=1: [tries])
+        lab.fake(fetch("a"), returns=[1])
+        assert_type(lab.calls(fetch("a"))[0], testing.TaskCall)
+        assert_type(await lab.run(nightly(date(2026, 1, 1))), Verdict | None)
+        run = await lab.start(nightly(date(2026, 1, 1)))
+        assert_type(run, RunHandle[Verdict | None])
+        assert_type(await lab.result(run), Verdict | None)
+        assert_type(await testing.history(run), testing.History)
+    story = testing.given(nightly(date(2026, 1, 1)))
+    assert_type(story.task(crunch), testing.GivenCall[float])
+    assert_type(story.task(fetch("a")), testing.GivenCall[list[int]])
+    assert_type(story.task(crunch).returns(1.0).signal(approve, True).then(fetch, fetch("a")), testing.Given)
+    assert_type(await testing.explore(nightly(date(2026, 1, 1))), testing.Report)

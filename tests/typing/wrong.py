@@ -6,7 +6,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from engine import Engine, Feed, Query, Request, RunHandle, Signal, State, durable, task, workflow
+from engine import Engine, Feed, Query, Request, RunHandle, Signal, State, durable, task, testing, workflow
 
 
 class Draft(Struct):
@@ -74,3 +74,18 @@ async def client(run: RunHandle[int], engine: Engine) -> None:
     approve.message("yes")  # wrong
     await engine.complete("token", "text", task=fetch)  # wrong
     print(text, number)
+
+
+async def tests() -> None:
+    async with testing.engine(nightly) as lab:
+        lab.fake(fetch, returns="one")  # wrong
+        lab.fake(fetch, side_effect=lambda url: url)  # wrong
+        lab.fake(nightly, returns=1)  # wrong
+        lab.fake(fetch)  # wrong
+        text: str = await lab.run(nightly(date(2026, 1, 1)))  # wrong
+        print(text)
+    story = testing.given(nightly(date(2026, 1, 1)))
+    story.task(fetch).returns("one")  # wrong
+    story.signal(approve, "yes")  # wrong
+    story.then("fetch")  # wrong
+    await testing.explore(nightly)  # wrong
