@@ -6,6 +6,7 @@ from engine.executors.coroutines import LoopExecutor
 from engine.executors.port import Encoded, Executor, Nowhere, Slots, Work, WorkFailed
 from engine.executors.processes import ProcessExecutor
 from engine.executors.threads import ThreadExecutor
+from engine.tasks import bind_attempt
 
 __all__ = [
     "Encoded",
@@ -17,4 +18,5 @@ __all__ = [
     "ThreadExecutor",
     "Work",
     "WorkFailed",
+    "bind_attempt",
 ]

@@ -85,7 +85,8 @@ class Executor(Protocol):
           does not end keeps its slot.
         * `attempt()` is there, with all that it says; heartbeats reach `work.contact.beat`, the engine's closing
           (`work.contact.stopping`) reaches the code.
-        * Whatever the work raises is its outcome, `SystemExit` and `GeneratorExit` included, and harms nobody else.
+        * Whatever the work raises is its outcome, `SystemExit` and `GeneratorExit` included, and harms nobody else. (A
+          `GeneratorExit` from another thread is raised as the cause of something else: it would close whoever awaits.)
         * `CompletedLater` ends the attempt, and is raised.
         """
 
