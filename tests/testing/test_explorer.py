@@ -194,6 +194,18 @@ async def test_a_message_that_is_sent_twice_is_two_unless_it_has_an_id() -> None
     assert report.findings == ()
 
 
+@workflow
+async def collects() -> list[int]:
+    await note(0)
+    return [await count.receive(), await count.receive()]
+
+
+async def test_signals_keep_their_order() -> None:
+    report = await explore(collects(), signals=[count.message(1, id="one"), count.message(2, id="two")])
+    report.raise_for_findings()
+    assert report.outcome.result == "[1,2]"
+
+
 phase = State("phase", str)
 
 
