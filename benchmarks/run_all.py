@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-BENCHMARKS = ("sequential", "many_runs", "fan_out", "replay", "long_history", "start_up", "sleeping")
+BENCHMARKS = ("sequential", "many_runs", "fan_out", "replay", "long_history", "start_up", "sleeping", "dispatch")
 
 
 def main(arguments: list[str]) -> None:

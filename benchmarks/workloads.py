@@ -12,7 +12,18 @@ from pathlib import Path
 
 from engine import Engine, task, workflow
 
-__all__ = ["fan_out", "fan_out_seconds", "many_runs_seconds", "steps", "steps_seconds", "url_of"]
+__all__ = [
+    "burn",
+    "burn_in_a_coroutine",
+    "burn_in_a_process",
+    "burn_in_a_thread",
+    "fan_out",
+    "fan_out_seconds",
+    "many_runs_seconds",
+    "steps",
+    "steps_seconds",
+    "url_of",
+]
 
 
 @task
@@ -34,6 +45,23 @@ async def steps(count: int) -> int:
 async def fan_out(count: int) -> int:
     """All tasks at once."""
     return sum(await asyncio.gather(*(echo(value) for value in range(count))))
+
+
+def burn(microseconds: int) -> int:
+    """Compute for so long."""
+    end = time.perf_counter() + microseconds / 1e6
+    while time.perf_counter() < end:
+        pass
+    return microseconds
+
+
+async def _burn(microseconds: int) -> int:
+    return burn(microseconds)
+
+
+burn_in_a_process = task(executor="processes")(burn)
+burn_in_a_thread = task(executor="threads")(burn)
+burn_in_a_coroutine = task(_burn)
 
 
 def url_of(path: Path) -> str:

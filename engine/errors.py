@@ -16,6 +16,7 @@ __all__ = [
     "EngineFailed",
     "Evicted",
     "ForbiddenInWorkflow",
+    "HeartbeatTimeout",
     "HistoryError",
     "HoldfastError",
     "NotPublished",
@@ -39,6 +40,7 @@ __all__ = [
     "TaskTimeout",
     "TokenError",
     "UnknownWorkflow",
+    "WorkerProcessDied",
     "WorkflowEnded",
 ]
 
@@ -92,6 +94,14 @@ class TaskInterrupted(HoldfastError, RuntimeError):
 
 class TaskTimeout(HoldfastError, TimeoutError):
     """An attempt ran longer than its `timeout`, or the task longer than its `deadline`."""
+
+
+class HeartbeatTimeout(HoldfastError, TimeoutError):
+    """An attempt said nothing (`Attempt.heartbeat`) for its task's `heartbeat_timeout`."""
+
+
+class WorkerProcessDied(HoldfastError, RuntimeError):
+    """The process that an attempt ran in has died; the message names the signal or the exit code."""
 
 
 class TaskError(HoldfastError):

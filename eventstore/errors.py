@@ -5,6 +5,8 @@ Every message names the stream or file it is about and what to do next. Nothing 
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = [
     "CommitTooLarge",
     "EventStoreError",
@@ -18,10 +20,14 @@ __all__ = [
     "StoreUnavailable",
     "StreamClosed",
     "StreamNotFound",
+    "TransactionRefused",
     "UnknownMessage",
+    "UnknownPool",
     "UnsupportedCapability",
     "VersionConflict",
 ]
+
+_STATEMENT_SHOWN: Final = 200  # characters of SQL in a message
 
 
 class EventStoreError(Exception):
@@ -111,7 +117,44 @@ class StreamClosed(EventStoreError):
 
 
 class LimitReached(EventStoreError):
-    """A permit the commit asks for is not to be had now (a pool is full, a rate is spent)."""
+    """A permit that the commit takes is not to be had now: the pool is full, or the rate spent, or others wait for it.
+
+    ``retry_at`` is when a rate will have room, in microseconds since the epoch, if everybody before this ``holder``
+    starts as early as possible; None for slots, which come back when they are returned.
+    """
+
+    def __init__(self, pool: str, holder: str, *, retry_at: int | None) -> None:
+        self.pool = pool
+        self.holder = holder
+        self.retry_at = retry_at
+        when = "when one is returned" if retry_at is None else f"at {retry_at} microseconds since the epoch"
+        super().__init__(f"pool {pool!r} has no permit for {holder!r} now: wait for it, or try again {when}")
+
+
+class UnknownPool(InvalidArgument):
+    """No limit stands behind a permit: the pool has no stream, or that has no attribute ``limit`` that is one."""
+
+    def __init__(self, pool: str, *, exists: bool) -> None:
+        self.pool = pool
+        what = "has no attributes that make a limit" if exists else "does not exist"
+        super().__init__(
+            f"stream 'pool:{pool}' {what}: commit the attribute 'limit' to it, 0 or more, and for a rate 'window', in"
+            " microseconds"
+        )
+
+
+class TransactionRefused(EventStoreError):
+    """A `Commit.transaction` did what it may not, or took too long: its commit is refused, and nothing of it written.
+
+    ``stream`` is the commit's, ``statement`` the SQL that was refused (None: the function as a whole), ``reason`` why.
+    """
+
+    def __init__(self, stream: str, *, statement: str | None, reason: str) -> None:
+        self.stream = stream
+        self.statement = statement
+        self.reason = reason
+        what = "the transaction" if statement is None else f"the statement {_shortened(statement)!r} in the transaction"
+        super().__init__(f"{what} of a commit of stream {stream!r} was refused: {reason}")
 
 
 class StoreClosed(EventStoreError):
@@ -132,6 +175,11 @@ class NotAStore(StoreUnavailable):
 
 class SchemaTooNew(StoreUnavailable):
     """The file was written by a newer version of the library: it is left untouched; upgrade to read it."""
+
+
+def _shortened(statement: str) -> str:
+    words = " ".join(statement.split())
+    return words if len(words) <= _STATEMENT_SHOWN else words[:_STATEMENT_SHOWN] + "..."
 
 
 def _version(version: int) -> str:

@@ -104,7 +104,7 @@ class MemoryLease:
 class MemoryStore:
     """An `EventStore` that lives and dies with this object. Not thread-safe: one event loop uses it."""
 
-    capabilities: frozenset[Capability] = frozenset()
+    capabilities: frozenset[Capability] = frozenset({"permits"})
 
     def __init__(
         self,

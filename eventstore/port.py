@@ -21,18 +21,41 @@ Times are integer microseconds since the Unix epoch (`Timestamp`). Names of stre
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from msgspec import UNSET, Struct, UnsetType
+
+from eventstore.limits import (
+    ATTRIBUTE_BYTES_MAX,
+    CLAIM_LIMIT_MAX,
+    COMMIT_EVENTS_MAX,
+    COMMIT_MESSAGES_MAX,
+    COMMIT_PERMITS_MAX,
+    CONTROL_BYTES,
+    CONTROL_PAGE,
+    FIND_LIMIT_MAX,
+    GRANT_SECONDS,
+    HEADER_BYTES_MAX,
+    MAILBOX_BYTES,
+    MAILBOX_PAGE,
+    NAME_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    POOL_BYTES_MAX,
+    TRANSACTION_SECONDS_MAX,
+)
 
 __all__ = [
     "ATTRIBUTE_BYTES_MAX",
     "CLAIM_LIMIT_MAX",
     "COMMIT_EVENTS_MAX",
     "COMMIT_MESSAGES_MAX",
+    "COMMIT_PERMITS_MAX",
+    "CONTROL_BYTES",
+    "CONTROL_PAGE",
     "FIND_LIMIT_MAX",
+    "GRANT_SECONDS",
     "HEADER_BYTES_MAX",
     "MAILBOX_BYTES",
     "MAILBOX_PAGE",
@@ -40,6 +63,9 @@ __all__ = [
     "NEW",
     "NO_DIGEST",
     "PAYLOAD_BYTES_MAX",
+    "POOL_BYTES_MAX",
+    "POOL_CATEGORY",
+    "TRANSACTION_SECONDS_MAX",
     "Capability",
     "Commit",
     "CommitId",
@@ -60,6 +86,7 @@ __all__ = [
     "Undelivered",
     "WaitingMessage",
     "category_of",
+    "pool_stream",
 ]
 
 T = TypeVar("T")
@@ -69,8 +96,6 @@ Timestamp: TypeAlias = int
 CommitId: TypeAlias = str
 MessageId: TypeAlias = str
 Scalar: TypeAlias = str | int | float | bool | None
-Transaction: TypeAlias = Any
-"""The store's own transaction handle, given to `Commit.transaction`; its type is the store's to document."""
 Capability: TypeAlias = Literal["permits", "transaction"]
 """Optional parts of the port. A commit that uses one the store does not declare is refused, never half-obeyed."""
 
@@ -78,26 +103,7 @@ NEW: Final = -1
 """`Commit.expected_version` for a stream that must not exist yet. (0: it does, opened by a message, with no events.)"""
 NO_DIGEST: Final = bytes(32)
 """Stands for the payload digest of an event that never had a payload."""
-
-COMMIT_EVENTS_MAX: Final = 5_000
-"""Events in one commit. A larger group of decisions is written in chunks: never one transaction of 100,000 rows."""
-COMMIT_MESSAGES_MAX: Final = 5_000
-"""Messages sent, or consumed, by one commit."""
-HEADER_BYTES_MAX: Final = 1 << 20
-"""Bytes of one event's header."""
-PAYLOAD_BYTES_MAX: Final = 16 << 20
-"""Bytes of one event's or message's payload (what the engine lets inline is less)."""
-NAME_BYTES_MAX: Final = 512
-"""UTF-8 bytes of a stream's name, a message id, an attribute's name, a worker's name."""
-ATTRIBUTE_BYTES_MAX: Final = 2_048
-"""UTF-8 bytes of an attribute's value: every value is indexed, and PostgreSQL's B-tree takes less than 2,704."""
-MAILBOX_PAGE: Final = 1_000
-"""Waiting messages that a `StreamHead` carries, oldest first; the rest follow when these are consumed."""
-MAILBOX_BYTES: Final = 8 << 20
-"""Bytes of their headers and payloads together: the page ends before the message that would exceed them, but that it
-holds at least one, however large."""
-FIND_LIMIT_MAX: Final = 1_000
-CLAIM_LIMIT_MAX: Final = 1_000
+POOL_CATEGORY: Final = "pool"
 
 
 class NewEvent(Struct, frozen=True, gc=False):
@@ -132,13 +138,16 @@ class Message(Struct, frozen=True, kw_only=True):
     A *control* message is for the engine (cancel, resume): it wakes a held stream too, and a closed stream takes it
     (as a no-op for its owner to consume) unless it is `open_only`. A *data* message is for the author's code and is
     refused by a closed stream. A message that was delivered before is never refused.
+
+    Data messages of one sender are shown and arrive in the order they were sent, and so do its control messages; where
+    more wait than a `StreamHead` shows, a control message overtakes the data messages beyond the page.
     """
 
     id: MessageId
     stream: str  # to
     header: bytes  # a JSON object, UTF-8
     payload: bytes | None = None
-    sender: str | None = None  # from; messages of one sender arrive in the order they were sent
+    sender: str | None = None  # from; see above for the order
     control: bool = False
     open_only: bool = False  # a closed stream refuses it though it is control mail: its sender wants to know
     opens: Opening | None = None
@@ -164,13 +173,45 @@ class Undelivered(Struct, frozen=True):
 
 
 class Permit(Struct, frozen=True, kw_only=True):
-    """A pool slot or a rate stamp to take or give back with a commit (capability ``permits``)."""
+    """What a commit does with a limit that all share (capability ``permits``).
+
+    The limit is the stream ``pool:<pool>`` with the attributes `limit` (an int, 0 or more) and, for a rate, `window`
+    (an int, microseconds). Without a window it is a pool of slots: at most `limit` are held at once. With one, at most
+    `limit` starts are taken in any such window of time.
+
+    * *take*: the holder has the permit if it has it already (which confirms a grant), or if there is room when all who
+      wait have been served; else the commit is refused with `LimitReached`.
+    * *wait*: never refused; the holder joins the queue, unless it holds or waits already.
+    * *return*: gives up the permit, or the place in the queue. A start of a rate cannot be given back.
+
+    A permit belongs to the commit's stream, and commits of others may not touch its holder. Whoever of the queue there
+    is room for is granted a permit by the next accepted commit that names the pool: its stream gets a control message
+    ``{"type": "PermitGranted", "pool": ..., "holder": ...}``, and confirms by taking it within `GRANT_SECONDS`, or else
+    waits again at the end. The queue goes by priority, then in turn between keys, then by arrival. Closing a stream
+    gives up what it has; and as soon as a pool looks full, what belongs to a stream whose owner is dead, or that was
+    taken and nobody owns, is free.
+    """
 
     pool: str
-    holder: str  # who holds it, unique within the pool
-    action: Literal["take", "return"]
-    limit: int  # slots of the pool, or starts in the window
-    window: int | None = None  # microseconds: a rate; None: a pool of slots
+    holder: str  # unique within the pool
+    action: Literal["take", "wait", "return"]
+    priority: int = 0  # of wait: higher first
+    key: str = ""  # of wait: who shares its turns
+
+
+class Transaction(Protocol):
+    """What `Commit.transaction` is given: SQL on the caller's own tables, in the transaction that writes the commit.
+
+    Usable until the function returns, on the thread that it is called on. Both methods raise `TransactionRefused` for
+    what is not allowed (the store's own tables, transaction control, settings, what is temporary or attached, more time
+    than there is), and the database's own errors as they are.
+    """
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> list[tuple[Any, ...]]:
+        """Execute one statement; all its rows."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]], /) -> None:
+        """Execute one statement that writes, once for each row of parameters."""
 
 
 @runtime_checkable
@@ -197,7 +238,8 @@ class Commit(Struct, frozen=True, kw_only=True):
 
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
     `UnsupportedCapability`, then (unless `id` is the stream's last commit, whose outcome is returned again)
-    `VersionConflict` of a `NEW` stream that exists, `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`.
+    `VersionConflict` of a `NEW` stream that exists, `LeaseLost`, `VersionConflict`, `UnknownMessage`, `MailWaiting`,
+    `UnknownPool` / `LimitReached`, what `transaction` raises.
     So who asks for a new stream learns whether the name is taken, whoever owns it, and `LeaseLost` then says that it is
     not; who writes to a stream that is another's learns that first, whatever version it believed in.
 
@@ -207,6 +249,15 @@ class Commit(Struct, frozen=True, kw_only=True):
     and a data message sent meanwhile exactly one is refused: whoever was told that a message was delivered was told
     the truth. Control messages do not count; a NEW stream's mailbox is empty; what the commit itself sends to its own
     stream arrives behind it.
+
+    Of `permits` all are had, in order, or none; see `Permit`.
+
+    `transaction` writes the caller's own tables together with the commit: both are durable, or neither. It is called
+    in the store's transaction, on a thread of the store's, and not before everything else that could refuse the commit
+    was looked at. What it returns, at most PAYLOAD_BYTES_MAX, becomes the payload of the first event, which must be
+    given without one. What it raises comes out of `commit` as it is (what is no `Exception` as the cause of a
+    `TransactionRefused`) and refuses this commit alone. It has `TRANSACTION_SECONDS_MAX`. A repeated last commit does
+    not call it; but it may be called anew, its first effects undone, so it should do nothing but SQL.
     """
 
     id: CommitId  # a retry of a stream's last commit, its outcome not seen, returns the first outcome
@@ -220,8 +271,8 @@ class Commit(Struct, frozen=True, kw_only=True):
     closed: bool | UnsetType = UNSET  # finished: the mailbox refuses data messages, so their sender learns it
     drained: bool = False  # refused while data messages wait that this commit does not consume
     attributes: Mapping[str, Scalar] | UnsetType = UNSET  # merged; None removes; indexed; written only when changed
-    permits: tuple[Permit, ...] = ()  # capability "permits"
-    transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"
+    permits: tuple[Permit, ...] = ()  # capability "permits": see `Permit`
+    transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"; see above
     lease: Lease | None = None  # fenced; a NEW stream committed under a lease is owned by it
     release: bool = False  # give the stream up: idle, may be claimed by anyone when it needs attention
     progress: bool = False  # these events hold a fact: whoever claimed the stream got somewhere; its claims are reset
@@ -241,7 +292,9 @@ class StreamHead(Struct, frozen=True, kw_only=True):
     owner: int | None  # token of the lease that owns it (which may have ended)
     claims: int  # claims since the last commit with progress
     attributes: Mapping[str, Scalar]
-    messages: tuple[WaitingMessage, ...] = ()  # the first MAILBOX_PAGE or MAILBOX_BYTES; empty in what `find` returns
+    # In order of arrival: the first MAILBOX_PAGE or MAILBOX_BYTES of the waiting messages, and what is not among them
+    # of the first CONTROL_PAGE or CONTROL_BYTES of the control messages. Empty in what `find` returns.
+    messages: tuple[WaitingMessage, ...] = ()
     undelivered: tuple[Undelivered, ...] = ()  # only in what `commit` returns
 
 
@@ -335,6 +388,11 @@ class EventStore(Protocol):
 
     async def aclose(self) -> None:
         """Close; waits for commits under way, refuses new ones. Closing twice does nothing."""
+
+
+def pool_stream(pool: str) -> str:
+    """The stream whose attributes are the limit of that pool."""
+    return f"{POOL_CATEGORY}:{pool}"
 
 
 def category_of(stream: str) -> str:

@@ -19,16 +19,16 @@ from typing import Final, Literal
 from msgspec import UNSET
 
 from eventstore.clock import Clock
-from eventstore.digest import SALT_BYTES, chain_start, event_digest, payload_digest
+from eventstore.digest import SALT_BYTES, event_digest, payload_digest
 from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
-from eventstore.mailbox import first_page
+from eventstore.permits import Actions, Held
+from eventstore.pools import MemoryPools
 from eventstore.port import (
     NEW,
+    POOL_CATEGORY,
     Commit,
-    CommitId,
     Lease,
     Message,
-    MessageId,
     NewEvent,
     Page,
     RecordedEvent,
@@ -40,97 +40,18 @@ from eventstore.port import (
     WaitingMessage,
     category_of,
 )
+from eventstore.stream import Stream
 from eventstore.validation import page_cursor, parse_cursor
 
-__all__ = ["Stream", "Streams"]
+__all__ = ["Streams"]
 
 _STALE_ALARMS_MAX: Final = 64  # entries of the heap that no longer count, beyond one per stream
 
 
-class Stream:
-    """What is stored of one stream."""
-
-    __slots__ = (
-        "alarm",
-        "attributes",
-        "claims",
-        "closed",
-        "controls",
-        "created_at",
-        "delivered",
-        "digest",
-        "events",
-        "held",
-        "last_commit",
-        "mailbox",
-        "name",
-        "outcome",
-        "owner",
-        "queued",
-        "updated_at",
-    )
-
-    def __init__(self, name: str, now: Timestamp) -> None:
-        self.name: Final = name
-        self.created_at: Final = now
-        self.updated_at = now
-        self.events: list[RecordedEvent] = []
-        self.digest = chain_start(name)
-        self.mailbox: dict[MessageId, WaitingMessage] = {}  # in order of arrival
-        self.controls = 0  # of them, for the engine
-        self.delivered: set[MessageId] = set()  # every id ever delivered: the tombstones
-        self.alarm: Timestamp | None = None
-        self.queued: Timestamp | None = None  # the alarm as the heap has it
-        self.held = False
-        self.closed = False
-        self.owner: int | None = None
-        self.claims = 0
-        self.attributes: dict[str, Scalar] = {}
-        self.last_commit: CommitId | None = None
-        self.outcome: StreamHead | None = None  # of the last commit, for whoever repeats it
-
-    def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
-        """The stream as the port shows it, detached from what is stored."""
-        return StreamHead(
-            stream=self.name,
-            version=len(self.events),
-            digest=self.digest,
-            created_at=self.created_at,
-            updated_at=self.updated_at,
-            alarm=self.alarm,
-            held=self.held,
-            closed=self.closed,
-            owner=self.owner,
-            claims=self.claims,
-            attributes=dict(self.attributes),
-            messages=first_page(self.mailbox.values()) if mail else (),
-            undelivered=undelivered,
-        )
-
-    def merge(self, attributes: Mapping[str, Scalar]) -> None:
-        """Set attributes; None removes one."""
-        merged = self.attributes | dict(attributes)
-        self.attributes = {name: value for name, value in merged.items() if value is not None}
-
-    def fits(self, query: StreamQuery) -> bool:
-        """Whether every condition holds, but for the order and the page."""
-        return (
-            (query.category is None or category_of(self.name) == query.category)
-            and (query.streams is None or self.name in query.streams)
-            and (query.closed is None or self.closed == query.closed)
-            and (query.held is None or self.held == query.held)
-            and (query.control is None or bool(self.controls) == query.control)
-            and (query.created_from is None or self.created_at >= query.created_from)
-            and (query.created_until is None or self.created_at < query.created_until)
-            and all(
-                self.attributes.get(name) in (wanted if isinstance(wanted, tuple) else (wanted,))
-                for name, wanted in query.attributes.items()
-            )
-        )
-
-
 class Streams:
     """All streams, the log, and where attention may be."""
+
+    actions_type: type[Actions] = Actions
 
     def __init__(
         self,
@@ -146,6 +67,7 @@ class Streams:
         self._leases = leases  # by token: those that have not ended
         self._on_need = on_need
         self._streams: dict[str, Stream] = {}
+        self._pools = MemoryPools(attributes=self._attributes, looked_after=self._looked_after)
         self._order: list[tuple[Timestamp, str]] = []  # of creation: what `find` pages through
         # Where attention may be: supersets, so that a claim does not look at every stream there ever was.
         self._mail: dict[str, None] = {}
@@ -187,7 +109,9 @@ class Streams:
             return stream.outcome
         self._check(commit, stream)
         salts = [self._entropy(SALT_BYTES) if event.payload is not None else None for event in commit.events]
-        now = self._clock.now()  # from here on nothing can fail
+        now = self._clock.now()
+        actions = self.actions_type(self._pools, commit.stream, now)
+        actions.perform(commit.permits)  # from here on nothing can fail
         if stream is None:
             stream = self._create(commit.stream, now)
             if commit.lease is not None:
@@ -200,6 +124,10 @@ class Streams:
             stream.controls -= stream.mailbox.pop(message_id).control
         _set_marks(stream, commit)
         self._index(stream, owner_before)
+        limit_changed = category_of(stream.name) == POOL_CATEGORY and commit.attributes is not UNSET
+        actions.settle(closed=stream.closed, limit_changed=limit_changed)
+        for message in actions.messages():
+            self.deliver(message, now)
         undelivered: list[Undelivered] = []
         for message in commit.sends:
             reason = self.deliver(message, now)
@@ -261,6 +189,17 @@ class Streams:
                 raise LeaseLost(commit.stream, token=commit.lease.token, reason=reason)
         elif owner is not None and self._alive(owner):
             raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
+
+    def _attributes(self, name: str) -> Mapping[str, Scalar] | None:
+        stream = self._streams.get(name)
+        return None if stream is None else stream.attributes
+
+    def _looked_after(self, permit: Held) -> bool:
+        """Whether anybody may still want what a stream holds."""
+        stream = self._streams.get(permit.stream)
+        if stream is None or stream.closed:
+            return False
+        return not permit.confirmed if stream.owner is None else self._alive(stream.owner)
 
     def _create(self, name: str, now: Timestamp) -> Stream:
         stream = self._streams[name] = Stream(name, now)

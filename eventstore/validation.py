@@ -24,15 +24,18 @@ from eventstore.port import (
     CLAIM_LIMIT_MAX,
     COMMIT_EVENTS_MAX,
     COMMIT_MESSAGES_MAX,
+    COMMIT_PERMITS_MAX,
     FIND_LIMIT_MAX,
     HEADER_BYTES_MAX,
     NAME_BYTES_MAX,
     NEW,
     PAYLOAD_BYTES_MAX,
+    POOL_BYTES_MAX,
     Capability,
     Commit,
     Message,
     NewEvent,
+    Permit,
     Scalar,
     StreamQuery,
 )
@@ -44,6 +47,7 @@ __all__ = [
     "validate_commit",
     "validate_message",
     "validate_name",
+    "validate_payload",
     "validate_query",
     "validate_range",
     "validate_stream",
@@ -77,12 +81,7 @@ def validate_commit(commit: Commit, capabilities: frozenset[Capability] = frozen
     _validate_marks(commit)
     if commit.attributes is not UNSET:
         _validate_attributes(commit.attributes)
-    if commit.permits and "permits" not in capabilities:
-        raise UnsupportedCapability(f"the commit of stream {stream!r} uses permits, which this store does not have")
-    if commit.transaction is not None and "transaction" not in capabilities:
-        raise UnsupportedCapability(
-            f"the commit of stream {stream!r} brings a transaction, which this store cannot run in its own"
-        )
+    _validate_capabilities(commit, capabilities)
 
 
 def validate_message(message: Message) -> None:
@@ -93,7 +92,7 @@ def validate_message(message: Message) -> None:
         validate_name(message.sender, "sender")
     _validate_header(message.header, "message to", message.stream)
     if message.payload is not None:
-        _validate_payload(message.payload, "message to", message.stream)
+        validate_payload(message.payload, "message to", message.stream)
     if message.opens is not None and message.opens.attributes:
         _validate_attributes(message.opens.attributes)
 
@@ -181,6 +180,20 @@ def parse_cursor(cursor: str) -> tuple[int, str]:
         raise InvalidArgument(f"cursor {cursor!r} is none that a page of this store gave out") from None
 
 
+def _validate_capabilities(commit: Commit, capabilities: frozenset[Capability]) -> None:
+    stream = commit.stream
+    if commit.permits and "permits" not in capabilities:
+        raise UnsupportedCapability(f"the commit of stream {stream!r} uses permits, which this store does not have")
+    if commit.transaction is not None and "transaction" not in capabilities:
+        raise UnsupportedCapability(
+            f"the commit of stream {stream!r} brings a transaction, which this store cannot run in its own"
+        )
+    if commit.permits:
+        _validate_permits(stream, commit.permits)
+    if commit.transaction is not None:
+        _validate_transaction(commit)
+
+
 def _validate_events(stream: str, events: tuple[NewEvent, ...]) -> None:
     if len(events) > COMMIT_EVENTS_MAX:
         raise CommitTooLarge(
@@ -190,7 +203,7 @@ def _validate_events(stream: str, events: tuple[NewEvent, ...]) -> None:
     for event in events:
         _validate_header(event.header, "event of", stream)
         if event.payload is not None:
-            _validate_payload(event.payload, "event of", stream)
+            validate_payload(event.payload, "event of", stream)
 
 
 def _validate_consumes(stream: str, consumes: tuple[str, ...]) -> None:
@@ -225,6 +238,38 @@ def _validate_marks(commit: Commit) -> None:
             raise InvalidArgument(f"{name} of a commit of {commit.stream!r} must be True or False, not {mark!r}")
 
 
+def _validate_permits(stream: str, permits: tuple[Permit, ...]) -> None:
+    if len(permits) > COMMIT_PERMITS_MAX:
+        raise CommitTooLarge(
+            f"the commit of stream {stream!r} has {len(permits)} permits, at most {COMMIT_PERMITS_MAX} fit into one"
+        )
+    for permit in permits:
+        validate_name(permit.pool, "pool")
+        if len(permit.pool.encode()) > POOL_BYTES_MAX:
+            raise CommitTooLarge(f"the name of pool {permit.pool[:40]!r}... has more than {POOL_BYTES_MAX} bytes")
+        validate_name(permit.holder, "holder")
+        if permit.key:
+            validate_name(permit.key, "key of a permit")
+        elif permit.key != "":
+            raise InvalidArgument(f"the key of a permit of stream {stream!r} must be text, not {permit.key!r}")
+        if permit.action not in ("take", "wait", "return"):
+            raise InvalidArgument(f"a permit of stream {stream!r} must be take, wait or return, not {permit.action!r}")
+        if type(permit.priority) is not int or not _INT64_MIN < permit.priority <= _INT64_MAX:
+            raise InvalidArgument(
+                f"the priority of a permit of stream {stream!r} must be an int of 64 bits, not {permit.priority!r}"
+            )
+
+
+def _validate_transaction(commit: Commit) -> None:
+    if not callable(commit.transaction):
+        raise InvalidArgument(f"transaction of stream {commit.stream!r} must be a function, not {commit.transaction!r}")
+    if not commit.events or commit.events[0].payload is not None:
+        raise InvalidArgument(
+            f"the commit of stream {commit.stream!r} brings a transaction and needs a first event without a payload:"
+            " what the transaction returns becomes that payload"
+        )
+
+
 def _validate_header(header: bytes, what: str, stream: str) -> None:
     if type(header) is not bytes:
         raise InvalidArgument(f"the header of a {what} {stream!r} must be bytes, not {type(header).__name__}")
@@ -243,7 +288,8 @@ def _validate_header(header: bytes, what: str, stream: str) -> None:
     raise InvalidArgument(f"the header of a {what} {stream!r} is no JSON object in UTF-8: {header[:60]!r}")
 
 
-def _validate_payload(payload: bytes, what: str, stream: str) -> None:
+def validate_payload(payload: bytes, what: str, stream: str) -> None:
+    """Refuse what is no payload. Raises `InvalidArgument` or `CommitTooLarge`; `what` names the part of `stream`."""
     if type(payload) is not bytes:
         raise InvalidArgument(f"the payload of a {what} {stream!r} must be bytes, not {type(payload).__name__}")
     if len(payload) > PAYLOAD_BYTES_MAX:

@@ -25,6 +25,7 @@ TINY = {
     "replay": ["--tasks", "10", "--rounds", "2"],
     "long_history": ["--tasks", "12", "--epochs", "3", "--rounds", "2"],
     "start_up": ["--rounds", "1", "--runs", "2"],
+    "dispatch": ["--tasks", "4", "--microseconds", "10", "--slots", "1", "--rounds", "2"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
 }
 MEASURED = {
@@ -39,6 +40,7 @@ MEASURED = {
         "import_engine_milliseconds", "import_engine_milliseconds_limit", "import_engine_within_limit",
         "import_bare_milliseconds", "import_dependencies_milliseconds", "extras_imported", "used_file_bytes", "open",
     },
+    "dispatch": {"processes", "threads", "coroutines", "first_process_milliseconds"},
     "sleeping": {"engine", "engine_all_cached", "raw"},
 }  # fmt: skip
 AIMS = {
@@ -47,6 +49,7 @@ AIMS = {
     "fan_out": {"at_least": 0.15},
     "replay": {"at_most": 4.0},
     "long_history": {"at_most": 4.0},
+    "dispatch": {"at_most": 1.5},
 }
 SPREAD = {"median", "min", "max", "measured"}
 

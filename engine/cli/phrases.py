@@ -105,6 +105,11 @@ def _ignored(header: Mapping[str, Any], _payload: bytes | None) -> str:
     return f"{header['outcome']}, when nobody waited for it any more"
 
 
+def _heartbeat(header: Mapping[str, Any], payload: bytes | None) -> str:
+    details = "" if payload is None else f"  {one_line(payload, _WIDTH)}"
+    return f"attempt {header['attempt']} lives{details}"
+
+
 _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] = {
     "SignalReceived": _received,
     "RequestReceived": _received,
@@ -122,6 +127,7 @@ _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] 
     "MessageSent": _message_sent,
     "SendAccepted": lambda _, __: "delivered",
     "SendRejected": _rejected,
+    "AttemptHeartbeat": _heartbeat,
     "TaskHandedOut": lambda header, _: f"attempt {header['attempt']} has handed it out; it waits for its token",
     "EffectReconciled": _reconciled,
     "RunPaused": _by_whom,

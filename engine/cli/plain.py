@@ -71,7 +71,8 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
         case "TurnSlow":
             return _slow_text(event)
         case "RunSuspended":
-            return "suspended: code and history disagree"
+            parked = event.get("reason") == "crashes"
+            return "parked: its worker died again and again" if parked else "suspended: code and history disagree"
         case "RunCompleted" | "RunFailed" | "RunCancelled" | "RunTerminated" if many:
             return run.state.status
         case type_ if type_ in _ASKED and not event.get("carried"):

@@ -172,6 +172,8 @@ def _state_document(state: RunState) -> dict[str, Any]:
                 "started_at": instant(task.started_at),
                 "ended_at": instant(task.ended_at),
                 "retry_at": instant(task.retry_at),
+                "heartbeat_at": instant(task.heartbeat_at),
+                "heartbeat": _raw(task.heartbeat),
             }
             for task in state.tasks.values()
         ],

@@ -244,6 +244,9 @@ def _took(task: TaskState) -> str:
 def _task_detail(task: TaskState) -> Text:
     if task.status == "handed out":
         said, style = "waits for its token", "blue"
+    elif task.status == "running" and task.heartbeat_at is not None:
+        details = "" if task.heartbeat is None else f": {one_line(task.heartbeat, _DETAIL_WIDTH)}"
+        said, style = clipped(f"last heartbeat at {clock(task.heartbeat_at, day=False)}{details}", _DETAIL_WIDTH), "dim"
     elif task.error is not None and task.status != "completed":
         retry = f"retry at {clock(task.retry_at, day=False)}: " if task.retry_at is not None else ""
         said, style = clipped(f"{retry}{error_text(task.error)}", _DETAIL_WIDTH), "red"

@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Generator, Iterable, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
 
+from engine.core.mapping import mapped
 from engine.core.nesting import here
 from engine.core.values import ArgumentsCodec, ValueCodec, resolved_hints
 from engine.errors import DefinitionError
@@ -69,6 +70,21 @@ class Definition(Generic[P, R]):
         """A call, not yet begun. Raises `ArgumentsError` for arguments that the signature does not take."""
         self.arguments.check(args, kwargs)
         return Call(self, args, kwargs, sys._getframe(1))
+
+    def map(
+        self, inputs: Iterable[Any] | AsyncIterable[Any], *, concurrency: int, ordered: bool = True
+    ) -> AsyncGenerator[R, None]:
+        """Call it for each of very many inputs, at most `concurrency` at a time: ``async for found in load.map(files,
+        concurrency=50)``. Memory grows with `concurrency`, not with the inputs, which are taken as they are needed.
+
+        Results come in the order of the inputs; with `ordered=False` as the calls end. The first call that fails raises
+        its error here; what is under way then, or when the loop is left (close the iterator: `contextlib.aclosing`), is
+        cancelled and awaited. Raises `ValueError` for a `concurrency` below 1.
+        """
+        if concurrency < 1:
+            raise ValueError(f"map(concurrency={concurrency}) of {self.where}: at least 1")
+        call: Callable[..., Coroutine[Any, Any, R]] = self
+        return mapped(call, inputs, concurrency=concurrency, ordered=ordered)
 
     def outside(self, call: Call[R]) -> Coroutine[Any, Any, R]:
         """What awaiting a call outside a workflow does."""

@@ -47,9 +47,9 @@ __all__ = [
     "encode_diagnosis",
 ]
 
-Reason = Literal["decisions", "delivery", "values", "spinning", "history", "internal"]
+Reason = Literal["decisions", "delivery", "values", "spinning", "history", "internal", "crashes"]
 """Decisions differ; nobody waits for a recorded fact; recorded values do not fit the types; a turn does not end; the
-history itself cannot be read; something failed that should not."""
+history itself cannot be read; something failed that should not; the run kills its workers."""
 
 _SHOWN: Final = 60  # characters of the arguments that a diagnosis shows
 _ADVICE: Final = (

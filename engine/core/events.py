@@ -24,6 +24,7 @@ __all__ = [
     "TURN_RULE",
     "AnyEvent",
     "AttemptFailed",
+    "AttemptHeartbeat",
     "AttemptOutcomeIgnored",
     "CancelRequested",
     "ChildCancelled",
@@ -331,6 +332,13 @@ class AttemptFailed(Note, frozen=True, tag="AttemptFailed", kw_only=True):
     retry_at: int
 
 
+class AttemptHeartbeat(Note, frozen=True, tag="AttemptHeartbeat", kw_only=True):
+    """A running attempt said that it lives. Payload: details it gave, if they are new; a later one replaces them."""
+
+    id: str
+    attempt: int
+
+
 class EffectReconciled(Note, frozen=True, tag="EffectReconciled", kw_only=True):
     """The outside was asked whether an attempt that began, and did not end well, had its effect after all.
 
@@ -389,7 +397,7 @@ class RunUnpaused(Note, frozen=True, tag="RunUnpaused", kw_only=True):
 
 
 class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
-    """Code and history disagree. Payload: the diagnosis (`compare.Diagnosis`)."""
+    """Code and history disagree, or the run kills its workers. Payload: the diagnosis (`compare.Diagnosis`)."""
 
     reason: str
 
@@ -459,6 +467,7 @@ AnyEvent: TypeAlias = (
     | ContinuedAsNew
     | TaskStarted
     | AttemptFailed
+    | AttemptHeartbeat
     | EffectReconciled
     | AttemptOutcomeIgnored
     | TaskHandedOut

@@ -14,6 +14,7 @@ from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
     AttemptFailed,
+    AttemptHeartbeat,
     CancelRequested,
     ChildCancelled,
     ChildCompleted,
@@ -75,6 +76,8 @@ class TaskState(Struct, kw_only=True):
     started_at: int | None = None  # of the last attempt
     ended_at: int | None = None
     retry_at: int | None = None
+    heartbeat_at: int | None = None  # when an attempt last said that it lives
+    heartbeat: bytes | None = None  # the last details that one gave
 
 
 class ChildState(Struct, kw_only=True):
@@ -151,6 +154,7 @@ class RunState(Struct, kw_only=True):
                 | TaskFailed()
                 | TaskCancelled()
                 | AttemptFailed()
+                | AttemptHeartbeat()
                 | EffectReconciled()
                 | TaskHandedOut()
             ) as of_task:
@@ -208,6 +212,7 @@ class RunState(Struct, kw_only=True):
         | TaskFailed
         | TaskCancelled
         | AttemptFailed
+        | AttemptHeartbeat
         | EffectReconciled
         | TaskHandedOut,
         payload: bytes | None,
@@ -226,8 +231,8 @@ class RunState(Struct, kw_only=True):
             case AttemptFailed(retry_at=retry_at):
                 task.status, task.retry_at, task.error = "retrying", retry_at, _error(event.error, payload)
                 task.failures += 1
-            case EffectReconciled():
-                self._apply_reconciled(task, event, payload)
+            case AttemptHeartbeat() | EffectReconciled():
+                self._apply_word(task, event, payload)
             case TaskCompleted(at=at):
                 task.status, task.result, task.ended_at = "completed", payload, at
             case TaskFailed(at=at):
@@ -238,7 +243,12 @@ class RunState(Struct, kw_only=True):
             case TaskHandedOut():
                 task.status = "handed out"
 
-    def _apply_reconciled(self, task: TaskState, event: EffectReconciled, payload: bytes | None) -> None:
+    def _apply_word(self, task: TaskState, event: AttemptHeartbeat | EffectReconciled, payload: bytes | None) -> None:
+        """What was said of an attempt that has not ended, or whose end is not known."""
+        if isinstance(event, AttemptHeartbeat):
+            task.heartbeat_at = event.at
+            task.heartbeat = task.heartbeat if payload is None else payload
+            return
         if event.answer == "not_happened":
             task.status = "scheduled"
             return

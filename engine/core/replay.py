@@ -20,6 +20,7 @@ from engine.core.events import (
     TURN_RULE,
     AnyEvent,
     AttemptFailed,
+    AttemptHeartbeat,
     Decision,
     EffectReconciled,
     Fact,
@@ -51,9 +52,18 @@ class Attempts(Struct, gc=False):
     handed_out: bool = False  # whoever holds the task's token ends it; no attempt is begun
     open: bool = False  # the last one began, and nothing is known of how it ended
     settled: int = 0  # the last attempt of which the outside has said that its effect did not happen
+    heartbeat: bytes | None = None  # the last details that an attempt left
+    failure: bytes | None = None  # how the last failed attempt failed (`failures.ErrorInfo`)
 
-    def noted(self, note: AttemptFailed | EffectReconciled, *, at: int) -> None:
-        """It is recorded that the last attempt failed, or what the outside said of it, at `at` (microseconds)."""
+    def noted(
+        self, note: AttemptFailed | EffectReconciled | AttemptHeartbeat, payload: bytes | None, *, at: int
+    ) -> None:
+        """It is recorded that the last attempt failed, what the outside said of it, or how far it is, at `at`
+        (microseconds).
+        """
+        if isinstance(note, AttemptHeartbeat):
+            self.heartbeat = self.heartbeat if payload is None else payload
+            return
         if isinstance(note, EffectReconciled) and note.answer == "not_happened":
             self.settled, self.open = note.attempt, False
             return
@@ -61,6 +71,8 @@ class Attempts(Struct, gc=False):
         self.retry_at = note.retry_at
         self.slept += max(0, note.retry_at - at)
         self.open = self.open and isinstance(note, EffectReconciled)
+        if isinstance(note, AttemptFailed):
+            self.failure = payload
 
 
 class Recorded(Protocol):
@@ -129,7 +141,7 @@ class Replayer:
             elif self.carrying and getattr(event, "carried", False):
                 del self.carrying[0]  # they are told in order, before anything else
         else:
-            self._note(event)
+            self._note(event, payload)
 
     def finish(self) -> list[Decided]:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
@@ -153,10 +165,10 @@ class Replayer:
         else:
             attempts.started, attempts.open = event.attempt, True
 
-    def _note(self, event: Note) -> None:
+    def _note(self, event: Note, payload: bytes | None) -> None:
         match event:
-            case AttemptFailed(id=id_) | EffectReconciled(id=id_):
-                self.attempts.setdefault(id_, Attempts()).noted(event, at=event.at)
+            case AttemptFailed(id=id_) | EffectReconciled(id=id_) | AttemptHeartbeat(id=id_):
+                self.attempts.setdefault(id_, Attempts()).noted(event, payload, at=event.at)
             case TaskHandedOut(id=id_):
                 self.attempts.setdefault(id_, Attempts()).handed_out = True
             case _:

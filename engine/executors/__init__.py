@@ -1,9 +1,20 @@
-"""Places where attempts run: the event loop for coroutine functions, threads for plain ones."""
+"""Places where attempts run: the event loop for coroutine functions; threads, or processes, for plain ones."""
 
 from __future__ import annotations
 
 from engine.executors.coroutines import LoopExecutor
-from engine.executors.port import Executor, Work
+from engine.executors.port import Encoded, Executor, Nowhere, Slots, Work, WorkFailed
+from engine.executors.processes import ProcessExecutor
 from engine.executors.threads import ThreadExecutor
 
-__all__ = ["Executor", "LoopExecutor", "ThreadExecutor", "Work"]
+__all__ = [
+    "Encoded",
+    "Executor",
+    "LoopExecutor",
+    "Nowhere",
+    "ProcessExecutor",
+    "Slots",
+    "ThreadExecutor",
+    "Work",
+    "WorkFailed",
+]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.errors import DefinitionError
 from engine.executors.port import Slots, Work
-from engine.tasks import bind_attempt
+from engine.tasks import Task, bind_attempt
 
 __all__ = ["LoopExecutor"]
 
@@ -17,6 +18,11 @@ class LoopExecutor:
 
     def __init__(self, slots: int) -> None:
         self.slots = Slots(slots)
+
+    def check(self, task: Task[..., Any]) -> None:
+        """Raise `DefinitionError` for a plain function: it would keep the loop."""
+        if not task.is_coroutine:
+            raise DefinitionError(f"{task.where} is a plain function, and executor 'loop' is for `async def`")
 
     async def run(self, work: Work) -> Any:
         try:

@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from engine.errors import DefinitionError
 from engine.executors.port import Slots, Work
-from engine.tasks import bind_attempt
+from engine.tasks import Task, bind_attempt
 
 __all__ = ["ThreadExecutor"]
 
@@ -20,13 +21,19 @@ class ThreadExecutor:
     """Runs `def` tasks in threads of anyio's pool.
 
     A thread cannot be stopped: when the caller is cancelled (a timeout, a cancelled task, the end of the engine's grace
-    period) the function goes on to its end unheard, and its slot stays taken until then.
+    period) the function finds that in `attempt()`; if it does not look it goes on to its end unheard, and its slot
+    stays taken until then.
     """
 
     name = "threads"
 
     def __init__(self, slots: int) -> None:
         self.slots = Slots(slots)
+
+    def check(self, task: Task[..., Any]) -> None:
+        """Raise `DefinitionError` for a coroutine function."""
+        if task.is_coroutine:
+            raise DefinitionError(f"{task.where} is an `async def`: it runs on executor 'loop', not in 'threads'")
 
     async def run(self, work: Work) -> Any:
         passage = _Passage(self.slots)
@@ -35,6 +42,9 @@ class ThreadExecutor:
             return await anyio.to_thread.run_sync(
                 passage.through, work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
             )
+        except asyncio.CancelledError:
+            work.contact.cancelled.give()
+            raise
         finally:
             passage.leave()
 

@@ -5,18 +5,21 @@ Nothing here writes: an `Outcome` comes back, and the run's driver records it.
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import CancelledError
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from engine.core.failures import ErrorInfo, describe
 from engine.core.loop import TIME_MAX
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
-from engine.errors import ArgumentsError, NotRecordable, PayloadTooLarge, TaskTimeout
-from engine.executors import Executor, Work
+from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
+from engine.executors import Encoded, Executor, Work, WorkFailed
 from engine.runtime.alarms import Alarms
+from engine.runtime.heartbeats import Pulse
+from engine.runtime.limiting import timed_out, within
 from engine.runtime.retrying import PastAttempts, seconds_to_wait
 from engine.tasks import Attempt, CompletedLater, Task
 from eventstore.clock import Clock
@@ -26,15 +29,15 @@ __all__ = [
     "AskedInVain",
     "Completed",
     "Failed",
+    "Failure",
     "FoundDone",
     "FoundUndone",
     "HandedOut",
     "Outcome",
     "Retried",
     "after_failure",
+    "failure_of",
     "run_attempt",
-    "run_within",
-    "timed_out",
 ]
 
 
@@ -85,6 +88,7 @@ class Asked(Protocol):
     """A running attempt, as whoever runs it knows it."""
 
     asked_to_end: bool
+    pulse: Pulse
 
 
 async def run_attempt(
@@ -100,41 +104,57 @@ async def run_attempt(
     """Run one attempt in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
     definition: Any = pending.definition
     try:
+        executor.check(definition)
         args, kwargs = definition.arguments.decode(pending.arguments)
-    except ArgumentsError as error:
+    except (ArgumentsError, DefinitionError) as error:
         executor.slots.give_back()
         return Failed(describe(error))
     seconds, whole = _seconds_left(definition, pending, clock)
     if seconds is not None and seconds <= 0:
         executor.slots.give_back()
         return Failed(describe(timed_out(definition, whole=True)))
-    work = Work(definition.fn, args, kwargs, attempt)
+    run = executor.run(Work(definition, pending.arguments, args, kwargs, attempt))
     try:
-        if seconds is None:
-            value = await executor.run(work)
-        else:
-            value = await run_within(seconds, executor.run(work), definition, whole=whole, clock=clock, alarms=alarms)
-        return Completed(definition.result.encode_checked(value))
+        value = await within(seconds, run, definition, whole=whole, clock=clock, alarms=alarms, pulse=running.pulse)
+        return Completed(value.payload if isinstance(value, Encoded) else definition.result.encode_checked(value))
     except CompletedLater:
         return HandedOut()
-    except (NotRecordable, PayloadTooLarge) as error:
-        return Failed(describe(error))  # another attempt would return the same kind of thing
-    except asyncio.CancelledError as error:
-        if running.asked_to_end:
-            raise
-        failure: BaseException = error  # the task's own code raised it; nobody asked us to stop
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        failure = error
+        failure = failure_of(error, definition, running)
+    if isinstance(failure.error, NotRecordable | PayloadTooLarge):
+        return Failed(failure.described())  # another attempt would return the same kind of thing
     return await after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
+
+
+class Failure(Struct, frozen=True):
+    """What went wrong, as policies see it, and as it was described where it happened, if that was not here."""
+
+    error: BaseException
+    info: ErrorInfo | None = None
+
+    def described(self, *notes: str) -> ErrorInfo:
+        info = describe(self.error) if self.info is None else self.info
+        return msgspec.structs.replace(info, notes=(*info.notes, *notes)) if notes else info
+
+
+def failure_of(error: BaseException, definition: Task[..., Any], running: Asked) -> Failure:
+    """Raises it again if it is no failure of the task."""
+    match error:
+        case KeyboardInterrupt():
+            raise error
+        case CancelledError() if running.asked_to_end:  # otherwise the task's own code raised it
+            raise error
+        case WorkFailed():
+            return Failure(error.as_itself(definition.raises), error.info)
+        case _:
+            return Failure(error)
 
 
 async def after_failure(
     definition: Task[..., Any],
     pending: PendingTask,
     attempts: Attempts,
-    failure: BaseException,
+    failure: Failure,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     *,
     clock: Clock,
@@ -148,21 +168,21 @@ async def after_failure(
         slept=attempts.slept / 1_000_000,
     )
     try:
-        wait = await seconds_to_wait(definition, failure, past, *arguments)
+        wait = await seconds_to_wait(definition, failure.error, past, *arguments)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and running.asked_to_end):
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, CancelledError) and running.asked_to_end):
             raise
         error.add_note(f"raised by the retry policy of {definition.where}, asked about the exception that is its cause")
-        error.__cause__ = failure
+        error.__cause__ = failure.error
         return Failed(describe(error))
     if wait is None:
-        return Failed(describe(failure))
+        return Failed(failure.described())
     retry_at = min(TIME_MAX, now + round(wait * 1_000_000))
     deadline = definition.policy.deadline
     if deadline is not None and retry_at >= pending.scheduled_at + round(deadline * 1_000_000):
-        failure.add_note(f"not retried: the next attempt would begin after the deadline of {deadline:g} s")
-        return Failed(describe(failure))
-    return Retried(describe(failure), retry_at)
+        note = f"not retried: the next attempt would begin after the deadline of {deadline:g} s"
+        return Failed(failure.described(note))
+    return Retried(failure.described(), retry_at)
 
 
 def _seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock) -> tuple[float | None, bool]:
@@ -174,32 +194,3 @@ def _seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock
     if timeout is not None and timeout <= left:
         return timeout, False
     return left, True
-
-
-async def run_within(
-    seconds: float | None, running: Any, definition: Task[..., Any], *, whole: bool, clock: Clock, alarms: Alarms
-) -> Any:
-    """Await under a time limit (None: without) that follows the engine's clock."""
-    if seconds is None:
-        return await running
-    loop = asyncio.get_running_loop()
-    limit = asyncio.timeout(None)
-    alarm = alarms.at(clock.now() + round(seconds * 1_000_000), lambda: limit.reschedule(loop.time()))
-    try:
-        async with limit:
-            return await running
-    except TimeoutError as error:
-        if limit.expired():
-            raise timed_out(definition, whole=whole) from error
-        raise
-    finally:
-        alarm.cancel()
-
-
-def timed_out(definition: Task[..., Any], *, whole: bool) -> TaskTimeout:
-    """The error of an attempt that took too long, or (`whole`) of a task that did, over all of its attempts."""
-    if whole:
-        return TaskTimeout(f"{definition.where} was not done within its deadline of {definition.policy.deadline:g} s")
-    return TaskTimeout(
-        f"an attempt of {definition.where} took longer than its timeout of {definition.policy.timeout:g} s"
-    )

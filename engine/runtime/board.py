@@ -8,23 +8,29 @@ of an earlier one say is said to a board that is closed, and nobody hears it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from engine.core.events import AttemptFailed, EffectReconciled, TaskHandedOut, TaskStarted
+from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut, TaskStarted
 from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
 from engine.runtime.alarms import Alarm
-from engine.runtime.attempts import Failed, Outcome, timed_out
+from engine.runtime.attempts import Failed, Outcome
 from engine.runtime.dispatch import Running
+from engine.runtime.intake import Intake
+from engine.runtime.limiting import timed_out
+from engine.runtime.outcomes import heartbeat
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
 
-__all__ = ["Board", "BoardOwner"]
+__all__ = ["TASK_NOTES", "Board", "BoardOwner"]
+
+TASK_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
+"""What a board is to hear of once it is recorded."""
 
 
 class BoardOwner(Protocol):
@@ -32,9 +38,10 @@ class BoardOwner(Protocol):
 
     instance: Instance
     site: Site
+    intake: Intake
 
     def kick(self) -> None:
-        """A granted slot waits to be used."""
+        """A granted slot waits to be used, or something has arrived."""
 
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None, /) -> None:
         """An attempt has ended, or a task that was handed out was not completed by its deadline."""
@@ -109,13 +116,23 @@ class Board:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
             self._handed_out[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
 
-    def noted(self, note: AttemptFailed | EffectReconciled | TaskHandedOut, *, at: int) -> None:
-        """It is recorded that an attempt failed and another follows, or that it left its task to its token's holder.
+    def noted(
+        self,
+        note: AttemptFailed | AttemptHeartbeat | EffectReconciled | TaskHandedOut,
+        payload: bytes | None,
+        *,
+        at: int,
+    ) -> None:
+        """It is recorded that an attempt failed and another follows, that it left its task to its token's holder, or
+        how far it is.
 
         Not before: an attempt that began ahead of the note of the one before it would be mistaken for that at a replay.
         """
         pending = self._instance.pending.get(note.id)
         if pending is None or pending.asked_to_end:
+            return
+        if isinstance(note, AttemptHeartbeat):
+            self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
             return
         for waits in (self._retries, self._handed_out):
             if (alarm := waits.pop(note.id, None)) is not None:
@@ -124,8 +141,14 @@ class Board:
         if isinstance(note, TaskHandedOut):
             self.hand_out(note.id)
             return
-        self.attempts.setdefault(note.id, Attempts()).noted(note, at=at)
+        self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
         self.take_up(note.id)
+
+    def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
+        """See `dispatch.Asker`."""
+        if not self._closed:
+            self._owner.intake.add(heartbeat(task_id, number, details))
+            self._owner.kick()
 
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""

@@ -18,9 +18,10 @@ from engine.core.instance import Instance
 from engine.core.lineage import idempotency_key
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
-from engine.executors import Executor
+from engine.executors import Executor, Nowhere
 from engine.runtime.alarms import Alarms
-from engine.runtime.attempts import Outcome, run_attempt
+from engine.runtime.attempts import Completed, Outcome, run_attempt
+from engine.runtime.heartbeats import Pulse
 from engine.runtime.reconciling import run_reconciliation
 from engine.runtime.standing_in import StandIn, StandingIn, place_of
 from engine.runtime.tokens import token_of
@@ -41,6 +42,9 @@ class Asker(Protocol):
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot is yours: start the attempt, or give the slot back."""
 
+    def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
+        """A heartbeat of an attempt is to be recorded."""
+
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """An attempt has ended; None: it was cancelled."""
 
@@ -48,13 +52,16 @@ class Asker(Protocol):
 class Running:
     """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
 
-    __slots__ = ("_asker", "_begun", "_dispatcher", "_executor", "_pending", "asked_to_end", "number", "task")
+    __slots__ = ("_asker", "_begun", "_dispatcher", "_executor", "_pending", "asked_to_end", "number", "pulse", "task")
 
     def __init__(
         self, dispatcher: Dispatcher, asker: Asker, pending: PendingTask, executor: Executor, number: int
     ) -> None:
         self.number = number
         self.asked_to_end = False
+        self.pulse = Pulse(
+            dispatcher.clock, dispatcher.alarms, lambda details: asker.attempt_beat(pending.id, number, details)
+        )
         self.task: asyncio.Task[None]
         self._begun = False
         self._dispatcher = dispatcher
@@ -65,6 +72,7 @@ class Running:
     def cancel(self) -> None:
         """Ask it to end."""
         self.asked_to_end = True
+        self.pulse.cancelled.give()
         self.task.cancel()
 
     async def live(self, attempts: Attempts, attempt: Attempt, run: Callable[..., Awaitable[Outcome]]) -> None:
@@ -85,6 +93,7 @@ class Running:
         except asyncio.CancelledError:
             outcome = None  # we asked it to end; it is nobody's failure
         dispatcher.running.discard(self)
+        self.pulse.finish(write=not isinstance(outcome, Completed))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
     def ended(self, _task: asyncio.Task[None]) -> None:
@@ -107,8 +116,8 @@ class Dispatcher:
         spawn: Spawn,
         stand_in: StandIn | None = None,
     ) -> None:
-        self._executors = {executor.name: executor for executor in executors}
-        self._waiting: dict[str, deque[tuple[Asker, str]]] = {name: deque() for name in self._executors}
+        self._executors: dict[str, Executor] = {}
+        self._waiting: dict[str, deque[tuple[Asker, str]]] = {}
         self.clock = clock
         self.alarms = alarms
         self._spawn = spawn
@@ -117,8 +126,8 @@ class Dispatcher:
         self._granting = False
         self._context = contextvars.copy_context()
         self.running: set[Running] = set()
-        for name, executor in self._executors.items():
-            executor.slots.when_free(lambda name=name: self._grant(name))  # type: ignore[misc]
+        for executor in executors:
+            self._add(executor)
 
     def executor_for(self, definition: Task[..., Any], *, asking: bool = False) -> Executor:
         """Where attempts of this task run; `asking`: where its `reconcile` function does."""
@@ -128,6 +137,8 @@ class Dispatcher:
             return self._executors[place_of(definition, function, self._stand_in)]
         if asking:
             return self._executors["loop" if iscoroutinefunction(definition.policy.reconcile) else "threads"]
+        if definition.executor not in self._executors:
+            self._add(Nowhere(definition.executor, self._executors))
         return self._executors[definition.executor]
 
     @property
@@ -167,7 +178,12 @@ class Dispatcher:
             idempotency_key=idempotency_key(asker.run_id, instance.epoch, pending.id),
             scheduled_at=pending.scheduled_at,
             _token=partial(token_of, asker.run_id, instance.seed, instance.epoch, pending.id),
+            _contact=running.pulse,
+            _last_heartbeat=attempts.heartbeat,
+            _last_failure=attempts.failure,
         )
+        if asking:
+            running.pulse.finish(write=False)  # of an attempt that has ended there is nothing more to say
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
         run = run_reconciliation if asking else run_attempt
@@ -176,8 +192,10 @@ class Dispatcher:
         return running
 
     def stop(self) -> None:
-        """No attempt begins any more; those that run go on."""
+        """No attempt begins any more; those that run go on, and are told that the engine closes."""
         self._stopped = True
+        for running in list(self.running):
+            running.pulse.stopping.give()
         for waiting in self._waiting.values():
             waiting.clear()
 
@@ -190,6 +208,12 @@ class Dispatcher:
         for executor in self._executors.values():
             executor.slots.when_free(None)
             await executor.aclose()
+
+    def _add(self, executor: Executor) -> None:
+        name = executor.name
+        self._executors[name] = executor
+        self._waiting[name] = deque()
+        executor.slots.when_free(lambda: self._grant(name))
 
     def _grant(self, name: str) -> None:
         if self._granting:

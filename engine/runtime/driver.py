@@ -17,20 +17,12 @@ from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import (
-    AttemptFailed,
-    ContinuedAsNew,
-    EffectReconciled,
-    Note,
-    TaskCompleted,
-    TaskFailed,
-    TaskHandedOut,
-)
+from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import Board
+from engine.runtime.board import TASK_NOTES, Board
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
@@ -50,7 +42,6 @@ __all__ = ["Driver"]
 
 # Making a union of types at each event would take longer than the question.
 _TASK_OUTCOMES: Final = (TaskCompleted, TaskFailed)
-_TASK_NOTES: Final = (AttemptFailed, EffectReconciled, TaskHandedOut)
 
 
 class Driver:
@@ -264,8 +255,8 @@ class Driver:
                 self.board.attempts.pop(event.id, None)
                 if event.id in self.board.running:
                     step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            elif isinstance(event, _TASK_NOTES):
-                self.board.noted(event, at=self.turns.last_at)
+            elif isinstance(event, TASK_NOTES):
+                self.board.noted(event, arrival.payload, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):

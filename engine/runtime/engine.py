@@ -22,17 +22,19 @@ from engine.errors import (
     HoldfastError,
     UnknownWorkflow,
 )
+from engine.executors import Executor
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.deadlines import absolute
 from engine.runtime.guard import install_guard
-from engine.runtime.handle import RunHandle, RunSummary
+from engine.runtime.handle import RunHandle, RunSummary, summary_of
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
+from engine.runtime.places import check_tasks, places, processors
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of, start_or_join
-from engine.runtime.streams import PARENT, RUN_CATEGORY, SLOW, STATUS, WORKFLOW, run_id_of
+from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.versions import PYTHON
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
@@ -61,7 +63,9 @@ class Engine:
 
     `store`: a URL (``sqlite:///runs.db``) or an open `EventStore`, which is then not closed.
     `workflows`: those this engine may claim and start; with none it is a client that lists, reads and cancels.
-    `concurrency`, `threads`: attempts of coroutine tasks, and of plain functions, at once. `runs`: runs in memory with
+    `concurrency`, `threads`, `processes`: attempts at once of coroutine tasks, of plain functions, and of those for
+    executor "processes" (default: the number of processors). `executors`: further places, which tasks choose by name
+    (see `engine.executors.port`); they serve this engine alone, which closes them. `runs`: runs in memory with
     something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
     nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
     of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
@@ -81,6 +85,8 @@ class Engine:
         worker: str | None = None,
         concurrency: int = 1_000,
         threads: int = min(32, (os.cpu_count() or 1) + 4),
+        processes: int | None = None,
+        executors: Iterable[Executor] = (),
         runs: int = 2_000,
         cached: int = 500,
         grace: float = 30.0,
@@ -96,15 +102,19 @@ class Engine:
         self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
         self._worker_name = worker or f"{socket.gethostname()}-{os.getpid()}-{entropy(2).hex()}"
-        for name, limit in (("concurrency", concurrency), ("threads", threads), ("runs", runs)):
+        processes = processors() if processes is None else processes
+        limits = {"concurrency": concurrency, "threads": threads, "processes": processes, "runs": runs}
+        for name, limit in limits.items():
             if limit < 1:
                 raise HoldfastError(f"Engine({name}={limit!r}): at least 1")
+        self._executors = tuple(executors)
+        every = places(concurrency=concurrency, threads=threads, processes=processes, given=self._executors)
+        if stand_in is None:  # else what stands in runs where it can
+            check_tasks(self._definitions.values(), every)
         if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
         self._limits = Limits(
-            concurrency=concurrency,
-            threads=threads,
-            runs=runs,
+            **limits,
             cached=max(0, cached),
             grace=grace,
             turn_seconds=turn_seconds,
@@ -140,6 +150,7 @@ class Engine:
                     only=self._only,
                     clock=self._clock,
                     watches=self._watches,
+                    executors=self._executors,
                     stand_in=self._stand_in,
                 )
                 await self._worker.open()
@@ -335,7 +346,7 @@ class Engine:
             category=RUN_CATEGORY, attributes=attributes, limit=limit, cursor=cursor, newest_first=newest_first
         )
         page = await self.store.find(query)
-        items = tuple(_summary(head) for head in page.items)
+        items = tuple(summary_of(head) for head in page.items)
         return Page(items, page.next)
 
     async def unfinished(self, call: Call[R]) -> RunHandle[R] | None:
@@ -381,16 +392,3 @@ def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[...,
     if found:  # imported late: a client that has no workflows reads no source
         import_module("engine.workflows.screening").refuse(found.values())
     return found
-
-
-def _summary(head: Any) -> RunSummary:
-    return RunSummary(
-        id=run_id_of(head.stream),
-        workflow=str(head.attributes.get(WORKFLOW, "")),
-        status=head.attributes.get(STATUS, "running"),
-        version=head.version,
-        created_at=head.created_at,
-        updated_at=head.updated_at,
-        parent=str(head.attributes.get(PARENT, "")),
-        slow=head.attributes.get(SLOW) or 0,
-    )

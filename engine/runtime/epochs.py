@@ -9,6 +9,7 @@ from msgspec import structs
 
 from engine.core.events import (
     AttemptFailed,
+    AttemptHeartbeat,
     CancelRequested,
     EffectReconciled,
     Fact,
@@ -54,7 +55,8 @@ def carried_over(arrivals: Iterable[Arrival], *, epoch: int) -> Iterator[Arrival
     """Of what had arrived in an epoch and was not taken, what the next one takes: outcomes of the last become notes."""
     for arrival in arrivals:
         event = arrival.event
-        if isinstance(event, RunStarted | TaskHandedOut | EffectReconciled) or getattr(event, "carried", False) is True:
+        gone = isinstance(event, RunStarted | TaskHandedOut | EffectReconciled | AttemptHeartbeat)
+        if gone or getattr(event, "carried", False) is True:
             continue  # what the beginning of the next epoch says anew, or says of a task that is no more
         if isinstance(event, AttemptFailed):
             yield ignored(event.id, event.attempt, "failed", arrival.payload)

@@ -39,12 +39,12 @@ from engine.runtime.mail import (
 from engine.runtime.published import follow_feed, read_published
 from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
-from engine.runtime.streams import STATUS, stream_of
+from engine.runtime.streams import PARENT, SLOW, STATUS, WORKFLOW, run_id_of, stream_of
 from engine.runtime.watches import Watch
 from engine.workflows import Feed, Query, Request, Signal, State
 from eventstore import EventStore
 
-__all__ = ["HistoryEvent", "RunHandle", "RunSummary"]
+__all__ = ["HistoryEvent", "RunHandle", "RunSummary", "summary_of"]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -63,6 +63,20 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     updated_at: int
     parent: str = ""  # id of the run that started it as its child
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
+
+
+def summary_of(head: Any) -> RunSummary:
+    """One line of a list of runs, from the head of a stream."""
+    return RunSummary(
+        id=run_id_of(head.stream),
+        workflow=str(head.attributes.get(WORKFLOW, "")),
+        status=head.attributes.get(STATUS, "running"),
+        version=head.version,
+        created_at=head.created_at,
+        updated_at=head.updated_at,
+        parent=str(head.attributes.get(PARENT, "")),
+        slow=head.attributes.get(SLOW) or 0,
+    )
 
 
 class Desk(asking.Desk, Protocol):

@@ -1,8 +1,8 @@
-"""How an attempt ended, as what is to be recorded of it."""
+"""What attempts say, and how they end, as what is to be recorded of it."""
 
 from __future__ import annotations
 
-from engine.core.events import AttemptFailed, EffectReconciled, TaskCompleted, TaskHandedOut
+from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskCompleted, TaskHandedOut
 from engine.core.failures import encode_error
 from engine.core.instance import Instance
 from engine.runtime.attempts import (
@@ -17,7 +17,12 @@ from engine.runtime.attempts import (
 )
 from engine.runtime.steps import Arrival, ignored, task_cancelled, task_failed
 
-__all__ = ["recorded"]
+__all__ = ["heartbeat", "recorded"]
+
+
+def heartbeat(task_id: str, number: int, details: bytes | None) -> Arrival:
+    """The arrival that an attempt's heartbeat is."""
+    return Arrival(AttemptHeartbeat(at=0, id=task_id, attempt=number), details)
 
 
 def recorded(

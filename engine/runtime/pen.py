@@ -29,6 +29,7 @@ class Pen:
         self.stream = stream_of(run_id)
         self.version = version
         self.alarm: int | None = None
+        self.progressed = False  # whether a fact was written since the run came here
         self.first_commit: Callable[[BaseException | None], None] | None = (
             None  # told once, of a new run's first commit
         )
@@ -58,8 +59,10 @@ class Pen:
                 self.report(None)
         if step.alarm is not UNSET:
             self.alarm = step.alarm
-        if step.progress and step.ended is None:
-            self._refused = 0
+        if step.progress:
+            self.progressed = True
+            if step.ended is None:
+                self._refused = 0
         if step.starting and not self.lease.fresh():
             # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
             raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")

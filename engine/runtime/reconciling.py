@@ -6,7 +6,6 @@ was told to stop. It has no effect of its own, so nothing is recorded before it;
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from engine.core.failures import describe
@@ -19,13 +18,15 @@ from engine.runtime.attempts import (
     Asked,
     AskedInVain,
     Failed,
+    Failure,
     FoundDone,
     FoundUndone,
     Outcome,
     Retried,
     after_failure,
-    run_within,
+    failure_of,
 )
+from engine.runtime.limiting import within
 from engine.tasks import Attempt, Happened, NotHappened, Task
 from eventstore.clock import Clock
 
@@ -69,33 +70,27 @@ async def run_reconciliation(
     except ArgumentsError as error:
         executor.slots.give_back()
         return Failed(describe(error))
-    work = Work(definition.policy.reconcile, args, kwargs, attempt)
+    run = executor.run(Work(definition, pending.arguments, args, kwargs, attempt, definition.policy.reconcile))
     try:
-        answer = await run_within(
-            definition.policy.timeout, executor.run(work), definition, whole=False, clock=clock, alarms=alarms
+        answer = await within(
+            definition.policy.timeout, run, definition, whole=False, clock=clock, alarms=alarms, pulse=None
         )
         if isinstance(answer, NotHappened):
             return FoundUndone()
         if isinstance(answer, Happened):
             return FoundDone(definition.result.encode_checked(answer.result))
-        failure: BaseException = TypeError(
+        wrong = TypeError(
             f"the reconcile function of {definition.where} returns Happened(result) or NotHappened(), not {answer!r}"
         )
-        return Failed(describe(_in_vain(definition, attempts, failure)))  # it would say the same kind of thing again
+        return Failed(describe(_in_vain(definition, attempts, wrong)))  # it would say the same kind of thing again
     except (NotRecordable, PayloadTooLarge) as error:
         return Failed(describe(_in_vain(definition, attempts, error)))
-    except asyncio.CancelledError as error:
-        if running.asked_to_end:
-            raise
-        failure = error
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        failure = error
+        failure: Failure = failure_of(error, definition, running)
     outcome = await after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
     if isinstance(outcome, Retried):
         return AskedInVain(outcome.error, outcome.retry_at)
-    return Failed(describe(_in_vain(definition, attempts, failure)))
+    return Failed(describe(_in_vain(definition, attempts, failure.error)))
 
 
 def _in_vain(definition: Task[..., Any], attempts: Attempts, failure: BaseException) -> TaskInterrupted:

@@ -183,6 +183,7 @@ async def give_up(store: EventStore, lease: Lease, head: StreamHead, *, clock: C
             alarm=clock.now(),
             lease=lease,
             release=True,
+            progress=True,
         )
     )
 
@@ -209,4 +210,5 @@ def _rest(
         closed=closed or head.closed,
         lease=lease,
         release=True,
+        progress=True,  # whoever gives it up in good order has not died of it
     )

@@ -43,8 +43,11 @@ class StandingIn:
     def slots(self) -> Slots:
         return self._executor.slots
 
+    def check(self, task: Task[..., Any]) -> None:
+        """What stands in can run here, wherever the task's own function would."""
+
     async def run(self, work: Work) -> Any:
-        return await self._executor.run(structs.replace(work, fn=self._stand_in(self._task, work.fn)))
+        return await self._executor.run(structs.replace(work, instead=self._stand_in(self._task, work.fn)))
 
     async def aclose(self) -> None:
         await self._executor.aclose()

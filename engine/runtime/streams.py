@@ -18,6 +18,7 @@ from engine.core.fold import RunStatus
 from eventstore import NewEvent
 
 __all__ = [
+    "ALONE",
     "EPOCH_START",
     "LET_ON",
     "PARENT",
@@ -49,6 +50,8 @@ EPOCH_START: Final = "epoch_start"
 """Attribute of a run that has continued as new: the version of the event that its epoch begins with."""
 SLOW: Final = "slow"
 """Attribute of a run that kept others waiting: microseconds of its slowest turn."""
+ALONE: Final = "alone"
+"""Attribute of a run that may have killed its worker: how often that died while the run was the only suspect."""
 WORKFLOW_CATEGORY: Final = "workflow"
 """Streams of workflows: whether one is paused, and who did that."""
 PAUSED: Final = "paused"

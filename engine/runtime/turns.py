@@ -8,6 +8,7 @@ from engine.core.compare import Diagnosis, Reason
 from engine.core.decided import Decided
 from engine.core.events import (
     AttemptFailed,
+    AttemptHeartbeat,
     ContinuedAsNew,
     EffectReconciled,
     Fact,
@@ -25,7 +26,7 @@ from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import EPOCH_START, SLOW, STATUS, new_event, suspension
+from engine.runtime.streams import ALONE, EPOCH_START, SLOW, STATUS, new_event, suspension
 from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
@@ -66,6 +67,8 @@ class Turns:
             event = as_ignored(arrival, epoch=self._instance.epoch)
         elif isinstance(event, RunPaused | RunUnpaused) and self._instance.over:
             event = None  # nothing is left to be held
+        elif isinstance(event, AttemptHeartbeat) and (self._instance.over or event.id not in self._instance.pending):
+            event = None  # nobody waits for what becomes of it
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
@@ -169,6 +172,8 @@ def _hold(step: Step, note: Note) -> None:
         case RunPaused():
             step.hold(True, "paused")
         case RunUnpaused() | RunResumed():
+            if isinstance(note, RunResumed):
+                step.attributes[ALONE] = None  # a person has looked at it
             step.hold(False, "running")
         case _:
             return

@@ -7,7 +7,7 @@ notification failed to tell. Everything that may begin or end here is bounded by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.core.call import Definition
 from engine.core.events import RunStarted
 from engine.errors import EngineFailed
-from engine.executors import LoopExecutor, ThreadExecutor
+from engine.executors import Executor
 from engine.runtime.alarms import Alarms
 from engine.runtime.bringing import bring_back
 from engine.runtime.claims import busy_streams, claimable, of_residents
@@ -24,10 +24,12 @@ from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
+from engine.runtime.places import places
 from engine.runtime.residents import Residents
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.streams import run_id_of
+from engine.runtime.suspects import Suspects
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.runtime.watches import Watches
 from engine.workflows import SignalMessage
@@ -63,6 +65,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     concurrency: int = 1_000  # attempts of coroutine tasks
     threads: int = 32  # attempts of plain functions
+    processes: int = 1  # attempts of plain functions that ask for a process
     runs: int = 2_000  # runs in memory with something to do
     cached: int = 500  # live instances kept for runs that rest
     grace: float = 30.0  # seconds that attempts may go on when the engine closes
@@ -82,6 +85,7 @@ class Worker:
         only: Collection[str] | None,
         clock: Clock,
         watches: Watches,
+        executors: Sequence[Executor] = (),
         stand_in: StandIn | None = None,
     ) -> None:
         self.store = store
@@ -95,6 +99,7 @@ class Worker:
         self.definitions = dict(definitions)
         self._name = name
         self._limits = limits
+        self._given = tuple(executors)
         self._stand_in = stand_in
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
@@ -103,6 +108,7 @@ class Worker:
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
         self.residents = Residents(watches, cached=limits.cached)
         self.launches = Launches(self, self.residents)
+        self.suspects = Suspects(self)
         self._rebuilding: set[str] = set()
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
@@ -120,7 +126,10 @@ class Worker:
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
         await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
-        executors = (LoopExecutor(self._limits.concurrency), ThreadExecutor(self._limits.threads))
+        limits = self._limits
+        executors = places(
+            concurrency=limits.concurrency, threads=limits.threads, processes=limits.processes, given=self._given
+        )
         self.dispatcher = Dispatcher(
             executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn, stand_in=self._stand_in
         )
@@ -156,6 +165,8 @@ class Worker:
         # What is being written is written; attempts that do not end are left behind, and write nothing any more.
         await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
         self.residents.clear()
+        if self.failure is None:
+            await self.suspects.forgive()
         self.alarms.close()
         self.watchdog.close()
         await self.dispatcher.aclose()
@@ -329,14 +340,14 @@ class Worker:
 
     async def _rebuild(self, head: StreamHead, run_id: str) -> None:
         try:
-            async with self._rebuilds:
+            async with self.suspects.turn(head) as found, self._rebuilds:
                 await self.launches.settled(run_id)
-                if self.stopping or self.failure is not None:
+                if self.stopping or self.failure is not None or found is None:
                     return
                 if (driver := self.residents.drivers.get(run_id)) is not None:
-                    driver.receive(head)  # it was launched here, and claimed before we heard that it was written
+                    driver.receive(found)  # it was launched here, and claimed before we heard that it was written
                 else:
-                    await bring_back(self, head, run_id)
+                    await bring_back(self, found, run_id)
         except (LeaseLost, UnknownMessage, VersionConflict):
             return  # somebody else has it now; or it was seen as it is no more, and is claimed again
         except EventStoreError as error:

@@ -49,7 +49,7 @@ def commits_of(
         attributes=attributes or UNSET,
         lease=lease,
         release=step.release or over,
-        progress=step.progress,
+        progress=step.progress or step.release,  # who gives it up in good order has not died of it
     )
     return (whole,)
 
@@ -83,7 +83,7 @@ def _chunks(
             attributes=attributes or UNSET,
             lease=lease,
             release=last and (step.release or over),
-            progress=step.progress,
+            progress=step.progress or step.release,
         )
         version, at = max(version, 0) + len(chunk), until
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
+from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, task
 from engine.tasks.effects import Effect, Happened, NotHappened
 
 __all__ = [
     "Attempt",
     "CompletedLater",
+    "Contact",
     "Effect",
     "Happened",
     "NotHappened",
+    "Notice",
     "Task",
     "TaskOptions",
     "attempt",

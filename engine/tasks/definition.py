@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Final, ParamSpec, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import Struct
@@ -13,13 +13,14 @@ from engine.core.call import Call, Definition, OnCancel
 from engine.errors import DefinitionError
 from engine.tasks.effects import Effect
 
-__all__ = ["ExecutorName", "Task", "TaskOptions", "task"]
+__all__ = ["Task", "TaskOptions", "task"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ExecutorName = Literal["loop", "threads"]
-"""Where attempts run: coroutine functions on the engine's event loop, plain functions in threads."""
+_FOR_COROUTINES: Final = "loop"
+_FOR_FUNCTIONS: Final = "threads"
+_SECONDS: Final = ("timeout", "deadline", "heartbeat_timeout")
 
 
 class TaskOptions(Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     on_cancel: OnCancel | None = None  # None: "abandon" for an idempotent task, "wait" for the others
     effect: Effect = "idempotent"
     reconcile: Callable[..., Any] | None = None
+    executor: str | None = None  # the name of one; None: "loop" for coroutine functions, "threads" for plain ones
+    heartbeat_timeout: float | None = None  # seconds that an attempt may go without `Attempt.heartbeat`
 
     @property
     def retries(self) -> bool:
@@ -62,7 +65,8 @@ class Task(Definition[P, R]):
         self.policy = TaskOptions() if options is None else options
         self.raises = raises
         self.on_cancel = self.policy.on_cancel or ("abandon" if self.policy.effect == "idempotent" else "wait")
-        self.executor: ExecutorName = "loop" if inspect.iscoroutinefunction(fn) else "threads"
+        self.is_coroutine = inspect.iscoroutinefunction(fn)
+        self.executor = self.policy.executor or (_FOR_COROUTINES if self.is_coroutine else _FOR_FUNCTIONS)
         _check(self)
 
     def options(self, **changes: Any) -> Task[P, R]:
@@ -102,6 +106,8 @@ def task(
     on_cancel: OnCancel | None = None,
     effect: Effect | None = None,
     reconcile: Callable[..., Any] | None = None,
+    executor: str | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Any = None,
@@ -117,6 +123,8 @@ def task(
     on_cancel: OnCancel | None = None,
     effect: Effect | None = None,
     reconcile: Callable[..., Any] | None = None,
+    executor: str | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> Any:
     """Make a task of an `async def` (runs on the loop) or a `def` (runs in a thread); with or without parentheses.
 
@@ -125,6 +133,9 @@ def task(
     `timeout`: seconds for one attempt. `deadline`: seconds over all attempts, from scheduling.
     `raises`: exception types that come back as themselves in the workflow, beside builtins.
     `on_cancel`: what cancelling the await does, see `OnCancel`.
+    `executor`: where it runs: "loop", "threads", "processes", or the name of one given to `Engine(executors=...)`.
+    `heartbeat_timeout`: seconds; an attempt that does not call `attempt().heartbeat()` for so long is asked to end and
+    fails with `HeartbeatTimeout`.
     `effect`: what becomes of the task when a worker dies in the middle of an attempt. "idempotent": it is run again,
     under the same idempotency key. "at_most_once": it never is; the call fails with `TaskInterrupted`, and the task has
     one attempt. `reconcile`: a function of the task's own arguments, `def` or `async def`, that asks the outside under
@@ -139,6 +150,8 @@ def task(
         timeout=timeout,
         deadline=deadline,
         on_cancel=on_cancel,
+        executor=executor,
+        heartbeat_timeout=heartbeat_timeout,
         effect=effect or ("idempotent" if reconcile is None else "reconcile"),
         reconcile=reconcile,
     )
@@ -160,7 +173,7 @@ class _TaskDecorator:
 
 def _check(definition: Task[Any, Any]) -> None:
     options, where = definition.policy, definition.where
-    for name in ("timeout", "deadline"):
+    for name in _SECONDS:
         seconds = getattr(options, name)
         if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
             raise DefinitionError(f"{where}: {name} must be a number of seconds above 0, not {seconds!r}")
@@ -170,6 +183,8 @@ def _check(definition: Task[Any, Any]) -> None:
             raise DefinitionError(
                 f"{where}: {name} takes a tenacity object such as stop_after_attempt(5), not {policy!r}"
             )
+    if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
+        raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
     _check_effect(options, where)
     if options.on_cancel not in (None, "abandon", "wait"):
         raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")

@@ -1,4 +1,4 @@
-"""Which workflows the code of a workflow names: those that it may call as child runs.
+"""Which definitions the code of a workflow names: the workflows that it may call as child runs, and the tasks.
 
 A child may need a worker when nobody has its parent in memory, after a restart say, so a worker must know its workflow
 without having seen the call. Names are followed through globals, closures, modules and plain containers, and through
@@ -13,25 +13,36 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from engine.core.call import Definition
 from engine.workflows.definition import Workflow
 
-__all__ = ["reachable"]
+__all__ = ["named", "reachable"]
 
 
 def reachable(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
     """These workflows and those that they name, by their names. Where two share a name the first found stays."""
     found: dict[str, Workflow[..., Any]] = {}
+    for definition in named(workflows):
+        if isinstance(definition, Workflow):
+            found.setdefault(definition.name, definition)
+    return found
+
+
+def named(workflows: Iterable[Workflow[..., Any]]) -> Iterator[Definition[..., Any]]:
+    """These workflows, and the workflows and tasks that they name; the code of tasks is not looked into."""
     seen: set[int] = set()
     waiting: list[Any] = list(workflows)
     while waiting:
         value = waiting.pop(0)
-        if isinstance(value, Workflow):
-            found.setdefault(value.name, value)
-            value = value.fn
+        if isinstance(value, Definition):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            yield value
+            value = value.fn if isinstance(value, Workflow) else None
         if isinstance(value, FunctionType) and id(value) not in seen and not _foreign(value):
             seen.add(id(value))
             waiting.extend(_named_by(value))
-    return found
 
 
 def _named_by(function: FunctionType) -> Iterator[Any]:
@@ -51,12 +62,12 @@ def _named_by(function: FunctionType) -> Iterator[Any]:
 
 def _members(value: Any) -> Iterator[Any]:
     match value:
-        case Workflow() | FunctionType():
+        case Definition() | FunctionType():
             yield value
         case Mapping():
-            yield from (item for item in value.values() if isinstance(item, Workflow | FunctionType))
+            yield from (item for item in value.values() if isinstance(item, Definition | FunctionType))
         case list() | tuple():
-            yield from (item for item in value if isinstance(item, Workflow | FunctionType))
+            yield from (item for item in value if isinstance(item, Definition | FunctionType))
         case _:
             return
 

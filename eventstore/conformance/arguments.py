@@ -178,7 +178,7 @@ async def names_may_be_anything_readable(harness: StoreHarness) -> None:
 async def a_capability_that_is_not_declared_is_refused(harness: StoreHarness) -> None:
     """A commit that needs what the store does not declare is refused, never half-obeyed."""
     store = await harness.open()
-    permit = Permit(pool="p", holder="h", action="take", limit=1)
+    permit = Permit(pool="p", holder="h", action="take")
     for capability, commit in (
         ("permits", step("run:a", NEW, event(), permits=(permit,))),
         ("transaction", step("run:a", NEW, event(), transaction=lambda _: b"")),

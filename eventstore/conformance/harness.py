@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
 
-from msgspec.json import encode
+from msgspec.json import decode, encode
 
+from eventstore.errors import LimitReached
 from eventstore.memory import MemoryLease, MemoryStore
 from eventstore.port import (
     NEW,
@@ -25,10 +26,12 @@ from eventstore.port import (
     Message,
     NewEvent,
     Opening,
+    Permit,
     RecordedEvent,
     StreamHead,
     StreamQuery,
     Timestamp,
+    pool_stream,
 )
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "Check",
     "MemoryHarness",
     "Refusal",
+    "Shared",
     "StoreHarness",
     "TurnedClock",
     "all_of",
@@ -46,11 +50,15 @@ __all__ = [
     "control",
     "data",
     "event",
+    "give_back",
     "history",
     "mail",
     "refused",
+    "shared_pool",
     "soon",
     "step",
+    "take",
+    "wait",
 ]
 
 T = TypeVar("T")
@@ -218,6 +226,70 @@ async def soon(awaitable: Awaitable[T]) -> T:
     """What must happen; fails instead of hanging."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         return await awaitable
+
+
+def take(holder: str, pool: str = "p") -> Permit:
+    """A permit to take."""
+    return Permit(pool=pool, holder=holder, action="take")
+
+
+def wait(holder: str, pool: str = "p", *, priority: int = 0, key: str = "") -> Permit:
+    """A place in the queue."""
+    return Permit(pool=pool, holder=holder, action="wait", priority=priority, key=key)
+
+
+def give_back(holder: str, pool: str = "p") -> Permit:
+    """A permit, or a place in the queue, to give up."""
+    return Permit(pool=pool, holder=holder, action="return")
+
+
+class Shared:
+    """A store with a limit, and streams that are owned by one lease and take part in it."""
+
+    def __init__(self, store: EventStore, lease: Lease | None) -> None:
+        self.store = store
+        self.lease = lease
+
+    async def limit(self, limit: Any, window: Any = None, pool: str = "p") -> None:
+        """Make the limit, or change it."""
+        try:
+            version = (await self.store.head(pool_stream(pool))).version
+        except LookupError:
+            version = NEW
+        await self.store.commit(
+            step(pool_stream(pool), version, event("limit"), attributes={"limit": limit, "window": window})
+        )
+
+    async def does(self, stream: str, *permits: Permit, **parts: Any) -> StreamHead:
+        """Commit permits to a stream, which is made if it is not there."""
+        found = await self.store.find(StreamQuery(streams=(stream,)))
+        version = found.items[0].version if found.items else NEW
+        parts.setdefault("lease", self.lease)
+        return await self.store.commit(step(stream, version, event(), permits=permits, **parts))
+
+    async def full(self, stream: str, *permits: Permit, **parts: Any) -> LimitReached:
+        """The same, which must be refused."""
+        with refused(LimitReached) as refusal:
+            await self.does(stream, *permits, **parts)
+        return refusal.error
+
+    async def granted(self, stream: str) -> list[str]:
+        """What a stream's mailbox says that it was granted: holders, in order."""
+        headers = [decode(message.header) for message in (await self.store.head(stream)).messages]
+        return [header["holder"] for header in headers if header.get("type") == "PermitGranted"]
+
+
+@asynccontextmanager
+async def shared_pool(harness: StoreHarness, *, limit: int, window: int | None = None) -> AsyncIterator[Shared | None]:
+    """A pool ``p``, or a rate; None if the store has no such capability."""
+    store = await harness.open()
+    if "permits" not in store.capabilities:
+        yield None
+        return
+    async with store.lease("worker") as lease:
+        shared = Shared(store, lease)
+        await shared.limit(limit, window)
+        yield shared
 
 
 class Refusal(Generic[E]):

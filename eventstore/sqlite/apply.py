@@ -7,10 +7,10 @@ harms no other. Nothing here touches SQLite, a clock or a file; whether an owner
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 from msgspec.json import encode
 
 from eventstore.digest import SALT_BYTES, chain_start, event_digest, payload_digest
@@ -20,32 +20,29 @@ from eventstore.errors import (
     StreamClosed,
     StreamNotFound,
 )
+from eventstore.permits import Actions
 from eventstore.port import (
     NO_DIGEST,
+    POOL_CATEGORY,
     Commit,
     Message,
-    Scalar,
     StreamHead,
     Timestamp,
     Undelivered,
     WaitingMessage,
+    category_of,
 )
+from eventstore.sqlite.attributes import AttributeChanges
 from eventstore.sqlite.checking import check
 from eventstore.sqlite.finding import fits
 from eventstore.sqlite.leases import Judge
 from eventstore.sqlite.mailboxes import Known, Mail, payload_to_row
+from eventstore.sqlite.own_sql import NotApplied
+from eventstore.sqlite.permits import SqlitePools
 from eventstore.sqlite.requests import ClaimRequest, CommitRequest, Unclaim
 from eventstore.sqlite.rows import StreamRow
 
-__all__ = ["AttributeChange", "Batch", "answer", "attribute_parameters"]
-
-
-class AttributeChange(Struct):
-    """An attribute of a stream before and after the batch; None: absent."""
-
-    created_at: Timestamp
-    old: Scalar
-    new: Scalar
+__all__ = ["Batch", "answer"]
 
 
 class Batch:
@@ -54,6 +51,7 @@ class Batch:
     __slots__ = (
         "_judge",
         "_next_id",
+        "_run_own",
         "_salts",
         "_salts_used",
         "alarm",
@@ -66,6 +64,7 @@ class Batch:
         "needy",
         "now",
         "open_tokens",
+        "pools",
         "streams",
     )
 
@@ -79,6 +78,8 @@ class Batch:
         open_tokens: set[int],
         judge: Judge,
         salts: bytes,
+        run_own: Callable[[Commit], bytes],
+        pools: SqlitePools,
     ) -> None:
         self.now = now
         self.streams = streams
@@ -86,13 +87,15 @@ class Batch:
         self._next_id = last_id + 1
         self.open_tokens = open_tokens
         self._judge = judge
+        self.pools = pools
+        self._run_own = run_own  # what runs a commit's own transaction
         self._salts = salts
         self._salts_used = 0
         # What the requests brought about, for the tables; events as flat parameters.
         self.events: list[Any] = []
         self.messages: list[tuple[StreamRow, Message, Mail]] = []
         self.consumed: list[int] = []
-        self.attributes: dict[tuple[int, str], AttributeChange] = {}
+        self.attributes = AttributeChanges()
         self.dead: set[int] = set()  # owners that lost streams to a claim
         # What it may mean for waiters.
         self.needy = False
@@ -105,6 +108,13 @@ class Batch:
         if row is not None and row.commit_id == commit.id:
             return row.first_outcome()
         check(commit, row, known=self.known, open_tokens=self.open_tokens, judge=self._judge)
+        actions = None
+        if commit.permits:
+            actions = self._actions(commit.stream)
+            actions.perform(commit.permits)
+        if commit.transaction is not None:
+            request = self._with_own(request, actions)
+            commit = request.commit
         if row is None:
             row = self._create(commit.stream)
             if commit.lease is not None:
@@ -112,6 +122,9 @@ class Batch:
         self._consume(row, commit)
         self._append(row, request)
         self._set_state(row, commit)
+        limit_changed = commit.attributes is not UNSET and category_of(commit.stream) == POOL_CATEGORY
+        if actions is not None or limit_changed or (row.permits and row.closed):
+            self._settle(row, commit, actions or self._actions(row.name), limit_changed=limit_changed)
         undelivered: tuple[Undelivered, ...] = ()
         if commit.sends:
             undelivered = self._send_all(commit.sends)
@@ -175,10 +188,33 @@ class Batch:
     def end(self, tokens: Collection[int]) -> None:
         """End leases: what they own is orphaned for the requests that follow."""
         self.open_tokens.difference_update(tokens)
+        self.pools.end(tokens)
         for row in self.streams.values():
             if row.owner in tokens:
                 row.owner_ended = 1
         self.needy = True
+
+    def _actions(self, stream: str) -> Actions:
+        return Actions(self.pools, stream, self.now)
+
+    def _with_own(self, request: CommitRequest, actions: Actions | None) -> CommitRequest:
+        """Run the commit's own transaction, the last that may refuse it; the commit with what it returned."""
+        try:
+            return request.with_payload(self._run_own(request.commit))
+        except BaseException:
+            if actions is not None:
+                actions.undo()
+            raise
+
+    def _settle(self, row: StreamRow, commit: Commit, actions: Actions, *, limit_changed: bool) -> None:
+        """What the commit means for permits, now that its stream is what it will be."""
+        may_have = int(not row.closed and (row.permits or bool(commit.permits)))
+        if may_have != row.permits:
+            row.permits, row.changed = may_have, True
+        actions.settle(closed=bool(row.closed), limit_changed=limit_changed)
+        for message in actions.messages():
+            self.known |= self.pools.known(message)
+            self._deliver(message)
 
     def _needs(self, row: StreamRow, *, orphan: bool) -> bool:
         if row.control:
@@ -206,7 +242,7 @@ class Batch:
     def _create(self, name: str) -> StreamRow:
         row = StreamRow(
             self._next_id, name, 0, "", self.now, self.now, None, 0, 0, None, 0, 0, 0, None, {}, None, None, None,
-            None, None, digest=chain_start(name), is_new=True, mailbox={},
+            None, None, 0, digest=chain_start(name), is_new=True, mailbox={},
         )  # fmt: skip
         self._next_id += 1
         self.streams[name] = row
@@ -255,7 +291,7 @@ class Batch:
     def _set_state(self, row: StreamRow, commit: Commit) -> None:
         row.updated_at = self.now
         if commit.attributes is not UNSET:
-            self._merge(row, commit.attributes)
+            self.attributes.merge(row, commit.attributes)
         if commit.alarm is not UNSET and commit.alarm != row.alarm:
             row.alarm, row.changed = commit.alarm, True
         if commit.held is not UNSET and commit.held != row.held:
@@ -266,24 +302,6 @@ class Batch:
             row.claims, row.changed = 0, True
         if commit.release and row.owner is not None:
             self._own(row, None)
-
-    def _merge(self, row: StreamRow, attributes: Mapping[str, Scalar]) -> None:
-        merged = dict(row.attributes)
-        for name, value in attributes.items():
-            old = merged.get(name)
-            if old is value or (old == value and type(old) is type(value)):
-                continue
-            if value is None:
-                del merged[name]
-            else:
-                merged[name] = value
-            change = self.attributes.get((row.id, name))
-            if change is None:
-                self.attributes[row.id, name] = AttributeChange(row.created_at, old, value)
-            else:
-                change.new = value
-            row.changed = True
-        row.attributes = merged
 
     def _send_all(self, messages: tuple[Message, ...]) -> tuple[Undelivered, ...]:
         undelivered = []
@@ -300,7 +318,7 @@ class Batch:
             if message.opens is None:
                 return "not_found"
             row = self._create(message.stream)
-            self._merge(row, message.opens.attributes)
+            self.attributes.merge(row, message.opens.attributes)
         elif (row.id, message.id) in self.known:
             return None
         elif row.closed and (message.open_only or not message.control):
@@ -344,26 +362,14 @@ class Batch:
         return flat
 
 
-def attribute_parameters(
-    changes: Mapping[tuple[int, str], AttributeChange],
-) -> tuple[list[Any], list[Any]]:
-    """Flat parameters of the index entries to remove, and of those to add."""
-    removed: list[Any] = []
-    added: list[Any] = []
-    for (stream, name), change in changes.items():
-        if change.old is not None:
-            removed += (name, change.old, change.created_at, stream)
-        if change.new is not None:
-            added += (name, change.new, change.created_at, stream)
-    return removed, added
-
-
 def answer(apply: Callable[[], Any]) -> Any:
     """The value of a request, or the reason why it is refused, as a value."""
     try:
         return apply()
     except EventStoreError as refusal:
         return refusal
+    except NotApplied as refusal:
+        return refusal.error
 
 
 def _undelivered_text(undelivered: tuple[Undelivered, ...]) -> str | None:

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, assert_never
 
-from eventstore.port import Commit, Message
+from eventstore.port import Commit, Message, pool_stream
 from eventstore.sqlite.mailboxes import Known, load_known, load_mailboxes
 from eventstore.sqlite.requests import (
     ClaimRequest,
@@ -91,6 +91,7 @@ class Named:
         self.tokens: set[int] = set()
         self.sent: list[tuple[str, str]] = []  # messages, by stream and id, that may have been delivered before
         self.consumed: list[tuple[str, str]] = []  # and those that must have been
+        self.permits: list[tuple[str, str]] = []  # pools and holders
         self.payloads = 0
         for request in requests:
             self._add(request)
@@ -121,6 +122,9 @@ class Named:
             self._add_message(message)
         if commit.lease is not None:
             self.tokens.add(commit.lease.token)
+        for permit in commit.permits:
+            self.streams[pool_stream(permit.pool)] = None
+            self.permits.append((permit.pool, permit.holder))
 
     def _add_acting(self, name: str) -> None:
         self.streams[name] = self.acting[name] = None
@@ -143,7 +147,7 @@ def load_mail(
                 wanted.append(row)
     if wanted:
         consumed = [message_id for _, message_id in named.consumed]
-        boxes = load_mailboxes(connection, [row.id for row in wanted], consumed)
+        boxes = load_mailboxes(connection, {row.id: row.control for row in wanted}, consumed)
         for row in wanted:
             row.mailbox = boxes[row.id]
     known = [(streams[stream].id, message_id) for stream, message_id in named.sent if stream in streams]

@@ -59,9 +59,9 @@ def open_guard(path: str) -> Guard:
     directory = os.path.dirname(path)
     if os.path.isdir(path):
         raise StoreUnavailable(f"{path} is a directory; name a file")
-    if not os.path.isdir(directory):
-        raise StoreUnavailable(f"directory {directory} does not exist; create it, or choose another path")
     try:
+        if not _exists(directory) or not os.path.isdir(directory):
+            raise StoreUnavailable(f"directory {directory} does not exist; create it, or choose another path")
         _look_without_touching(path)
         return Guard(path + "-guard")
     except OSError as error:
@@ -107,20 +107,35 @@ def open_reader(path: str) -> sqlite3.Connection:
     Raises `NotAStore`, `SchemaTooNew` or `StoreUnavailable`.
     """
     try:
-        if not os.path.exists(path):
+        if not _exists(path):
             raise StoreUnavailable(f"no store at {path}: there is no such file")
         _look_without_touching(path)
         connection = _connect(path, "ro", statements=_CACHED_STATEMENTS)
         try:
             _harden(connection)
             _check_is_ours(connection, path, empty_is_ours=False)
+            _check_is_current(connection, path)
             connection.text_factory = bytes
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as error:
         raise unavailable(error, path) from error
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path} cannot be looked at: this user needs permission to enter every directory on the way to it; change"
+            f" it, or run as the user who owns them ({error.strerror})"
+        ) from error
     return connection
+
+
+def _exists(path: str) -> bool:
+    """Whether there is anything at `path`. Raises `OSError` when this user may not know: that is no "no"."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _connect(path: str, mode: str, *, statements: int) -> sqlite3.Connection:
@@ -139,7 +154,7 @@ def _look_without_touching(path: str) -> None:
     It looks past locks and the log, so it may meet a checkpoint that has written the first page, and with it the new
     size, before the rest: to SQLite that is a damaged file, unless the connection says that it can do with one.
     """
-    if not os.path.exists(path) or os.path.getsize(path) == 0:
+    if not _exists(path) or os.path.getsize(path) == 0:
         return
     with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
         connection.execute("PRAGMA writable_schema=ON")
@@ -159,6 +174,15 @@ def _check_is_ours(connection: sqlite3.Connection, path: str, *, empty_is_ours: 
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application or schema or tables or not empty_is_ours:
         raise NotAStore(f"{path} is a SQLite database of another program: it is left untouched; choose another path")
+
+
+def _check_is_current(connection: sqlite3.Connection, path: str) -> None:
+    schema = connection.execute("PRAGMA user_version").fetchone()[0]
+    if schema < SCHEMA_VERSION:
+        raise StoreUnavailable(
+            f"{path} has schema version {schema}, older than {SCHEMA_VERSION}: it was opened for reading only; open it"
+            " for writing once to bring it up to date"
+        )
 
 
 def _create_private(path: str) -> None:

@@ -151,7 +151,7 @@ def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:
     connection.execute("BEGIN")  # again, the stream and its mailbox as of one moment
     try:
         row = load_streams(connection, (stream,), ())[0][stream]
-        row.mailbox = load_mailboxes(connection, [row.id])[row.id]
+        row.mailbox = load_mailboxes(connection, {row.id: row.control})[row.id]
         return row
     finally:
         connection.execute("COMMIT")

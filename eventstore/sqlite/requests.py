@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from eventstore.port import Commit, Message, StreamQuery, Timestamp
 from eventstore.sqlite.mailboxes import payload_to_row
@@ -34,9 +35,16 @@ class CommitRequest(Struct, frozen=True, eq=False):
     future: asyncio.Future[Any]
     commit: Commit
     texts: tuple[tuple[str, str | bytes | None], ...]  # header and payload of each event, as they are stored
-    payloads: int  # of its events
+    payloads: int  # of its events, with the one that a transaction will bring
     payload_bytes: int  # of its events and messages
     rows: int
+
+    def with_payload(self, payload: bytes) -> CommitRequest:
+        """The same with what its transaction returned in the first event."""
+        first, *rest = self.commit.events
+        texts = ((self.texts[0][0], payload_to_row(payload)), *self.texts[1:])
+        commit = replace(self.commit, events=(replace(first, payload=payload), *rest))
+        return replace(self, commit=commit, texts=texts)
 
 
 class SendRequest(Struct, frozen=True, eq=False):
@@ -103,7 +111,7 @@ def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest
         future,
         commit,
         tuple([(event.header.decode(), payload_to_row(event.payload)) for event in events]),
-        len(sizes),
+        len(sizes) + (commit.transaction is not None),
         sum(sizes) + sent,
-        1 + len(events) + len(commit.sends) + len(commit.consumes),
+        1 + len(events) + len(commit.sends) + len(commit.consumes) + len(commit.permits),
     )

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.json import Decoder, encode
 
-from eventstore.mailbox import first_page
+from eventstore.mailbox import earlier_page, first_page
 from eventstore.port import Scalar, StreamHead, Undelivered, WaitingMessage
 from eventstore.sqlite.mailboxes import Mail
 from eventstore.sqlite.statements import encode_names, execute_rows
@@ -53,6 +52,7 @@ class StreamRow(Struct, array_like=True):
     commit_claims: int | None
     commit_mail: int | None
     commit_undelivered: str | None
+    permits: int  # whether it may hold permits, or wait for some
     owner_ended: int = 0  # whether the database says so; the lease's file may say so, too
     digest: bytes = b""
     is_new: bool = False
@@ -67,18 +67,18 @@ class StreamRow(Struct, array_like=True):
 
     def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
         """The stream as it is now."""
-        page = first_page(self._mail()) if mail and self.mailbox else ()
+        page = first_page(self._mail(), self.control) if mail and self.mailbox else ()
         return self._head(self.owner, self.claims, page, undelivered)
 
     def first_outcome(self) -> StreamHead:
         """The head that the last commit returned, with what messages and claims have changed since put back.
 
-        Nothing was consumed since, so the page that it showed is the beginning of the mailbox.
+        Nothing was consumed since, so what it showed is still there to be shown.
         """
         undelivered: tuple[Undelivered, ...] = ()
         if self.commit_undelivered is not None:
             undelivered = tuple(Undelivered(*row) for row in _decode_undelivered(self.commit_undelivered))
-        page = tuple(islice(self._mail(), self.commit_mail or 0))
+        page = earlier_page(tuple(self._mail()), self.commit_mail or 0)
         return self._head(self.commit_owner, self.commit_claims or 0, page, undelivered)
 
     def _mail(self) -> Iterator[WaitingMessage]:
@@ -130,7 +130,7 @@ def stream_json(alias: str, ended: str = "0") -> str:
 _COLUMNS: Final = (
     "id", "name", "version", "digest", "created_at", "updated_at", "alarm", "held", "closed", "owner", "claims",
     "control", "data", "mail_at", "attributes", "commit_id", "commit_owner", "commit_claims", "commit_mail",
-    "commit_undelivered",
+    "commit_undelivered", "permits",
 )  # fmt: skip
 
 _LOAD_STREAMS: Final = f"""
@@ -191,7 +191,8 @@ _STEPS: Final = (
     "commit_undelivered",
 )  # fmt: skip
 _CHANGES: Final = (
-    *_STEPS, "alarm", "held", "closed", "owner", "claims", "control", "data", "mail_at", "attributes"
+    *_STEPS, "alarm", "held", "closed", "owner", "claims", "control", "data", "mail_at", "attributes",
+    "permits",
 )  # fmt: skip
 
 
@@ -226,12 +227,13 @@ def write_streams(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> 
                 row.id, row.name, row.version, row.digest, row.created_at, row.updated_at, row.alarm, row.held,
                 row.closed, row.owner, row.claims, row.control, row.data, row.mail_at, _attributes_text(row),
                 row.commit_id, row.commit_owner, row.commit_claims, row.commit_mail, row.commit_undelivered,
+                row.permits,
             )  # fmt: skip
         elif row.changed:
             changes += (
                 row.id, row.version, row.digest, row.updated_at, row.commit_id, row.commit_owner, row.commit_claims,
                 row.commit_mail, row.commit_undelivered, row.alarm, row.held, row.closed, row.owner, row.claims,
-                row.control, row.data, row.mail_at, _attributes_text(row),
+                row.control, row.data, row.mail_at, _attributes_text(row), row.permits,
             )  # fmt: skip
         elif row.stepped:
             steps += (

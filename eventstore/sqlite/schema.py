@@ -3,8 +3,7 @@
 Everything is readable with the plain ``sqlite3`` shell: STRICT tables, JSON as TEXT, times as integer microseconds. A
 payload is TEXT when it is UTF-8 without NUL, else a BLOB.
 
-Migrations go forward only, one transaction for all that are missing. The tables for permits are here before the code
-that uses them, so that a file written today needs no rewriting then.
+Migrations go forward only, one transaction for all that are missing.
 
 This file deliberately does not know when a row is written: that is `apply`'s business; it only says which indexes make
 the questions of `claiming` and `reading` cheap.
@@ -14,7 +13,15 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["APPLICATION_ID", "MAIL_NEEDS", "MIGRATIONS", "OPEN_NEEDS", "SCHEMA_VERSION"]
+__all__ = [
+    "APPLICATION_ID",
+    "MAIL_NEEDS",
+    "MIGRATIONS",
+    "OPEN_NEEDS",
+    "RESERVED_PREFIX",
+    "SCHEMA_VERSION",
+    "STORE_TABLES",
+]
 
 APPLICATION_ID: Final = 0x486F6C64
 """``Hold`` in ASCII, in the file's header: how `file` and we recognise a store."""
@@ -120,6 +127,61 @@ _V1: Final = (
     """,
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1,)
+_V2: Final = (
+    # Behind a full page of data messages, a head finds its control messages here.
+    "CREATE INDEX messages_control ON messages (stream, arrival) WHERE consumed_at IS NULL AND control = 1",
+    # Whether a stream may hold permits or wait for some: a closing stream without any asks nobody.
+    "ALTER TABLE streams ADD COLUMN permits INTEGER NOT NULL DEFAULT 0",
+    "DROP TABLE permits",
+    "DROP TABLE permit_waiters",
+    """
+    CREATE TABLE permit_pools (
+        pool TEXT NOT NULL PRIMARY KEY,      -- its limit is the stream pool:<pool>
+        held INTEGER NOT NULL,               -- rows of permits
+        waiting INTEGER NOT NULL,            -- rows of permit_waiters
+        arrivals INTEGER NOT NULL,           -- how many have ever joined the queue
+        turns TEXT NOT NULL                  -- JSON: by priority the tag of the last granted
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE permits (
+        pool TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        stream TEXT NOT NULL,                -- whose it is
+        taken_at INTEGER NOT NULL,           -- or granted
+        confirmed INTEGER NOT NULL,          -- 0: granted from the queue, and not yet taken
+        priority INTEGER NOT NULL,           -- with key: how it waits again if the grant lapses
+        key TEXT NOT NULL,
+        PRIMARY KEY (pool, holder)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX permits_taken ON permits (pool, taken_at)",
+    "CREATE INDEX permits_granted ON permits (pool, taken_at, holder) WHERE confirmed = 0",
+    "CREATE INDEX permits_stream ON permits (stream)",
+    """
+    CREATE TABLE permit_waiters (
+        pool TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        tag INTEGER NOT NULL,
+        arrival INTEGER NOT NULL,
+        PRIMARY KEY (pool, holder)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX permit_waiters_queue ON permit_waiters (pool, priority DESC, tag, arrival)",
+    "CREATE INDEX permit_waiters_key ON permit_waiters (pool, priority, key, tag)",
+    "CREATE INDEX permit_waiters_stream ON permit_waiters (stream)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2)
 """Statements that bring a file from schema version n to n + 1, n being the index."""
 SCHEMA_VERSION: Final = len(MIGRATIONS)
+
+STORE_TABLES: Final = frozenset(
+    {"streams", "events", "messages", "attributes", "leases", "permits", "permit_pools", "permit_waiters"}
+)
+"""The tables above: the rest of the file is the users' own, see `own_sql`."""
+RESERVED_PREFIX: Final = "holdfast"
+"""Users name no table so: tables that later versions need may be."""

@@ -75,7 +75,7 @@ DEATH_CHECK_SECONDS: Final = 1.0
 class SqliteStore:
     """An `EventStore` in a SQLite file. Made by `open`; used by the event loop that opened it."""
 
-    capabilities: frozenset[Capability] = frozenset()
+    capabilities: frozenset[Capability] = frozenset({"permits", "transaction"})
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 `Transactor` owns the writable connection. A batch is: take the guard, BEGIN IMMEDIATE, load every stream it names in
 one statement, apply the requests in memory (`apply`), write what changed in a handful of statements, COMMIT, look that
-the files are still the ones opened. The number of calls into SQLite does not grow with the number of commits.
+the files are still the ones opened. The number of calls into SQLite does not grow with the number of commits, but for
+those which bring SQL of their own (`own_sql`).
 
 After an I/O error, corruption, or files that were replaced, it is poisoned: every later batch is refused.
 """
@@ -16,12 +17,14 @@ from typing import Any, Final, assert_never
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES
 from eventstore.errors import EventStoreError, StoreUnavailable
-from eventstore.sqlite.apply import Batch, answer, attribute_parameters
+from eventstore.sqlite.apply import Batch, answer
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.guard import Guard, Identity
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.loading import Memory, Named, load_mail
 from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
+from eventstore.sqlite.own_sql import OwnSql, TransactionLost
+from eventstore.sqlite.permits import SqlitePools
 from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
@@ -43,7 +46,15 @@ GUARD_SECONDS: Final = 30.0
 _INSERT_EVENTS: Final = "INSERT INTO events (stream, version, header, payload, salt, payload_digest, digest)"
 _INSERT_MESSAGES: Final = "INSERT INTO messages (stream, id, sender, control, header, payload, sent_at, consumed_at)"
 _INSERT_ATTRIBUTES: Final = "INSERT OR REPLACE INTO attributes (name, value, created_at, stream)"
-_DELETE_ATTRIBUTES: Final = "DELETE FROM attributes WHERE (name, value, created_at, stream) IN ("
+# Each is looked up first: SQLite compares a list of row values with one row of the table after the other.
+_DELETE_ATTRIBUTES: Final = (
+    "DELETE FROM attributes WHERE (name, value, created_at, stream) IN"
+    " (SELECT a.name, a.value, a.created_at, a.stream FROM ("
+)
+_DELETED_ATTRIBUTES: Final = (
+    ") AS v CROSS JOIN attributes AS a ON a.name = v.column1 AND a.value = v.column2 AND a.created_at = v.column3"
+    " AND a.stream = v.column4)"
+)
 _CONSUME: Final = (
     "UPDATE messages SET consumed_at = ?, header = NULL, payload = NULL, sender = NULL"
     " WHERE arrival IN (SELECT value FROM json_each(?))"
@@ -166,30 +177,40 @@ class Transactor:
 
     def _run(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> BatchOutcome:
         assert self._guard is not None
+        refused: dict[int, Exception] = {}  # by identity: commits whose own SQL cost the batch its transaction
+        with self._guard.held(GUARD_SECONDS):
+            while True:
+                try:
+                    return self._run_once(connection, requests, refused)
+                except TransactionLost as lost:
+                    refused[id(lost.commit)] = lost.error
+
+    def _run_once(
+        self, connection: sqlite3.Connection, requests: Sequence[Request], refused: Mapping[int, Exception]
+    ) -> BatchOutcome:
         assert self._identity is not None
         created: list[SqliteLease] = []
-        with self._guard.held(GUARD_SECONDS):
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                batch = self._load(connection, requests)
-                outcome = self._apply(connection, batch, requests, created)
-                connection.execute("COMMIT")
-            except BaseException:
-                self._memory.forget()
-                for lease in created:
-                    lease.end()
-                self._roll_back(connection)
-                raise
-            try:
-                outcome.log_file_bytes = self._identity.verify()
-            except StoreUnavailable as failure:
-                self.poison = failure
-                for lease in created:
-                    lease.end()
-                raise
-            self._memory.keep(batch.streams, batch.open_tokens, outcome.ended)
-            for token in outcome.gone:
-                self._files.remove(token)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            batch = self._load(connection, requests)
+            outcome = self._apply(connection, batch, requests, created, refused)
+            connection.execute("COMMIT")
+        except BaseException:
+            self._memory.forget()
+            for lease in created:
+                lease.end()
+            self._roll_back(connection)
+            raise
+        try:
+            outcome.log_file_bytes = self._identity.verify()
+        except StoreUnavailable as failure:
+            self.poison = failure
+            for lease in created:
+                lease.end()
+            raise
+        self._memory.keep(batch.streams, batch.open_tokens, outcome.ended)
+        for token in outcome.gone:
+            self._files.remove(token)
         return outcome
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
@@ -206,9 +227,15 @@ class Transactor:
         batch: Batch,
         requests: Sequence[Request],
         created: list[SqliteLease],
+        refused: Mapping[int, Exception],
     ) -> BatchOutcome:
         ended: set[int] = set()
-        answers = [self._answer(connection, batch, request, created, ended) for request in requests]
+        answers = [
+            refused[id(request.commit)]
+            if refused and isinstance(request, CommitRequest) and id(request.commit) in refused
+            else self._answer(connection, batch, request, created, ended)
+            for request in requests
+        ]
         log_bytes = self._write(connection, batch)
         gone = frozenset(token for token in batch.dead if self._files.gone(token))
         ended |= gone
@@ -267,6 +294,9 @@ class Transactor:
     def _load(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> Batch:
         named = Named(requests)
         streams, last_id, open_tokens = self._memory.load(connection, named.streams, named.tokens)
+        pools = SqlitePools(connection, streams=streams, judge=self._alive)
+        if named.permits:
+            pools.load(named.permits)
         return Batch(
             now=self._clock.now(),
             streams=streams,
@@ -275,6 +305,8 @@ class Transactor:
             open_tokens=open_tokens,
             judge=self._alive,
             salts=self._entropy(named.payloads * SALT_BYTES) if named.payloads else b"",
+            run_own=OwnSql(connection, self._clock).run,
+            pools=pools,
         )
 
     def _alive(self, token: int) -> bool:
@@ -290,10 +322,11 @@ class Transactor:
             execute_rows(connection, _INSERT_MESSAGES, 8, batch.message_parameters())
         if batch.consumed:
             connection.execute(_CONSUME, (batch.now, encode_names(batch.consumed)))
+        batch.pools.write()
         if batch.attributes:
-            removed, added = attribute_parameters(batch.attributes)
+            removed, added = batch.attributes.parameters()
             if removed:
-                execute_rows(connection, _DELETE_ATTRIBUTES, 4, removed, ")")
+                execute_rows(connection, _DELETE_ATTRIBUTES, 4, removed, _DELETED_ATTRIBUTES)
             if added:
                 execute_rows(connection, _INSERT_ATTRIBUTES, 4, added)
         bytes_written = sum(map(len, events[2::7])) + sum(map(len, filter(None, events[3::7])))

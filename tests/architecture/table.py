@@ -42,6 +42,8 @@ PUBLIC: Final = (
     "engine",
     "engine.errors",
     "eventstore",
+    "engine.executors",
+    "engine.executors.conformance",
     "eventstore.conformance",
     "eventstore.memory",
     "eventstore.sqlite",
@@ -129,6 +131,7 @@ CORE_DEPENDENCIES: Final = frozenset({"anyio", "aiosqlite", "msgspec", "tenacity
 
 DYNAMIC_IMPORTS: Final[dict[str, str]] = {
     "engine.cli": "loads the file or module that the user names as target",
+    "engine.executors": "a worker process imports the module of the task that its engine names",
 }
 """Rooms that may import by a computed name."""
 

@@ -138,12 +138,12 @@ def test_no_permission() -> None:
         closed.mkdir(0o700)
         store = f"sqlite:///{closed}/runs.db"
         assert holdfast("run", "work.py:quick", "--store", store, "--id", "q").code == 0
-        # In this order: the first makes warm.db. Who may not look into the folder does not see that there is a store.
-        for words, said in ((("run", "work.py:quick"), "permission"), (("runs",), "no store at")):
+        for words in (("run", "work.py:quick"), ("runs",)):  # in this order: the first makes warm.db
             ended = holdfast.start(*words, "--store", store, code=AS_NOBODY).end()
             assert ended.code == 3, ended
             assert "error: " in ended.err
-            assert said in ended.err
+            assert "permission" in ended.err
+            assert "no such file" not in ended.err
             assert "Traceback" not in ended.err
         assert holdfast.inside("show", "q", "--store", store, "--json").json()["status"] == "completed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from engine.cli import plain
 from engine.cli.live import frame
 from engine.cli.readable import clipped, duration, error_lines, instant, value_lines
 from engine.cli.summary import document, summary
-from engine.cli.tables import TASKS_SHOWN, runs_table, state_view
+from engine.cli.tables import TASKS_SHOWN, history_line, runs_table, state_view
 from engine.cli.tally import Watched, counts, name_rows
 
 SECOND = 1_000_000
@@ -328,3 +329,14 @@ def test_the_document_of_a_run() -> None:
     assert {key: told["tasks"][key] for key in ("total", "done", "done_before", "done_now")} == {
         "total": 2, "done": 2, "done_before": 1, "done_now": 1,
     }  # fmt: skip
+
+
+def test_the_last_heartbeat_of_a_running_task_is_shown() -> None:
+    story = begun(tasks=2, done=0)
+    beat = story.tell("AttemptHeartbeat", id="nightly/load#1", attempt=1, payload={"rows": 7})
+    story.then(beat, story.tell("AttemptHeartbeat", id="nightly/load#1", attempt=1))
+    text = shown(state_view(story.state), width=140)
+    assert re.search(r"load#1 +running +1 +last heartbeat at [0-9:]+.*: ..rows..7", text), text
+    line = history_line(beat).plain
+    assert "load#1" in line
+    assert line.endswith('attempt 1 lives  {"rows":7}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import aclosing
 from typing import Any
 
 from tests.core.cases import Declined, case, fail, work
@@ -28,6 +29,35 @@ async def gather_calls() -> list[str]:
 @case(limit=90)
 async def gather_branches() -> list[str]:
     return list(await asyncio.gather(*(two(label) for label in "abc")))
+
+
+@case()
+async def mapped_in_order() -> list[str]:
+    return [found async for found in work.map("abcd", concurrency=2)]
+
+
+@case(limit=90)
+async def mapped_as_they_come() -> list[str]:
+    return [found async for found in work.map("abcd", concurrency=3, ordered=False)]
+
+
+@case()
+async def mapped_and_failing() -> list[str]:
+    found = []
+    try:
+        async for each in fail.map("ab", concurrency=2):
+            found.append(each)
+    except Declined as error:
+        found.append(str(error))
+    return [*found, await work("behind it")]
+
+
+@case()
+async def mapped_and_left() -> list[str]:
+    async with aclosing(work.map(iter("abcdef"), concurrency=2)) as results:
+        async for each in results:
+            break
+    return [each, await work("behind it")]
 
 
 @case()

@@ -114,7 +114,8 @@ def test_options_per_call() -> None:
     assert double.policy == TaskOptions()
     assert not double.policy.retries
     with pytest.raises(
-        DefinitionError, match="task 'double' has no option 'time'; there are deadline, effect, on_cancel"
+        DefinitionError,
+        match="task 'double' has no option 'time'; there are deadline, effect, executor, heartbeat_timeout, on_cancel",
     ):
         double.options(time=5)
     with pytest.raises(DefinitionError, match="timeout must be"):

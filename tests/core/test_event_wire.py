@@ -59,6 +59,7 @@ SAMPLES: list[Event] = [
     events.TaskStarted(at=AT, id="nightly/extract#1", attempt=1, worker="host:1"),
     events.TaskStarted(at=AT, id="nightly/extract#1", attempt=2, worker="host:1", executor="threads"),
     events.AttemptFailed(at=AT, id="nightly/extract#1", attempt=1, error="ValueError", retry_at=AT + 5),
+    events.AttemptHeartbeat(at=AT, id="nightly/extract#1", attempt=2),
     events.EffectReconciled(at=AT, id="nightly/extract#1", attempt=1, answer="not_happened"),
     events.EffectReconciled(at=AT, id="nightly/extract#1", attempt=1, answer="unknown", retry_at=AT + 5),
     events.AttemptOutcomeIgnored(at=AT, id="nightly/extract#1", attempt=1, outcome="completed"),

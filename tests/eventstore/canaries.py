@@ -11,6 +11,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from eventstore.errors import EventStoreError, MailWaiting
+from eventstore.mailbox import first_page
 from eventstore.memory import MemoryStore
 from eventstore.port import (
     MAILBOX_PAGE,
@@ -25,17 +26,9 @@ from eventstore.port import (
     StreamQuery,
     Undelivered,
 )
-from eventstore.rules import Stream, Streams
-
-
-class Broken(MemoryStore):
-    """A memory store whose rules can be replaced."""
-
-    rules: type[Streams] = Streams
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._streams.__class__ = self.rules
+from eventstore.rules import Streams
+from eventstore.stream import Stream
+from tests.eventstore.broken import Broken
 
 
 class _Unfenced(Streams):
@@ -412,6 +405,27 @@ class PagesOfMailWithoutABoundInBytes(Broken):
     rules = _PagesByCount
 
 
+class _OldestOnly(Stream):
+    __slots__ = ()
+
+    def head(self, undelivered: tuple[Undelivered, ...] = (), *, mail: bool = True) -> StreamHead:
+        head = super().head(undelivered, mail=False)
+        return replace(head, messages=first_page(self.mailbox.values(), 0)) if mail else head
+
+
+class _PagesOfTheOldest(Streams):
+    def _create(self, name: str, now: int) -> Stream:
+        stream = super()._create(name, now)
+        stream.__class__ = _OldestOnly
+        return stream
+
+
+class HidesControlMailBehindData(Broken):
+    """Shows the oldest messages and nothing else, as if any of them would be consumed."""
+
+    rules = _PagesOfTheOldest
+
+
 class _LastInFirstOut(Streams):
     def deliver(self, message: Message, now: int) -> Any:
         reason = super().deliver(message, now)
@@ -504,6 +518,12 @@ CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     PagesOfMailWithoutABoundInBytes: (
         "messages.a_page_of_the_mailbox_is_bounded_in_bytes",
         "messages.a_page_of_the_mailbox_follows_the_group",
+    ),
+    HidesControlMailBehindData: (
+        "overtaking.control_mail_is_shown_behind_any_number_of_data_messages",
+        "overtaking.data_messages_stay_in_order_when_control_mail_overtakes",
+        "overtaking.control_mail_beyond_the_page_is_bounded",
+        "overtaking.a_repeated_commit_shows_the_control_mail_that_it_showed",
     ),
     DeliversLastInFirstOut: (
         "messages.mail_of_a_sender_arrives_in_order",

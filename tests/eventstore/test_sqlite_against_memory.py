@@ -7,6 +7,8 @@ same outcome: the same head, or the same refusal. Two handles write the SQLite f
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from msgspec import UNSET, Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict, astuple, replace
 
 import eventstore.mailbox
 import eventstore.sqlite.mailboxes
@@ -33,12 +35,16 @@ from eventstore import (
     Commit,
     EventStore,
     Lease,
+    LimitReached,
     MailWaiting,
     Message,
     NewEvent,
     Opening,
+    Permit,
     StreamQuery,
+    Transaction,
     UnknownMessage,
+    UnknownPool,
     VersionConflict,
 )
 from eventstore.conformance import TurnedClock
@@ -46,13 +52,15 @@ from eventstore.errors import EventStoreError
 from eventstore.memory import MemoryLease, MemoryStore
 from eventstore.port import RecordedEvent, StreamHead
 from eventstore.sqlite import SqliteStore
-from tests.eventstore import canaries
+from tests.eventstore import canaries, permit_canaries
 from tests.eventstore.sqlite.harness import SqliteHarness
 
 STREAMS = ("run:a", "run:b", "asset:a")
 MESSAGES = tuple(f"m{number}" for number in range(6))
 VALUES = (None, "x", "1", "", 1, 2, 1.0, 0.5, True, False)
 LEASES_MAX = 4
+POOLS = ("slots", "rate", "unknown")
+WINDOW = 31_000_000  # longer than a grant waits, for a rate's grants to lapse too
 
 streams = st.sampled_from(STREAMS)
 attributes = st.dictionaries(st.sampled_from(("p", "q")), st.sampled_from(VALUES), max_size=2)
@@ -69,6 +77,14 @@ messages = st.builds(
     control=st.booleans(),
     opens=st.one_of(st.none(), st.builds(Opening, attributes=attributes)),
 ).map(lambda message: replace(message, open_only=message.id == MESSAGES[0]))  # no choice more to search through
+permits = st.builds(
+    Permit,
+    pool=st.sampled_from((*POOLS[:2] * 12, POOLS[2])),
+    holder=st.sampled_from(("h0", "h1")),
+    action=st.sampled_from(("take", "take", "take", "wait", "wait", "wait", "return")),
+    priority=st.sampled_from((0, 0, 1)),
+    key=st.sampled_from(("", "k")),
+)
 wanted = st.one_of(st.sampled_from(VALUES), st.lists(st.sampled_from(VALUES), max_size=3).map(tuple))
 queries = st.builds(
     StreamQuery,
@@ -101,9 +117,24 @@ class Step(Struct, frozen=True):
 
     commit: Commit
     pair: Pair | None
+    own: bool = False  # SQL of its own on SQLite; memory, which has none, is given what it returns
 
     def on(self, store: str) -> Commit:
-        return replace(self.commit, lease=None if self.pair is None else getattr(self.pair, store))
+        commit = replace(self.commit, lease=None if self.pair is None else getattr(self.pair, store))
+        if not self.own:
+            return commit
+        if store == "sqlite":
+            return replace(commit, transaction=self.note)
+        return replace(commit, events=(replace(commit.events[0], payload=self.noted), *commit.events[1:]))
+
+    @property
+    def noted(self) -> bytes:
+        return f"noted {self.commit.id}".encode()
+
+    def note(self, transaction: Transaction) -> bytes:
+        transaction.execute("CREATE TABLE IF NOT EXISTS notes (note BLOB)")
+        transaction.execute("INSERT INTO notes VALUES (?)", (self.noted,))
+        return self.noted
 
 
 class SameEntropy(SqliteHarness):
@@ -136,6 +167,7 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
         for stream in STREAMS[:2]:
             begun = Commit(id="begun", stream=stream, expected_version=NEW, events=(NewEvent(b"{}", b"1"),))
             self.both(lambda store, _, begun=begun: store.commit(begun), 0)
+        self.begin()
 
     def teardown(self) -> None:
         if not hasattr(self, "loop"):
@@ -169,6 +201,9 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
 
     # What changes something.
 
+    def begin(self) -> None:
+        """What there is beside these streams."""
+
     def draw_step(self, data: st.DataObject) -> Step:
         stream = data.draw(streams)
         head = self.heads.get(stream)
@@ -194,13 +229,21 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
                 attributes=data.draw(st.one_of(st.just(UNSET), attributes)),
                 release=data.draw(st.sampled_from((False, False, True))),
                 progress=data.draw(st.booleans()),
+                permits=self.draw_permits(data, stream),
             ),
             data.draw(st.sampled_from([None, *self.pairs] if likely == 2 else fitting)),
         )
+        events = step.commit.events
+        if events and events[0].payload is None and likely % 2:
+            step = replace(step, own=True)
         if isinstance(step.commit.alarm, int):  # drawn as seconds from now
             step = replace(step, commit=replace(step.commit, alarm=self.clock.now() + step.commit.alarm * 1_000_000))
         self.steps.append(step)
         return step
+
+    def draw_permits(self, data: st.DataObject, stream: str) -> tuple[Permit, ...]:
+        """None here: histories are found out by what they have most of."""
+        return ()
 
     @rule(data=st.data(), handle=st.integers(0, 1))
     def commit(self, data: st.DataObject, handle: int) -> None:
@@ -347,8 +390,106 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
 
         heads = self.both(all_heads, self.commit_ids % 2)
         self.heads = {head.stream: head for head in heads if isinstance(head, StreamHead)}
+        self.run(self.what_was_noted_was_committed())
+        assert permits_of_sqlite(self.sqlite[0].path) == permits_of_memory(self.memory)
         for pair in self.pairs:
             assert pair.memory.fresh() == pair.sqlite.fresh()
+
+    async def what_was_noted_was_committed(self) -> None:
+        connection = sqlite3.connect(f"file:{self.sqlite[0].path}?mode=ro", uri=True)
+        try:
+            notes = connection.execute("SELECT note FROM notes").fetchall()
+        except sqlite3.OperationalError:  # none yet
+            notes = []
+        finally:
+            connection.close()
+        payloads = [event.payload async for event in self.memory.read_all()]
+        assert sorted(note for (note,) in notes) == sorted(one for one in payloads if (one or b"").startswith(b"noted"))
+
+
+class PermitsAgainstMemory(SqliteAgainstMemory):
+    """The same of permits above all: they need a history of their own before anything about them can go wrong."""
+
+    commits_and_sends_together = send = find = read = read_all = None  # type: ignore[assignment]
+
+    def begin(self) -> None:
+        self.limits = 0
+        for pool, window in zip(POOLS, (None, WINDOW)):
+            self.set_limit(pool, {"limit": 1, "window": window}, 0)
+
+    def set_limit(self, pool: str, attributes: dict[str, Any], handle: int) -> None:
+        version = self.run(outcome_of(self.memory.head(f"pool:{pool}")))
+        commit = Commit(
+            id=f"limit {self.limits}",
+            stream=f"pool:{pool}",
+            expected_version=version.version if isinstance(version, StreamHead) else NEW,
+            attributes=attributes,
+        )
+        self.limits += 1
+        self.both(lambda store, _: store.commit(commit), handle)
+
+    def draw_permits(self, data: st.DataObject, stream: str) -> tuple[Permit, ...]:
+        """Mostly of holders of the stream's own."""
+        drawn = data.draw(st.lists(permits, min_size=1, max_size=2))
+        whose = stream if data.draw(st.integers(0, 4)) else "any"
+        return tuple(replace(one, holder=f"{whose} {one.holder}") for one in drawn)
+
+    @rule(data=st.data(), handle=st.integers(0, 1))
+    def only_permits(self, data: st.DataObject, handle: int) -> None:
+        """Nothing that could be refused for another reason, by who owns the stream, which rests now and then."""
+        stream = data.draw(streams)
+        head = self.heads.get(stream)
+        owner = [pair for pair in self.pairs if head is not None and pair.memory.token == head.owner]
+        self.commit_ids += 1
+        commit = Commit(
+            id=f"c{self.commit_ids}",
+            stream=stream,
+            expected_version=NEW if head is None else head.version,
+            permits=self.draw_permits(data, stream),
+            release=data.draw(st.integers(0, 4)) == 0,
+            closed=data.draw(st.integers(0, 5)) == 0,
+        )
+        step = Step(commit, (owner or [None])[0])
+        self.steps.append(step)
+        self.both(lambda store, name: store.commit(step.on(name)), handle)
+
+    @rule(
+        pool=st.sampled_from(POOLS[:2]),
+        limit=st.sampled_from((0, 1, 2, 4, -1)),
+        handle=st.integers(0, 1),
+    )
+    def change_limit(self, pool: str, limit: int, handle: int) -> None:
+        self.set_limit(pool, {"limit": limit}, handle)
+
+
+def permits_of_memory(store: MemoryStore) -> dict[str, Any]:
+    return {
+        name: (
+            {holder: astuple(permit) for holder, permit in pool._permits.items()},
+            {holder: astuple(waiter) for holder, waiter in pool._waiters.items()},
+            pool.arrivals,
+            dict(pool.turns),
+        )
+        for name, pool in store._streams._pools._pools.items()
+        if pool._permits or pool._waiters or pool.arrivals
+    }
+
+
+def permits_of_sqlite(path: str) -> dict[str, Any]:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        pools = {
+            pool: ({}, {}, arrivals, {int(priority): tag for priority, tag in json.loads(turns).items()})
+            for pool, arrivals, turns in connection.execute("SELECT pool, arrivals, turns FROM permit_pools")
+        }
+        for table, index in (("permits", 0), ("permit_waiters", 1)):
+            for pool, holder, *rest in connection.execute(f"SELECT * FROM {table}"):
+                pools[pool][index][holder] = tuple(rest)
+        for pool, held, waiting in connection.execute("SELECT pool, held, waiting FROM permit_pools"):
+            assert (held, waiting) == (len(pools[pool][0]), len(pools[pool][1])), pool
+    finally:
+        connection.close()
+    return {name: pool for name, pool in pools.items() if pool[0] or pool[1] or pool[2]}
 
 
 async def outcome_of(call: Awaitable[Any]) -> Any:
@@ -361,6 +502,10 @@ async def outcome_of(call: Awaitable[Any]) -> Any:
         return UnknownMessage, error.stream, error.message_id
     except MailWaiting as error:
         return MailWaiting, error.stream, error.waiting
+    except LimitReached as error:
+        return LimitReached, error.pool, error.holder, error.retry_at
+    except UnknownPool as error:
+        return UnknownPool, error.pool
     except EventStoreError as error:
         return type(error), getattr(error, "stream", None), getattr(error, "token", None)
 
@@ -389,12 +534,25 @@ def test_sqlite_does_what_memory_does() -> None:
     run_state_machine_as_test(SqliteAgainstMemory, settings=SETTINGS)
 
 
-def test_sqlite_does_what_memory_does_with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of two messages, or of a few bytes: mailboxes are longer than what a head shows or SQLite loads."""
+def with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (eventstore.mailbox, eventstore.sqlite.mailboxes):
         monkeypatch.setattr(module, "MAILBOX_PAGE", 2)
         monkeypatch.setattr(module, "MAILBOX_BYTES", 12)
+        monkeypatch.setattr(module, "CONTROL_PAGE", 2)
+        monkeypatch.setattr(module, "CONTROL_BYTES", 9)
+
+
+def test_sqlite_does_what_memory_does_with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of two messages, or of a few bytes: mailboxes are longer than what a head shows or SQLite loads."""
+    with_small_pages(monkeypatch)
     run_state_machine_as_test(SqliteAgainstMemory, settings=settings(SETTINGS, max_examples=30))
+
+
+def test_a_page_without_the_control_mail_behind_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_small_pages(monkeypatch)
+    broken = type("Planted", (SqliteAgainstMemory,), {"specification": canaries.HidesControlMailBehindData})
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(broken, settings=SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -417,5 +575,16 @@ def test_sqlite_does_what_memory_does_with_small_pages(monkeypatch: pytest.Monke
 def test_a_difference_is_found(broken: type[MemoryStore]) -> None:
     """Canaries: with a bug planted in one of the two, the same machine must fail."""
     machine = type("Planted", (SqliteAgainstMemory,), {"specification": broken})
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+def test_sqlite_gives_the_permits_that_memory_gives() -> None:
+    run_state_machine_as_test(PermitsAgainstMemory, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("broken", permit_canaries.SEEN_BY_THE_MACHINE)
+def test_a_difference_in_permits_is_found(broken: type[MemoryStore]) -> None:
+    machine = type("Planted", (PermitsAgainstMemory,), {"specification": broken})
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine, settings=SETTINGS)

@@ -136,9 +136,9 @@ def test_other_cursors_are_refused_or_harmless(cursor: str) -> None:
 
 
 def test_capabilities_are_asked_one_by_one() -> None:
-    permit = Permit(pool="p", holder="h", action="take", limit=1)
+    permit = Permit(pool="p", holder="h", action="take")
     with_permit = replace(GOOD, permits=(permit,))
-    with_transaction = replace(GOOD, transaction=lambda _: b"")
+    with_transaction = replace(GOOD, events=(NewEvent(b"{}"),), transaction=lambda _: b"")
     validate_commit(with_permit, frozenset({"permits"}))
     validate_commit(with_transaction, frozenset({"transaction"}))
     with pytest.raises(UnsupportedCapability, match="permits"):

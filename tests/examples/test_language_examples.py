@@ -47,6 +47,13 @@ OUTPUTS = {
         the result of task 'payment' is annotated str, but the value does not fit: .*
         sent, receipt 4711
     """,
+    "collatz": r"""
+        part 1: 13255 takes 275 steps
+        part 2: 26623 takes 307 steps, killed once, and went on where it was
+        part 3: 35655 takes 323 steps
+        part 4: 52527 takes 339 steps
+        the process that ran task 'search' was killed by signal 9 \(SIGKILL\); the system does that when memory runs out
+    """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1

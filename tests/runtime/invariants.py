@@ -8,6 +8,7 @@ from typing import Any
 from engine.core.call import Definition
 from engine.core.events import (
     AttemptFailed,
+    AttemptHeartbeat,
     AttemptOutcomeIgnored,
     CancelRequested,
     ChildCancelled,
@@ -194,6 +195,10 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             demand(event.retry_at >= told.scheduled[id_], f"{where}: retried before it was scheduled")
             told.failed[id_] = attempt
+        case AttemptHeartbeat(id=id_, attempt=attempt):
+            demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
+            demand(attempt > told.failed.get(id_, 0), f"{where}: that attempt has failed already")
+            demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
         case EffectReconciled(id=id_, attempt=attempt):
             demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")

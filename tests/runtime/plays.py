@@ -218,6 +218,28 @@ async def careful() -> list[str]:
     return said
 
 
+@task(stop=stop_after_attempt(20), wait=wait_fixed(7), heartbeat_timeout=60)
+async def beat(label: str, failures: int) -> str:
+    """What an attempt left is there for the next, or what one before it left: a crash may have come in between."""
+    here = attempt()
+    stage.effect()
+    assert here.last_heartbeat in (None, *range(1, here.number)), here.last_heartbeat
+    here.heartbeat(here.number)
+    await asyncio.sleep(0)
+    here.heartbeat()
+    if stage.failures[label] < failures:
+        stage.failures[label] += 1
+        raise ConnectionError(f"{label} is down")
+    if here.last_failure is not None:
+        assert here.last_failure.message == f"{label} is down"
+    return label
+
+
+@workflow
+async def beating() -> list[str]:
+    return await asyncio.gather(beat("one", 2), beat("two", 0))
+
+
 User = Callable[[Engine], Awaitable[str]]
 
 
@@ -423,6 +445,7 @@ PLAYS = [
     awaiting(fan_out, 5),
     awaiting(timed),
     awaiting(retried),
+    awaiting(beating),
     awaiting(raced),
     awaiting(compensated),
     awaiting(failing),

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from engine import attempt, testing
+from engine import attempt, task, testing, workflow
 from engine.errors import HoldfastError, NotRecordable, RunFailedError
 from tests.testing.shop import approve, both, charge, daily, order, pack, ship
 
@@ -113,3 +113,24 @@ async def test_a_fake_that_says_nothing_or_too_much_is_refused() -> None:
                 lab.fake(charge, **answer)  # type: ignore[call-overload]
         with pytest.raises(HoldfastError, match="takes a task, or a call of one"):
             lab.fake(order, returns="x")  # type: ignore[call-overload]
+
+
+async def test_a_fake_stands_in_wherever_its_task_would_run() -> None:
+    """A place that the engine does not have, a worker process that would not find it: neither is asked for."""
+
+    @task(executor="gpu")
+    def train(rows: int) -> int:
+        raise AssertionError("not here")
+
+    @task(executor="processes")
+    def crunch(rows: int) -> int:
+        attempt().heartbeat(rows)
+        return rows * 2
+
+    @workflow
+    async def training() -> int:
+        return await train(await crunch(2))
+
+    async with testing.engine(training) as lab:
+        lab.fake(train, side_effect=lambda rows: rows + 1)
+        assert await lab.run(training()) == 5

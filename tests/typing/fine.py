@@ -153,6 +153,11 @@ def posted(name: str) -> str:
     return name
 
 
+async def mapped() -> None:
+    async for each in charged.map(["alice", "bob"], concurrency=2):
+        assert_type(each, int)
+
+
 assert_type(Happened("receipt"), Happened[str])
 assert_type(charged("alice"), Call[int])
 assert_type(posted("alice"), Call[str])

@@ -17,7 +17,7 @@ from eventstore import NEW, Commit, InvalidArgument, NewEvent, NotAStore, Schema
 from eventstore.conformance.harness import begin, event, history, step
 from eventstore.sqlite import SqliteStore, schema, sqlite_version
 from eventstore.sqlite.guard import SqliteVersion
-from eventstore.sqlite.opening import PAGE_BYTES
+from eventstore.sqlite.opening import PAGE_BYTES, open_writer
 from eventstore.sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
 from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.children import PATIENCE_SECONDS, child
@@ -248,6 +248,47 @@ async def test_a_store_that_others_may_read_but_not_write(public: Path) -> None:
         said = await other.succeed()
     assert said.startswith("StoreUnavailable"), said
     assert "permission" in said
+
+
+@pytest.mark.parametrize("mode", ["rw", "ro"])
+@pytest.mark.parametrize("name", ["store.db", "below/store.db"])
+async def test_a_store_in_a_folder_that_may_not_be_entered(public: Path, mode: str, name: str) -> None:
+    """Whether there is such a file cannot be known: that is no reason to say that there is none."""
+    folder = public / "closed"
+    folder.mkdir(0o700)
+    (folder / "below").mkdir()
+    store = await SqliteStore.open(folder / "store.db")
+    await begin(store, "run:a")
+    await store.aclose()
+    async with child(AS_NOBODY, folder / name, mode) as other:
+        said = await other.succeed()
+    assert said.startswith("StoreUnavailable"), said
+    assert "permission" in said
+    assert str(folder) in said
+    assert "no such file" not in said
+    assert "does not exist" not in said
+
+
+async def test_an_older_store_is_brought_up_to_date(
+    path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the first schema: not for those who only read, until somebody has opened it for writing."""
+    monkeypatch.setattr("eventstore.sqlite.opening.MIGRATIONS", MIGRATIONS[:1])
+    monkeypatch.setattr("eventstore.sqlite.opening.SCHEMA_VERSION", 1)
+    connection, _ = open_writer(str(path), synchronous="NORMAL")
+    connection.execute(
+        "INSERT INTO streams (id, name, version, digest, created_at, updated_at, held, closed, claims, control, data,"
+        " attributes) VALUES (7, 'run:old', 0, x'00', 1, 1, 0, 0, 0, 0, 0, '{}')"
+    )
+    connection.close()
+    monkeypatch.undo()
+    with pytest.raises(StoreUnavailable, match="schema version 1"):
+        await opened(read_only=True)
+    store = await opened()
+    assert (await store.head("run:old")).version == 0
+    assert (await store.commit(step("run:old", 0, event(), closed=True))).closed
+    reader = await opened(read_only=True)
+    assert (await reader.head("run:old")).version == 1
 
 
 async def test_read_only(path: Path, opened: Opener) -> None:

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventstore import NEW, Commit, NewEvent, Opening, StreamQuery
-from eventstore.conformance.harness import ANY, begin, data, event, step
+from eventstore.conformance.harness import ANY, begin, control, data, event, step
 from eventstore.port import MAILBOX_PAGE
 from eventstore.sqlite import SqliteStore
 from eventstore.sqlite.claiming import candidates_sql, find_candidates
@@ -26,6 +26,7 @@ from eventstore.sqlite.mailboxes import load_mailboxes
 from eventstore.sqlite.opening import open_reader
 from eventstore.sqlite.rows import load_streams
 from eventstore.sqlite.store import POLL_SECONDS_MAX
+from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.conftest import Opener
 
 FAR = 1 << 60
@@ -159,6 +160,31 @@ async def test_the_rarest_attribute_leads(path: Path, opened: Opener) -> None:
         assert steps < 25_000, steps  # counting what is common goes to its limit, searching looks at four
 
 
+async def test_a_changed_attribute_does_not_walk_over_those_of_others(store: SqliteStore) -> None:
+    """One stream's, and those of a batch: with four times as many streams of the same status it costs the same."""
+    connection, counts = store._transactor._connection, []
+    steps = [0]
+
+    def count() -> int:
+        steps[0] += 1
+        return 0
+
+    for number in range(4):
+        names = [f"run:{number}.{more}" for more in range(1_000)]
+        await asyncio.gather(*(store.commit(step(name, NEW, attributes={"status": "running"})) for name in names))
+        await on_thread(store._writer._connection, lambda: connection.set_progress_handler(count, 10))
+        steps[0] = 0
+        await store.commit(step(names[0], 0, attributes={"status": "done"}))
+        alone = steps[0]
+        await asyncio.gather(*(store.commit(step(name, 0, attributes={"status": "done"})) for name in names[1:50]))
+        counts.append((alone, steps[0]))
+        await on_thread(store._writer._connection, lambda: connection.set_progress_handler(None, 0))
+    for first, last in zip(counts[0], counts[-1], strict=True):
+        assert last < first * 1.2 + 20, counts
+    found = await store.find(StreamQuery(attributes={"status": "done"}, limit=1_000))
+    assert len(found.items) == 200
+
+
 async def test_a_full_mailbox_costs_its_first_page(path: Path, opened: Opener) -> None:
     store = await opened()
     for number, stream in enumerate(("run:full", "run:fuller")):
@@ -169,11 +195,30 @@ async def test_a_full_mailbox_costs_its_first_page(path: Path, opened: Opener) -
     known = steps_of(path, lambda connection: load_streams(connection, ("run:full", "run:fuller"), ()))[1][0]
     for consumed in ((), tuple(f"0 {message:04}" for message in range(500))):
         (few, _), (many, boxes) = (
-            steps_of(path, lambda connection, row=row: load_mailboxes(connection, [row.id], consumed))
+            steps_of(path, lambda connection, row=row: load_mailboxes(connection, {row.id: row.control}, consumed))
             for row in (known["run:full"], known["run:fuller"])
         )
         assert len(boxes[known["run:fuller"].id]) == MAILBOX_PAGE + len(consumed)
         assert many < few * 1.1, (few, many)
+
+
+async def test_control_mail_behind_a_full_mailbox_is_not_searched_for(path: Path, opened: Opener) -> None:
+    """It has an index: how many data messages wait before it does not matter, and a plain mailbox does not ask."""
+    store = await opened()
+    for number, stream in enumerate(("run:full", "run:fuller")):
+        await begin(store, stream)
+        for batch in range(1 + 3 * number):
+            sends = tuple(data(stream, f"{batch} {message:04}") for message in range(2_000))
+            await store.commit(step(f"run:from {stream} {batch}", NEW, sends=sends))
+        await store.send(control(stream, "cancel"))
+    known = steps_of(path, lambda connection: load_streams(connection, ("run:full", "run:fuller"), ()))[1][0]
+    (few, _), (many, boxes) = (
+        steps_of(path, lambda connection, row=row: load_mailboxes(connection, {row.id: row.control}))
+        for row in (known["run:full"], known["run:fuller"])
+    )
+    (box,) = boxes.values()
+    assert (len(box), "cancel" in box) == (MAILBOX_PAGE + 1, True)
+    assert many < few * 1.1, (few, many)
 
 
 async def test_mail_that_is_no_single_value_is_read_row_by_row(path: Path, opened: Opener) -> None:
@@ -185,9 +230,9 @@ async def test_mail_that_is_no_single_value_is_read_row_by_row(path: Path, opene
     connection = open_reader(str(path))
     try:
         row = load_streams(connection, ("run:a",), ())[0]["run:a"]
-        whole = load_mailboxes(connection, [row.id])
+        whole = load_mailboxes(connection, {row.id: row.control})
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20_000)
-        assert load_mailboxes(connection, [row.id]) == whole
+        assert load_mailboxes(connection, {row.id: row.control}) == whole
         assert len(whole[row.id]) == 10
     finally:
         connection.close()
