@@ -73,7 +73,9 @@ def globals_of(workflows: Iterable[Workflow[..., Any]], *, but: Iterable[Any]) -
         names = function.__globals__
         for name in _names_in(function.__code__):
             value = names.get(name)
-            if isinstance(value, FunctionType) and value.__globals__ is names:
+            if isinstance(value, Workflow) and isinstance(value.fn, FunctionType):
+                pending.append(value.fn)  # called as a child run
+            elif isinstance(value, FunctionType) and value.__globals__ is names:
                 pending.append(value)
             elif name in names and type(value) in _SCALARS and not name.startswith("__"):
                 found[id(names), name] = KeptName(names, name)

@@ -170,7 +170,9 @@ class _Play:
         return not self._lab.store.dead
 
     async def _start(self) -> None:
-        early = [n for n in range(1, len(self._setup.signals) + 1) if self._schedule.told(n, "with the start")]
+        count = len(self._setup.signals)
+        last = max((n for n in range(1, count + 1) if self._schedule.told(n, "with the start")), default=0)
+        early = range(1, last + 1)  # and those before it: their order is the sender's, and is kept
         messages = [self._message(n) for n in early]
         await self._lab.engine.start(self._setup.fresh(), id=RUN_ID, signals=messages)
         self._sent.update(early)

@@ -97,7 +97,8 @@ def finding_of(schedule: Schedule, expected: Played, played: Played, setup: Setu
                     lines += _site_lines(_asked_by(labels, played.events), code)
             case Told(signal=signal, how=how):
                 name = setup.signals[signal - 1].name
-                lines.append(f"signal {name!r} is sent {how}")
+                before = " and those before it are" if how == "with the start" and signal > 1 else " is"
+                lines.append(f"signal {name!r}{before} sent {how}")
     return Finding(schedule, tuple(lines), expected.outcome.differences(played.outcome))
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine import durable, workflow
+from engine import durable, testing, workflow
 from engine.errors import RunCancelledError, RunFailedError, RunTerminatedError
-from tests.language.hands import gate, held, rests, tell, told
+from tests.language.hands import gate, held, tell, told
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import World, kinds_of, soon, until, until_async
+from tests.runtime.worlds import World, soon, until
 
 
 @workflow
@@ -84,14 +84,12 @@ async def test_a_termination_does_not(world: World) -> None:
         assert not [what for what in told if what.startswith("undo")]
 
 
-async def test_a_compensation_that_fails_does_not_keep_the_others_from_running(world: World) -> None:
-    async with world.engine(booking) as engine:
-        gate("work").set()
-        run = await engine.start(booking("fails badly"), id="a")
-        with pytest.raises(RunFailedError, match="the hotel insists"):
-            await soon(run.result())
-        assert [what for what in told if what.startswith("undo")] == ["undo car", "undo flight"]
-        await check_store(engine.store, booking)
+async def test_a_compensation_that_fails_does_not_keep_the_others_from_running() -> None:
+    report = await testing.explore(booking("fails badly"), prepare=lambda _: gate("work").set())
+    report.raise_for_findings()
+    assert report.outcome.result == "with RuntimeError: the hotel insists"
+    undone = [what for what in report.outcome.effects if "undo" in what]
+    assert undone == ["tell(what='undo car')", "tell(what='undo flight')"]
 
 
 @workflow
@@ -122,22 +120,13 @@ async def test_compensations_may_be_children(world: World) -> None:
         await check_store(engine.store, with_children, undoing_child)
 
 
-async def test_a_run_that_rests_in_the_middle_of_a_saga(world: World) -> None:
-    async with world.engine(resting, cached=0) as engine:
-        run = await engine.start(resting(), id="a")
-        await rests(engine, "a")
-        world.clock.advance(86_401)
-
-        async def compensating() -> bool:
-            return len((await run.state()).timers) == 1 and (await kinds_of(run)).count("TimerStarted") == 2
-
-        await until_async(compensating)
-        await rests(engine, "a")
-        world.clock.advance(86_401)
+async def test_a_run_that_rests_in_the_middle_of_a_saga() -> None:
+    async with testing.engine(resting, cached=0) as lab:
         with pytest.raises(RunFailedError, match="at last"):
-            await soon(run.result())
+            await lab.run(resting())
         assert told == ["one", "undo"]
-        await check_store(engine.store, resting)
+        await check_store(lab.memory, resting)
+    (await testing.explore(resting())).raise_for_findings()
 
 
 @workflow

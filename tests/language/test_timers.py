@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from engine import Engine, Signal, durable, workflow
+from engine import Engine, Signal, durable, testing, workflow
 from engine.core.events import TimerStarted
 from engine.core.instance import Instance
 from engine.errors import RunFailedError
 from tests.language.hands import rests, tell, told
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import START, World, events_of, kinds_of, settle, soon, until_async
+from tests.runtime.worlds import START, World, events_of, settle, soon
 
 moved = Signal("moved", float)
 DAY = 86_400.0
@@ -147,18 +147,9 @@ async def other_zones() -> list[float]:
     return found
 
 
-async def test_a_time_is_the_same_time_in_every_zone(world: World) -> None:
-    async with world.engine(other_zones) as engine:
-        run = await engine.start(other_zones(), id="r")
-        for count in range(1, 4):
-
-            async def has_begun(count: int = count) -> bool:
-                return (await kinds_of(run)).count("TimerStarted") == count
-
-            await until_async(has_begun)
-            await rests(engine, "r")
-            world.clock.advance(3_600)
-        assert await soon(run.result()) == [3_600.0] * 3
+async def test_a_time_is_the_same_time_in_every_zone() -> None:
+    async with testing.engine(other_zones) as lab:
+        assert await lab.run(other_zones()) == [3_600.0] * 3
 
 
 # -- a year -----------------------------------------------------------------------------------------------------------

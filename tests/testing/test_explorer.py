@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from engine import Signal, State, task, testing, workflow
+from engine import Happened, NotHappened, Signal, State, task, testing, workflow
 from engine.errors import HoldfastError
 from engine.testing import Bounds, Lab, explore
 from engine.testing.schedules import Crash, Schedule, Swap, Told, parse
 from tests.architecture.source import ROOT
-from tests.testing.shop import approve, charge, order, ship
+from tests.testing.shop import approve, charge, order, parent, ship
 
 
 def load_example() -> ModuleType:
@@ -101,6 +101,72 @@ async def test_bounds_leave_things_out() -> None:
     assert report.findings == ()
 
 
+async def test_child_runs_are_disturbed_too() -> None:
+    report = await explore(parent(["ann", "ben"]), prepare=faked, bounds=Bounds(schedules=150))
+    report.raise_for_findings()
+    assert report.outcome.result == '["not approved","not approved"]'
+    report = await explore(adds_as_a_child(), outside=[sums])
+    assert report.findings[0].differences[-1].instead == "{'all': 2}"
+
+
+sums = {"all": 0}
+
+
+@task
+async def add_one() -> None:
+    sums["all"] += 1
+
+
+@workflow
+async def adds() -> None:
+    await add_one()
+
+
+@workflow
+async def adds_as_a_child() -> None:
+    await adds()
+
+
+ledger: list[str] = []
+
+
+async def in_ledger() -> Happened[str] | NotHappened:
+    return Happened("booked") if ledger else NotHappened()
+
+
+def in_ledger_in_a_thread() -> Happened[str] | NotHappened:
+    return Happened("booked") if ledger else NotHappened()
+
+
+@task(reconcile=in_ledger)
+async def book() -> str:
+    ledger.append("booked")
+    return "booked"
+
+
+@task(reconcile=in_ledger_in_a_thread)
+def book_in_a_thread() -> str:
+    ledger.append("booked")
+    return "booked"
+
+
+@workflow
+async def booking() -> list[str]:
+    return [await book()]
+
+
+@workflow
+async def booking_in_a_thread() -> list[str]:
+    return [await book_in_a_thread()]
+
+
+@pytest.mark.parametrize("call", [booking, booking_in_a_thread])
+async def test_who_asks_the_outside_first_has_no_findings(call: Any) -> None:
+    report = await explore(call(), outside=[ledger])
+    report.raise_for_findings()
+    assert report.outcome.effects == ["booked"]
+
+
 count = Signal("count", int)
 
 
@@ -126,6 +192,18 @@ async def test_a_message_that_is_sent_twice_is_two_unless_it_has_an_id() -> None
     assert report.findings[0].differences[0].instead == "completed 10"
     report = await explore(counts(), signals=[count.message(5, id="five")], bounds=early)
     assert report.findings == ()
+
+
+@workflow
+async def collects() -> list[int]:
+    await note(0)
+    return [await count.receive(), await count.receive()]
+
+
+async def test_signals_keep_their_order() -> None:
+    report = await explore(collects(), signals=[count.message(1, id="one"), count.message(2, id="two")])
+    report.raise_for_findings()
+    assert report.outcome.result == "[1,2]"
 
 
 phase = State("phase", str)
