@@ -326,6 +326,76 @@ async def test_a_thread_that_was_given_up_is_not_heard(memory: MemoryWorld) -> N
         assert await beats_of(run) == [(1, b'"in time"')]
 
 
+async def test_a_paused_run_goes_on_noting_what_its_attempts_say(world: World) -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+
+    @task
+    async def beat() -> str:
+        while (word := await said.get()) != "end":
+            attempt().heartbeat(word)
+        return "done"
+
+    @workflow
+    async def beating() -> str:
+        return await beat()
+
+    async with world.engine(beating) as engine:
+        run = await engine.start(beating(), id="r")
+        said.put_nowait("one")
+        await beaten(run, 1)
+        await run.pause()
+
+        async def paused() -> bool:
+            return await run.status() == "paused"
+
+        await until_async(paused)
+        world.clock.advance(HEARTBEAT_SECONDS)
+        said.put_nowait("two")
+        await beaten(run, 2)
+        assert await run.status() == "paused"
+        said.put_nowait("end")
+        await run.unpause()
+        assert await soon(run.result()) == "done"
+        assert [details for _, details in await beats_of(run)] == [b'"one"', b'"two"']
+        await check_history(engine.store, "r", beating)
+
+
+async def test_nothing_is_noted_of_a_task_that_nobody_wants_any_more(world: World) -> None:
+    go, over = threading.Event(), threading.Event()
+
+    @task
+    def abandoned() -> None:
+        attempt().heartbeat("one")
+        go.wait(30)
+        attempt().heartbeat("two")
+        over.set()
+
+    @task
+    async def rest() -> None:
+        await asyncio.sleep(0)
+
+    @workflow
+    async def leaving() -> str:
+        try:
+            async with asyncio.timeout(60):
+                await abandoned()
+        except TimeoutError:
+            await rest()
+        return "left"
+
+    async with world.engine(leaving) as engine:
+        run = await engine.start(leaving(), id="r")
+        await beaten(run, 1)
+        world.clock.advance(60)
+        go.set()
+        assert await soon(run.result()) == "left"
+        await until(over.is_set)
+        world.clock.advance(HEARTBEAT_SECONDS)
+        await settle()
+        assert {details for _, details in await beats_of(run)} <= {b'"one"', b'"two"'}
+        await check_history(engine.store, "r", leaving)
+
+
 # -- silence ----------------------------------------------------------------------------------------------------------
 
 
