@@ -147,6 +147,7 @@ class Suspects:
         home = self._home
         seconds = min(SUSPECT_SECONDS * 2 ** (claims - SUSPECT_CLAIMS), SUSPECT_SECONDS_MAX)
         enough = home.clock.now() + round(seconds * 1_000_000)
+        alarm = home.alarms.at(enough, _nothing)  # a clock that is turned by hand learns that somebody waits for this
         try:
             while not self._is_cleared(run_id):
                 if home.stopping:
@@ -159,12 +160,17 @@ class Suspects:
                 await asyncio.sleep(_LOOK_SECONDS)
             self._now = None
         finally:
+            alarm.cancel()
             self._turn.release()
 
     def _is_cleared(self, run_id: str) -> bool:
         """Whether the run has got somewhere, or has left this worker alive."""
         driver = self._home.residents.drivers.get(run_id)
         return driver is None or driver.pen.progressed
+
+
+def _nothing() -> None:
+    """What an alarm does of which only the time matters."""
 
 
 def _diagnosis(head: StreamHead, times: int) -> Diagnosis:
