@@ -102,7 +102,7 @@ async def test_bounds_leave_things_out() -> None:
 
 
 async def test_child_runs_are_disturbed_too() -> None:
-    report = await explore(parent(["ann", "ben"]), prepare=faked, bounds=Bounds(schedules=150))
+    report = await explore(parent(["ann", "ben"]), prepare=faked, bounds=Bounds(schedules=60))
     report.raise_for_findings()
     assert report.outcome.result == '["not approved","not approved"]'
     report = await explore(adds_as_a_child(), outside=[sums])

@@ -101,6 +101,16 @@ async def test_what_is_stored_outlives_a_crash() -> None:
         assert len(lab.calls(ship)) == 1
 
 
+async def test_runs_that_a_crash_has_made_suspects_wait_for_one_another_and_no_test_for_them() -> None:
+    async with testing.engine(parent, order) as lab:
+        lab.fake(charge, returns="paid", takes=60)
+        run = await lab.start(parent(["ann", "ben", "cyd"]))
+        for _ in range(3):
+            await lab.crash()
+            await lab.settle()
+        assert await lab.result(lab.engine.run(run.id)) == ["not approved"] * 3
+
+
 async def test_the_same_seed_is_the_same_again() -> None:
     found = []
     for seed in (1, 1, 2):
