@@ -233,7 +233,7 @@ class Lease(Protocol):
         """
 
 
-class Commit(Struct, frozen=True, kw_only=True):
+class Commit(Struct, frozen=True, kw_only=True, gc=False):
     """One atomic step of one stream: all of it happens, or none.
 
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /
@@ -278,7 +278,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     progress: bool = False  # these events hold a fact: whoever claimed the stream got somewhere; its claims are reset
 
 
-class StreamHead(Struct, frozen=True, kw_only=True):
+class StreamHead(Struct, frozen=True, kw_only=True, gc=False):
     """What a stream is now. `commit` returns the head after it."""
 
     stream: str

@@ -44,7 +44,7 @@ from eventstore.port import Scalar
 __all__ = ["Arrival", "Step", "as_ignored", "ignored", "task_cancelled", "task_failed", "wanted"]
 
 
-class Arrival(Struct, frozen=True):
+class Arrival(Struct, frozen=True, gc=False):
     """What is to be recorded next, not yet stamped: a fact on its way to the instance, or a note.
 
     `message` is the mailbox message it came by; without an event, the message is just taken out of the box, and

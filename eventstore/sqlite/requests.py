@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-class CommitRequest(Struct, frozen=True, eq=False):
+class CommitRequest(Struct, frozen=True, eq=False, gc=False):
     """A commit that was found well-formed, with its events as they are stored."""
 
     future: asyncio.Future[Any]
