@@ -23,7 +23,7 @@ import anyio._backends._asyncio
 import msgspec
 from anyio._backends._asyncio import CancelScope
 
-from engine.core.events import Decision, RunFailed, TaskFailed
+from engine.core.events import ChildFailed, Decision, RunFailed, RunStarted, TaskFailed
 from engine.core.failures import decode_error
 from engine.core.ordered import install
 from tests.core import cases_all  # noqa: F401 - they register
@@ -39,7 +39,9 @@ def shown(entry: Entry) -> str:
     event, payload = entry.event, entry.payload
     if isinstance(event, Decision):
         event = msgspec.structs.replace(event, site="")
-    if isinstance(event, RunFailed | TaskFailed) and payload is not None:
+    if isinstance(event, RunStarted):  # of an epoch: which Python wrote it stands in it, and is no difference
+        event = msgspec.structs.replace(event, python="")
+    if isinstance(event, ChildFailed | RunFailed | TaskFailed) and payload is not None:
         info = decode_error(payload)
         return f"{event} {info.type} {info.message}"
     return f"{event} {payload!r}"
