@@ -12,6 +12,7 @@ from engine import Engine, RunHandle, Signal, State, task, workflow
 from engine.errors import RunCancelledError, RunTerminatedError
 from engine.runtime.histories import read_state
 from engine.runtime.published import read_published
+from eventstore.port import MAILBOX_PAGE
 from tests.language.hands import becomes, gate, held, rests, tell, told
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_store
@@ -462,3 +463,22 @@ async def test_a_paused_run_costs_no_busy_claims(memory: MemoryWorld) -> None:
 
 async def rests_unclaimed(engine: Engine) -> None:
     await at_rest(engine.store, "a")
+
+
+@workflow
+async def hearing(count: int) -> int:
+    for _ in range(count):
+        await word.receive()
+    return count
+
+
+async def test_a_mailbox_full_of_mail_hides_no_unpause(memory: MemoryWorld) -> None:
+    """More data mail than a look at the mailbox shows: what lets the run go on lies behind it."""
+    async with memory.engine(hearing) as engine:
+        run = await engine.start(hearing(MAILBOX_PAGE + 50), id="a")
+        await run.pause()
+        await becomes(run, "paused")
+        for number in range(MAILBOX_PAGE + 50):
+            await run.signal(word, str(number))
+        await run.unpause()
+        assert await soon(run.result()) == MAILBOX_PAGE + 50
