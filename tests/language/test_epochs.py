@@ -114,8 +114,9 @@ async def test_what_was_carried_on_waits_before_the_code_begins(
     """However steps and commits are cut."""
     monkeypatch.setattr("engine.runtime.intake.STEP_FACTS_MAX", facts)
     monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk)
+    async with world.engine() as client:
+        await client.pause_workflow(drainer)  # before the worker is there: a claim under way would look too early
     async with world.engine(drainer) as engine:
-        await engine.pause_workflow(drainer)
         run = await engine.start(drainer(0), id="r")
         for number in range(8):
             await run.signal(item, number, id=f"m-{number}")
