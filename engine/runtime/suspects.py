@@ -39,7 +39,6 @@ Whoever takes longer to kill has not been alone then, and is not counted; in the
 SUSPECT_SECONDS_MAX: Final = 60.0
 """Who has lived that long is no suspect any more."""
 _TRIES: Final = 5
-_LOOK_SECONDS: Final = 0.005  # between two looks whether the one that runs alone has got somewhere
 
 
 class Home(Site, Protocol):
@@ -75,6 +74,7 @@ class Suspects:
         self._turn = asyncio.Lock()
         self._now: tuple[str, Alone] | None = None  # the stream that runs alone, and what was recorded before
         self._waiting = 0
+        self._look = asyncio.Event()  # something has changed for the one that runs alone, or for those who wait
         self._passed: set[str] = set()  # runs that had their time, live on, and have not got anywhere yet
 
     @asynccontextmanager
@@ -87,6 +87,7 @@ class Suspects:
             yield head
             return
         self._waiting += 1
+        self._look.set()
         try:
             await self._turn.acquire()
         finally:
@@ -101,6 +102,10 @@ class Suspects:
             self._turn.release()
         else:
             self._home.spawn(self._until_cleared(run_id_of(head.stream), head.claims))
+
+    def look(self) -> None:
+        """The worker stops: nobody waits for the one that runs alone any more."""
+        self._look.set()
 
     async def forgive(self) -> None:
         """Take back what was recorded of the one that runs alone: its worker ends in good order, or it lives on."""
@@ -147,7 +152,8 @@ class Suspects:
         home = self._home
         seconds = min(SUSPECT_SECONDS * 2 ** (claims - SUSPECT_CLAIMS), SUSPECT_SECONDS_MAX)
         enough = home.clock.now() + round(seconds * 1_000_000)
-        alarm = home.alarms.at(enough, _nothing)  # a clock that is turned by hand learns that somebody waits for this
+        alarm = home.alarms.at(enough, self._look.set)
+        watch = home.watches.of(run_id)  # it rings whenever the run has moved, or has left
         try:
             while not self._is_cleared(run_id):
                 if home.stopping:
@@ -157,7 +163,13 @@ class Suspects:
                         self._passed.add(run_id)
                     await self.forgive()
                     return
-                await asyncio.sleep(_LOOK_SECONDS)
+                self._look.clear()
+                bell = watch.bell()
+                bell.add_done_callback(lambda _: self._look.set())
+                try:
+                    await self._look.wait()
+                finally:
+                    watch.forget(bell)
             self._now = None
         finally:
             alarm.cancel()
@@ -167,10 +179,6 @@ class Suspects:
         """Whether the run has got somewhere, or has left this worker alive."""
         driver = self._home.residents.drivers.get(run_id)
         return driver is None or driver.pen.progressed
-
-
-def _nothing() -> None:
-    """What an alarm does of which only the time matters."""
 
 
 def _diagnosis(head: StreamHead, times: int) -> Diagnosis:

@@ -155,6 +155,7 @@ class Worker:
 
     async def _close(self) -> None:
         self.stopping = True
+        self.suspects.look()
         if self._claiming is not None:
             self._claiming.cancel()
         self.dispatcher.stop()

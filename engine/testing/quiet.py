@@ -16,13 +16,6 @@ ROUNDS: Final = 60
 """On loops that do not show what is ready (uvloop): turns of the loop without a sign of life that count as quiet."""
 KEPT_MAIL_SECONDS: Final = 0.11
 """How long an engine may take, in real time, to see mail of a run that keeps other mail it cannot take yet."""
-SUSPECT_CLAIMS: Final = 2
-"""Claims of a run without a fact in between from which on an engine lets it run only when it is its turn."""
-SUSPECT_LOOK_SECONDS: Final = 0.006
-"""How often an engine looks, in real time, whether the next of these has its turn; or a little more."""
-SUSPECT_LOOKS: Final = 5
-SUSPECT_TURN_SECONDS: Final = 1.0
-"""After how long on its clock the next one has its turn anyway, the first time."""
 SETTLES_MAX: Final = 100_000
 """More than this, and something moves for ever."""
 
@@ -38,7 +31,6 @@ class Quiet:
         self._given_up: set[TaskCall] = set()  # they wait for something that is no real work, as it seems
         self._nudged_at = -1
         self._kept: frozenset[str] = frozenset()
-        self._suspects: tuple[int, frozenset[str]] = 0, frozenset()
         self._one_at_a_time = asyncio.Lock()  # two who look whether anything is ready would always find each other
 
     async def settle(self) -> None:
@@ -53,12 +45,7 @@ class Quiet:
                 raise self._fakes.problem
             if self._store.dead:
                 return
-            if not (
-                await self._asked_again()
-                or await self._kept_mail_seen()
-                or await self._suspects_had_their_turn()
-                or await self._real_work_done()
-            ):
+            if not (await self._asked_again() or await self._kept_mail_seen() or await self._real_work_done()):
                 return
         raise Stuck("the engine does not come to rest: something moves for ever without time passing")
 
@@ -92,27 +79,6 @@ class Quiet:
             await asyncio.sleep(KEPT_MAIL_SECONDS)
             self._store.nudge()
         return bool(new)
-
-    async def _suspects_had_their_turn(self) -> bool:
-        """Whether runs that may have killed their worker were waiting for one another, and one got somewhere.
-
-        After a crash an engine brings these back one by one, and looks by and by, in real time, whose turn it is; when
-        one of them waits, the next has its turn once some time has passed on the clock.
-        """
-        heads = [await self._store.inner.head(stream) for stream in sorted(self._store.busy)]
-        streams = frozenset(head.stream for head in heads if head.claims >= SUSPECT_CLAIMS and not head.closed)
-        if not streams or self._suspects == (self._clock.now(), streams):
-            return False
-        before = self._store.moves
-        for _ in range(SUSPECT_LOOKS):
-            await asyncio.sleep(SUSPECT_LOOK_SECONDS)
-            self._store.nudge()
-            await self._idle()
-            if self._store.moves != before:
-                return True
-        self._suspects = self._clock.now(), streams
-        self._clock.expect(self._clock.now() + round(SUSPECT_TURN_SECONDS * 1_000_000))
-        return False
 
     async def _real_work_done(self) -> bool:
         """Whether an attempt of a real task was under way, and has ended within our patience."""
