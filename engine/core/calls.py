@@ -23,7 +23,7 @@ from engine.core.events import (
     TaskScheduled,
 )
 from engine.core.failures import ErrorInfo, decode_error, rebuild
-from engine.core.identity import cancel_id, child_run_id
+from engine.core.identity import cancel_id, child_run_id, terminate_id
 from engine.core.loop import DeterministicLoop
 from engine.core.pending import PendingCall, PendingChild, PendingTask
 from engine.core.sites import site
@@ -182,7 +182,7 @@ class Calls:
                 host.decide(ChildCancelled(at=host.now, id=cancel_id(child.id), run=child.run_id))
         self.children.clear()
         for id_, run_id in self.abandoned.items():
-            host.decide(ChildTerminated(at=host.now, id=f"{id_}!!", run=run_id))
+            host.decide(ChildTerminated(at=host.now, id=terminate_id(id_), run=run_id))
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,11 @@ def child_run_id(parent: str, epoch: int, call_id: str) -> str:
     return f"{parent[:_SHOWN]}.../{digest}"
 
 
+def terminate_id(call_id: str) -> str:
+    """The id of the decision that ends a child run without its code, made of that of its call."""
+    return f"{call_id}!!"
+
+
 def cancel_id(call_id: str) -> str:
     """The id of the decision that asks a child run to end, made of that of its call."""
     return f"{call_id}!"

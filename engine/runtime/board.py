@@ -83,12 +83,12 @@ class Board:
 
     def take_up(self, task_id: str) -> None:
         """See to it that a pending task gets its next attempt: when its wait is over, and a slot is free."""
-        attempts = self.attempts.setdefault(task_id, Attempts())
+        attempts, pending = self.attempts.setdefault(task_id, Attempts()), self._instance.pending[task_id]
         if attempts.handed_out:
             self.hand_out(task_id)
-        elif attempts.retry_at > self._clock.now() and not self._instance.pending[task_id].asked_to_end:
+        elif attempts.retry_at > self._clock.now() and not pending.asked_to_end:
             self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._retry_due(task_id))
-        elif is_cut_off(pending := self._instance.pending[task_id], attempts):
+        elif is_cut_off(pending, attempts):
             definition: Any = pending.definition
             error = interrupted(definition, attempts.started)
             self._owner.attempt_ended(task_id, attempts.started, Failed(describe(error)))
@@ -131,18 +131,16 @@ class Board:
         pending = self._instance.pending.get(note.id)
         if pending is None or pending.asked_to_end:
             return
-        if isinstance(note, AttemptHeartbeat):
-            self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
-            return
-        for waits in (self._retries, self._handed_out):
-            if (alarm := waits.pop(note.id, None)) is not None:
-                alarm.cancel()  # of the same note, in a step that was not written
-        self._queued.discard(note.id)
-        if isinstance(note, TaskHandedOut):
-            self.hand_out(note.id)
-            return
-        self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
-        self.take_up(note.id)
+        match note:
+            case AttemptHeartbeat():
+                self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
+            case TaskHandedOut():
+                self._forget_wait(note.id)
+                self.hand_out(note.id)
+            case _:
+                self._forget_wait(note.id)  # of the same note, in a step that was not written
+                self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
+                self.take_up(note.id)
 
     def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
         """See `dispatch.Asker`."""
@@ -174,11 +172,11 @@ class Board:
         """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
         pending = self._instance.pending
         for id_, executor in self._granted:  # giving one back may bring the next
-            if id_ in self._queued and id_ in pending and not pending[id_].asked_to_end:
-                self._queued.discard(id_)
+            wanted = id_ in self._queued and id_ in pending and not pending[id_].asked_to_end
+            self._queued.discard(id_)
+            if wanted:
                 self._start(step, pending[id_], executor, stamp(), worker)
             else:
-                self._queued.discard(id_)
                 executor.slots.give_back()
         self._granted.clear()
         for id_ in step.scheduled:
@@ -217,14 +215,17 @@ class Board:
         """The workflow no longer wants this task: its waits are over, its attempt is asked to end."""
         if (running := self.running.get(task_id)) is not None:
             running.cancel()
-        for waits in (self._retries, self._handed_out):
-            if (alarm := waits.pop(task_id, None)) is not None:
-                alarm.cancel()
-        self._queued.discard(task_id)
+        self._forget_wait(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
         elif running is None and self.asks(task_id):
             self._enqueue(task_id)
+
+    def _forget_wait(self, task_id: str) -> None:
+        for waits in (self._retries, self._handed_out):
+            if (alarm := waits.pop(task_id, None)) is not None:
+                alarm.cancel()
+        self._queued.discard(task_id)
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""

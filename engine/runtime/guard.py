@@ -14,7 +14,6 @@ code.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from functools import cache, lru_cache
 from types import FrameType
 from typing import Any, Final
 
-from engine.core.nesting import run_nested
+from engine.core.nesting import here, run_nested
 from engine.errors import ForbiddenInWorkflow
 
 __all__ = ["install_guard"]
@@ -70,7 +69,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     # Called for every audit event of the process: the cheap questions come first.
     if not _is_effect(event):
         return
-    if not getattr(asyncio._get_running_loop(), "holds_workflow", False):
+    if here.loop is None:
         return
     if not _for_the_interpreter(sys._getframe(1)) and not _is_time_zone(event, args):
         _refuse(event)

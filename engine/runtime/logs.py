@@ -15,13 +15,14 @@ replay too: the workflow saw it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
+
+from engine.core.nesting import here
 
 __all__ = ["quiet_replays"]
 
@@ -54,8 +55,8 @@ class _Factory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self._before(*args, **kwargs)
-        loop: Any = asyncio._get_running_loop()
-        if getattr(loop, "holds_workflow", False):
+        loop = here.loop
+        if loop is not None:
             if loop.replaying:
                 record.levelno = _NO_HANDLER
             if not _brings_its_own():
@@ -93,8 +94,7 @@ class _Show:
         self._before = before
 
     def __call__(self, message: Any) -> None:
-        loop: Any = asyncio._get_running_loop()
-        if getattr(loop, "holds_workflow", False) and loop.replaying:
+        if here.loop is not None and here.loop.replaying:
             _forget_shown(message, sys._getframe(1))
         else:
             self._before(message)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import cast
 
 from engine.core.instance import Instance
 from engine.core.loop import DeterministicLoop
+from engine.core.nesting import here
 from engine.errors import HoldfastError
 
 __all__ = ["instance_here", "loop_here"]
@@ -14,11 +14,11 @@ __all__ = ["instance_here", "loop_here"]
 
 def loop_here(name: str) -> DeterministicLoop:
     """The loop of the workflow that calls. Raises `HoldfastError` outside of one, `Evicted` once it is put away."""
-    loop = asyncio._get_running_loop()
-    if not isinstance(loop, DeterministicLoop):
+    loop = here.loop
+    if loop is None:
         raise HoldfastError(f"{name}() works only inside a workflow")
     loop.check_alive()
-    return loop
+    return cast("DeterministicLoop", loop)
 
 
 def instance_here(name: str) -> Instance:
