@@ -20,6 +20,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, attempt, task, workflow
 from eventstore.sqlite import SqliteStore
+from tests.runtime.worlds import result_of
 
 PATIENCE_SECONDS = 60.0
 OUTSIDE = Path(os.environ.get("PIPELINE_OUTSIDE", "."))
@@ -140,7 +141,7 @@ async def main(arguments: argparse.Namespace) -> Any:
                 handles = [engine.run(run_id) for run_id in arguments.runs]
             else:
                 handles = [await engine.start(definition(arguments.size), id=run_id) for run_id in arguments.runs]
-            return await asyncio.gather(*(handle.result() for handle in handles))
+            return await asyncio.gather(*(result_of(handle) for handle in handles))
     finally:
         await store.aclose()
 

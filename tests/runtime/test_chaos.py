@@ -21,7 +21,7 @@ from engine.errors import EngineFailed, ResultError, TaskError
 from eventstore import EventStoreError, StreamQuery
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import MemoryWorld, until_async
+from tests.runtime.worlds import MemoryWorld, result_of, until_async
 
 SEEDS = range(12)
 RUNS = 6
@@ -219,7 +219,7 @@ async def test_nothing_is_lost_and_nothing_recorded_happens_again(seed: int) -> 
             store = FaultyStore(chaos.world.data)
             async with Engine(store, workflows=[mixed, to_be_cancelled], clock=chaos.world.clock, grace=0) as engine:
                 handles = [engine.run(f"run-{number}") for number in range(2 * RUNS)]
-                results = await asyncio.gather(*(handle.result() for handle in handles), return_exceptions=True)
+                results = await asyncio.gather(*(result_of(handle) for handle in handles), return_exceptions=True)
         finally:
             for each in (time, *workers):
                 each.cancel()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine import Engine, RunHandle
+from engine.errors import RunSuspendedError
 from eventstore import EventStore
 from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
@@ -174,6 +175,19 @@ async def soon(awaitable: Awaitable[T], *, seconds: float = PATIENCE_SECONDS) ->
     """What must happen; fails instead of hanging."""
     async with asyncio.timeout(seconds):
         return await awaitable
+
+
+async def result_of(run: RunHandle[T]) -> T:
+    """The result of a run whose workers die so often in a test that it may be parked: a person lets it go on."""
+    while True:
+        try:
+            return await run.result()
+        except RunSuspendedError:
+            diagnosis = (await run.state()).diagnosis
+            if diagnosis is not None and diagnosis.reason != "crashes":
+                raise
+            await run.resume()
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def at_rest(store: EventStore, run_id: str) -> None:
