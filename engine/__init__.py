@@ -7,7 +7,7 @@ from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, Rehearsal, RunHandle, RunSummary
-from engine.tasks import Attempt, Happened, NotHappened, Task, TaskOptions, attempt, task
+from engine.tasks import Attempt, Happened, NotHappened, Rate, Task, TaskOptions, attempt, task
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -40,6 +40,7 @@ __all__ = [
     "PausedWorkflow",
     "PendingRequest",
     "Query",
+    "Rate",
     "Received",
     "Rehearsal",
     "Request",

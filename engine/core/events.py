@@ -437,6 +437,16 @@ class WorkflowUnpaused(Note, frozen=True, tag="WorkflowUnpaused", kw_only=True):
     by: str = ""
 
 
+class LimitSet(Note, frozen=True, tag="LimitSet", kw_only=True):
+    """In the stream of a pool or a rate: what it gives from here on. `window`: microseconds; 0: a pool of slots."""
+
+    name: str
+    limit: int
+    window: int = 0
+    by: str = ""
+    reason: str = ""
+
+
 AnyEvent: TypeAlias = (
     RunStarted
     | TaskCompleted
@@ -477,6 +487,7 @@ AnyEvent: TypeAlias = (
     | RunUnpaused
     | WorkflowPaused
     | WorkflowUnpaused
+    | LimitSet
     | RunSuspended
     | RunResumed
     | RunTerminated

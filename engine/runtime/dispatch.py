@@ -1,14 +1,14 @@
 """Gives attempts a slot, runs them, and hands their outcome back to the run they belong to.
 
-First come, first served, per executor. A run asks for a slot, writes `TaskStarted` while it holds one, and only when
-that is durable lets the attempt begin (`launch`): nothing acts on the outside before its record.
+Per executor by priority, then in turn between keys (see `queues`), then first come, first served. A run asks for a
+slot, writes `TaskStarted` while it holds one, and only when that is durable lets the attempt begin (`launch`): nothing
+acts on the outside before its record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from inspect import iscoroutinefunction
@@ -22,6 +22,7 @@ from engine.executors import Executor, Nowhere
 from engine.runtime.alarms import Alarms
 from engine.runtime.attempts import Completed, Outcome, run_attempt
 from engine.runtime.heartbeats import Pulse
+from engine.runtime.queues import FairQueue
 from engine.runtime.reconciling import run_reconciliation
 from engine.runtime.standing_in import StandIn, StandingIn, place_of
 from engine.runtime.tokens import token_of
@@ -117,7 +118,7 @@ class Dispatcher:
         stand_in: StandIn | None = None,
     ) -> None:
         self._executors: dict[str, Executor] = {}
-        self._waiting: dict[str, deque[tuple[Asker, str]]] = {}
+        self._waiting: dict[str, FairQueue[tuple[Asker, str]]] = {}
         self.clock = clock
         self.alarms = alarms
         self._spawn = spawn
@@ -150,9 +151,9 @@ class Dispatcher:
         """A slot at once, unless others wait for one already (or no more attempts begin)."""
         return not self._stopped and not self._waiting[executor.name] and executor.slots.try_take()
 
-    def enqueue(self, asker: Asker, task_id: str, executor: Executor) -> None:
+    def enqueue(self, asker: Asker, task_id: str, executor: Executor, *, priority: int = 0, key: str = "") -> None:
         """Call `asker.granted` when it is its turn. Who no longer wants the slot gives it back then."""
-        self._waiting[executor.name].append((asker, task_id))
+        self._waiting[executor.name].push((asker, task_id), priority=priority, key=key)
         self._grant(executor.name)
 
     def launch(
@@ -212,7 +213,7 @@ class Dispatcher:
     def _add(self, executor: Executor) -> None:
         name = executor.name
         self._executors[name] = executor
-        self._waiting[name] = deque()
+        self._waiting[name] = FairQueue()
         executor.slots.when_free(lambda: self._grant(name))
 
     def _grant(self, name: str) -> None:
@@ -222,7 +223,7 @@ class Dispatcher:
         self._granting = True
         try:
             while waiting and not self._stopped and executor.slots.try_take():
-                asker, task_id = waiting.popleft()
+                asker, task_id = waiting.pop()
                 asker.granted(task_id, executor)
         finally:
             self._granting = False

@@ -21,9 +21,11 @@ from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
+from engine.runtime.asking_limits import write_asking
 from engine.runtime.attempts import Outcome
 from engine.runtime.board import TASK_NOTES, Board
 from engine.runtime.epochs import told_now
+from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
 from engine.runtime.pausing import Aside
@@ -57,6 +59,7 @@ class Driver:
         self.pen = Pen(site, run_id=instance.run_id, workflow=instance.definition.name, version=version)
         self.stream = self.pen.stream
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
+        self.flow = Flow(site.limits)
         self.board = Board(self, attempts)
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
@@ -184,7 +187,7 @@ class Driver:
             while not self.discarded and self._has_work():
                 step = self._decide()
                 try:
-                    await self._write(step)
+                    await (self._write(step) if step.asked is None else write_asking(self, step, self._write))
                 except MailWaiting:
                     await self._decide_anew(step)
                 except BaseException:
@@ -231,10 +234,10 @@ class Driver:
         if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
         if self.instance.over or self.site.stopping:
-            return self.board.has_grants
+            return self.board.starts.has_work
         if self._holding:
-            return not self.board.running  # to be given up
-        return self.board.has_grants or self.pen.alarm is not None or may_rest(self, holding=False)
+            return not self.board.running or self.board.starts.has_work  # to be given up
+        return self.board.starts.has_work or self.pen.alarm is not None or may_rest(self, holding=False)
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
@@ -250,13 +253,7 @@ class Driver:
             step.add(stamped, self.instance.started, self.run_id)
             self._backlog = []
         for arrival in self.intake.take(step, self.turns, self.instance):
-            event = arrival.event
-            if isinstance(event, _TASK_OUTCOMES) and event.id not in self.instance.pending:
-                self.board.attempts.pop(event.id, None)
-                if event.id in self.board.running:
-                    step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            elif isinstance(event, TASK_NOTES):
-                self.board.noted(event, arrival.payload, at=self.turns.last_at)
+            self._heed(step, arrival)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):
@@ -266,16 +263,34 @@ class Driver:
         self._choose(step)
         return step
 
+    def _heed(self, step: Step, arrival: Arrival) -> None:
+        """What an arrival means for the attempts of this run."""
+        event = arrival.event
+        if isinstance(event, _TASK_OUTCOMES) and event.id not in self.instance.pending:
+            self.board.attempts.pop(event.id, None)
+            if event.id in self.board.running:
+                step.cancelled.append(event.id)  # somebody else has ended it, by its token
+            else:
+                self.board.settled(event.id)
+        elif isinstance(event, TASK_NOTES):
+            self.board.noted(event, arrival.payload, at=self.turns.last_at)
+        elif arrival.granted is not None:
+            self.board.starts.permit_granted(*arrival.granted)
+
     def _choose(self, step: Step) -> None:
         """Which attempts begin, and whether the run may be given up."""
         if step.suspended or step.continued or self.instance.outcome is not None:
             if self.pen.alarm is not None:
                 step.alarm = None
+            if step.suspended:
+                self.board.stand_down()
+            self.flow.settle(step)
             return
         aside = bool(self.set_aside) and step.let_on is None
         holding = aside or (self.paused if step.held is UNSET else step.held)
         if holding:
             self.board.stand_down()
+            self.flow.settle(step)
         else:
             self.board.choose_starts(step, self.turns.stamp, self.pen.lease.worker)
         if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
@@ -305,6 +320,7 @@ class Driver:
         self.instance.evict()
         self._take_over(rebuilt)
         self.board.rebuilt(self.instance, rebuilt.replayer.attempts)
+        self.flow.not_written(step)
         self.releasing = False
         first = told_now(rebuilt.replayer.carrying)
         attempts = rebuilt.replayer.attempts

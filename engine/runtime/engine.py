@@ -7,8 +7,8 @@ import socket
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from importlib import import_module
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
@@ -27,20 +27,20 @@ from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.deadlines import absolute
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
+from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
-from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
+from engine.runtime.operating import Operations
 from engine.runtime.places import check_tasks, places, processors
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of, start_or_join
 from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
-from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.versions import PYTHON
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Limits, Worker
-from engine.tasks import Task
+from engine.tasks import RateLike
 from engine.workflows import SignalMessage, Workflow
 from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
@@ -50,11 +50,12 @@ __all__ = ["Engine"]
 
 R = TypeVar("R")
 
+NO_LIMITS: Final[Mapping[str, Any]] = MappingProxyType({})
 CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
 
-class Engine:
+class Engine(Operations):
     """Runs workflows on a store, inside the caller's event loop (plain asyncio or uvloop).
 
     Use it as an async context manager. On entering it opens the store, takes a lease and goes on with every unfinished
@@ -65,10 +66,12 @@ class Engine:
     `workflows`: those this engine may claim and start; with none it is a client that lists, reads and cancels.
     `concurrency`, `threads`, `processes`: attempts at once of coroutine tasks, of plain functions, and of those for
     executor "processes" (default: the number of processors). `executors`: further places, which tasks choose by name
-    (see `engine.executors.port`); they serve this engine alone, which closes them. `runs`: runs in memory with
-    something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
-    nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
-    of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
+    (see `engine.executors.port`); they serve this engine alone, which closes them. `pools`, `rates`: limits that all
+    engines on the store share, which tasks choose by name: attempts at once (``{"warehouse": 4}``; ``"*"`` is over
+    every task), and starts in a window (``{"api": "10/s"}``); they can be changed meanwhile, see `set_pool`. `runs`:
+    runs in memory with something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept.
+    `only`: claim nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which
+    no other run of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
     `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place of the
     task's function; tests put fakes there.
 
@@ -87,6 +90,8 @@ class Engine:
         threads: int = min(32, (os.cpu_count() or 1) + 4),
         processes: int | None = None,
         executors: Iterable[Executor] = (),
+        pools: Mapping[str, int] = NO_LIMITS,
+        rates: Mapping[str, RateLike] = NO_LIMITS,
         runs: int = 2_000,
         cached: int = 500,
         grace: float = 30.0,
@@ -113,6 +118,7 @@ class Engine:
             check_tasks(self._definitions.values(), every)
         if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
+        self._shared = checked_limits(pools, rates)
         self._limits = Limits(
             **limits,
             cached=max(0, cached),
@@ -141,6 +147,8 @@ class Engine:
         self._watches.revive()
         try:
             self._observer = Observer(store, self._spawn)
+            workflows = self._definitions.values()
+            shared = await declare(store, self._shared, workflows, clock=self._clock, next_id=self.message_id)
             if self._definitions:
                 self._worker = Worker(
                     store,
@@ -151,6 +159,7 @@ class Engine:
                     clock=self._clock,
                     watches=self._watches,
                     executors=self._executors,
+                    shared=shared.names,
                     stand_in=self._stand_in,
                 )
                 await self._worker.open()
@@ -259,47 +268,6 @@ class Engine:
         assert self._worker is not None
         await start_or_join(self._worker, definition, run_id, fact, arguments, signals=told, check=self.check)
         return handle
-
-    # -- tasks that were handed out ------------------------------------------------------------------------------------
-
-    @overload
-    async def complete(self, token: str, value: R, *, task: Task[..., R], by: str = "") -> None: ...
-    @overload
-    async def complete(self, token: str, value: Any, *, task: None = None, by: str = "") -> None: ...
-    async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
-        """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
-
-        `task`: the task, to have the value checked against its type here and now; unchecked, one that does not fit
-        fails the task. A task that has its outcome already keeps it.
-        Raises `TokenError`, `RunNotFound`, `RunEnded`, `NotRecordable`, `PayloadTooLarge`.
-        """
-        await complete_task(self.store, token, value, task=task, message_id=self.message_id(), by=by)
-
-    async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
-        """End a task that handed out this token with a final failure. Raises as `complete`."""
-        await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
-
-    # -- workflows -----------------------------------------------------------------------------------------------------
-
-    async def pause_workflow(self, workflow: Workflow[..., Any] | str, *, reason: str = "", by: str = "") -> None:
-        """Let no run of a workflow begin anything, in any worker on this store, until it is unpaused.
-
-        Runs that are started meanwhile are recorded and wait; attempts under way end and are recorded. Other workers
-        see it within a second.
-        """
-        name = workflow if isinstance(workflow, str) else workflow.name
-        await pause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by, reason=reason)
-        await self._look_at_pauses()
-
-    async def unpause_workflow(self, workflow: Workflow[..., Any] | str, *, by: str = "") -> None:
-        """Let the runs of a paused workflow go on."""
-        name = workflow if isinstance(workflow, str) else workflow.name
-        await unpause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by)
-        await self._look_at_pauses()
-
-    async def paused_workflows(self) -> tuple[PausedWorkflow, ...]:
-        """The workflows that are paused by name now, on this store, with who paused them and why."""
-        return await read_paused(self.store)
 
     async def _look_at_pauses(self) -> None:
         if self._worker is not None:

@@ -37,6 +37,7 @@ from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.executors import Executor
 from engine.runtime.letters import letter_of
+from engine.runtime.permits import Asked
 from engine.runtime.streams import EPOCH_START, STATUS, is_state_attribute, new_event, state_attribute, status_of
 from eventstore import Message, NewEvent, Undelivered
 from eventstore.port import Scalar
@@ -48,13 +49,14 @@ class Arrival(Struct, frozen=True, gc=False):
     """What is to be recorded next, not yet stamped: a fact on its way to the instance, or a note.
 
     `message` is the mailbox message it came by; without an event, the message is just taken out of the box, and
-    `reply`, if there is one, sent.
+    `reply`, if there is one, sent. `granted`: the limit and the holder of a permit that is to be had.
     """
 
     event: Fact | Note | None
     payload: bytes | None = None
     message: str | None = None
     reply: Message | None = None
+    granted: tuple[str, str] | None = None
 
 
 class Step(Struct):
@@ -73,6 +75,7 @@ class Step(Struct):
     cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
     scheduled: list[str] = field(default_factory=list)
     starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
+    asked: Asked | None = None  # of the limits that the store shares
     children: bool = False  # whether child runs were started
     progress: bool = False
     suspended: bool = False

@@ -26,6 +26,7 @@ from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.places import places
 from engine.runtime.residents import Residents
+from engine.runtime.shared_limits import SharedLimits
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.streams import run_id_of
@@ -86,6 +87,7 @@ class Worker:
         clock: Clock,
         watches: Watches,
         executors: Sequence[Executor] = (),
+        shared: Iterable[str] = (),
         stand_in: StandIn | None = None,
     ) -> None:
         self.store = store
@@ -103,6 +105,7 @@ class Worker:
         self._stand_in = stand_in
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
+        self.limits = SharedLimits(clock, shared)
         self.spawn = Spawner(self.failed)
         warn, limit = limits.turn_seconds
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
@@ -252,6 +255,7 @@ class Worker:
         self.residents.freed.clear()
         self._roused.clear()
         await self.look_at_pauses()
+        await self.limits.sweep(self.store, self.next_commit_id)
         full = self._room_left() <= 0
         busy = busy_streams(self.residents.drivers.values(), self._rebuilding)
         limit = min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))

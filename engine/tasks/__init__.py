@@ -6,18 +6,24 @@ from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
 from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, task
 from engine.tasks.effects import Effect, Happened, NotHappened
+from engine.tasks.limits import EVERY_TASK, Named, Rate, RateLike, rate_of
 
 __all__ = [
+    "EVERY_TASK",
     "Attempt",
     "CompletedLater",
     "Contact",
     "Effect",
     "Happened",
+    "Named",
     "NotHappened",
     "Notice",
+    "Rate",
+    "RateLike",
     "Task",
     "TaskOptions",
     "attempt",
     "bind_attempt",
+    "rate_of",
     "task",
 ]

@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.core.call import Call, Definition, OnCancel
 from engine.errors import DefinitionError
 from engine.tasks.effects import Effect
+from engine.tasks.limits import RateLike, named_limits
 
 __all__ = ["Task", "TaskOptions", "task"]
 
@@ -36,6 +37,10 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     reconcile: Callable[..., Any] | None = None
     executor: str | None = None  # the name of one; None: "loop" for coroutine functions, "threads" for plain ones
     heartbeat_timeout: float | None = None  # seconds that an attempt may go without `Attempt.heartbeat`
+    pool: str | None = None  # the name of a limit on attempts at once
+    rate: RateLike | None = None  # the name of a limit on starts in a window, or one of its own: "10/s"
+    priority: int = 0  # higher first, where attempts wait for a limit
+    fairness_key: str | Callable[..., str] | None = None  # who shares its turns there; None: the tree of runs it is in
 
     @property
     def retries(self) -> bool:
@@ -68,6 +73,10 @@ class Task(Definition[P, R]):
         self.is_coroutine = inspect.iscoroutinefunction(fn)
         self.executor = self.policy.executor or (_FOR_COROUTINES if self.is_coroutine else _FOR_FUNCTIONS)
         _check(self)
+        try:
+            self.limits = named_limits(self.name, pool=self.policy.pool, rate=self.policy.rate)
+        except ValueError as error:
+            raise DefinitionError(f"{self.where}: {error}") from None
 
     def options(self, **changes: Any) -> Task[P, R]:
         """The same task with other options for the calls made of it: ``load.options(timeout=5)(...)``.
@@ -81,6 +90,19 @@ class Task(Definition[P, R]):
             )
         options = msgspec.structs.replace(self.policy, **changes)
         return Task(self.fn, name=self.name, options=options, raises=self.raises)
+
+    def turn_key(self, arguments: bytes) -> str:
+        """Who shares the turns of a call with these arguments, where calls wait for a limit (`fairness_key`).
+
+        Raises what the author's function raises, and `DefinitionError` when it returns no text.
+        """
+        given = self.policy.fairness_key
+        if callable(given):
+            args, kwargs = self.arguments.decode(arguments)
+            given = given(*args, **kwargs)
+        if not isinstance(given, str):
+            raise DefinitionError(f"{self.where}: fairness_key returned {given!r}, where a text was expected")
+        return given
 
     async def outside(self, call: Call[R]) -> R:
         result: Any = self.fn(*call.args, **call.kwargs)
@@ -108,6 +130,10 @@ def task(
     reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
+    pool: str | None = None,
+    rate: RateLike | None = None,
+    priority: int = 0,
+    fairness_key: str | Callable[..., str] | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Any = None,
@@ -125,6 +151,10 @@ def task(
     reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
+    pool: str | None = None,
+    rate: RateLike | None = None,
+    priority: int = 0,
+    fairness_key: str | Callable[..., str] | None = None,
 ) -> Any:
     """Make a task of an `async def` (runs on the loop) or a `def` (runs in a thread); with or without parentheses.
 
@@ -136,6 +166,9 @@ def task(
     `executor`: where it runs: "loop", "threads", "processes", or the name of one given to `Engine(executors=...)`.
     `heartbeat_timeout`: seconds; an attempt that does not call `attempt().heartbeat()` for so long is asked to end and
     fails with `HeartbeatTimeout`.
+    `pool`, `rate`: limits that all runs and all engines on the store share, by name (see `Engine`): attempts at once,
+    and starts in a window; ``rate="10/s"`` is one of the task's own. `priority`: higher first where attempts wait.
+    `fairness_key`: those that wait with one key share its turns; a text, or a function of the task's arguments.
     `effect`: what becomes of the task when a worker dies in the middle of an attempt. "idempotent": it is run again,
     under the same idempotency key. "at_most_once": it never is; the call fails with `TaskInterrupted`, and the task has
     one attempt. `reconcile`: a function of the task's own arguments, `def` or `async def`, that asks the outside under
@@ -152,6 +185,10 @@ def task(
         on_cancel=on_cancel,
         executor=executor,
         heartbeat_timeout=heartbeat_timeout,
+        pool=pool,
+        rate=rate,
+        priority=priority,
+        fairness_key=fairness_key,
         effect=effect or ("idempotent" if reconcile is None else "reconcile"),
         reconcile=reconcile,
     )
@@ -186,6 +223,11 @@ def _check(definition: Task[Any, Any]) -> None:
     if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
         raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
     _check_effect(options, where)
+    if type(options.priority) is not int:
+        raise DefinitionError(f"{where}: priority is a whole number, higher first, not {options.priority!r}")
+    key = options.fairness_key
+    if key is not None and not (isinstance(key, str) or callable(key)):
+        raise DefinitionError(f"{where}: fairness_key is a text, or a function of the task's arguments, not {key!r}")
     if options.on_cancel not in (None, "abandon", "wait"):
         raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")
     if not all(isinstance(type_, type) and issubclass(type_, BaseException) for type_ in definition.raises):
