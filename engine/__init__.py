@@ -6,7 +6,16 @@ from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
-from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, Rehearsal, RunHandle, RunSummary
+from engine.runtime import (
+    Engine,
+    HistoryEvent,
+    LimitState,
+    PausedWorkflow,
+    PendingRequest,
+    Rehearsal,
+    RunHandle,
+    RunSummary,
+)
 from engine.tasks import Attempt, Happened, NotHappened, Rate, Task, TaskOptions, attempt, task
 from engine.workflows import (
     ChildHandle,
@@ -36,6 +45,7 @@ __all__ = [
     "Feed",
     "Happened",
     "HistoryEvent",
+    "LimitState",
     "NotHappened",
     "PausedWorkflow",
     "PendingRequest",

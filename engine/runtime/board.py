@@ -7,7 +7,6 @@ of an earlier one say is said to a board that is closed, and nobody hears it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut
@@ -16,7 +15,7 @@ from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
-from engine.runtime.alarms import Alarm, OneAlarm
+from engine.runtime.alarms import Alarm
 from engine.runtime.attempts import Failed, Outcome
 from engine.runtime.dispatch import Running
 from engine.runtime.flow import Flow
@@ -65,7 +64,6 @@ class Board:
         self.starts = Starts(self, owner.instance, site.dispatcher, owner.flow)
         self._retries: dict[str, Alarm] = {}
         self._deadlines: dict[str, Alarm] = {}  # of those handed out, or waiting for a limit, that have one
-        self._rates = OneAlarm(site.alarms, self._rates_due)
         self._closed = False
 
     @property
@@ -174,19 +172,13 @@ class Board:
         self.starts.keep(task_id, executor)
         self._owner.kick()
 
-    def choose_starts(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
-        """Which attempts begin with this step, and what it asks of the limits."""
-        self.starts.choose(step, stamp, worker)
-
     def launch(self, step: Step) -> None:
         """The step is durable: its attempts begin."""
         for pending, executor in step.starting:
             if self._deadlines and (alarm := self._deadlines.pop(pending.id, None)) is not None:
                 alarm.cancel()  # the attempt knows it, too
             self._launch(pending, executor)
-        if step.asked is not None:
-            self.starts.written(step)
-        self._rates.set(self.starts.next_due())
+        self.starts.written(step)
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
@@ -228,7 +220,6 @@ class Board:
             for alarm in waits.values():
                 alarm.cancel()
             waits.clear()
-        self._rates.set(None)
         self.starts.clear_queue()
 
     def stand_down(self) -> None:
@@ -258,7 +249,3 @@ class Board:
         if task_id in self._instance.pending and not self._closed:
             error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
             self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
-
-    def _rates_due(self) -> None:
-        if not self._closed:
-            self.starts.rates_due(self._clock.now())

@@ -292,7 +292,7 @@ class Driver:
             self.board.stand_down()
             self.flow.settle(step)
         else:
-            self.board.choose_starts(step, self.turns.stamp, self.pen.lease.worker)
+            self.board.starts.choose(step, self.turns.stamp, self.pen.lease.worker)
         if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
             step.release = True
             # While its workflow is paused nobody claims it; afterwards it is due at once.

@@ -71,9 +71,9 @@ class Engine(Operations):
     every task), and starts in a window (``{"api": "10/s"}``); they can be changed meanwhile, see `set_pool`. `runs`:
     runs in memory with something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept.
     `only`: claim nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which
-    no other run of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
-    `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place of the
-    task's function; tests put fakes there.
+    no other run of this engine gets on, is named in the log, and after how long it is broken off and its run suspended.
+    `clock`, `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place
+    of the task's function; tests put fakes there.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on

@@ -38,6 +38,20 @@ class Line(Struct, eq=False):
     granted: bool = False  # the store has said so
     has_queued: bool = False  # whether the store may have a place in a queue, or a slot, for it
 
+    @property
+    def limit(self) -> str:
+        """The name of what it waits for."""
+        return self.needs[self.at].name
+
+    @property
+    def rests(self) -> bool:
+        """Whether it stands in the store's queue, and holds nothing meanwhile."""
+        return self.state == "waiting" and (not self.at or self.needs[self.at].is_rate)
+
+    def index_of(self, limit: str) -> int | None:
+        """Which of its needs that is."""
+        return next((index for index, need in enumerate(self.needs) if need.name == limit), None)
+
     def holder_of(self, need: Named) -> str:
         return f"{self.holder}@{self.attempt}" if need.is_rate else self.holder
 

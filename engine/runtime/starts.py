@@ -14,6 +14,7 @@ from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
+from engine.runtime.alarms import OneAlarm
 from engine.runtime.dispatch import Asker, Dispatcher
 from engine.runtime.flow import Flow
 from engine.runtime.permits import Claim, Line, slot_holder
@@ -48,6 +49,7 @@ class Starts:
         self._epoch = instance.epoch
         self._dispatcher = dispatcher
         self._flow = flow
+        self._rates = OneAlarm(dispatcher.alarms, self._rates_due)
         self._queued: set[str] = set()
         self._granted: list[tuple[str, Executor]] = []
 
@@ -95,10 +97,11 @@ class Starts:
     def clear_queue(self) -> None:
         """Nobody waits for a slot any more; what was granted is still to be used."""
         self._queued.clear()
+        self._rates.set(None)
 
     def stand_down(self) -> None:
         """Nothing begins for now: slots and places in queues are given back."""
-        self._queued.clear()
+        self.clear_queue()
         while self._granted:
             self._granted.pop()[1].slots.give_back()
         self._flow.stand_down()
@@ -112,7 +115,7 @@ class Starts:
             wanted = id_ in self._queued and id_ in pending and not pending[id_].asked_to_end
             self._queued.discard(id_)
             if not wanted:
-                self.ended(id_)
+                self.ended(id_)  # if a permit was granted, others may have it
             if not (wanted and self._start(step, pending[id_], executor, stamp, worker)):
                 executor.slots.give_back()
         self._granted.clear()
@@ -175,7 +178,10 @@ class Starts:
 
     def written(self, step: Step) -> None:
         """The step is durable."""
+        if step.asked is None:
+            return
         self._flow.written(step)
+        self._rates.set(self._flow.next_due())
 
     def _take_out(self, step: Step, claims: Iterable[Claim]) -> None:
         gone = {claim.line.task_id: id(claim.event) for claim in claims}
@@ -197,35 +203,30 @@ class Starts:
 
     def permit_granted(self, pool: str, holder: str) -> None:
         """A limit has room for a task that waits for it. What nobody wants is given back."""
-        task = self._task_of(holder)
-        if task is not None and not task.asked_to_end and not self._flow.knows(self._holder(task.id)):
+        if self._flow.lines.get(holder) is None and (task := self._find(holder)) is not None:
             self._line(task)  # it began to wait before the run was given up
         if (line := self._flow.granted(pool, holder)) is not None:
             self._call(line)
 
-    def _task_of(self, holder: str) -> PendingTask | None:
-        """The task that goes by that name, or one of whose attempts does."""
-        pending = self.instance.pending
-        prefix = self._holder("")
-        if holder.startswith(prefix):
-            name = holder.removeprefix(prefix)
-            return pending.get(name) or pending.get(name.rpartition("@")[0])
-        names = (holder, holder.rpartition("@")[0])  # what is too long to be read is not in the name
-        found = (task for id_, task in pending.items() if self._holder(id_) in names)
-        return next(found, None)
-
-    def rates_due(self, now: int) -> None:
+    def _rates_due(self) -> None:
         """Those who wait for a rate that should have room by now try to start."""
-        for line in self._flow.due(now):
+        for line in self._flow.due(self._dispatcher.clock.now()):
             self._call(line)
+        self._rates.set(self._flow.next_due())
+
+    def _find(self, holder: str) -> PendingTask | None:
+        """The pending task that goes by that name, or one of whose attempts does."""
+        names = (holder, holder.rpartition("@")[0])
+        found = (task for id_, task in self.instance.pending.items() if self._holder(id_) in names)
+        return next((task for task in found if not task.asked_to_end), None)
 
     def ended(self, task_id: str) -> bool:
         """Its attempt has ended, or it is wanted no more: its permits are given back. Whether it had any."""
         flow = self._flow
-        return flow.in_use and flow.ended(self._holder(task_id))
+        return bool(flow.lines) and flow.ended(self._holder(task_id))
 
     def _call(self, line: Line) -> None:
-        self._flow.call(line)
+        self._flow.lines.call(line)
         if line.task_id not in self._queued:
             self.enqueue(line.task_id)
 
@@ -237,11 +238,15 @@ class Starts:
         """How a task stands that needs permits. None: that cannot be said, and it has failed for that."""
         attempt = self._owner.attempts.setdefault(task.id, Attempts()).started + 1
         holder = self._holder(task.id)
-        line = self._flow.line_of(holder, attempt)
-        if line is None and (standing := self._standing(task)) is not None:
-            priority, key = standing
-            line = Line(task.id, holder, self._flow.needs_of(task.definition), priority, key, attempt)
-            self._flow.add(line)
+        line = self._flow.lines.get(holder)
+        if line is not None and line.state != "started":
+            line.attempt = attempt
+            return line
+        if (standing := self._standing(task)) is None:
+            return None
+        priority, key = standing
+        line = Line(task.id, holder, self._flow.needs_of(task.definition), priority, key, attempt)
+        self._flow.lines.add(line)
         return line
 
     def _holder(self, task_id: str) -> str:

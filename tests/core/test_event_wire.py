@@ -101,6 +101,8 @@ SAMPLES: list[Event] = [
     events.RunUnpaused(at=AT, by="ann"),
     events.WorkflowPaused(at=AT, workflow="nightly", by="ann", reason="maintenance"),
     events.WorkflowUnpaused(at=AT, workflow="nightly", by="ann"),
+    events.LimitSet(at=AT, name="warehouse", limit=4),
+    events.LimitSet(at=AT, name="mail", limit=10, window=500_000, by="ann", reason="night"),
     events.RunStarted(
         at=AT,
         workflow="part",
