@@ -1,4 +1,4 @@
-"""The permits of the memory store, in dicts. What they mean is in `eventstore.permits`."""
+"""The permits of the memory store, in dicts. What they mean is in `eventstore.holding`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from eventstore.errors import UnknownPool
-from eventstore.permits import Held, Limit, Pool, Waiting, limit_of, looked_after_here
+from eventstore.holding import Held, Limit, Pool, Waiting, limit_of, looked_after_here
 from eventstore.port import Scalar, Timestamp, pool_stream
 
 __all__ = ["MemoryPool", "MemoryPools"]

@@ -21,7 +21,8 @@ from msgspec import UNSET
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES, event_digest, payload_digest
 from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
-from eventstore.permits import Actions, Held, looked_after
+from eventstore.holding import Held, looked_after
+from eventstore.permits import Actions
 from eventstore.pools import MemoryPools
 from eventstore.port import (
     NEW,

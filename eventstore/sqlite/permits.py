@@ -1,4 +1,4 @@
-"""The permits of a SQLite store, as one batch sees them. What they mean is in `eventstore.permits`.
+"""The permits of a SQLite store, as one batch sees them. What they mean is in `eventstore.holding`.
 
 What the commits of a batch name (their pools, and what their holders have there) is loaded by one statement with the
 batch, and what they change is written with it: a permit that there is room for asks nothing more. Only when a pool is
@@ -17,7 +17,7 @@ from msgspec.json import Decoder, encode
 from msgspec.structs import astuple
 
 from eventstore.errors import UnknownPool
-from eventstore.permits import Held, Limit, Waiting, limit_of, looked_after, looked_after_here
+from eventstore.holding import Held, Limit, Waiting, limit_of, looked_after, looked_after_here
 from eventstore.port import Message, Timestamp, pool_stream
 from eventstore.sqlite.leases import Judge
 from eventstore.sqlite.mailboxes import Known, load_known

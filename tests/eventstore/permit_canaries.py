@@ -8,8 +8,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from eventstore.errors import LimitReached
+from eventstore.holding import Held, Limit, Pool, Waiting
 from eventstore.memory import MemoryStore
-from eventstore.permits import Actions, Held, Limit, Pool, Waiting
+from eventstore.permits import Actions
 from eventstore.port import Commit, Message, Permit
 from eventstore.rules import Streams
 from tests.eventstore.broken import Broken
@@ -519,6 +520,7 @@ SEEN_BY_THE_MACHINE: tuple[type[MemoryStore], ...] = (
     KeepsWhatARefusedCommitTook,
     LeavesTheSlotsOfTheDead,
     NamesTheLastWhoTookIt,
+    TakesFromItselfWithoutALease,
     TakesGrantsFromWhoRests,
     TellsNobodyOfAHigherLimit,
 )
@@ -537,7 +539,6 @@ SEEN_BY_THE_MACHINE_OF_TENURE: tuple[type[MemoryStore], ...] = (
     MakesWhatLastsTheOwners,
     SparesWhatItsOwnStreamHeld,
     TakesAgainForADifferentTime,
-    TakesFromItselfWithoutALease,
     TakesWhatTheLastAttemptsOfAClosedStreamUse,
 )
 """And those that random histories of takeovers must."""
