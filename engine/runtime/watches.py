@@ -95,10 +95,6 @@ class Watches:
             watch = self._by_id[run_id] = Watch(run_id, self._is_resident)
         return watch
 
-    def find(self, run_id: str) -> Watch | None:
-        """The run's watch, if anybody holds it."""
-        return self._by_id.get(run_id)
-
     def settle(self, run_id: str, status: RunStatus | None, payload: bytes | None, reason: str) -> None:
         """Tell whoever waits for the run how it has ended."""
         if (watch := self._by_id.get(run_id)) is not None:
