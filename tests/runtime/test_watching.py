@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from engine import Engine, workflow
-from engine.errors import RunNotFound, RunTerminatedError
+from engine import Engine, task, workflow
+from engine.errors import EngineFailed, RunTerminatedError
+from eventstore import StoreUnavailable
 from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon, until
+
+began: list[str] = []
+gates: dict[str, asyncio.Event] = {}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_began() -> None:
+    began.clear()
+    gates.clear()
+
+
+@task
+async def held(name: str) -> None:
+    began.append(name)
+    await gates.setdefault(name, asyncio.Event()).wait()
 
 
 @workflow
 async def sleeping() -> str:
     await asyncio.sleep(100)
     return "slept"
+
+
+@workflow
+async def working(gates: list[str]) -> int:
+    for name in gates:
+        await held(name)
+    return len(gates)
 
 
 def closes(name: str, argument: Any) -> bool:
@@ -42,43 +66,6 @@ async def test_a_handle_made_while_its_run_is_brought_back_to_be_ended(memory: M
         await check_history(memory.data, "a", sleeping)
 
 
-@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
-async def test_following_with_a_handle_made_while_its_run_is_brought_back(memory: MemoryWorld, behind: bool) -> None:
-    store = FaultyStore(memory.data)
-    async with Engine(store, workflows=[sleeping], clock=memory.clock) as engine:
-        await engine.start(sleeping(), id="a")
-        await at_rest(memory.data, "a")
-        pause = Pause(store, behind=behind, when=closes)
-        await engine.run("a").terminate()
-        await soon(pause.reached.wait())
-
-        async def follow() -> list[str]:
-            return [type(item.event).__name__ async for item in engine.run("a").events(follow=True)]
-
-        following = asyncio.create_task(follow())
-        await settle(100)
-        pause.let_go.set()
-        assert (await soon(following, seconds=5))[-1] == "RunTerminated"
-
-
-async def test_a_handle_made_while_its_run_is_begun_in_vain(memory: MemoryWorld) -> None:
-    """There is no such run yet, and whoever asks is told so; then it is somebody else's, and he is told by them."""
-    store = FaultyStore(memory.data)
-    pause = Pause(store, behind=False, when=lambda name, _argument: name == "commit")
-    async with Engine(store, workflows=[sleeping], clock=memory.clock) as engine:
-        starting = asyncio.create_task(engine.start(sleeping(), id="a"))
-        await soon(pause.reached.wait())
-        run = engine.run("a")
-        with pytest.raises(RunNotFound):
-            await soon(run.result(), seconds=5)
-        async with Engine(memory.data, workflows=[sleeping], clock=memory.clock) as other:
-            await other.start(sleeping(), id="a")
-            pause.let_go.set()
-            await soon(starting)
-            memory.clock.advance(100)
-            assert await soon(run.result(), seconds=5) == "slept"
-
-
 async def test_one_of_two_who_wait_looks_while_the_end_is_told_to_the_other(memory: MemoryWorld) -> None:
     """The run is another engine's: one look at the store serves all who wait here, also whoever just looks himself."""
     store = FaultyStore(memory.data)
@@ -98,3 +85,39 @@ async def test_one_of_two_who_wait_looks_while_the_end_is_told_to_the_other(memo
         assert await soon(first) == "slept"
         pause.let_go.set()  # what it has read is old, and what has come since was told while it read
         assert await soon(second, seconds=5) == "slept"
+
+
+async def test_a_follower_is_told_what_was_written_elsewhere_before_the_run_came_here(
+    memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is here nobody looks at the store for it, and here nothing of it moves: there is no slot for its task."""
+    monkeypatch.setattr("engine.runtime.observer.LOOK_SECONDS", (1e6, 1e6))  # it has not looked since
+    store = FaultyStore(memory.data)
+    async with Engine(memory.data, workflows=[working], clock=memory.clock, concurrency=1, grace=0) as here:
+        await here.start(working(["ours"]), id="b")
+        await until(lambda: began == ["ours"])
+        there = Engine(store, workflows=[working], clock=memory.clock, grace=0)
+        await there.__aenter__()
+        await there.start(working(["first", "second"]), id="a")
+        seen: list[str] = []
+
+        async def follow() -> None:
+            async for item in here.run("a").events(follow=True):
+                seen.append(type(item.event).__name__)
+
+        following = asyncio.create_task(follow())
+        try:
+            await until(lambda: "first" in began)
+            await until(lambda: "TaskStarted" in seen)
+            await settle(100)
+            gates["first"].set()
+            await until(lambda: "second" in began)
+            assert "TaskCompleted" not in seen
+            store.die()
+            await until(lambda: "TaskCompleted" in seen, seconds=5)
+            assert began.count("second") == 1
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+            with suppress(EngineFailed, StoreUnavailable):
+                await there.__aexit__(None, None, None)
