@@ -75,8 +75,9 @@ async def export_all(customer: str, orders: int) -> int:
     return len(done)
 
 
-async def main(url: str) -> None:
+async def main(file: str) -> None:
     """Export the orders of three customers."""
+    url = f"sqlite:///{file}"
     pools, rates = {"warehouse": 2}, {"mail": "4/0.5s"}
     async with Engine(url, workflows=[export_all], pools=pools, rates=rates) as engine:
         runs = [await engine.start(export_all(name, orders)) for name, orders in (("ann", 60), ("bob", 5), ("cy", 5))]

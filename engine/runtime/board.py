@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut
+from engine.core.events import (
+    AttemptFailed,
+    AttemptHeartbeat,
+    EffectReconciled,
+    TaskCompleted,
+    TaskFailed,
+    TaskHandedOut,
+)
 from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
@@ -25,12 +32,13 @@ from engine.runtime.outcomes import heartbeat
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.starts import Starts
-from engine.runtime.steps import Step
+from engine.runtime.steps import Arrival, Step
 
-__all__ = ["TASK_NOTES", "Board", "BoardOwner"]
+__all__ = ["Board", "BoardOwner"]
 
-TASK_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
-"""What a board is to hear of once it is recorded."""
+# Making a union of types at each event would take longer than the question.
+_OUTCOMES: Final = (TaskCompleted, TaskFailed)
+_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
 
 
 class BoardOwner(Protocol):
@@ -120,6 +128,21 @@ class Board:
         """See `starts.StartsOwner`."""
         self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
 
+    def heed(self, step: Step, arrival: Arrival, *, at: int) -> None:
+        """A step has taken this, at a time in microseconds: what it says of a task."""
+        event = arrival.event
+        if isinstance(event, _OUTCOMES) and event.id not in self._instance.pending:
+            self.attempts.pop(event.id, None)
+            if event.id in self.running:
+                step.cancelled.append(event.id)  # somebody else has ended it, by its token
+            else:
+                self.forget_wait(event.id)
+                self._withdraw(event.id)
+        elif isinstance(event, _NOTES):
+            self.noted(event, arrival.payload, at=at)
+        elif arrival.granted is not None:
+            self.starts.permit_granted(*arrival.granted)
+
     def noted(
         self,
         note: AttemptFailed | AttemptHeartbeat | EffectReconciled | TaskHandedOut,
@@ -163,14 +186,13 @@ class Board:
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""
-        if not self.starts.accept(task_id, executor):
+        asking = self.asks(task_id)
+        if not self.starts.accept(task_id, executor, asking=asking):
             return
-        if self.asks(task_id):
-            self.starts.leave_queue(task_id)
+        if asking:
             self._launch(self._instance.pending[task_id], executor, asking=True)
-            return
-        self.starts.keep(task_id, executor)
-        self._owner.kick()
+        else:
+            self._owner.kick()
 
     def launch(self, step: Step) -> None:
         """The step is durable: its attempts begin."""
@@ -196,11 +218,6 @@ class Board:
             self.attempts.pop(task_id, None)
         elif running is None and self.asks(task_id):
             self.starts.enqueue(task_id)
-
-    def settled(self, task_id: str) -> None:
-        """The task has its outcome, and nothing of it runs."""
-        self.forget_wait(task_id)
-        self._withdraw(task_id)
 
     def _withdraw(self, task_id: str) -> None:
         """Its permits, and its places in queues for them, are given back."""

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final
 
 from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
+from engine.core.events import ContinuedAsNew, Note
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.asking_limits import write_asking
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import TASK_NOTES, Board
+from engine.runtime.board import Board
 from engine.runtime.epochs import told_now
 from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
@@ -41,9 +40,6 @@ from eventstore import MailWaiting, StreamHead
 from eventstore.errors import LeaseLost, UnknownMessage, VersionConflict
 
 __all__ = ["Driver"]
-
-# Making a union of types at each event would take longer than the question.
-_TASK_OUTCOMES: Final = (TaskCompleted, TaskFailed)
 
 
 class Driver:
@@ -253,7 +249,7 @@ class Driver:
             step.add(stamped, self.instance.started, self.run_id)
             self._backlog = []
         for arrival in self.intake.take(step, self.turns, self.instance):
-            self._heed(step, arrival)
+            self.board.heed(step, arrival, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):
@@ -262,20 +258,6 @@ class Driver:
             self.intake.turn_away(step)
         self._choose(step)
         return step
-
-    def _heed(self, step: Step, arrival: Arrival) -> None:
-        """What an arrival means for the attempts of this run."""
-        event = arrival.event
-        if isinstance(event, _TASK_OUTCOMES) and event.id not in self.instance.pending:
-            self.board.attempts.pop(event.id, None)
-            if event.id in self.board.running:
-                step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            else:
-                self.board.settled(event.id)
-        elif isinstance(event, TASK_NOTES):
-            self.board.noted(event, arrival.payload, at=self.turns.last_at)
-        elif arrival.granted is not None:
-            self.board.starts.permit_granted(*arrival.granted)
 
     def _choose(self, step: Step) -> None:
         """Which attempts begin, and whether the run may be given up."""

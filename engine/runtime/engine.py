@@ -286,7 +286,7 @@ class Engine(Operations):
         return known[name]
 
     def _is_resident(self, run_id: str) -> bool:
-        return self._worker is not None and self._worker.has(run_id)
+        return self._worker is not None and run_id in self._worker.residents.drivers
 
     def run(self, id: str) -> RunHandle[Any]:  # noqa: A002 - the word for it
         """A handle on a run by its id; whether there is one is asked by the handle's methods."""

@@ -79,16 +79,18 @@ class Starts:
         executor = self._dispatcher.executor_for(definition, asking=self._owner.asks(task_id))
         self._dispatcher.enqueue(self._owner, task_id, executor, priority=standing[0], key=standing[1])
 
-    def accept(self, task_id: str, executor: Executor) -> bool:
-        """A slot was given for this task. False if it no longer wants one: it is given back."""
-        if task_id in self._queued:
-            return True
-        executor.slots.give_back()
-        return False
-
-    def keep(self, task_id: str, executor: Executor) -> None:
-        """Use the slot in the next step."""
-        self._granted.append((task_id, executor))
+    def accept(self, task_id: str, executor: Executor, *, asking: bool) -> bool:
+        """A slot was given for this task. False if it no longer wants one; unless it is for `asking`, it is used in the
+        next step.
+        """
+        if task_id not in self._queued:
+            executor.slots.give_back()
+            return False
+        if asking:
+            self._queued.discard(task_id)
+        else:
+            self._granted.append((task_id, executor))
+        return True
 
     def leave_queue(self, task_id: str) -> None:
         """It no longer waits for a slot."""

@@ -359,6 +359,7 @@ class Worker:
             self.failed(error)
         finally:
             self._rebuilding.discard(run_id)
+            self.watches.ring(run_id)  # whatever became of it: not all of that shows in the stream, or has a driver
 
     # -- what drivers ask (see `site.Site`) -------------------------------------------------------------------------
 
