@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut, TaskStarted
+from engine.core.events import (
+    AttemptFailed,
+    AttemptHeartbeat,
+    EffectReconciled,
+    TaskCompleted,
+    TaskFailed,
+    TaskHandedOut,
+    TaskStarted,
+)
 from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
@@ -22,15 +30,18 @@ from engine.runtime.dispatch import Running
 from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
 from engine.runtime.outcomes import heartbeat
+from engine.runtime.own_sql import OwnSql
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
-from engine.runtime.steps import Step
+from engine.runtime.steps import Arrival, Step
 from engine.runtime.streams import new_event
+from engine.runtime.transacting import Transacting
 
-__all__ = ["TASK_NOTES", "Board", "BoardOwner"]
+__all__ = ["Board", "BoardOwner"]
 
-TASK_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
-"""What a board is to hear of once it is recorded."""
+# Making a union of types at each event would take longer than the question.
+_OUTCOMES: Final = (TaskCompleted, TaskFailed)
+_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
 
 
 class BoardOwner(Protocol):
@@ -39,6 +50,7 @@ class BoardOwner(Protocol):
     instance: Instance
     site: Site
     intake: Intake
+    own_sql: OwnSql
 
     def kick(self) -> None:
         """A granted slot waits to be used, or something has arrived."""
@@ -116,6 +128,16 @@ class Board:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
             self._handed_out[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
 
+    def heed(self, step: Step, arrival: Arrival, *, at: int) -> None:
+        """A step has taken this, at a time in microseconds: what it says of a task."""
+        event = arrival.event
+        if isinstance(event, _OUTCOMES) and event.id not in self._instance.pending:
+            self.attempts.pop(event.id, None)
+            if event.id in self.running:
+                step.cancelled.append(event.id)  # somebody else has ended it, by its token
+        elif isinstance(event, _NOTES):
+            self.noted(event, arrival.payload, at=at)
+
     def noted(
         self,
         note: AttemptFailed | AttemptHeartbeat | EffectReconciled | TaskHandedOut,
@@ -155,6 +177,16 @@ class Board:
             self._enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
         elif not self._closed:
             self._owner.attempt_ended(task_id, number, outcome)
+
+    def transact(self, attempt: Transacting) -> None:
+        """See `dispatch.Asker`."""
+        self._owner.own_sql.add(attempt)
+        self._owner.kick()
+
+    def committed(self, task_id: str) -> None:
+        """An attempt has recorded its task's completion itself: nothing of the task is under way any more."""
+        self.running.pop(task_id, None)
+        self.attempts.pop(task_id, None)
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final
 
 from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
+from engine.core.events import ContinuedAsNew, Note
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import TASK_NOTES, Board
+from engine.runtime.board import Board
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
+from engine.runtime.own_sql import OwnSql
 from engine.runtime.pausing import Aside
 from engine.runtime.pen import Pen
 from engine.runtime.recovery import Rebuilt, rebuild_run
@@ -39,9 +39,6 @@ from eventstore import MailWaiting, StreamHead
 from eventstore.errors import LeaseLost, UnknownMessage, VersionConflict
 
 __all__ = ["Driver"]
-
-# Making a union of types at each event would take longer than the question.
-_TASK_OUTCOMES: Final = (TaskCompleted, TaskFailed)
 
 
 class Driver:
@@ -64,6 +61,7 @@ class Driver:
         self.paused = False  # nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.intake = Intake()
+        self.own_sql = OwnSql()
         self._backlog: list[Decided] = []
         self._reopening: Note | None = None
         self._timer = OneAlarm(site.alarms, self._timers_due)
@@ -182,6 +180,9 @@ class Driver:
     async def _pump(self) -> None:
         try:
             while not self.discarded and self._has_work():
+                if not (self._backlog or self._reopening) and self.own_sql.is_next(self.instance, self.intake):
+                    await self.own_sql.commit_next(self, self.board)
+                    continue
                 step = self._decide()
                 try:
                     await self._write(step)
@@ -230,6 +231,8 @@ class Driver:
             return False
         if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
+        if self.own_sql.has_work(self.instance):
+            return True
         if self.instance.over or self.site.stopping:
             return self.board.has_grants
         if self._holding:
@@ -249,14 +252,9 @@ class Driver:
             assert self.instance.started is not None
             step.add(stamped, self.instance.started, self.run_id)
             self._backlog = []
+        self.own_sql.tell(step, self.turns)
         for arrival in self.intake.take(step, self.turns, self.instance):
-            event = arrival.event
-            if isinstance(event, _TASK_OUTCOMES) and event.id not in self.instance.pending:
-                self.board.attempts.pop(event.id, None)
-                if event.id in self.board.running:
-                    step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            elif isinstance(event, TASK_NOTES):
-                self.board.noted(event, arrival.payload, at=self.turns.last_at)
+            self.board.heed(step, arrival, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
 from engine.tasks.contact import Contact, Notice
-from engine.tasks.definition import Task, TaskOptions, task
+from engine.tasks.definition import Task, TaskOptions, TransactionalTask, task
 from engine.tasks.effects import Effect, Happened, NotHappened
+from engine.tasks.transaction import Transaction
 
 __all__ = [
     "Attempt",
@@ -17,6 +18,8 @@ __all__ = [
     "Notice",
     "Task",
     "TaskOptions",
+    "Transaction",
+    "TransactionalTask",
     "attempt",
     "bind_attempt",
     "task",
