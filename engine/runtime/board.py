@@ -35,9 +35,8 @@ from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival, Step
 from engine.runtime.streams import new_event
-from engine.runtime.transacting import Transacting
 
-__all__ = ["Board", "BoardOwner"]
+__all__ = ["Board", "BoardOwner", "heed"]
 
 # Making a union of types at each event would take longer than the question.
 _OUTCOMES: Final = (TaskCompleted, TaskFailed)
@@ -128,16 +127,6 @@ class Board:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
             self._handed_out[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
 
-    def heed(self, step: Step, arrival: Arrival, *, at: int) -> None:
-        """A step has taken this, at a time in microseconds: what it says of a task."""
-        event = arrival.event
-        if isinstance(event, _OUTCOMES) and event.id not in self._instance.pending:
-            self.attempts.pop(event.id, None)
-            if event.id in self.running:
-                step.cancelled.append(event.id)  # somebody else has ended it, by its token
-        elif isinstance(event, _NOTES):
-            self.noted(event, arrival.payload, at=at)
-
     def noted(
         self,
         note: AttemptFailed | AttemptHeartbeat | EffectReconciled | TaskHandedOut,
@@ -177,16 +166,6 @@ class Board:
             self._enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
         elif not self._closed:
             self._owner.attempt_ended(task_id, number, outcome)
-
-    def transact(self, attempt: Transacting) -> None:
-        """See `dispatch.Asker`."""
-        self._owner.own_sql.add(attempt)
-        self._owner.kick()
-
-    def committed(self, task_id: str) -> None:
-        """An attempt has recorded its task's completion itself: nothing of the task is under way any more."""
-        self.running.pop(task_id, None)
-        self.attempts.pop(task_id, None)
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""
@@ -240,7 +219,13 @@ class Board:
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
-            self, pending, self.attempts[pending.id], executor, instance=self._instance, asking=asking
+            self,
+            pending,
+            self.attempts[pending.id],
+            executor,
+            instance=self._instance,
+            asking=asking,
+            transact=self._owner.own_sql.add,
         )
 
     def call_off(self, task_id: str) -> None:
@@ -301,3 +286,14 @@ class Board:
         self._queued.add(task_id)
         executor = self._dispatcher.executor_for(definition, asking=self.asks(task_id))
         self._dispatcher.enqueue(self, task_id, executor)
+
+
+def heed(board: Board, instance: Instance, step: Step, arrival: Arrival, *, at: int) -> None:
+    """A step has taken this, at a time in microseconds: what it says of a task."""
+    event = arrival.event
+    if isinstance(event, _OUTCOMES) and event.id not in instance.pending:
+        board.attempts.pop(event.id, None)
+        if event.id in board.running:
+            step.cancelled.append(event.id)  # somebody else has ended it, by its token
+    elif isinstance(event, _NOTES):
+        board.noted(event, arrival.payload, at=at)

@@ -49,9 +49,6 @@ class Asker(Protocol):
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """An attempt has ended; None: it was cancelled."""
 
-    def transact(self, attempt: Transacting) -> None:
-        """An attempt is a commit, for the run's driver to make."""
-
 
 class Running:
     """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
@@ -173,13 +170,17 @@ class Dispatcher:
         executor: Executor,
         *,
         instance: Instance,
+        transact: Callable[[Transacting], None],
         asking: bool = False,
     ) -> Running:
-        """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable; `asking`: ask what became of it."""
+        """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable.
+
+        `transact`: hands the run's driver an attempt that is a commit. `asking`: ask what became of the attempt.
+        """
         definition: Any = pending.definition
         run: Callable[..., Awaitable[Outcome]] = run_reconciliation if asking else run_attempt
         if self._transacts(definition):
-            run = partial(run_transaction, transact=asker.transact)
+            run = partial(run_transaction, transact=transact)
         elif self._stand_in is not None:
             executor = StandingIn(executor, definition, self._stand_in)
         running = Running(self, asker, pending, executor, attempts.started)

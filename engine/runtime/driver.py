@@ -21,7 +21,7 @@ from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import Board
+from engine.runtime.board import Board, heed
 from engine.runtime.epochs import told_now
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
@@ -61,7 +61,7 @@ class Driver:
         self.paused = False  # nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.intake = Intake()
-        self.own_sql = OwnSql()
+        self.own_sql = OwnSql(self.kick)
         self._backlog: list[Decided] = []
         self._reopening: Note | None = None
         self._timer = OneAlarm(site.alarms, self._timers_due)
@@ -254,7 +254,7 @@ class Driver:
             self._backlog = []
         self.own_sql.tell(step, self.turns)
         for arrival in self.intake.take(step, self.turns, self.instance):
-            self.board.heed(step, arrival, at=self.turns.last_at)
+            heed(self.board, self.instance, step, arrival, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):

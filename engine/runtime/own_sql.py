@@ -7,7 +7,8 @@ behind it, before anything else.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, MutableMapping
+from typing import Any, Protocol
 
 from engine.core.events import TaskCompleted
 from engine.core.instance import Instance
@@ -31,16 +32,19 @@ class Run(Protocol):
 class Board(Protocol):
     """Its board, likewise."""
 
-    def committed(self, task_id: str, /) -> None:
-        """The completion of a task was recorded by its attempt itself."""
+    @property
+    def running(self) -> MutableMapping[str, Any]: ...
+    @property
+    def attempts(self) -> MutableMapping[str, Any]: ...
 
 
 class OwnSql:
     """The transactions that attempts of one run wait for, and the completion that its workflow has not heard of yet."""
 
-    __slots__ = ("_completed", "_facts_first", "_waiting")
+    __slots__ = ("_completed", "_facts_first", "_kick", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, kick: Callable[[], None]) -> None:
+        self._kick = kick  # its driver
         self._waiting: list[Transacting] = []  # no more than there are slots; and most runs never have one
         self._completed: tuple[TaskCompleted, bytes] | None = None
         self._facts_first = True
@@ -48,6 +52,7 @@ class OwnSql:
     def add(self, attempt: Transacting) -> None:
         """An attempt waits for its commit."""
         self._waiting.append(attempt)
+        self._kick()
 
     def has_work(self, instance: Instance) -> bool:
         """Whether there is something to commit, or to tell."""
@@ -77,7 +82,8 @@ class OwnSql:
             if not attempt.failed(error):
                 raise
         else:
-            board.committed(attempt.task_id)
+            for known in (board.running, board.attempts):  # nothing of the task is under way any more
+                known.pop(attempt.task_id, None)
             self._completed = fact, attempt.payload
             attempt.done()
 

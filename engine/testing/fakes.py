@@ -210,11 +210,12 @@ class Fakes:
         instead = "or leave out only_fakes"
         if task.policy.effect == "transactional":
             instead = (
-                f"for a lab has no database to give it a transaction of; its SQL is tested by `{call.task}.fn(tx, ...)`,"
-                " or in an Engine on a SQLite file"
+                "for it is transactional and a lab has no database; test its SQL by"
+                f" `{call.task}.fn(tx, ...)`, or in an Engine on a SQLite file"
             )
         self.problem = self.problem or UnfakedTask(
-            f"{call.text()} was begun in run {call.run!r} and has no fake: lab.fake({call.task}, returns=...), {instead}"
+            f"{call.text()} was begun in run {call.run!r} and has no fake: lab.fake({call.task}, returns=...),"
+            f" {instead}"
         )
         if self.on_move is not None:
             self.on_move()
