@@ -73,13 +73,12 @@ class Transactions:
 class Transacting:
     """One transactional attempt that waits for its commit: made by `run_transaction`, committed by `own_sql.OwnSql`."""
 
-    def __init__(self, work: Work, *, running: Asked, task_id: str, number: int, slots: Slots) -> None:
+    def __init__(self, work: Work, *, running: Asked, task_id: str, number: int) -> None:
         self.task_id = task_id
         self.number = number
         self.payload = b""  # what the last call has returned
         self._work = work
         self._running = running
-        self._slots: Slots | None = slots
         self._raised: BaseException | None = None  # by the last call
         self._traceback: Any = None  # of that, down to here: what the store adds to it says nothing of the task
         self._context = contextvars.copy_context()
@@ -93,17 +92,14 @@ class Transacting:
 
         One that is asked to end before its commit began is never committed; one that is under way is waited for.
         """
-        try:
-            while not self._ended.done():
-                try:
-                    await asyncio.wait([self._ended])
-                except asyncio.CancelledError:
-                    if not self._under_way and not self._ended.done():
-                        self._ended.cancel()
-                        raise
-            return self._ended.result()
-        finally:
-            self._leave()
+        while not self._ended.done():
+            try:
+                await asyncio.wait([self._ended])
+            except asyncio.CancelledError:
+                if not self._under_way and not self._ended.done():
+                    self._ended.cancel()
+                    raise
+        return self._ended.result()
 
     # -- what its run's driver does -----------------------------------------------------------------------------------
 
@@ -136,7 +132,6 @@ class Transacting:
 
     def done(self) -> None:
         """It was committed."""
-        self._leave()  # here, not when the attempt hears of it: the next step may need the slot
         self._end(None)
 
     def failed(self, error: BaseException) -> bool:
@@ -155,11 +150,6 @@ class Transacting:
     def _end(self, failure: BaseException | None) -> None:
         if not self._ended.done():
             self._ended.set_result(failure)
-
-    def _leave(self) -> None:
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.give_back()
 
 
 async def run_transaction(
@@ -186,9 +176,13 @@ async def run_transaction(
         executor.slots.give_back()
         return Failed(describe(timed_out(definition, whole=True)))
     work = Work(definition, pending.arguments, args, kwargs, attempt)
-    own = Transacting(work, running=running, task_id=pending.id, number=attempt.number, slots=executor.slots)
+    own = Transacting(work, running=running, task_id=pending.id, number=attempt.number)
     transact(own)
-    if (found := await own.ended()) is None:
+    try:
+        found = await own.ended()
+    finally:
+        executor.slots.give_back()
+    if found is None:
         return Committed()
     if isinstance(found, CompletedLater):
         return Failed(describe(_handed_out(definition)))

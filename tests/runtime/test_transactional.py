@@ -14,6 +14,7 @@ import eventstore
 from engine import Engine, Task, Transaction, attempt, task, workflow
 from engine.core.events import AttemptFailed, RunSuspended, TaskCompleted, TaskScheduled, TaskStarted
 from engine.errors import DefinitionError, HoldfastError, RunFailedError, RunSuspendedError, TaskError
+from engine.runtime.transacting import TRANSACTIONS_AT_ONCE
 from engine.tasks import TaskOptions, TransactionalTask
 from tests.runtime.invariants import check_store
 from tests.runtime.ledgers import ledger, write
@@ -51,6 +52,7 @@ async def test_its_rows_and_its_completion_are_there(sqlite: SqliteWorld) -> Non
         assert ledger(sqlite) == [("a", 1), ("c", 1), ("e", 1)]
         await check_store(engine.store, shop)
         events = await events_of(run)
+        assert (await engine.store.head("run:a")).owner is None  # nothing of it was under way when its end was written
     assert [type(event) for event in events[1:6]] == [
         TaskScheduled,
         TaskStarted,
@@ -250,6 +252,25 @@ async def test_a_traceback_is_of_the_task_s_code(sqlite: SqliteWorld) -> None:
         assert failed.error is not None
         assert 'raise ValueError("here")' in failed.error.traceback
         assert "eventstore" not in failed.error.traceback
+
+
+async def test_more_than_there_are_slots_fail_and_are_tried_again(sqlite: SqliteWorld) -> None:
+    @task(effect="transactional", stop=stop_after_attempt(3))
+    def book(tx: Transaction, n: int) -> int:
+        write(tx, str(n))
+        if attempt().number < 3:
+            raise ConnectionError
+        return n
+
+    @workflow
+    async def many() -> int:
+        return sum(await asyncio.gather(*(book(n) for n in range(3 * TRANSACTIONS_AT_ONCE))))
+
+    async with sqlite.engine(many) as engine:
+        run = await engine.start(many(), id="a")
+        assert await soon(run.result()) == sum(range(3 * TRANSACTIONS_AT_ONCE))
+        await check_store(engine.store, many)
+    assert len(ledger(sqlite)) == 3 * TRANSACTIONS_AT_ONCE
 
 
 async def test_it_cannot_be_handed_out(sqlite: SqliteWorld) -> None:

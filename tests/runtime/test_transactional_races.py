@@ -6,10 +6,11 @@ What must hold each time: a row is in the ledger exactly when its task's complet
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from engine.errors import EngineFailed, RunCancelledError
 from eventstore import StoreUnavailable
 from tests.runtime.faulty import Fault, FaultyStore, at_call
 from tests.runtime.invariants import check_store
-from tests.runtime.ledgers import entries, ledger, own_sql_of, write
+from tests.runtime.ledgers import entries, is_own_sql, ledger, own_sql_of, write
 from tests.runtime.slices import numbers
 from tests.runtime.test_races import Pause
 from tests.runtime.worlds import SqliteWorld, events_of, result_of, settle, soon, until, until_async
@@ -198,6 +199,13 @@ async def test_many_runs_write_one_table(sqlite: SqliteWorld) -> None:
 async def test_one_that_fails_harms_no_other_though_it_costs_their_transaction(sqlite: SqliteWorld) -> None:
     """ON CONFLICT ROLLBACK throws the store's whole transaction away: the others of the batch are called once more."""
     gate, calls = threading.Event(), Counter[str]()
+    waiting, together = 0, asyncio.Event()
+
+    async def gather(name: str, argument: Any) -> None:
+        nonlocal waiting
+        if is_own_sql(name, argument) and argument.stream != "run:hold":
+            waiting += 1
+            await together.wait()
 
     @task(effect="transactional")
     def only(tx: Transaction, name: str) -> str:
@@ -215,22 +223,31 @@ async def test_one_that_fails_harms_no_other_though_it_costs_their_transaction(s
         except Exception as error:
             return f"{name} failed: {error}"
 
-    async with sqlite.engine(one) as engine:
+    inner = await sqlite.store()
+    store = FaultyStore(inner)
+    store.before = gather
+    async with Engine(store, workflows=[one], clock=sqlite.clock) as engine:
+        runs = [await engine.start(one(name), id=name.replace(" ", "-")) for name in ("a", "hold again", "b", "c")]
+        await until(lambda: waiting == 4)
         hold = await engine.start(one("hold"), id="hold")
         await until(lambda: calls["hold"])
-        starting = [asyncio.create_task(engine.start(one(name), id=name)) for name in ("a", "hold again", "b", "c")]
+        together.set()  # while the store is busy they come to be one batch
         await settle()
         gate.set()
-        runs = [await soon(each) for each in starting]
         assert await soon(hold.result()) == "hold 1 1"
         a, again, b, c = [await soon(run.result()) for run in runs]
         assert again == "hold again failed: sqlite3.IntegrityError: UNIQUE constraint failed: names.name"
         # What counts is the last call of each, whose effects are those that stayed.
-        assert [a, b, c] == [f"{name} 1 {calls[name]}" for name in "abc"]
+        assert calls == {"hold": 1, "a": 2, "hold again": 1, "b": 1, "c": 1}
+        assert [a, b, c] == ["a 1 2", "b 1 1", "c 1 1"]
         await check_store(engine.store, one)
         for run in runs:
             starts = [event for event in await events_of(run) if isinstance(event, TaskStarted)]
             assert [event.attempt for event in starts] == [1]
+    await sqlite.release(inner)
+    with closing(sqlite3.connect(f"file:{sqlite.path}?mode=ro", uri=True)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM names ORDER BY name")]
+    assert names == ["a", "b", "c", "hold"]
 
 
 # -- cancelling -------------------------------------------------------------------------------------------------------
@@ -280,6 +297,30 @@ async def test_cancelled_while_one_commits_and_another_waits(behind: bool, wait:
     asked = next(n for n, event in enumerate(events) if isinstance(event, CancelRequested))
     assert first < asked
     assert sum(isinstance(event, TaskFailed) for event in events) == (1 if wait else 0)
+
+
+async def test_cancelled_while_one_fails_and_another_waits(sqlite: SqliteWorld) -> None:
+    """What has arrived meanwhile is looked at before the next one."""
+
+    @workflow
+    async def both() -> str:
+        await asyncio.gather(book_at_last("first", 9), book("second"))
+        return "never"
+
+    inner = await sqlite.store()
+    store = FaultyStore(inner)
+    pause = Pause(store, behind=False, when=own_sql_of("both/book_at_last~1/book_at_last#1"))
+    async with Engine(store, workflows=[both], clock=sqlite.clock) as engine:
+        run = await engine.start(both(), id="a")
+        await soon(pause.reached.wait())
+        await run.cancel()
+        await until_taken(engine, "a")
+        pause.let_go.set()
+        with pytest.raises(RunCancelledError):
+            await soon(run.result())
+        await check_store(engine.store, both)
+    await sqlite.release(inner)
+    assert ledger(sqlite) == []
 
 
 async def until_taken(engine: Engine, run_id: str) -> None:
@@ -408,6 +449,92 @@ async def test_the_engine_closes_while_it_runs(grace: float, sqlite: SqliteWorld
         found = await soon(engine.run("a").result())
         assert found[0] == "a by attempt 1"
         await check_store(engine.store, holding)
+    assert [name for name, _ in ledger(sqlite)] == ["a", "b"]
+
+
+async def test_a_failure_that_comes_while_the_engine_closes_is_recorded(sqlite: SqliteWorld) -> None:
+    """The engine waits for what the store has begun, and for what that means."""
+    gate, inside = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    @task(effect="transactional", name="held", stop=stop_after_attempt(2))
+    def held(tx: Transaction) -> str:
+        found = write(tx, "held")
+        seen.append(attempt().last_failure)
+        inside.set()
+        assert gate.wait(30)
+        if attempt().number == 1:
+            raise ConnectionError("not now")
+        return found
+
+    @workflow(name="holding")
+    async def holding() -> str:
+        return await held()
+
+    async with sqlite.engine(holding, grace=0) as engine:
+        await engine.start(holding(), id="a")
+        await until(inside.is_set)
+        worker = engine._worker
+        assert worker is not None
+        closing_engine = asyncio.create_task(engine.__aexit__(None, None, None))
+        await until(lambda: worker.dispatcher.running and all(each.asked_to_end for each in worker.dispatcher.running))
+        gate.set()
+        await soon(closing_engine)
+    async with sqlite.engine(holding) as engine:
+        assert await soon(engine.run("a").result()) == "held by attempt 2"
+        await check_store(engine.store, holding)
+    assert [failure and failure.message for failure in seen] == [None, "not now"]
+
+
+async def test_a_suspect_that_commits_gets_somewhere(sqlite: SqliteWorld) -> None:
+    """Two runs whose workers have died twice are tried one after the other, until the first has a fact: here its own."""
+    begun: list[str] = []
+    over = asyncio.Event()
+
+    @task
+    async def linger(name: str) -> str:
+        begun.append(name)
+        await over.wait()
+        return name
+
+    @task(effect="transactional", name="first")
+    def first(tx: Transaction, name: str) -> str:
+        return write(tx, name)
+
+    @workflow(name="lingering")
+    async def lingering(name: str) -> str:
+        return await first(name) + await linger(name)
+
+    for life in range(3):
+        inner = await sqlite.store()
+        store = FaultyStore(inner)
+        reached, let_go = asyncio.Event(), asyncio.Event()
+
+        async def hold(name: str, argument: Any, reached: Any = reached, let_go: Any = let_go) -> None:
+            if is_own_sql(name, argument):
+                reached.set()
+                await let_go.wait()
+                raise StoreUnavailable("its process is dead by now")
+
+        store.before = hold
+        engine = Engine(store, workflows=[lingering], clock=sqlite.clock, grace=0)
+        await engine.__aenter__()
+        if not life:
+            for name in ("a", "b"):
+                await engine.start(lingering(name), id=name)
+        await soon(reached.wait())
+        store.die()
+        let_go.set()
+        with suppress(StoreUnavailable, EngineFailed):
+            await engine.__aexit__(None, None, None)
+        await sqlite.release(inner)
+    async with sqlite.engine(lingering) as engine:
+        # Without a turn of the clock: nobody waits until a suspect has lived long enough.
+        await until(lambda: sorted(begun) == ["a", "b"])
+        over.set()
+        for name in ("a", "b"):
+            assert (await soon(result_of(engine.run(name)))).endswith(name)
+        await check_store(engine.store, lingering)
     assert [name for name, _ in ledger(sqlite)] == ["a", "b"]
 
 
