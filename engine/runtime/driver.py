@@ -236,7 +236,7 @@ class Driver:
         if self.instance.over or self.site.stopping:
             return self.board.has_grants
         if self._holding:
-            return not self.board.running  # to be given up
+            return self.pen.alarm is not None or may_rest(self, holding=True)
         return self.board.has_grants or self.pen.alarm is not None or may_rest(self, holding=False)
 
     # -- decide -------------------------------------------------------------------------------------------------------
