@@ -16,7 +16,7 @@ from engine.runtime import (
     RunHandle,
     RunSummary,
 )
-from engine.tasks import Attempt, Happened, NotHappened, Rate, Task, TaskOptions, attempt, task
+from engine.tasks import Attempt, Happened, NotHappened, Rate, Task, TaskOptions, Transaction, attempt, task
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -66,6 +66,7 @@ __all__ = [
     "TaskOptions",
     "TaskState",
     "TaskStatus",
+    "Transaction",
     "Workflow",
     "attempt",
     "durable",

@@ -29,12 +29,13 @@ from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
 from engine.runtime.outcomes import heartbeat
+from engine.runtime.own_sql import OwnSql
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.starts import Starts
 from engine.runtime.steps import Arrival, Step
 
-__all__ = ["Board", "BoardOwner"]
+__all__ = ["Board", "BoardOwner", "heed"]
 
 # Making a union of types at each event would take longer than the question.
 _OUTCOMES: Final = (TaskCompleted, TaskFailed)
@@ -48,6 +49,7 @@ class BoardOwner(Protocol):
     site: Site
     intake: Intake
     flow: Flow
+    own_sql: OwnSql
 
     def kick(self) -> None:
         """A granted slot waits to be used, or something has arrived."""
@@ -128,21 +130,6 @@ class Board:
         """See `starts.StartsOwner`."""
         self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
 
-    def heed(self, step: Step, arrival: Arrival, *, at: int) -> None:
-        """A step has taken this, at a time in microseconds: what it says of a task."""
-        event = arrival.event
-        if isinstance(event, _OUTCOMES) and event.id not in self._instance.pending:
-            self.attempts.pop(event.id, None)
-            if event.id in self.running:
-                step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            else:
-                self.forget_wait(event.id)
-                self._withdraw(event.id)
-        elif isinstance(event, _NOTES):
-            self.noted(event, arrival.payload, at=at)
-        elif arrival.granted is not None:
-            self.starts.permit_granted(*arrival.granted)
-
     def noted(
         self,
         note: AttemptFailed | AttemptHeartbeat | EffectReconciled | TaskHandedOut,
@@ -204,7 +191,13 @@ class Board:
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
-            self, pending, self.attempts[pending.id], executor, instance=self._instance, asking=asking
+            self,
+            pending,
+            self.attempts[pending.id],
+            executor,
+            instance=self._instance,
+            asking=asking,
+            transact=self._owner.own_sql.add,
         )
 
     def call_off(self, task_id: str) -> None:
@@ -218,6 +211,11 @@ class Board:
             self.attempts.pop(task_id, None)
         elif running is None and self.asks(task_id):
             self.starts.enqueue(task_id)
+
+    def settled(self, task_id: str) -> None:
+        """The task has its outcome, and nothing of it runs."""
+        self.forget_wait(task_id)
+        self._withdraw(task_id)
 
     def _withdraw(self, task_id: str) -> None:
         """Its permits, and its places in queues for them, are given back."""
@@ -266,3 +264,18 @@ class Board:
         if task_id in self._instance.pending and not self._closed:
             error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
             self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
+
+
+def heed(board: Board, instance: Instance, step: Step, arrival: Arrival, *, at: int) -> None:
+    """A step has taken this, at a time in microseconds: what it says of a task."""
+    event = arrival.event
+    if isinstance(event, _OUTCOMES) and event.id not in instance.pending:
+        board.attempts.pop(event.id, None)
+        if event.id in board.running:
+            step.cancelled.append(event.id)  # somebody else has ended it, by its token
+        else:
+            board.settled(event.id)
+    elif isinstance(event, _NOTES):
+        board.noted(event, arrival.payload, at=at)
+    elif arrival.granted is not None:
+        board.starts.permit_granted(*arrival.granted)

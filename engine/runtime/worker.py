@@ -24,7 +24,7 @@ from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
-from engine.runtime.places import places
+from engine.runtime.places import places_on
 from engine.runtime.residents import Residents
 from engine.runtime.shared_limits import SharedLimits
 from engine.runtime.spawning import Spawner
@@ -126,13 +126,11 @@ class Worker:
 
     async def open(self) -> None:
         """Take a lease and begin to claim."""
+        to_be_checked = self.definitions.values() if self._stand_in is None else ()
+        executors = places_on(self.store, self._limits, self._given, workflows=to_be_checked)
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
         await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
-        limits = self._limits
-        executors = places(
-            concurrency=limits.concurrency, threads=limits.threads, processes=limits.processes, given=self._given
-        )
         self.dispatcher = Dispatcher(
             executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn, stand_in=self._stand_in
         )
