@@ -95,6 +95,7 @@ class Asked(Protocol):
 
     asked_to_end: bool
     pulse: Pulse
+    failed_with: BaseException | None
 
 
 async def run_attempt(
@@ -151,9 +152,11 @@ def failure_of(error: BaseException, definition: Task[..., Any], running: Asked)
         case CancelledError() if running.asked_to_end:  # otherwise the task's own code raised it
             raise error
         case WorkFailed():
-            return Failure(error.as_itself(definition.raises), error.info)
+            failure = Failure(error.as_itself(definition.raises), error.info)
         case _:
-            return Failure(error)
+            failure = Failure(error)
+    running.failed_with = failure.error
+    return failure
 
 
 async def after_failure(

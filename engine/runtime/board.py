@@ -84,7 +84,7 @@ class Board:
     def next_due(self) -> int | None:
         """Microseconds at which the earliest retry, deadline of a task that nobody tries, or start of a rate is due."""
         waits = (*self._retries.values(), *self._deadlines.values())
-        dues = (*(alarm.at for alarm in waits), self.starts.next_due())
+        dues = (*(alarm.at for alarm in waits), self._owner.flow.next_due())
         return min((due for due in dues if due is not None), default=None)
 
     def take_up(self, task_id: str) -> None:
@@ -126,6 +126,12 @@ class Board:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
             self._deadlines[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
 
+    def postpone(self, task_id: str, until: int) -> None:
+        """See `starts.StartsOwner`."""
+        if task_id not in self._retries:
+            self._retries[task_id] = self._alarms.at(until, lambda: self._retry_due(task_id))
+        self.waits(task_id)
+
     def cannot_start(self, task_id: str, error: Exception) -> None:
         """See `starts.StartsOwner`."""
         self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
@@ -165,7 +171,7 @@ class Board:
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""
         self.running.pop(task_id, None)
-        self._withdraw(task_id)
+        self.starts.ended(task_id)
         if outcome is None and not self._closed and self.asks(task_id) and not self._dispatcher.stopped:
             self.starts.enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
         elif not self._closed:
@@ -206,7 +212,7 @@ class Board:
             running.cancel()
         self.forget_wait(task_id)
         if running is None:
-            self._withdraw(task_id)
+            self.starts.ended(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
         elif running is None and self.asks(task_id):
@@ -215,12 +221,7 @@ class Board:
     def settled(self, task_id: str) -> None:
         """The task has its outcome, and nothing of it runs."""
         self.forget_wait(task_id)
-        self._withdraw(task_id)
-
-    def _withdraw(self, task_id: str) -> None:
-        """Its permits, and its places in queues for them, are given back."""
-        if self.starts.ended(task_id):
-            self._owner.kick()
+        self.starts.ended(task_id)
 
     def forget_wait(self, task_id: str) -> None:
         """It waits no more: neither for its time nor for a slot."""

@@ -21,6 +21,7 @@ from engine.core.replay import Attempts
 from engine.executors import Executor, Nowhere
 from engine.runtime.alarms import Alarms
 from engine.runtime.attempts import Committed, Completed, Outcome, run_attempt
+from engine.runtime.breakers import Breakers
 from engine.runtime.heartbeats import Pulse
 from engine.runtime.queues import FairQueue
 from engine.runtime.reconciling import run_reconciliation
@@ -54,13 +55,25 @@ class Asker(Protocol):
 class Running:
     """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
 
-    __slots__ = ("_asker", "_begun", "_dispatcher", "_executor", "_pending", "asked_to_end", "number", "pulse", "task")
+    __slots__ = (
+        "_asker",
+        "_begun",
+        "_dispatcher",
+        "_executor",
+        "_pending",
+        "asked_to_end",
+        "failed_with",
+        "number",
+        "pulse",
+        "task",
+    )
 
     def __init__(
         self, dispatcher: Dispatcher, asker: Asker, pending: PendingTask, executor: Executor, number: int
     ) -> None:
         self.number = number
         self.asked_to_end = False
+        self.failed_with: BaseException | None = None
         self.pulse = Pulse(
             dispatcher.clock, dispatcher.alarms, lambda details: asker.attempt_beat(pending.id, number, details)
         )
@@ -95,6 +108,8 @@ class Running:
         except asyncio.CancelledError:
             outcome = None  # we asked it to end; it is nobody's failure
         dispatcher.running.discard(self)
+        dispatcher.breakers.ended(pending.definition, outcome, self.failed_with)
+        self.failed_with = None  # and with it the frames that it was raised in
         self.pulse.finish(write=not isinstance(outcome, Completed | Committed))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
@@ -116,12 +131,14 @@ class Dispatcher:
         clock: Clock,
         alarms: Alarms,
         spawn: Spawn,
+        breakers: Breakers,
         stand_in: StandIn | None = None,
     ) -> None:
         self._executors: dict[str, Executor] = {}
         self._waiting: dict[str, FairQueue[tuple[Asker, str]]] = {}
         self.clock = clock
         self.alarms = alarms
+        self.breakers = breakers
         self._spawn = spawn
         self._stand_in = stand_in
         self._stopped = False

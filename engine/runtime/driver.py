@@ -56,7 +56,7 @@ class Driver:
         self.pen = Pen(site, run_id=instance.run_id, workflow=instance.definition.name, version=version)
         self.stream = self.pen.stream
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
-        self.flow = Flow(site.limits)
+        self.flow = Flow(site.limits, self.kick)
         self.board = Board(self, attempts)
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False

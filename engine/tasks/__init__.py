@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
+from engine.tasks.breaker import Breaker
 from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, TransactionalTask, task
 from engine.tasks.effects import Effect, Happened, NotHappened
@@ -12,6 +13,7 @@ from engine.tasks.transaction import Transaction
 __all__ = [
     "EVERY_TASK",
     "Attempt",
+    "Breaker",
     "CompletedLater",
     "Contact",
     "Effect",

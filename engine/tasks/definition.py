@@ -48,6 +48,7 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     reconcile: Callable[..., Any] | None = None
     executor: str | None = None  # the name of one; None: "loop" for coroutine functions, "threads" for plain ones
     heartbeat_timeout: float | None = None  # seconds that an attempt may go without `Attempt.heartbeat`
+    breaker: str | None = None  # the name of a circuit: attempts wait while what they depend on is down
     pool: str | None = None  # the name of a limit on attempts at once
     rate: RateLike | None = None  # the name of a limit on starts in a window, or one of its own: "10/s"
     priority: int = 0  # higher first, where attempts wait for a limit
@@ -189,6 +190,7 @@ def task(
     deadline: float | None = None,
     raises: tuple[type[BaseException], ...] = (),
     on_cancel: OnCancel | None = None,
+    breaker: str | None = None,
     pool: str | None = None,
     rate: RateLike | None = None,
     priority: int = 0,
@@ -209,6 +211,7 @@ def task(
     reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
+    breaker: str | None = None,
     pool: str | None = None,
     rate: RateLike | None = None,
     priority: int = 0,
@@ -230,6 +233,7 @@ def task(
     reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
+    breaker: str | None = None,
     pool: str | None = None,
     rate: RateLike | None = None,
     priority: int = 0,
@@ -245,6 +249,8 @@ def task(
     `executor`: where it runs: "loop", "threads", "processes", or the name of one given to `Engine(executors=...)`.
     `heartbeat_timeout`: seconds; an attempt that does not call `attempt().heartbeat()` for so long is asked to end and
     fails with `HeartbeatTimeout`.
+    `breaker`: the name of what the task depends on: after failures in a row of the tasks that name it, none of them
+    begins an attempt until one that is let through has succeeded (`Breaker`).
     `pool`, `rate`: limits that all runs and all engines on the store share, by name (see `Engine`): attempts at once,
     and starts in a window; ``rate="10/s"`` is one of the task's own. `priority`: higher first where attempts wait.
     `fairness_key`: those that wait with one key share its turns; a text, or a function of the task's arguments.
@@ -266,6 +272,7 @@ def task(
         on_cancel=on_cancel,
         executor=executor,
         heartbeat_timeout=heartbeat_timeout,
+        breaker=breaker,
         pool=pool,
         rate=rate,
         priority=priority,
@@ -312,15 +319,21 @@ def _check(definition: Task[Any, Any]) -> None:
     if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
         raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
     _check_effect(definition, options, where)
+    _check_waiting(options, where)
+    if options.on_cancel not in (None, "abandon", "wait"):
+        raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")
+    if not all(isinstance(type_, type) and issubclass(type_, BaseException) for type_ in definition.raises):
+        raise DefinitionError(f"{where}: raises takes exception types, not {definition.raises!r}")
+
+
+def _check_waiting(options: TaskOptions, where: str) -> None:
+    if options.breaker is not None and not (isinstance(options.breaker, str) and options.breaker):
+        raise DefinitionError(f"{where}: breaker is the name of one, not {options.breaker!r}")
     if type(options.priority) is not int:
         raise DefinitionError(f"{where}: priority is a whole number, higher first, not {options.priority!r}")
     key = options.fairness_key
     if key is not None and not (isinstance(key, str) or callable(key)):
         raise DefinitionError(f"{where}: fairness_key is a text, or a function of the task's arguments, not {key!r}")
-    if options.on_cancel not in (None, "abandon", "wait"):
-        raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")
-    if not all(isinstance(type_, type) and issubclass(type_, BaseException) for type_ in definition.raises):
-        raise DefinitionError(f"{where}: raises takes exception types, not {definition.raises!r}")
 
 
 def _check_effect(definition: Task[Any, Any], options: TaskOptions, where: str) -> None:
