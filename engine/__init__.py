@@ -7,6 +7,7 @@ from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import (
+    CircuitState,
     Engine,
     HistoryEvent,
     LimitState,
@@ -16,7 +17,7 @@ from engine.runtime import (
     RunHandle,
     RunSummary,
 )
-from engine.tasks import Attempt, Happened, NotHappened, Rate, Task, TaskOptions, attempt, task
+from engine.tasks import Attempt, Breaker, Happened, NotHappened, Rate, Task, TaskOptions, Transaction, attempt, task
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -35,10 +36,12 @@ from engine.workflows import (
 
 __all__ = [
     "Attempt",
+    "Breaker",
     "Call",
     "ChildHandle",
     "ChildOptions",
     "ChildState",
+    "CircuitState",
     "Diagnosis",
     "Engine",
     "ErrorInfo",
@@ -66,6 +69,7 @@ __all__ = [
     "TaskOptions",
     "TaskState",
     "TaskStatus",
+    "Transaction",
     "Workflow",
     "attempt",
     "durable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.runtime.asking import PendingRequest
+from engine.runtime.breakers import CircuitState
 from engine.runtime.engine import Engine
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.limits import LimitState
@@ -10,6 +11,7 @@ from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
 
 __all__ = [
+    "CircuitState",
     "Engine",
     "HistoryEvent",
     "LimitState",

@@ -29,12 +29,13 @@ from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
 from engine.runtime.outcomes import heartbeat
+from engine.runtime.own_sql import OwnSql
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.starts import Starts
 from engine.runtime.steps import Arrival, Step
 
-__all__ = ["Board", "BoardOwner"]
+__all__ = ["Board", "BoardOwner", "heed"]
 
 # Making a union of types at each event would take longer than the question.
 _OUTCOMES: Final = (TaskCompleted, TaskFailed)
@@ -48,6 +49,7 @@ class BoardOwner(Protocol):
     site: Site
     intake: Intake
     flow: Flow
+    own_sql: OwnSql
 
     def kick(self) -> None:
         """A granted slot waits to be used, or something has arrived."""
@@ -82,7 +84,7 @@ class Board:
     def next_due(self) -> int | None:
         """Microseconds at which the earliest retry, deadline of a task that nobody tries, or start of a rate is due."""
         waits = (*self._retries.values(), *self._deadlines.values())
-        dues = (*(alarm.at for alarm in waits), self.starts.next_due())
+        dues = (*(alarm.at for alarm in waits), self._owner.flow.next_due())
         return min((due for due in dues if due is not None), default=None)
 
     def take_up(self, task_id: str) -> None:
@@ -124,24 +126,15 @@ class Board:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
             self._deadlines[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
 
+    def postpone(self, task_id: str, until: int) -> None:
+        """See `starts.StartsOwner`."""
+        if task_id not in self._retries:
+            self._retries[task_id] = self._alarms.at(until, lambda: self._retry_due(task_id))
+        self.waits(task_id)
+
     def cannot_start(self, task_id: str, error: Exception) -> None:
         """See `starts.StartsOwner`."""
         self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
-
-    def heed(self, step: Step, arrival: Arrival, *, at: int) -> None:
-        """A step has taken this, at a time in microseconds: what it says of a task."""
-        event = arrival.event
-        if isinstance(event, _OUTCOMES) and event.id not in self._instance.pending:
-            self.attempts.pop(event.id, None)
-            if event.id in self.running:
-                step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            else:
-                self.forget_wait(event.id)
-                self._withdraw(event.id)
-        elif isinstance(event, _NOTES):
-            self.noted(event, arrival.payload, at=at)
-        elif arrival.granted is not None:
-            self.starts.permit_granted(*arrival.granted)
 
     def noted(
         self,
@@ -178,7 +171,7 @@ class Board:
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""
         self.running.pop(task_id, None)
-        self._withdraw(task_id)
+        self.starts.ended(task_id)
         if outcome is None and not self._closed and self.asks(task_id) and not self._dispatcher.stopped:
             self.starts.enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
         elif not self._closed:
@@ -204,7 +197,13 @@ class Board:
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
-            self, pending, self.attempts[pending.id], executor, instance=self._instance, asking=asking
+            self,
+            pending,
+            self.attempts[pending.id],
+            executor,
+            instance=self._instance,
+            asking=asking,
+            transact=self._owner.own_sql.add,
         )
 
     def call_off(self, task_id: str) -> None:
@@ -213,16 +212,16 @@ class Board:
             running.cancel()
         self.forget_wait(task_id)
         if running is None:
-            self._withdraw(task_id)
+            self.starts.ended(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
         elif running is None and self.asks(task_id):
             self.starts.enqueue(task_id)
 
-    def _withdraw(self, task_id: str) -> None:
-        """Its permits, and its places in queues for them, are given back."""
-        if self.starts.ended(task_id):
-            self._owner.kick()
+    def settled(self, task_id: str) -> None:
+        """The task has its outcome, and nothing of it runs."""
+        self.forget_wait(task_id)
+        self.starts.ended(task_id)
 
     def forget_wait(self, task_id: str) -> None:
         """It waits no more: neither for its time nor for a slot."""
@@ -266,3 +265,18 @@ class Board:
         if task_id in self._instance.pending and not self._closed:
             error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
             self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
+
+
+def heed(board: Board, instance: Instance, step: Step, arrival: Arrival, *, at: int) -> None:
+    """A step has taken this, at a time in microseconds: what it says of a task."""
+    event = arrival.event
+    if isinstance(event, _OUTCOMES) and event.id not in instance.pending:
+        board.attempts.pop(event.id, None)
+        if event.id in board.running:
+            step.cancelled.append(event.id)  # somebody else has ended it, by its token
+        else:
+            board.settled(event.id)
+    elif isinstance(event, _NOTES):
+        board.noted(event, arrival.payload, at=at)
+    elif arrival.granted is not None:
+        board.starts.permit_granted(*arrival.granted)

@@ -22,11 +22,12 @@ from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.asking_limits import write_asking
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import Board
+from engine.runtime.board import Board, heed
 from engine.runtime.epochs import told_now
 from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
+from engine.runtime.own_sql import OwnSql
 from engine.runtime.pausing import Aside
 from engine.runtime.pen import Pen
 from engine.runtime.recovery import Rebuilt, rebuild_run
@@ -55,7 +56,7 @@ class Driver:
         self.pen = Pen(site, run_id=instance.run_id, workflow=instance.definition.name, version=version)
         self.stream = self.pen.stream
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
-        self.flow = Flow(site.limits)
+        self.flow = Flow(site.limits, self.kick)
         self.board = Board(self, attempts)
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
@@ -63,6 +64,7 @@ class Driver:
         self.paused = False  # nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.intake = Intake()
+        self.own_sql = OwnSql(self.kick)
         self._backlog: list[Decided] = []
         self._reopening: Note | None = None
         self._timer = OneAlarm(site.alarms, self._timers_due)
@@ -181,6 +183,9 @@ class Driver:
     async def _pump(self) -> None:
         try:
             while not self.discarded and self._has_work():
+                if not (self._backlog or self._reopening) and self.own_sql.is_next(self.instance, self.intake):
+                    await self.own_sql.commit_next(self, self.board)
+                    continue
                 step = self._decide()
                 try:
                     await (self._write(step) if step.asked is None else write_asking(self, step, self._write))
@@ -229,10 +234,12 @@ class Driver:
             return False
         if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
+        if self.own_sql.has_work(self.instance):
+            return True
         if self.instance.over or self.site.stopping:
             return self.board.starts.has_work
         if self._holding:
-            return not self.board.running or self.board.starts.has_work  # to be given up
+            return self.pen.alarm is not None or self.board.starts.has_work or may_rest(self, holding=True)
         return self.board.starts.has_work or self.pen.alarm is not None or may_rest(self, holding=False)
 
     # -- decide -------------------------------------------------------------------------------------------------------
@@ -248,8 +255,9 @@ class Driver:
             assert self.instance.started is not None
             step.add(stamped, self.instance.started, self.run_id)
             self._backlog = []
+        self.own_sql.tell(step, self.turns)
         for arrival in self.intake.take(step, self.turns, self.instance):
-            self.board.heed(step, arrival, at=self.turns.last_at)
+            heed(self.board, self.instance, step, arrival, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):

@@ -24,6 +24,8 @@ from engine.errors import (
 )
 from engine.executors import Executor
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
+from engine.runtime.breakers import Breakers, CircuitState, checked_breakers
+from engine.runtime.capacity import Capacity
 from engine.runtime.deadlines import absolute
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
@@ -39,8 +41,8 @@ from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.versions import PYTHON
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
-from engine.runtime.worker import Limits, Worker
-from engine.tasks import RateLike
+from engine.runtime.worker import Worker
+from engine.tasks import Breaker, RateLike
 from engine.workflows import SignalMessage, Workflow
 from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
@@ -68,7 +70,8 @@ class Engine(Operations):
     executor "processes" (default: the number of processors). `executors`: further places, which tasks choose by name
     (see `engine.executors.port`); they serve this engine alone, which closes them. `pools`, `rates`: limits that all
     engines on the store share, which tasks choose by name: attempts at once (``{"warehouse": 4}``; ``"*"`` is over
-    every task), and starts in a window (``{"api": "10/s"}``); they can be changed meanwhile, see `set_pool`. `runs`:
+    every task), and starts in a window (``{"api": "10/s"}``); they can be changed meanwhile, see `set_pool`.
+    `breakers`: when tasks that name them wait for what they depend on; those not named here have the defaults. `runs`:
     runs in memory with something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept.
     `only`: claim nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which
     no other run of this engine gets on, is named in the log, and after how long it is broken off and its run suspended.
@@ -92,6 +95,7 @@ class Engine(Operations):
         executors: Iterable[Executor] = (),
         pools: Mapping[str, int] = NO_LIMITS,
         rates: Mapping[str, RateLike] = NO_LIMITS,
+        breakers: Mapping[str, Breaker] = NO_LIMITS,
         runs: int = 2_000,
         cached: int = 500,
         grace: float = 30.0,
@@ -119,7 +123,8 @@ class Engine(Operations):
         if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
         self._shared = checked_limits(pools, rates)
-        self._limits = Limits(
+        self._breakers = Breakers(self._clock, checked_breakers(breakers))
+        self._capacity = Capacity(
             **limits,
             cached=max(0, cached),
             grace=grace,
@@ -154,12 +159,13 @@ class Engine(Operations):
                     store,
                     reachable(self._definitions.values()),
                     name=self._worker_name,
-                    limits=self._limits,
+                    capacity=self._capacity,
                     only=self._only,
                     clock=self._clock,
                     watches=self._watches,
                     executors=self._executors,
                     shared=shared.names,
+                    breakers=self._breakers,
                     stand_in=self._stand_in,
                 )
                 await self._worker.open()
@@ -268,6 +274,10 @@ class Engine(Operations):
         assert self._worker is not None
         await start_or_join(self._worker, definition, run_id, fact, arguments, signals=told, check=self.check)
         return handle
+
+    def circuits(self) -> tuple[CircuitState, ...]:
+        """The circuits that tasks here have named so far: which of them are open, and until when."""
+        return self._breakers.states()
 
     async def _look_at_pauses(self) -> None:
         if self._worker is not None:

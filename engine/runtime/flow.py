@@ -18,7 +18,7 @@ This module decides nothing about the workflow, and writes nothing: it fills wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from engine.runtime.lines import Lines
@@ -37,7 +37,8 @@ TRIED_MAX: Final = 32
 class Flow:
     """See the module. One for each run that is in memory, whatever epoch it is in."""
 
-    def __init__(self, shared: SharedLimits) -> None:
+    def __init__(self, shared: SharedLimits, kick: Callable[[], None]) -> None:
+        self._kick = kick  # its driver
         self.lines = Lines()
         self._shared = shared
         self._leaving: dict[tuple[str, str], Permit] = {}  # to be returned
@@ -187,16 +188,16 @@ class Flow:
             self._leave([Permit(pool=pool, holder=holder, action="return")])
         return None
 
-    def ended(self, holder: str) -> bool:
-        """Its attempt has ended, or it is wanted no more: what it has is given back. Whether it had anything."""
+    def ended(self, holder: str) -> None:
+        """Its attempt has ended, or it is wanted no more: what it has is given back."""
         line = self.lines.get(holder)
         if line is None:
-            return False
+            return
         started = line.state == "started"
         if started or line.has_queued:
             self._leave(line.returns(started=started))
+            self._kick()
         self.lines.drop(line)
-        return True
 
     def stand_down(self) -> None:
         """Nothing begins for now: who waits gives up its place."""

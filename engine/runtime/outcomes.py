@@ -7,6 +7,7 @@ from engine.core.failures import encode_error
 from engine.core.instance import Instance
 from engine.runtime.attempts import (
     AskedInVain,
+    Committed,
     Completed,
     Failed,
     FoundDone,
@@ -30,22 +31,23 @@ def recorded(
 ) -> Arrival | None:
     """The arrival that an attempt's end is. The board learns what comes next for its task when that is recorded.
 
-    None for an attempt that was cut off while the engine stops: it counts as never ended, and whoever has the run next
-    begins another.
+    None for one that has recorded it itself, and for an attempt that was cut off while the engine stops: it counts as
+    never ended, and whoever has the run next begins another.
     """
     match outcome:
-        case Completed(payload=payload):
-            return Arrival(TaskCompleted(at=0, id=task_id, attempt=number), payload)
+        case Completed(payload=payload) | FoundDone(payload=payload):
+            reconciled = isinstance(outcome, FoundDone)
+            return Arrival(TaskCompleted(at=0, id=task_id, attempt=number, reconciled=reconciled), payload)
         case Failed(error=error):
             return Arrival(task_failed(task_id, number, error), encode_error(error))
         case Retried():
             return _retried(instance, task_id, number, outcome)
         case HandedOut():
             return _handed_out(instance, task_id, number)
-        case FoundDone(payload=payload):
-            return Arrival(TaskCompleted(at=0, id=task_id, attempt=number, reconciled=True), payload)
         case FoundUndone() | AskedInVain():
             return _asked(instance, task_id, number, outcome)
+        case Committed():
+            return None
         case None if stopping:
             return None
         case None if task_id in instance.pending:

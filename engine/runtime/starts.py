@@ -36,6 +36,9 @@ class StartsOwner(Asker, Protocol):
     def waits(self, task_id: str) -> None:
         """A task waits for a limit, which may take long."""
 
+    def postpone(self, task_id: str, until: int) -> None:
+        """It is to be enqueued again, at a time in microseconds."""
+
     def cannot_start(self, task_id: str, error: Exception) -> None:
         """What its author said of how it waits has raised this: the task has failed."""
 
@@ -63,16 +66,14 @@ class Starts:
         """Whether nobody waits for a slot, or is on the way to one. For permits one may wait out of memory."""
         return not (self._queued or self._granted) and self._flow.may_rest
 
-    def next_due(self) -> int | None:
-        """Microseconds at which a rate that somebody waits for should have room."""
-        return self._flow.next_due()
-
     # -- slots --------------------------------------------------------------------------------------------------------
 
     def enqueue(self, task_id: str) -> None:
         """It waits for a slot."""
         task = self.instance.pending[task_id]
         definition: Any = task.definition
+        if not self._owner.asks(task_id) and self._waits_for_circuit(task):
+            return
         if (standing := self._standing(task)) is None:
             return
         self._queued.add(task_id)
@@ -136,6 +137,8 @@ class Starts:
         if self._flow.needs_of(definition) and (line := self._line(task)) is not None and self._flow.must_wait(line):
             self._line_up(line)
             return
+        if self._waits_for_circuit(task):
+            return
         executor = self._dispatcher.executor_for(definition)
         if not self._dispatcher.try_take(executor):
             self.enqueue(task.id)
@@ -152,6 +155,8 @@ class Starts:
             if self._flow.must_wait(line) or not self._flow.has_room(step, line):
                 self._line_up(line)
                 return False
+        if self._waits_for_circuit(task, begins=True):
+            return False
         attempts, at = self._owner.attempts[task.id], stamp()
         attempts.started += 1
         attempts.open = True
@@ -164,6 +169,18 @@ class Starts:
         if line is not None:
             self._flow.claim(step, line, event)
         return True
+
+    def _waits_for_circuit(self, task: PendingTask, *, begins: bool = False) -> bool:
+        """Whether what it depends on is down, and it waits for that. `begins`: otherwise it begins now."""
+        circuit = self._dispatcher.breakers.of(task.definition)
+        if circuit is None:
+            return False
+        now = self._dispatcher.clock.now()
+        until = circuit.begin(now) if begins else circuit.waits_until(now)
+        if until is not None:
+            self.ended(task.id)  # meanwhile it needs no permits
+            self._owner.postpone(task.id, until)
+        return until is not None
 
     def refused(self, step: Step, error: LimitReached) -> None:
         """The step was refused, for a limit is reached: it is to be written without the starts that needed it."""
@@ -192,6 +209,8 @@ class Starts:
             if task.id not in gone:
                 continue
             executor.slots.give_back()
+            if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
+                circuit.not_begun()
             attempts = self._owner.attempts[task.id]
             attempts.open = False
             if gone[task.id] in unwritten:  # else an earlier chunk has written it: the number is used up
@@ -222,10 +241,10 @@ class Starts:
         found = (task for id_, task in self.instance.pending.items() if self._holder(id_) in names)
         return next((task for task in found if not task.asked_to_end), None)
 
-    def ended(self, task_id: str) -> bool:
-        """Its attempt has ended, or it is wanted no more: its permits are given back. Whether it had any."""
-        flow = self._flow
-        return bool(flow.lines) and flow.ended(self._holder(task_id))
+    def ended(self, task_id: str) -> None:
+        """Its attempt has ended, or it is wanted no more: its permits are given back."""
+        if self._flow.lines:
+            self._flow.ended(self._holder(task_id))
 
     def _call(self, line: Line) -> None:
         self._flow.lines.call(line)

@@ -91,6 +91,7 @@ class Step(Struct):
     ended: Decided | None = None
     ended_behind: int = 0  # how many events of this step stand up to the one that ended the run, itself included
     continued: bool = False
+    told: bool = False  # it begins with the decisions of a turn whose fact is recorded already
     may_be_decided_anew: bool = False  # what ends the run in this step might have ended it otherwise, behind other mail
 
     def add(self, decided: list[Decided], started: RunStarted, run_id: str) -> None:
@@ -172,6 +173,12 @@ class Step(Struct):
 
         self.attributes = {name: shifted(name, value) for name, value in self.attributes.items()}
         self.marks = [(index, name, shifted(name, value)) for index, name, value in self.marks]
+
+    @property
+    def is_needless(self) -> bool:
+        """Whether nothing came of it: of a turn whose fact is recorded already, and that decided nothing."""
+        said = self.events or self.consumes or self.sends or self.attributes or self.release or self.asked
+        return self.told and not said and self.alarm is UNSET and self.held is UNSET
 
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""

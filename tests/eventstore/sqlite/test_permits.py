@@ -131,6 +131,7 @@ async def test_a_stream_that_has_no_permits_any_more_is_released_for_nothing(sto
     gives_up, rests, *of_many = counts
     assert rests == ["BEGIN", "PRAGMA", "INSERT", "UPDATE", "COMMIT"]
     assert of_many == [gives_up, rests]
+    assert gives_up.count("DELETE") == 1
     await shared.does("run:b", *(take(f"b{number}") for number in range(100)))
 
 
