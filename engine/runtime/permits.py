@@ -92,6 +92,11 @@ class Asked(Struct, eq=False):
     needs: int = 0  # of the claims, together
 
     @property
+    def starts(self) -> list[NewEvent]:
+        """The `TaskStarted` of those who are to start."""
+        return [claim.event for claim in self.claims if claim.event is not None]
+
+    @property
     def permits(self) -> tuple[Permit, ...]:
         """What goes into the commit: what is given back, which may make room, comes first."""
         return (*self.returns, *(permit for claim in self.claims for permit in claim.permits))

@@ -8,11 +8,14 @@ key stands a thousand turns behind, and the first of another key one. Each prior
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 __all__ = ["FairQueue"]
 
 T = TypeVar("T")
+
+_KEYS_KEPT: Final = 64
+"""Keys beyond two for each entry that are remembered before those are forgotten that make no difference any more."""
 
 
 class FairQueue(Generic[T]):
@@ -42,7 +45,14 @@ class FairQueue(Generic[T]):
         self._turns[-priority] = tag
         if not self._entries:
             self.clear()  # nobody is left to be fair to
+        elif len(self._last) > 2 * len(self._entries) + _KEYS_KEPT:
+            self._forget_keys()
         return entry
+
+    def _forget_keys(self) -> None:
+        """Keys whose turns have passed count as those that never came; a queue that is never empty sees very many."""
+        turns = self._turns
+        self._last = {key: tag for key, tag in self._last.items() if tag > turns.get(key[0], 0)}
 
     def clear(self) -> None:
         """Nobody waits any more."""

@@ -49,7 +49,6 @@ class Starts:
     def __init__(self, owner: StartsOwner, instance: Instance, dispatcher: Dispatcher, flow: Flow) -> None:
         self.instance = instance
         self._owner = owner
-        self._epoch = instance.epoch
         self._dispatcher = dispatcher
         self._flow = flow
         self._rates = OneAlarm(dispatcher.alarms, self._rates_due)
@@ -112,40 +111,51 @@ class Starts:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def choose(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
-        """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
+        """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step.
+
+        Starts that need permits stand behind the others, at the end of the step: in a step of several commits they go
+        with the last, which takes the permits.
+        """
         pending = self.instance.pending
+        at = stamp()  # one for all: time does not go back however they are put in order
         for id_, executor in self._granted:  # giving one back may bring the next
             wanted = id_ in self._queued and id_ in pending and not pending[id_].asked_to_end
             self._queued.discard(id_)
             if not wanted:
                 self.ended(id_)  # if a permit was granted, others may have it
-            if not (wanted and self._start(step, pending[id_], executor, stamp, worker)):
+            if not (wanted and self._start(step, pending[id_], executor, at, worker)):
                 executor.slots.give_back()
         self._granted.clear()
         for id_ in step.scheduled:
             task = pending.get(id_)
             if task is not None and not task.asked_to_end:
                 self._owner.attempts[id_] = Attempts()
-                self._begin(step, task, stamp, worker)
+                self._begin(step, task, at, worker)
         for line in self._flow.fill(step):
             if (task := pending.get(line.task_id)) is not None:
-                self._begin(step, task, stamp, worker)
+                self._begin(step, task, at, worker)
+        if step.asked is not None:
+            step.events += step.asked.starts
 
-    def _begin(self, step: Step, task: PendingTask, stamp: Callable[[], int], worker: str) -> None:
+    def _begin(self, step: Step, task: PendingTask, at: int, worker: str) -> None:
         """Start it with this step if there is a slot; else it waits for one."""
         definition: Any = task.definition
-        if self._flow.needs_of(definition) and (line := self._line(task)) is not None and self._flow.must_wait(line):
-            self._line_up(line)
-            return
+        if self._flow.needs_of(definition):
+            line = self._line(task)
+            if line is None:
+                return
+            if self._flow.must_wait(line):
+                self._line_up(line)
+                return
         if self._waits_for_circuit(task):
             return
         executor = self._dispatcher.executor_for(definition)
         if not self._dispatcher.try_take(executor):
             self.enqueue(task.id)
-        elif not self._start(step, task, executor, stamp, worker):
+        elif not self._start(step, task, executor, at, worker):
             executor.slots.give_back()
 
-    def _start(self, step: Step, task: PendingTask, executor: Executor, stamp: Callable[[], int], worker: str) -> bool:
+    def _start(self, step: Step, task: PendingTask, executor: Executor, at: int, worker: str) -> bool:
         """Let it start with this step. False when it waits for a limit instead, or has failed before it could."""
         line: Line | None = None
         if self._flow.needs_of(task.definition):
@@ -157,16 +167,17 @@ class Starts:
                 return False
         if self._waits_for_circuit(task, begins=True):
             return False
-        attempts, at = self._owner.attempts[task.id], stamp()
+        attempts = self._owner.attempts[task.id]
         attempts.started += 1
         attempts.open = True
         if not attempts.first_started_at:
             attempts.first_started_at = at
         note = TaskStarted(at=at, id=task.id, attempt=attempts.started, worker=worker, executor=executor.name)
         event = new_event(note)
-        step.events.append(event)
         step.starting.append((task, executor))
-        if line is not None:
+        if line is None:
+            step.events.append(event)
+        else:
             self._flow.claim(step, line, event)
         return True
 
@@ -204,7 +215,6 @@ class Starts:
 
     def _take_out(self, step: Step, claims: Iterable[Claim]) -> None:
         gone = {claim.line.task_id: id(claim.event) for claim in claims}
-        unwritten = {id(event) for event in step.events}
         for task, executor in step.starting:
             if task.id not in gone:
                 continue
@@ -213,9 +223,8 @@ class Starts:
                 circuit.not_begun()
             attempts = self._owner.attempts[task.id]
             attempts.open = False
-            if gone[task.id] in unwritten:  # else an earlier chunk has written it: the number is used up
-                attempts.started -= 1
-                attempts.first_started_at = attempts.first_started_at if attempts.started else 0
+            attempts.started -= 1
+            attempts.first_started_at = attempts.first_started_at if attempts.started else 0
         removed = set(gone.values())
         step.events = [event for event in step.events if id(event) not in removed]
         step.starting = [(task, executor) for task, executor in step.starting if task.id not in gone]
@@ -271,7 +280,7 @@ class Starts:
         return line
 
     def _holder(self, task_id: str) -> str:
-        return slot_holder(self._owner.run_id, self._epoch, task_id)
+        return slot_holder(self._owner.run_id, self.instance.epoch, task_id)  # which a new instance does not know yet
 
     def _standing(self, task: PendingTask) -> tuple[int, str] | None:
         """Its priority, and who shares its turns: unless its author says otherwise, the tree of runs that it is in."""

@@ -64,10 +64,9 @@ def _chunks(
     behind = step.ended_behind if step.ended is not None else len(step.events)
     consumes = [(min(index, behind), message) for index, message in step.consumes]
     at = 0
-    while at < len(step.events):
-        chunk = tuple(step.events[at : at + COMMIT_EVENTS_MAX])
-        until = at + len(chunk)
-        last = until >= len(step.events)
+    for until in _cuts(len(step.events), 0 if step.asked is None else len(step.asked.starts)):
+        chunk = tuple(step.events[at:until])
+        last = until == len(step.events)
         ends = step.ended is not None and at < step.ended_behind <= until  # notes may follow, in later chunks
         attributes: dict[str, Any] = dict(step.attributes if last or ends else step.marked(until))
         if version < 0:
@@ -90,6 +89,17 @@ def _chunks(
             progress=step.progress or step.release,
         )
         version, at = max(version, 0) + len(chunk), until
+
+
+def _cuts(events: int, starts: int) -> Iterator[int]:
+    """Behind how many of the events each chunk ends. The last `starts` of them, which need the permits that are taken
+    with the last chunk, are all in that: no attempt is on record without its permit.
+    """
+    at = 0
+    while events - at > max(COMMIT_EVENTS_MAX, starts):
+        at = min(at + COMMIT_EVENTS_MAX, events - starts)
+        yield at
+    yield events
 
 
 def _of_chunk(items: Iterable[tuple[int, T]], at: int, until: int) -> tuple[T, ...]:

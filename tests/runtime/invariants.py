@@ -206,11 +206,12 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             begun = told.started.get(id_, 0)
-            # Asked to end before it began, a task that is waited for fails without an attempt, or behind its last one.
-            least = 0 if isinstance(event, TaskFailed) and id_ in told.unwanted else 1
+            # Asked to end before it began, a task that is waited for fails without an attempt, or behind its last one;
+            # one that waits for a limit may fail without ever having begun.
+            least = 0 if isinstance(event, TaskFailed) and (id_ in told.unwanted or not begun) else 1
             demand(least <= attempt <= begun, f"{where}: that attempt did not begin")
             demand(
-                attempt > told.failed.get(id_, 0) or id_ in told.unwanted or is_of_the_outside(event),
+                attempt > told.failed.get(id_, 0) or id_ in told.unwanted or not begun or is_of_the_outside(event),
                 f"{where}: that attempt has failed already",
             )
             told.over[id_] = type(event).__name__

@@ -732,7 +732,7 @@ async def test_a_task_that_is_handed_out_and_ended_while_its_next_attempt_waits(
         room.let_all_go()
         assert await soon(other.result()) == "other"
         await nothing_held(engine.store)
-        await check_store(engine.store, asking, one)
+        await check_history(engine.store, "b", one)
 
 
 async def test_a_task_that_is_handed_out_leaves_the_room(world: World) -> None:
