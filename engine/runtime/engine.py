@@ -164,7 +164,7 @@ class Engine(Operations):
                     clock=self._clock,
                     watches=self._watches,
                     executors=self._executors,
-                    shared=shared.names,
+                    shared=shared,
                     breakers=self._breakers,
                     stand_in=self._stand_in,
                 )

@@ -152,12 +152,15 @@ class Flow:
         asked.keep(kept)
         return undone
 
-    def without(self, step: Step, pool: str) -> list[Claim]:
-        """There is no such limit: what the step asks of it is taken out. Returns what that was."""
+    def without(self, step: Step, limit: str, *, is_rate: bool) -> list[Claim]:
+        """There is no such pool, or rate: what the step asks of it is taken out. Returns what that was."""
         asked = _asked(step)
-        gone = [claim for claim in asked.claims if claim.line.index_of(pool) is not None]
+        gone = [
+            claim
+            for claim in asked.claims
+            if any(need.name == limit and need.is_rate == is_rate for need in claim.line.needs)
+        ]
         asked.keep(claim for claim in asked.claims if claim not in gone)
-        asked.returns = [permit for permit in asked.returns if permit.pool != pool]
         for claim in gone:
             self.lines.drop(claim.line)
         return gone

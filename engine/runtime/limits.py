@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.core.events import LimitSet, decode_header
 from engine.errors import DefinitionError, HoldfastError
 from engine.runtime.streams import new_event
-from engine.tasks import EVERY_TASK, Rate, RateLike, Task, rate_of
+from engine.tasks import COUNT_MAX, EVERY_TASK, Rate, RateLike, Task, rate_of, wrong_name
 from engine.workflows import Workflow
 from engine.workflows.reach import named
 from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamNotFound, StreamQuery, VersionConflict
@@ -46,17 +46,16 @@ class Limits(Struct, frozen=True):
 
     given: Mapping[str, Given]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.given)
-
 
 def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> Limits:
     """What an engine is given to declare. Raises `HoldfastError` for what is no limit."""
-    if twice := sorted(pools.keys() & rates.keys()):
+    if twice := sorted(pools.keys() & rates.keys(), key=str):
         raise HoldfastError(f"Engine(...): {twice[0]!r} is among its pools and among its rates: limits have one name")
+    for name in pools:
+        _named(name, "pool")
     given: dict[str, Given] = {name: _slots(name, count) for name, count in pools.items()}
     for name, rate in rates.items():
+        _named(name, "rate")
         if name == EVERY_TASK:
             raise HoldfastError("Engine(rates={'*': ...}): only a pool can be over every task")
         try:
@@ -66,11 +65,16 @@ def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> L
     return Limits(given)
 
 
+def _named(name: object, what: str) -> None:
+    if name != EVERY_TASK and (reason := wrong_name(name)) is not None:
+        raise HoldfastError(f"Engine({what}s={{{name!r}: ...}}): the name of a {what} is {reason}")
+
+
 def _slots(name: str, count: object) -> int:
-    if type(count) is not int or count < 0:
-        raise HoldfastError(f"Engine(pools={{{name!r}: {count!r}}}): the number of attempts at once, 0 or more")
-    if not name:
-        raise HoldfastError("Engine(pools={'': ...}): a pool has a name")
+    if type(count) is not int or not 0 <= count <= COUNT_MAX:
+        raise HoldfastError(
+            f"Engine(pools={{{name!r}: {count!r}}}): the number of attempts at once, from 0 to {COUNT_MAX:,}"
+        )
     return count
 
 
@@ -81,16 +85,17 @@ async def declare(
     *,
     clock: Clock,
     next_id: Callable[[], str],
-) -> Limits:
-    """Let the store know what an engine and the tasks of its workflows declare; returns all of it.
+) -> dict[str, bool]:
+    """Let the store know what an engine and the tasks of its workflows declare; returns which of the limits that it
+    declares, or its tasks name, are rates.
 
     Raises `DefinitionError` for a task that names a limit which neither this engine nor the store knows, or that is
     of the other kind; what is only named while the code runs fails then. Raises `HoldfastError` when the store has no
-    shared limits.
+    shared limits, or one of that name and the other kind.
     """
     given, wanted = dict(limits.given), list(_wanted(workflows))
     if not given and not wanted:
-        return limits
+        return {}
     if "permits" not in store.capabilities:
         raise HoldfastError(
             f"{type(store).__name__} has no limits that engines share (its capabilities: {sorted(store.capabilities)}):"
@@ -102,7 +107,8 @@ async def declare(
         await _write(store, name, value, clock=clock, next_id=next_id, declared=True)
     for task in wanted:
         await _check(store, task, given)
-    return Limits(given)
+    kinds = {name: isinstance(value, Rate) for name, value in given.items()}
+    return kinds | {limit.name: limit.is_rate for task in wanted for limit in task.limits}
 
 
 def _wanted(workflows: Iterable[Workflow[..., Any]]) -> Iterable[Task[..., Any]]:
@@ -205,6 +211,11 @@ async def _write(
         head = await _head(store, name)
         if declared and head is not None and head.attributes.get(_DECLARED) == str(value):
             return
+        if (before := _given_in(head)) is not None and isinstance(before, Rate) != isinstance(value, Rate):
+            what, other = ("rate", "pool") if isinstance(value, Rate) else ("pool", "rate")
+            raise HoldfastError(
+                f"Engine({what}s={{{name!r}: ...}}): {name!r} is a {other} on this store; name it otherwise"
+            )
         event = LimitSet(at=clock.now(), name=name, limit=count, window=window or 0, by=by, reason=reason)
         try:
             await store.commit(

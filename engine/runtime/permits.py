@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Final, Literal
 
 from msgspec import Struct, field
@@ -12,15 +13,29 @@ from engine.tasks import Named
 from eventstore import NewEvent, Permit
 from eventstore.port import COMMIT_PERMITS_MAX, NAME_BYTES_MAX
 
-__all__ = ["Asked", "Claim", "Line", "slot_holder"]
+__all__ = ["Asked", "Claim", "Line", "slot_holder", "turns_of"]
 
 _HOLDER_BYTES_MAX: Final = NAME_BYTES_MAX - 32  # room for the number of an attempt
 
 
 def slot_holder(run_id: str, epoch: int, task_id: str) -> str:
-    """Under what name a task holds slots: one that people can read, unless it is too long for that."""
+    """Under what name a task holds slots: one that people can read, unless a store would not take it."""
     holder = f"{run_id}/{epoch}/{task_id}"
-    return holder if len(holder.encode()) <= _HOLDER_BYTES_MAX else idempotency_key(run_id, epoch, task_id)
+    return holder if _is_name(holder, _HOLDER_BYTES_MAX) else idempotency_key(run_id, epoch, task_id)
+
+
+def turns_of(key: str) -> str:
+    """Under what name those with a fairness key share turns: the key, unless a store would not take it."""
+    if not key or _is_name(key, NAME_BYTES_MAX):
+        return key
+    return sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+def _is_name(text: str, bytes_max: int) -> bool:
+    try:
+        return "\0" not in text and len(text.encode()) <= bytes_max
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 class Line(Struct, eq=False):
@@ -89,7 +104,12 @@ class Asked(Struct, eq=False):
 
     claims: list[Claim] = field(default_factory=list)
     returns: list[Permit] = field(default_factory=list)
-    needs: int = 0  # of the claims, together
+    size: int = 0  # how many limits the claims need, together
+
+    @property
+    def needs(self) -> list[Named]:
+        """The limits that its claims are under."""
+        return [need for claim in self.claims for need in claim.line.needs]
 
     @property
     def starts(self) -> list[NewEvent]:
@@ -104,12 +124,13 @@ class Asked(Struct, eq=False):
     def add(self, claim: Claim) -> None:
         """What was granted comes first: it is not to be had by others, and so is refused with none of them."""
         self.claims.insert(0 if claim.line.granted else len(self.claims), claim)
-        self.needs += len(claim.line.needs)
+        self.size += len(claim.line.needs)
 
     def keep(self, claims: Iterable[Claim]) -> None:
         """Ask only that."""
         self.claims = list(claims)
-        self.needs = sum(len(claim.line.needs) for claim in self.claims)
+        self.size = sum(len(claim.line.needs) for claim in self.claims)
 
     def has_room(self, needs: int) -> bool:
-        return self.needs + len(self.returns) + needs <= COMMIT_PERMITS_MAX
+        """Whether there is room for so many permits more."""
+        return self.size + len(self.returns) + needs <= COMMIT_PERMITS_MAX

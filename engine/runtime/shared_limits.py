@@ -3,40 +3,50 @@
 What is known here is only a hint: it saves asking the store for what it has just refused. Whether there is room is
 decided by the store alone, with the commit that takes a permit.
 
-A permit that belonged to a dead worker, or was granted and never taken, is free as soon as the store looks. It looks
-when a commit names the pool; when all who want a permit wait, none does. So a worker names the pools that it knows now
-and then (`sweep`).
+A permit that belonged to a dead worker, or was granted and never taken, is free as soon as the store looks, and so is
+a start when its rate was made shorter. It looks when a commit names the limit; when all who want a permit wait, none
+does. So a worker names the limits that it knows now and then (`sweep`), and once more when its own lease has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from engine.tasks import EVERY_TASK, Named
-from eventstore import Clock, Commit, EventStore, Permit, StreamNotFound
+from eventstore import Clock, Commit, EventStore, Permit, StreamHead, StreamNotFound
 from eventstore.errors import UnknownPool, VersionConflict
 from eventstore.port import pool_stream
 
-__all__ = ["FULL_SECONDS", "SWEEP_SECONDS", "SharedLimits"]
+__all__ = ["FULL_SECONDS", "NO_KINDS", "SWEEP_SECONDS", "SharedLimits", "is_rate"]
 
 FULL_SECONDS: Final = 1.0
 """How long a pool that was full is taken to be, when nobody says that it has room again."""
-SWEEP_SECONDS: Final = 20.0
+SWEEP_SECONDS: Final = 5.0
 """How often a worker lets the store look for permits that belong to nobody."""
+NO_KINDS: Final[Mapping[str, bool]] = MappingProxyType({})
 _NOBODY: Final = "nobody"
 
 
-class SharedLimits:
-    """See the module. `names`: limits that are known from the start."""
+def is_rate(head: StreamHead) -> bool | None:
+    """Whether the limit that this stream is gives starts in a window, not slots; None: it is no limit."""
+    if not isinstance(head.attributes.get("limit"), int):
+        return None
+    return isinstance(head.attributes.get("window"), int)
 
-    def __init__(self, clock: Clock, names: Iterable[str] = ()) -> None:
+
+class SharedLimits:
+    """See the module. `kinds`: limits that are known from the start, and whether they are rates."""
+
+    def __init__(self, clock: Clock, kinds: Mapping[str, bool] = NO_KINDS) -> None:
         self._clock = clock
-        self._names = set(names)
+        self._kinds = dict(kinds)
         self._full: dict[str, int] = {}  # by limit: until when, microseconds
         self._retry: dict[str, int] = {}  # by rate: when it should have room
         self._with_every: dict[tuple[Named, ...], tuple[Named, ...]] = {}
-        self._every = Named(EVERY_TASK, is_rate=False) if EVERY_TASK in self._names else None
+        self._every = Named(EVERY_TASK, is_rate=False) if EVERY_TASK in self._kinds else None
         self._swept_at = clock.monotonic()
 
     def with_every(self, limits: tuple[Named, ...]) -> tuple[Named, ...]:
@@ -62,7 +72,6 @@ class SharedLimits:
 
     def found_full(self, name: str, retry_at: int | None) -> None:
         """The store has refused a permit. `retry_at`: when a rate should have room, in microseconds."""
-        self._names.add(name)
         if retry_at is None:
             self._full[name] = self._clock.now() + round(FULL_SECONDS * 1_000_000)
             self._retry.pop(name, None)
@@ -77,20 +86,50 @@ class SharedLimits:
         """When a rate should have room, in microseconds; None for pools."""
         return self._retry.get(name)
 
-    async def sweep(self, store: EventStore, next_id: Callable[[], str]) -> None:
+    async def learn(self, store: EventStore, needs: Iterable[Named]) -> Named | None:
+        """Find out what these are, where that is not known yet. Returns one that is not there, or of the other kind."""
+        for need in needs:
+            if need.name not in self._kinds:
+                try:
+                    kind = is_rate(await store.head(pool_stream(need.name)))
+                except StreamNotFound:
+                    kind = None
+                if kind is None:
+                    return need  # and it is looked for again: somebody may declare it
+                self._kinds[need.name] = kind
+            if self._kinds[need.name] != need.is_rate:
+                return need
+        return None
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a limit of that name, of whatever kind, as far as is known here."""
+        return name in self._kinds
+
+    @property
+    def sweep_seconds(self) -> float:
+        """How long a worker may sleep, at most, for the sake of the limits that it knows."""
+        return SWEEP_SECONDS if self._kinds else float("inf")
+
+    async def sweep(self, store: EventStore, next_id: Callable[[], str], *, last: bool = False) -> None:
         """Let the store look for what belongs to nobody, in each limit that is known here, unless that was just done.
 
-        Raises what the store raises.
+        `last`: whatever was done. Raises what the store raises.
         """
         now = self._clock.monotonic()
-        if not self._names or now - self._swept_at < SWEEP_SECONDS:
+        if not self._kinds or (now - self._swept_at < SWEEP_SECONDS and not last):
             return
         self._swept_at = now
-        for name in sorted(self._names):
-            stream = pool_stream(name)
-            try:
-                head = await store.head(stream)
-                look = Permit(pool=name, holder=_NOBODY, action="return")
-                await store.commit(Commit(id=next_id(), stream=stream, expected_version=head.version, permits=(look,)))
-            except (StreamNotFound, UnknownPool, VersionConflict):
-                continue  # it is gone, or somebody else has just named it
+        looks = (_look(store, name, next_id()) for name in sorted(self._kinds))  # together: one transaction
+        for error in await asyncio.gather(*looks, return_exceptions=True):
+            if error is not None:
+                raise error
+
+
+async def _look(store: EventStore, name: str, commit_id: str) -> None:
+    """Name a limit in a commit."""
+    stream, look = pool_stream(name), Permit(pool=name, holder=_NOBODY, action="return")
+    try:
+        head = await store.head(stream)
+        await store.commit(Commit(id=commit_id, stream=stream, expected_version=head.version, permits=(look,)))
+    except (StreamNotFound, UnknownPool, VersionConflict):
+        return  # it is gone, or somebody else has just named it

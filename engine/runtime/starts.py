@@ -17,7 +17,7 @@ from engine.executors import Executor
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.dispatch import Asker, Dispatcher
 from engine.runtime.flow import Flow
-from engine.runtime.permits import Claim, Line, slot_holder
+from engine.runtime.permits import Claim, Line, slot_holder, turns_of
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
 from eventstore import LimitReached
@@ -200,9 +200,9 @@ class Starts:
         for claim in undone:
             self._owner.waits(claim.line.task_id)
 
-    def unknown(self, step: Step, pool: str) -> list[str]:
-        """The step was refused, for a limit is not there: likewise. Returns the ids of the tasks that name it."""
-        gone = self._flow.without(step, pool)
+    def unknown(self, step: Step, limit: str, *, is_rate: bool) -> list[str]:
+        """There is no such pool, or rate: likewise. Returns the ids of the tasks that name it."""
+        gone = self._flow.without(step, limit, is_rate=is_rate)
         self._take_out(step, [claim for claim in gone if claim.event is not None])
         return [claim.line.task_id for claim in gone]
 
@@ -290,7 +290,7 @@ class Starts:
             started = self.instance.started
             return policy.priority, (started.root if started is not None else "") or self.instance.run_id
         try:
-            return policy.priority, definition.turn_key(task.arguments)
+            return policy.priority, turns_of(definition.turn_key(task.arguments))
         except Exception as error:
             self._owner.cannot_start(task.id, error)
             return None

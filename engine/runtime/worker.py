@@ -26,7 +26,7 @@ from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.places import places_on
 from engine.runtime.residents import Residents
-from engine.runtime.shared_limits import SharedLimits
+from engine.runtime.shared_limits import NO_KINDS, SharedLimits
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.streams import run_id_of
@@ -75,7 +75,7 @@ class Worker:
         clock: Clock,
         watches: Watches,
         executors: Sequence[Executor] = (),
-        shared: Iterable[str] = (),
+        shared: Mapping[str, bool] = NO_KINDS,
         breakers: Breakers,
         stand_in: StandIn | None = None,
     ) -> None:
@@ -168,6 +168,9 @@ class Worker:
         self.watchdog.close()
         await self.dispatcher.aclose()
         await self._exit.aclose()
+        if self.failure is None:
+            with suppress(EventStoreError):  # others come upon it a little later
+                await self.limits.sweep(self.store, self.next_commit_id, last=True)  # what we had is free now
 
     async def _wait_for_attempts(self, seconds: float, hurry: asyncio.Event) -> None:
         """Wait until all attempts have ended, at most so long, or until there is a hurry."""
@@ -270,7 +273,7 @@ class Worker:
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
             watching = bool(self.residents.drivers or self.paused)
             longest = self.paused.look_seconds if watching else WAIT_SECONDS
-            await self._wait(BUSY_SECONDS if busy else longest)
+            await self._wait(BUSY_SECONDS if busy else min(longest, self.limits.sweep_seconds))
 
     async def _look_into_boxes(self) -> None:
         """Runs with mail that stays in the box are not claimed, which would be a write each time, but looked at."""

@@ -7,10 +7,11 @@ from engine.tasks.breaker import Breaker
 from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, TransactionalTask, task
 from engine.tasks.effects import Effect, Happened, NotHappened
-from engine.tasks.limits import EVERY_TASK, Named, Rate, RateLike, rate_of
+from engine.tasks.limits import COUNT_MAX, EVERY_TASK, Named, Rate, RateLike, rate_of, wrong_name
 from engine.tasks.transaction import Transaction
 
 __all__ = [
+    "COUNT_MAX",
     "EVERY_TASK",
     "Attempt",
     "Breaker",
@@ -31,4 +32,5 @@ __all__ = [
     "bind_attempt",
     "rate_of",
     "task",
+    "wrong_name",
 ]

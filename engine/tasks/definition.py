@@ -14,7 +14,7 @@ from engine.core.call import Call, Definition, OnCancel
 from engine.core.values import ArgumentsCodec, resolved_hints
 from engine.errors import DefinitionError, HoldfastError
 from engine.tasks.effects import EFFECTS, Effect, EffectOutside
-from engine.tasks.limits import RateLike, named_limits
+from engine.tasks.limits import PRIORITY_MAX, RateLike, named_limits
 from engine.tasks.transaction import Transaction
 
 __all__ = ["Task", "TaskOptions", "TransactionalTask", "task"]
@@ -329,8 +329,10 @@ def _check(definition: Task[Any, Any]) -> None:
 def _check_waiting(options: TaskOptions, where: str) -> None:
     if options.breaker is not None and not (isinstance(options.breaker, str) and options.breaker):
         raise DefinitionError(f"{where}: breaker is the name of one, not {options.breaker!r}")
-    if type(options.priority) is not int:
-        raise DefinitionError(f"{where}: priority is a whole number, higher first, not {options.priority!r}")
+    if type(options.priority) is not int or abs(options.priority) > PRIORITY_MAX:
+        raise DefinitionError(
+            f"{where}: priority is a whole number of at most {PRIORITY_MAX:,}, higher first, not {options.priority!r}"
+        )
     key = options.fairness_key
     if key is not None and not (isinstance(key, str) or callable(key)):
         raise DefinitionError(f"{where}: fairness_key is a text, or a function of the task's arguments, not {key!r}")

@@ -12,7 +12,16 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-__all__ = ["EVERY_TASK", "Named", "Rate", "RateLike", "named_limits", "rate_of"]
+__all__ = ["COUNT_MAX", "EVERY_TASK", "Named", "Rate", "RateLike", "named_limits", "rate_of", "wrong_name"]
+
+COUNT_MAX: Final = 1_000_000
+"""Attempts at once of a pool, starts in a window of a rate. A start is a row while its window lasts."""
+WINDOW_SECONDS_MAX: Final = 366 * 86_400.0
+"""The longest window of a rate, in seconds."""
+PRIORITY_MAX: Final = 1_000_000
+"""The highest priority of a task, and, below 0, the lowest."""
+NAME_BYTES_MAX: Final = 200
+"""UTF-8 bytes of a limit's name."""
 
 EVERY_TASK: Final = "*"
 """The pool that every attempt takes a slot of, in engines that declare it: ``Engine(pools={"*": 100})``."""
@@ -61,10 +70,12 @@ def rate_of(given: object) -> Rate:
         raise ValueError(  # noqa: TRY004 - what was written down, whatever its type
             f"a rate is a text such as '10/s', or Rate(10, seconds=1), not {given!r}"
         )
-    if type(rate.count) is not int or rate.count < 0:
-        raise ValueError(f"a rate gives 0 or more starts, not {rate.count!r}")
-    if not rate.seconds > 0 or rate.window < 1:
-        raise ValueError(f"the window of a rate is a number of seconds above 0, not {rate.seconds!r}")
+    if type(rate.count) is not int or not 0 <= rate.count <= COUNT_MAX:
+        raise ValueError(f"a rate gives from 0 to {COUNT_MAX:,} starts, not {rate.count!r}")
+    if not isinstance(rate.seconds, int | float) or not 0 < rate.seconds <= WINDOW_SECONDS_MAX or rate.window < 1:
+        raise ValueError(
+            f"the window of a rate is a number of seconds above 0, and a year at most, not {rate.seconds!r}"
+        )
     return rate
 
 
@@ -77,7 +88,7 @@ def named_limits(task: str, *, pool: str | None, rate: RateLike | None) -> tuple
     if pool is not None:
         found.append(Named(_checked(pool, "pool"), is_rate=False))
     if isinstance(rate, Rate) or (isinstance(rate, str) and "/" in rate):
-        found.append(Named(f"task/{task}", is_rate=True, own=rate_of(rate)))
+        found.append(Named(_checked(f"task/{task}", "rate"), is_rate=True, own=rate_of(rate)))
     elif rate is not None:
         found.append(Named(_checked(rate, "rate"), is_rate=True))
     if pool is not None and pool == rate:
@@ -85,7 +96,15 @@ def named_limits(task: str, *, pool: str | None, rate: RateLike | None) -> tuple
     return tuple(found)
 
 
+def wrong_name(name: object) -> str | None:
+    """What the name of a limit is, if this is none."""
+    fits = isinstance(name, str) and name not in ("", EVERY_TASK) and "\0" not in name
+    if fits and len(str(name).encode(errors="replace")) <= NAME_BYTES_MAX and str(name).isprintable():
+        return None
+    return f"a printable text of at most {NAME_BYTES_MAX} bytes other than {EVERY_TASK!r}, not {name!r}"
+
+
 def _checked(name: object, what: str) -> str:
-    if not isinstance(name, str) or not name or name == EVERY_TASK or len(name.encode()) > 200:
-        raise ValueError(f"{what} is the name of one, a text of at most 200 bytes other than '*', not {name!r}")
-    return name
+    if (reason := wrong_name(name)) is not None:
+        raise ValueError(f"{what} is the name of one, {reason}")
+    return str(name)

@@ -117,8 +117,8 @@ async def opened(store: FaultyStore, world: World, **options: Any) -> AsyncItera
 
 
 async def act(engine: Engine) -> list[Any]:
-    calls = [crowd("a"), crowd("b"), epochs("c", 2)]
-    runs = [await engine.start(call, id=f"run-{n}") for n, call in enumerate(calls)]
+    calls = (lambda: crowd("a"), lambda: crowd("b"), lambda: epochs("c", 2))
+    runs = [await engine.start(call(), id=f"run-{n}") for n, call in enumerate(calls)]
     return list(await asyncio.gather(*(persisting(engine, run.id) for run in runs)))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from engine import durable, task, workflow
 from engine.errors import TaskError
+from engine.runtime.lines import WAITING_MAX
 from tests.runtime.invariants import check_store
 from tests.runtime.rooms import Room, held_in, nothing_held, waiting_in
 from tests.runtime.worlds import MemoryWorld, World, soon, until, until_async
@@ -122,9 +123,9 @@ async def test_runs_take_turns(pooled: bool, world: World) -> None:
 async def test_ten_thousand_before_one(memory: MemoryWorld) -> None:
     async with memory.engine(exporting, pools={"room": 1}) as engine:
         await engine.start(exporting(names("big", 10_000)), id="big")
-        await in_line(engine.store, 9_999)
+        await in_line(engine.store, WAITING_MAX)
         run = await engine.start(exporting(names("small", 1)), id="small")
-        await in_line(engine.store, 10_000)
+        await in_line(engine.store, WAITING_MAX + 1)
         for _ in range(3):
             await room.holds(1)
             if room.inside == ["small-0"]:
@@ -210,18 +211,20 @@ async def test_a_key_that_cannot_be_had(wrong: str, free: bool, world: World) ->
         await check_store(engine.store, asking, blocking)
 
 
-async def test_a_key_of_the_empty_text_and_a_very_long_one(world: World) -> None:
-    @task(pool="room", fairness_key=lambda who: "" if who == "none" else "k" * 10_000)
+async def test_keys_of_any_form(world: World) -> None:
+    keys = {"none": "", "long": "k" * 10_000, "long-2": "k" * 10_001, "odd": "a\0b", "odder": "\ud800"}
+
+    @task(pool="room", fairness_key=keys.__getitem__)
     async def keyed(who: str) -> str:
         return await room.visit(who)
 
     @workflow
     async def asking() -> list[str]:
-        return list(await asyncio.gather(keyed("none"), keyed("long"), keyed("long-2"), return_exceptions=False))
+        return list(await asyncio.gather(*(keyed(who) for who in keys)))
 
     async with world.engine(asking, pools={"room": 1}) as engine:
         room.let_all_go()
-        assert len(await soon((await engine.start(asking())).result())) == 3
+        assert len(await soon((await engine.start(asking())).result())) == 5
         await nothing_held(engine.store)
 
 
