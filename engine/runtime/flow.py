@@ -44,9 +44,9 @@ class Flow:
         self._leaving: dict[tuple[str, str], Permit] = {}  # to be returned
 
     @property
-    def has_returns(self) -> bool:
-        """Whether something is to be given back."""
-        return bool(self._leaving)
+    def has_work(self) -> bool:
+        """Whether something is to be given back, or somebody who is lined up may try, or wait in the store."""
+        return bool(self._leaving) or any(queue.may_join for _, queue in self.lines.queues())
 
     @property
     def may_rest(self) -> bool:

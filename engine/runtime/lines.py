@@ -20,8 +20,14 @@ class Queue(Struct, eq=False):
     """Who waits for one limit: in the store's queue, and behind that here."""
 
     waiting: dict[str, Line] = field(default_factory=dict)  # by holder, in order
-    lined_up: FairQueue[Line] = field(default_factory=FairQueue)
+    lined_up: FairQueue[Line] = field(default_factory=FairQueue)  # and some who have left it since
+    behind: int = 0  # how many are lined up
     contended: bool = False  # others took what was given back here, when that was last tried
+
+    @property
+    def may_join(self) -> bool:
+        """Whether somebody who is lined up may join the store's queue."""
+        return self.behind > 0 and self.room > 0
 
     @property
     def room(self) -> int:
@@ -33,6 +39,8 @@ class Queue(Struct, eq=False):
         while self.lined_up:
             line = self.lined_up.pop()
             if line.state == "lined up":
+                self.behind -= 1
+                line.state = "called"
                 return line
         return None
 
@@ -76,7 +84,9 @@ class Lines:
         """It waits for that one of its needs, and does not stand in the store's queue yet."""
         self._leave(line)
         line.at, line.state, line.granted = at, "lined up", False
-        self.queue_of(line.limit).lined_up.push(line, priority=line.priority, key=line.key)
+        queue = self.queue_of(line.limit)
+        queue.behind += 1
+        queue.lined_up.push(line, priority=line.priority, key=line.key)
 
     def join(self, line: Line, at: int) -> None:
         """It waits for that one of its needs, in the store's queue."""
@@ -102,3 +112,5 @@ class Lines:
     def _leave(self, line: Line) -> None:
         if line.state == "waiting":
             self.queue_of(line.limit).waiting.pop(line.holder, None)
+        elif line.state == "lined up":
+            self.queue_of(line.limit).behind -= 1

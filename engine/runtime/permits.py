@@ -47,8 +47,8 @@ class Line(Struct, eq=False):
     priority: int = 0
     key: str = ""
     attempt: int = 1  # the number of the attempt that these permits are for
-    # Lined up here; in the store's queue; told, or hoping, that there is room; its attempt is being made.
-    state: Literal["lined up", "waiting", "called", "started"] = "lined up"
+    # Nowhere yet; lined up here; in the store's queue; told, or hoping, that there is room; its attempt is being made.
+    state: Literal["new", "lined up", "waiting", "called", "started"] = "new"
     at: int = 0  # which of its needs it waits for
     granted: bool = False  # the store has said so
     has_queued: bool = False  # whether the store may have a place in a queue, or a slot, for it

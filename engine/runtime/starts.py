@@ -57,8 +57,8 @@ class Starts:
 
     @property
     def has_work(self) -> bool:
-        """Whether slots were granted that no attempt uses yet, or permits are to be given back."""
-        return bool(self._granted) or self._flow.has_returns
+        """Whether slots were granted that no attempt uses yet, or a step has something to say of permits."""
+        return bool(self._granted) or self._flow.has_work
 
     @property
     def idle(self) -> bool:
