@@ -262,6 +262,8 @@ class Board:
 
     def _deadline_passed(self, task_id: str) -> None:
         self._deadlines.pop(task_id, None)
+        if task_id in self.starts.beginning:
+            return  # the attempt will find out, or, if it does not begin after all, whoever lets it wait again
         if task_id in self._instance.pending and not self._closed:
             error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
             self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))

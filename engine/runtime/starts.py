@@ -54,6 +54,7 @@ class Starts:
         self._rates = OneAlarm(dispatcher.alarms, self._rates_due)
         self._queued: set[str] = set()
         self._granted: list[tuple[str, Executor]] = []
+        self.beginning: set[str] = set()  # being written: nobody can say yet whether they begin
 
     @property
     def has_work(self) -> bool:
@@ -175,6 +176,7 @@ class Starts:
         note = TaskStarted(at=at, id=task.id, attempt=attempts.started, worker=worker, executor=executor.name)
         event = new_event(note)
         step.starting.append((task, executor))
+        self.beginning.add(task.id)
         if line is None:
             step.events.append(event)
         else:
@@ -208,6 +210,7 @@ class Starts:
 
     def written(self, step: Step) -> None:
         """The step is durable."""
+        self.beginning.clear()
         if step.asked is None:
             return
         self._flow.written(step)
@@ -219,6 +222,7 @@ class Starts:
             if task.id not in gone:
                 continue
             executor.slots.give_back()
+            self.beginning.discard(task.id)
             if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
                 circuit.not_begun()
             attempts = self._owner.attempts[task.id]

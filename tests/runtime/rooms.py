@@ -6,17 +6,21 @@ A `Room` is what a limit protects. It is counted here, not in the engine: what t
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec import structs
+
 from engine.core.events import TaskStarted, decode_header
-from eventstore import EventStore
+from eventstore import NEW, Commit, EventStore, LimitReached, Permit, StreamNotFound
 from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
 from tests.runtime.worlds import World, until, until_async
 
-__all__ = ["Room", "held_in", "most_in_a_window", "nothing_held", "permits_in", "started_at", "waiting_in"]
+__all__ = ["Room", "all_free", "held_in", "most_in_a_window", "nothing_held", "permits_in", "started_at", "waiting_in"]
 
 
 class Room:
@@ -79,8 +83,6 @@ def _rows(store: Any, table: str, attribute: str) -> Counter[str]:
         pools = store._streams._pools._pools
         return +Counter({name: len(getattr(pool, attribute)) for name, pool in pools.items()})
     assert isinstance(store, SqliteStore)
-    import sqlite3
-
     database = sqlite3.connect(f"file:{store.path}?mode=ro", uri=True)
     try:
         return Counter(dict(database.execute(f"SELECT pool, count(*) FROM {table} GROUP BY pool")))  # noqa: S608
@@ -106,6 +108,31 @@ async def nothing_held(store: EventStore, *, but: Iterable[str] = ()) -> None:
         )
 
     await until_async(empty)
+
+
+async def all_free(store: EventStore, pool: str, slots: int) -> None:
+    """Wait until nobody waits, and all slots of a pool are to be had: what the dead held is there, and is nobody's."""
+    taken = tuple(Permit(pool=pool, holder=f"probe-{n}", action="take") for n in range(slots))
+
+    async def free() -> bool:
+        try:
+            head = await store.head("probe:slots")
+        except StreamNotFound:
+            head = None
+        try:
+            await store.commit(
+                Commit(
+                    id=os.urandom(8).hex(),
+                    stream="probe:slots",
+                    expected_version=NEW if head is None else head.version,
+                    permits=(*taken, *(structs.replace(permit, action="return") for permit in taken)),
+                )
+            )
+        except LimitReached:
+            return False
+        return not waiting_in(store)[pool]
+
+    await until_async(free)
 
 
 async def started_at(store: EventStore, *, task: str = "") -> list[int]:

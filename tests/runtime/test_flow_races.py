@@ -21,7 +21,7 @@ from engine.errors import EngineFailed, RunCancelledError, RunSuspendedError, Ta
 from eventstore import EventStoreError, StoreUnavailable
 from tests.runtime.faulty import Fault, FaultyStore, Plan, at_call
 from tests.runtime.invariants import check_store
-from tests.runtime.rooms import Room, held_in, most_in_a_window, nothing_held, waiting_in
+from tests.runtime.rooms import Room, all_free, held_in, most_in_a_window, nothing_held, waiting_in
 from tests.runtime.slices import numbers
 from tests.runtime.test_crash_everywhere import passing_time
 from tests.runtime.worlds import World, soon, until_async
@@ -158,12 +158,10 @@ async def go_on(world: World) -> Any:
     try:
         async with opened(store, world) as engine, passing_time(world):
             found = await soon(act(engine))
-            await nothing_held(handle, but=["mail"])
+            await all_free(handle, "room", ROOM)
         await check_store(handle, *WORKFLOWS)
         await check_rates(handle)
-        held, waiting = held_in(handle), waiting_in(handle)
-        assert not held["room"], held
-        assert not any(waiting.values()), waiting
+        assert not any(waiting_in(handle).values())
     finally:
         await world.release(handle)
     return found
@@ -250,7 +248,7 @@ async def test_another_engine_lives(fault: Fault, kind: str, worlds) -> None:
                     async with opened(doomed, world, worker="doomed") as first:
                         await soon(act(first))
                 assert await soon(act(engine)) == EXPECTED, f"{fault} at {number}"
-                await nothing_held(other, but=["mail"])
+                await all_free(other, "room", ROOM)
             await check_store(other, *WORKFLOWS)
             await check_rates(other)
         finally:
