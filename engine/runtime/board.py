@@ -247,6 +247,9 @@ class Board:
         """The run was rebuilt from its history as it stood before a step that was not written; what runs goes on."""
         self._instance = self.starts.instance = instance
         self.attempts = attempts
+        for line in self._owner.flow.lines:
+            if line.state == "called":
+                self.starts.call(line)  # while that step was written it seemed to be called off
 
     def close(self) -> None:
         """The run leaves memory: its attempts are asked to end, its slots are given back."""

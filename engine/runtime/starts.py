@@ -120,9 +120,10 @@ class Starts:
         pending = self.instance.pending
         at = stamp()  # one for all: time does not go back however they are put in order
         for id_, executor in self._granted:  # giving one back may bring the next
-            wanted = id_ in self._queued and id_ in pending and not pending[id_].asked_to_end
+            is_over = id_ not in pending or pending[id_].asked_to_end
+            wanted = id_ in self._queued and not is_over  # else it has left the queue, or was given another slot
             self._queued.discard(id_)
-            if not wanted:
+            if is_over:
                 self.ended(id_)  # if a permit was granted, others may have it
             if not (wanted and self._start(step, pending[id_], executor, at, worker)):
                 executor.slots.give_back()
@@ -240,12 +241,12 @@ class Starts:
         if self._flow.lines.get(holder) is None and (task := self._find(holder)) is not None:
             self._line(task)  # it began to wait before the run was given up
         if (line := self._flow.granted(pool, holder)) is not None:
-            self._call(line)
+            self.call(line)
 
     def _rates_due(self) -> None:
         """Those who wait for a rate that should have room by now try to start."""
         for line in self._flow.due(self._dispatcher.clock.now()):
-            self._call(line)
+            self.call(line)
         self._rates.set(self._flow.next_due())
 
     def _find(self, holder: str) -> PendingTask | None:
@@ -259,10 +260,12 @@ class Starts:
         if self._flow.lines:
             self._flow.ended(self._holder(task_id))
 
-    def _call(self, line: Line) -> None:
+    def call(self, line: Line) -> None:
+        """There may be room for it: let it try, unless a step that is being written has called it off."""
         self._flow.lines.call(line)
-        if line.task_id not in self._queued:
-            self.enqueue(line.task_id)
+        task = self.instance.pending.get(line.task_id)
+        if task is not None and not task.asked_to_end and task.id not in self._queued:
+            self.enqueue(task.id)
 
     def _line_up(self, line: Line) -> None:
         self._flow.line_up(line)

@@ -530,6 +530,45 @@ async def test_a_paused_run_lets_others_have_what_its_attempts_give_back(world: 
     assert room.most == 1
 
 
+async def test_a_task_that_was_in_line_for_a_slot_twice(world: World) -> None:
+    """Paused and let go on, it is given two slots: it uses one, with its permit, and gives that back when it has ended."""
+
+    @task
+    async def block(who: str) -> str:
+        return await room.visit(who)
+
+    @workflow
+    async def blocking() -> None:
+        await asyncio.gather(block("x"), block("y"))
+
+    @workflow
+    async def two_things() -> None:
+        await visit("a")
+        await block("z")
+
+    async with world.engine(blocking, two_things, pools={"room": 1}, concurrency=2) as engine:
+        blocker = await engine.start(blocking(), id="blocker")
+        await room.holds(2)
+        run = await engine.start(two_things(), id="a")
+        await settle()
+        for _ in range(2):
+            await run.pause()
+            await until_async(lambda: is_status(run, "paused"))
+            await run.unpause()
+            await until_async(lambda: is_status(run, "running"))
+        room.let_go("x", "y")
+        await soon(blocker.result())
+        await until(lambda: room.inside == ["a"])
+        await settle()
+        assert held_in(engine.store)["room"] == 1
+        room.let_go("a")
+        await until(lambda: room.inside == ["z"])
+        await nothing_held(engine.store)
+        room.let_go("z")
+        await soon(run.result())
+        await check_store(engine.store, blocking, two_things)
+
+
 async def test_a_paused_workflow(world: World) -> None:
     """As a paused run, for all of its runs."""
     async with world.engine(one, several, pools={"room": 1}) as engine:
