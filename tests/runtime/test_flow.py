@@ -543,14 +543,13 @@ async def test_a_task_that_was_in_line_for_a_slot_twice(world: World) -> None:
 
     @workflow
     async def two_things() -> None:
-        await visit("a")
-        await block("z")
+        await asyncio.gather(block("z"), visit("a"))
 
-    async with world.engine(blocking, two_things, pools={"room": 1}, concurrency=2) as engine:
+    async with world.engine(blocking, two_things, pools={"room": 1}, concurrency=3) as engine:
         blocker = await engine.start(blocking(), id="blocker")
         await room.holds(2)
         run = await engine.start(two_things(), id="a")
-        await settle()
+        await room.holds(3)
         for _ in range(2):
             await run.pause()
             await until_async(lambda: is_status(run, "paused"))
@@ -558,7 +557,7 @@ async def test_a_task_that_was_in_line_for_a_slot_twice(world: World) -> None:
             await until_async(lambda: is_status(run, "running"))
         room.let_go("x", "y")
         await soon(blocker.result())
-        await until(lambda: room.inside == ["a"])
+        await until(lambda: room.inside == ["z", "a"])
         await settle()
         assert held_in(engine.store)["room"] == 1
         room.let_go("a")

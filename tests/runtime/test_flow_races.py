@@ -24,7 +24,8 @@ from tests.runtime.invariants import check_store
 from tests.runtime.rooms import Room, all_free, held_in, most_in_a_window, nothing_held, waiting_in
 from tests.runtime.slices import numbers
 from tests.runtime.test_crash_everywhere import passing_time
-from tests.runtime.worlds import World, soon, until_async
+from tests.runtime.worlds import World, soon, until, until_async
+from tests.soak import limits as soak
 
 ROOM, MAIL, WINDOW_SECONDS = 2, 3, 40
 CALLS_MAX = 400
@@ -366,3 +367,127 @@ async def test_a_worker_that_loses_its_lease(worlds) -> None:
             assert await soon(engine.run("first").result()) == "first"
             await nothing_held(world.data)
     await check_store(world.data, entering)
+
+
+@task(rate="mail")
+async def send(who: str) -> str:
+    return await room.visit(who)
+
+
+@task
+async def hold(who: str) -> str:
+    return await room.visit(who)
+
+
+@workflow
+async def sending_in_time(name: str) -> list[str]:
+    """Sends within ten seconds, or gives that up; meanwhile something else of it runs."""
+    held = asyncio.create_task(hold(f"{name}-held"))
+    try:
+        async with asyncio.timeout(10):
+            said = await send(name)
+    except TimeoutError:
+        said = "gave up"
+    return [said, await held]
+
+
+@workflow
+async def entering_in_time(name: str) -> list[str]:
+    """The same of a pool."""
+    held = asyncio.create_task(hold(f"{name}-held"))
+    other = asyncio.create_task(hold(f"{name}-other"))
+    try:
+        async with asyncio.timeout(10):
+            said = await visit(name)
+    except TimeoutError:
+        said = "gave up"
+    return [said, await held, await other]
+
+
+class Holding(FaultyStore):
+    """Keeps the commits of one stream waiting, when told to."""
+
+    def __init__(self, inner: Any, stream: str) -> None:
+        super().__init__(inner)
+        self.stream, self.gate, self.waiting = stream, asyncio.Event(), asyncio.Event()
+        self.gate.set()
+        self.before = self._hold
+
+    async def _hold(self, name: str, argument: Any) -> None:
+        if name == "commit" and argument.stream == self.stream and not self.gate.is_set():
+            self.waiting.set()
+            await self.gate.wait()
+
+
+async def test_a_rate_that_is_due_while_it_is_written_that_nobody_waits(worlds) -> None:
+    room.__init__()  # type: ignore[misc]
+    world = worlds()
+    store = Holding(world.data, "run:a")
+    async with Engine(
+        store, workflows=[sending_in_time], rates={"mail": "1/20s"}, clock=world.clock, grace=0
+    ) as engine:
+        first = await engine.start(sending_in_time("first"), id="first")
+        await room.holds(2)
+        run = await engine.start(sending_in_time("a"), id="a")
+        await room.holds(3)
+        await until_async(lambda: waits(world.data, "mail"))
+        store.gate.clear()
+        world.clock.advance(10)
+        await soon(store.waiting.wait())
+        try:
+            world.clock.advance(15)
+        finally:
+            store.gate.set()
+        room.let_all_go()
+        assert await soon(run.result()) == ["gave up", "a-held"]
+        await soon(first.result())
+    await check_store(world.data, sending_in_time)
+
+
+async def waits(store: Any, pool: str) -> bool:
+    return bool(waiting_in(store)[pool])
+
+
+async def test_a_grant_behind_what_calls_it_off_in_one_step(worlds) -> None:
+    room.__init__()  # type: ignore[misc]
+    world = worlds()
+    store = Holding(world.data, "run:a")
+    async with Engine(
+        store,
+        workflows=[entering_in_time, epochs],
+        pools={"room": 1},
+        rates={"mail": "1/s"},
+        clock=world.clock,
+        grace=0,
+    ) as engine:
+        first = await engine.start(entering_in_time("first"), id="first")
+        await room.holds(3)
+        run = await engine.start(entering_in_time("a"), id="a")
+        await room.holds(5)
+        await until_async(lambda: waits(world.data, "room"))
+        store.gate.clear()
+        room.let_go("a-other")  # its end is being written ...
+        await soon(store.waiting.wait())
+        world.clock.advance(10)  # ... when its time is over,
+        room.let_go(("first", 1))  # and the room is free
+
+        async def told() -> bool:
+            return bool((await world.data.head("run:a")).messages)
+
+        await until_async(told)
+        arrived = engine._worker.residents.drivers["a"].intake._arrivals  # type: ignore[union-attr]
+        await until(lambda: len(arrived) == 2)
+        assert arrived[1].granted is not None
+        store.gate.set()
+        room.let_all_go()
+        assert await soon(run.result()) == ["gave up", "a-held", "a-other"]
+        await soon(first.result())
+        await nothing_held(world.data)
+    await check_store(world.data, entering_in_time)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_everything_at_once(seed: int) -> None:
+    """The short version of ``python -m tests.soak.limits``."""
+    found = await soak.Chaos(seed).play()
+    assert found["ends"].get("completed", 0) >= soak.RUNS - 3
