@@ -51,7 +51,7 @@ class Flow:
     @property
     def may_rest(self) -> bool:
         """Whether nothing is on its way to start, or holds a slot: whoever is granted a permit is claimed for that."""
-        return not self._leaving and all(line.rests for line in self.lines)
+        return not self._leaving and self.lines.rest
 
     def needs_of(self, definition: Any) -> tuple[Named, ...]:
         """The limits that attempts of a task are under here."""

@@ -21,7 +21,7 @@ from engine.workflows.reach import named
 from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamNotFound, StreamQuery, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX, POOL_CATEGORY, pool_stream
 
-__all__ = ["LimitState", "Limits", "checked_limits", "declare", "read_limits", "set_limit"]
+__all__ = ["LimitState", "Limits", "checked_limits", "declare", "read_limits", "set_limit", "slots_of"]
 
 _LIMIT: Final = "limit"
 _WINDOW: Final = "window"
@@ -51,17 +51,16 @@ def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> L
     """What an engine is given to declare. Raises `HoldfastError` for what is no limit."""
     if twice := sorted(pools.keys() & rates.keys(), key=str):
         raise HoldfastError(f"Engine(...): {twice[0]!r} is among its pools and among its rates: limits have one name")
-    for name in pools:
-        _named(name, "pool")
-    given: dict[str, Given] = {name: _slots(name, count) for name, count in pools.items()}
-    for name, rate in rates.items():
-        _named(name, "rate")
-        if name == EVERY_TASK:
-            raise HoldfastError("Engine(rates={'*': ...}): only a pool can be over every task")
-        try:
-            given[name] = rate_of(rate)
-        except ValueError as error:
-            raise HoldfastError(f"Engine(rates={{{name!r}: {rate!r}}}): {error}") from None
+    if EVERY_TASK in rates:
+        raise HoldfastError("Engine(rates={'*': ...}): only a pool can be over every task")
+    given: dict[str, Given] = {}
+    for what, limits, checked in (("pool", pools, slots_of), ("rate", rates, rate_of)):
+        for name, value in limits.items():
+            _named(name, what)
+            try:
+                given[name] = checked(value)
+            except ValueError as error:
+                raise HoldfastError(f"Engine({what}s={{{name!r}: {value!r}}}): {error}") from None
     return Limits(given)
 
 
@@ -70,11 +69,10 @@ def _named(name: object, what: str) -> None:
         raise HoldfastError(f"Engine({what}s={{{name!r}: ...}}): the name of a {what} is {reason}")
 
 
-def _slots(name: str, count: object) -> int:
+def slots_of(count: object) -> int:
+    """The number of attempts at once that is meant. Raises `ValueError`, saying what was expected."""
     if type(count) is not int or not 0 <= count <= COUNT_MAX:
-        raise HoldfastError(
-            f"Engine(pools={{{name!r}: {count!r}}}): the number of attempts at once, from 0 to {COUNT_MAX:,}"
-        )
+        raise ValueError(f"a pool lets from 0 to {COUNT_MAX:,} attempts run at once, not {count!r}")
     return count
 
 

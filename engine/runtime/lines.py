@@ -61,6 +61,11 @@ class Lines:
     def __contains__(self, holder: str) -> bool:
         return holder in self._lines
 
+    @property
+    def rest(self) -> bool:
+        """Whether all of them stand in the store's queues, and hold nothing meanwhile."""
+        return all(line.rests for line in self._lines.values())
+
     def get(self, holder: str) -> Line | None:
         """Who goes by that name, or one of whose attempts does."""
         return self._lines.get(holder) or self._lines.get(holder.rpartition("@")[0])

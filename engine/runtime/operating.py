@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, TypeVar, overload
 
 from engine.errors import HoldfastError
-from engine.runtime.limits import LimitState, checked_limits, read_limits, set_limit
+from engine.runtime.limits import LimitState, read_limits, set_limit, slots_of
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.tokens import complete_task, reject_task
 from engine.tasks import RateLike, Task, rate_of
@@ -85,7 +85,10 @@ class Operations(ABC):
         With fewer, what runs goes on, and nothing begins until there is room. It stays so until it is set again, or an
         engine declares another number than was declared before. Raises `HoldfastError` when there is no such pool.
         """
-        checked_limits({name: slots}, {})
+        try:
+            slots_of(slots)
+        except ValueError as error:
+            raise HoldfastError(f"set_pool({name!r}): {error}") from None
         await set_limit(self.store, name, slots, clock=self._clock, next_id=self.message_id, by=by, reason=reason)
 
     async def set_rate(self, name: str, rate: RateLike, *, by: str = "", reason: str = "") -> None:

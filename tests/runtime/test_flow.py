@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import attempt, durable, task, workflow
+from engine import Transaction, attempt, durable, task, workflow
 from engine.core.events import TaskCancelled, TaskFailed, TaskStarted
 from engine.errors import (
     RunCancelledError,
@@ -20,7 +20,7 @@ from engine.runtime.lines import WAITING_MAX
 from eventstore.port import COMMIT_PERMITS_MAX, GRANT_SECONDS
 from tests.runtime.invariants import check_history, check_store
 from tests.runtime.rooms import Room, held_in, nothing_held, permits_in, waiting_in
-from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, settle, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, events_of, settle, soon, until, until_async
 
 room = Room()
 
@@ -864,3 +864,31 @@ async def test_nothing_is_left_when_all_engines_are_gone(world: World) -> None:
         failed = [event for event in await events_of(engine.run("a")) if isinstance(event, TaskFailed)]
         assert not failed
     assert room.most <= 2
+
+
+async def test_a_transaction_gives_its_permit_back(sqlite: SqliteWorld) -> None:
+    """Also when its task's completion is written by a commit of its own, and the run goes on."""
+
+    @task
+    async def linger(who: str) -> str:
+        return await room.visit(who)
+
+    @task(pool="room", effect="transactional")
+    def book(tx: Transaction, name: str) -> str:
+        tx.execute("CREATE TABLE IF NOT EXISTS books (name TEXT)")
+        tx.execute("INSERT INTO books VALUES (?)", (name,))
+        return name
+
+    @workflow
+    async def booking(names: list[str]) -> list[str]:
+        found = await asyncio.gather(*(book(name) for name in names))
+        await linger("z")
+        return list(found)
+
+    async with sqlite.engine(booking, pools={"room": 1}) as engine:
+        run = await engine.start(booking(["a", "b", "c"]), id="a")
+        await until(lambda: room.inside == ["z"])
+        await nothing_held(engine.store)
+        room.let_go("z")
+        assert await soon(run.result()) == ["a", "b", "c"]
+        await check_store(engine.store, booking)
