@@ -76,6 +76,7 @@ __all__ = [
     "WorkflowPaused",
     "WorkflowUnpaused",
     "decode_header",
+    "decode_known",
     "encode_header",
 ]
 
@@ -497,6 +498,8 @@ AnyEvent: TypeAlias = (
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final[msgspec.json.Decoder[AnyEvent]] = msgspec.json.Decoder(AnyEvent)
 
+decode_known: Final = _decoder.decode
+"""As `decode_header`, for whoever has many: raises `msgspec.MsgspecError` for what that explains."""
 encode_header: Final = _encoder.encode
 """An event as the bytes of its header: compact JSON, the tag first, fields in the order above."""
 
