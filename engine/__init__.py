@@ -7,7 +7,7 @@ from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, Rehearsal, RunHandle, RunSummary
-from engine.tasks import Attempt, Happened, NotHappened, Task, TaskOptions, attempt, task
+from engine.tasks import Attempt, Happened, Memo, NotHappened, Task, TaskOptions, attempt, task
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -36,6 +36,7 @@ __all__ = [
     "Feed",
     "Happened",
     "HistoryEvent",
+    "Memo",
     "NotHappened",
     "PausedWorkflow",
     "PendingRequest",

@@ -1,4 +1,4 @@
-"""The task board of one run: which of its tasks wait for a retry, for a slot, for a token, or are being tried.
+"""The task board of one run: which of its tasks are looked up, wait for a retry, for a slot, for a token, or are tried.
 
 Every pending task of a run that is in memory stands in exactly one of these places, or is about to be written. The
 board decides nothing about the workflow; it keeps attempts moving. It is the board of one epoch: what ended attempts
@@ -21,6 +21,7 @@ from engine.runtime.attempts import Failed, Outcome
 from engine.runtime.dispatch import Running
 from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
+from engine.runtime.memos import Lookups
 from engine.runtime.outcomes import heartbeat
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
@@ -64,6 +65,8 @@ class Board:
         self._granted: list[tuple[str, Executor]] = []
         self._retries: dict[str, Alarm] = {}
         self._handed_out: dict[str, Alarm] = {}  # those that have a deadline
+        self._lookups = Lookups(site.memos, self.run_id, self._looked_up)
+        self._standing = False  # by: nothing begins for now
         self._closed = False
 
     @property
@@ -73,8 +76,10 @@ class Board:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is tried, or waits for a slot. An attempt that was asked to end is tried until it has."""
-        return not (self._queued or self._granted or self.running)
+        """Whether nothing is tried, looked up, or waits for a slot. An attempt that was asked to end is tried until it
+        has.
+        """
+        return not (self._queued or self._granted or self.running or self._lookups)
 
     def next_due(self) -> int | None:
         """Microseconds at which the earliest retry, or deadline of a task that was handed out, is due."""
@@ -84,6 +89,7 @@ class Board:
     def take_up(self, task_id: str) -> None:
         """See to it that a pending task gets its next attempt: when its wait is over, and a slot is free."""
         attempts, pending = self.attempts.setdefault(task_id, Attempts()), self._instance.pending[task_id]
+        kept = self._lookups.plan(pending)
         if attempts.handed_out:
             self.hand_out(task_id)
         elif attempts.retry_at > self._clock.now() and not pending.asked_to_end:
@@ -92,8 +98,20 @@ class Board:
             definition: Any = pending.definition
             error = interrupted(definition, attempts.started)
             self._owner.attempt_ended(task_id, attempts.started, Failed(describe(error)))
+        elif kept and not attempts.started:
+            self._lookups.begin(task_id)
         else:
             self._enqueue(task_id)
+
+    def _looked_up(self, task_id: str, outcome: Outcome | None) -> None:
+        """It was looked up whether the result is there already; None: it is not."""
+        pending = self._instance.pending.get(task_id)
+        if self._closed or pending is None or pending.asked_to_end:
+            return
+        if outcome is None:
+            self._enqueue(task_id)
+        else:
+            self._owner.attempt_ended(task_id, 0, outcome)
 
     def asks(self, task_id: str) -> bool:
         """Whether the outside is to be asked what became of the task, before anything else is said of it."""
@@ -102,6 +120,7 @@ class Board:
 
     def take_up_all(self) -> None:
         """Take up every pending task that is not being tried, afresh: the run goes on."""
+        self._standing = False
         self.forget_waits()
         for task_id, pending in self._instance.pending.items():
             if task_id not in self.running and (not pending.asked_to_end or self.asks(task_id)):
@@ -171,6 +190,7 @@ class Board:
     def choose_starts(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
         """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
         pending = self._instance.pending
+        self._standing = False
         for id_, executor in self._granted:  # giving one back may bring the next
             wanted = id_ in self._queued and id_ in pending and not pending[id_].asked_to_end
             self._queued.discard(id_)
@@ -184,6 +204,9 @@ class Board:
             if task is None or task.asked_to_end:
                 continue
             self.attempts[id_] = Attempts()
+            if self._lookups.plan(task):
+                step.looking_up.append(id_)
+                continue
             definition: Any = task.definition
             executor = self._dispatcher.executor_for(definition)
             if self._dispatcher.try_take(executor):
@@ -202,9 +225,16 @@ class Board:
         step.starting.append((pending, executor))
 
     def launch(self, step: Step) -> None:
-        """The step is durable: its attempts begin."""
+        """The step is durable: its attempts begin, and what may be known already is looked up."""
         for pending, executor in step.starting:
             self._launch(pending, executor)
+        for id_ in step.looking_up:
+            if not self._standing and id_ in self._instance.pending:  # else it is taken up with everything else
+                self._lookups.begin(id_)
+
+    def keep(self, step: Step) -> None:
+        """The step is durable: results that it delivered are kept for later calls, where that is wanted."""
+        self._lookups.keep(step)
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
@@ -218,6 +248,7 @@ class Board:
         self._forget_wait(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
+            self._lookups.drop(task_id)
         elif running is None and self.asks(task_id):
             self._enqueue(task_id)
 
@@ -226,6 +257,7 @@ class Board:
             if (alarm := waits.pop(task_id, None)) is not None:
                 alarm.cancel()
         self._queued.discard(task_id)
+        self._lookups.call_off(task_id)
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""
@@ -234,9 +266,11 @@ class Board:
                 alarm.cancel()
             waits.clear()
         self._queued.clear()
+        self._lookups.call_off_all()
 
     def stand_down(self) -> None:
         """Nothing begins for now; slots that were granted are given back."""
+        self._standing = True
         self.forget_waits()
         while self._granted:
             self._granted.pop()[1].slots.give_back()

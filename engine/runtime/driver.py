@@ -278,7 +278,8 @@ class Driver:
             self.board.stand_down()
         else:
             self.board.choose_starts(step, self.turns.stamp, self.pen.lease.worker)
-        if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
+        begins = step.starting or step.looking_up
+        if not self.intake and not begins and not step.awaited and may_rest(self, holding=holding):
             step.release = True
             # While its workflow is paused nobody claims it; afterwards it is due at once.
             step.alarm = self.site.clock.now() if aside else next_due(self.instance, self.board)
@@ -320,6 +321,7 @@ class Driver:
     def _act(self, step: Step) -> None:
         for id_ in step.cancelled:
             self.board.call_off(id_)
+        self.board.keep(step)
         if self.discarded or self.site.stopping:
             step.give_back()
         else:

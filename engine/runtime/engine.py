@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
@@ -16,7 +15,6 @@ from engine.core.fold import RunStatus
 from engine.core.identity import check_run_id
 from engine.core.nesting import here
 from engine.errors import (
-    DefinitionError,
     EngineClosed,
     ForbiddenInWorkflow,
     HoldfastError,
@@ -25,12 +23,14 @@ from engine.errors import (
 from engine.executors import Executor
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.deadlines import absolute
+from engine.runtime.forgetting import forget
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.places import check_tasks, places, processors
+from engine.runtime.serving import served
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of, start_or_join
@@ -97,7 +97,7 @@ class Engine:
         stand_in: StandIn | None = None,
     ) -> None:
         self._given = store
-        self._definitions = _by_name(workflows)
+        self._definitions = served(workflows)
         self._entropy = entropy
         self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
@@ -279,6 +279,17 @@ class Engine:
         """End a task that handed out this token with a final failure. Raises as `complete`."""
         await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
 
+    # -- results that were memoised ------------------------------------------------------------------------------------
+
+    async def forget(self, what: Call[Any] | Task[..., Any], *, by: str = "") -> int:
+        """Forget what was memoised of a task (``load``), or of one call (``load("flights")``): the next one computes.
+
+        Durable when this returns: how many results were forgotten. Attempts under way are memoised when they end.
+        Raises `HoldfastError` for a call of a task that has no memo, and what the memo's key function does.
+        """
+        memos = None if self._worker is None else self._worker.memos
+        return await forget(self.store, what, memos=memos, clock=self._clock, message_id=self.message_id, by=by)
+
     # -- workflows -----------------------------------------------------------------------------------------------------
 
     async def pause_workflow(self, workflow: Workflow[..., Any] | str, *, reason: str = "", by: str = "") -> None:
@@ -378,17 +389,3 @@ class Engine:
         arguments = definition.arguments.encode(call.args, call.kwargs)
         definition.arguments.decode(arguments)  # what does not come back must be refused before it is recorded
         return arguments
-
-
-def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
-    found: dict[str, Workflow[..., Any]] = {}
-    for definition in workflows:
-        if not isinstance(definition, Workflow):
-            raise DefinitionError(f"Engine(workflows=[...]) takes what @workflow makes, not {definition!r}")
-        if found.setdefault(definition.name, definition) is not definition:
-            raise DefinitionError(f"two workflows are named {definition.name!r}: give one another @workflow(name=...)")
-        # Made now, so that annotations which cannot be recorded are refused before any run.
-        _ = definition.arguments, definition.result
-    if found:  # imported late: a client that has no workflows reads no source
-        import_module("engine.workflows.screening").refuse(found.values())
-    return found

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from engine.core.call import Definition
 from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
+from engine.runtime.memos import Memos
 from engine.runtime.watchdog import Watchdog
 from engine.runtime.watches import Watches
 from eventstore import Clock, EventStore, Lease
@@ -24,6 +25,7 @@ class Site(Protocol):
     clock: Clock
     alarms: Alarms
     dispatcher: Dispatcher
+    memos: Memos
     watches: Watches
     watchdog: Watchdog
     stopping: bool  # no attempt begins any more

@@ -72,6 +72,7 @@ class Step(Struct):
     later: tuple[Arrival, ...] = ()  # requests that the workflow does not serve now
     cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
     scheduled: list[str] = field(default_factory=list)
+    looking_up: list[str] = field(default_factory=list)  # of those, the ones whose results may be there already
     starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
     children: bool = False  # whether child runs were started
     progress: bool = False
@@ -232,6 +233,8 @@ def ignored(task_id: str, number: int, outcome: str, payload: bytes | None = Non
 def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
     """A fact for a cancelled or finished task becomes a note, never delivered; other stale facts leave no trace."""
     match arrival.event:
+        case TaskCompleted(reused_run=run) if run:
+            return None  # of an attempt that ended there would be something to say
         case TaskCompleted(id=id_, attempt=number):
             return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="completed")
         case TaskFailed(id=id_, attempt=number):

@@ -6,6 +6,7 @@ from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
 from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, task
 from engine.tasks.effects import Effect, Happened, NotHappened
+from engine.tasks.memo import Memo
 
 __all__ = [
     "Attempt",
@@ -13,6 +14,7 @@ __all__ = [
     "Contact",
     "Effect",
     "Happened",
+    "Memo",
     "NotHappened",
     "Notice",
     "Task",

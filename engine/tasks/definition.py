@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.core.call import Call, Definition, OnCancel
 from engine.errors import DefinitionError
 from engine.tasks.effects import Effect
+from engine.tasks.memo import Memo, SourceVersion, check_memo
 
 __all__ = ["Task", "TaskOptions", "task"]
 
@@ -36,6 +37,7 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     reconcile: Callable[..., Any] | None = None
     executor: str | None = None  # the name of one; None: "loop" for coroutine functions, "threads" for plain ones
     heartbeat_timeout: float | None = None  # seconds that an attempt may go without `Attempt.heartbeat`
+    memo: Memo | None = None  # how its results are kept for later calls
 
     @property
     def retries(self) -> bool:
@@ -58,6 +60,7 @@ class Task(Definition[P, R]):
         name: str | None = None,
         options: TaskOptions | None = None,
         raises: tuple[type[BaseException], ...] = (),
+        source: SourceVersion | None = None,
     ) -> None:
         super().__init__(fn, name=name)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
@@ -67,6 +70,7 @@ class Task(Definition[P, R]):
         self.on_cancel = self.policy.on_cancel or ("abandon" if self.policy.effect == "idempotent" else "wait")
         self.is_coroutine = inspect.iscoroutinefunction(fn)
         self.executor = self.policy.executor or (_FOR_COROUTINES if self.is_coroutine else _FOR_FUNCTIONS)
+        self.source = source or SourceVersion(fn)
         _check(self)
 
     def options(self, **changes: Any) -> Task[P, R]:
@@ -80,7 +84,7 @@ class Task(Definition[P, R]):
                 f"task {self.name!r} has no option {unknown[0]!r}; there are {', '.join(sorted(known))}"
             )
         options = msgspec.structs.replace(self.policy, **changes)
-        return Task(self.fn, name=self.name, options=options, raises=self.raises)
+        return Task(self.fn, name=self.name, options=options, raises=self.raises, source=self.source)
 
     async def outside(self, call: Call[R]) -> R:
         result: Any = self.fn(*call.args, **call.kwargs)
@@ -108,6 +112,7 @@ def task(
     reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
+    memo: Memo | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Any = None,
@@ -125,6 +130,7 @@ def task(
     reconcile: Callable[..., Any] | None = None,
     executor: str | None = None,
     heartbeat_timeout: float | None = None,
+    memo: Memo | None = None,
 ) -> Any:
     """Make a task of an `async def` (runs on the loop) or a `def` (runs in a thread); with or without parentheses.
 
@@ -140,6 +146,7 @@ def task(
     under the same idempotency key. "at_most_once": it never is; the call fails with `TaskInterrupted`, and the task has
     one attempt. `reconcile`: a function of the task's own arguments, `def` or `async def`, that asks the outside under
     `attempt().idempotency_key` and returns `Happened(result)` or `NotHappened()`; asked before any further attempt.
+    `memo`: how results are kept and used again by later calls, also of other runs: see `Memo`. For idempotent tasks.
 
     Raises `DefinitionError` for what cannot be a task or an option that cannot be so.
     """
@@ -154,6 +161,7 @@ def task(
         heartbeat_timeout=heartbeat_timeout,
         effect=effect or ("idempotent" if reconcile is None else "reconcile"),
         reconcile=reconcile,
+        memo=memo,
     )
     if fn is not None:
         return Task(fn, name=name, options=options, raises=raises)
@@ -186,6 +194,8 @@ def _check(definition: Task[Any, Any]) -> None:
     if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
         raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
     _check_effect(options, where)
+    if options.memo is not None:
+        check_memo(options.memo, effect=options.effect, where=where, source=definition.source)
     if options.on_cancel not in (None, "abandon", "wait"):
         raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")
     if not all(isinstance(type_, type) and issubclass(type_, BaseException) for type_ in definition.raises):
