@@ -151,8 +151,8 @@ class Memos:
         payload: bytes,
         *,
         run: str,
-        id: str,
-        version: int | None,  # noqa: A002
+        id: str,  # noqa: A002 - the word for it
+        version: int | None,
     ) -> None:
         """Keep a result whose completion is durable. `version`: the memo's when it was looked up, if it was.
 
