@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date
+from datetime import date, timedelta
 from typing import assert_type
 
 from msgspec import Struct
@@ -14,6 +14,7 @@ from engine import (
     Engine,
     Feed,
     Happened,
+    Memo,
     NotHappened,
     PendingRequest,
     Query,
@@ -151,6 +152,19 @@ async def charged(name: str) -> int:
 @task(effect="at_most_once")
 def posted(name: str) -> str:
     return name
+
+
+@task(memo=Memo(expires=timedelta(days=1), key=lambda name: name.lower(), version="1"))
+async def kept(name: str) -> list[int]:
+    return [len(name)]
+
+
+async def memoised(engine: Engine) -> None:
+    assert_type(kept.policy.memo, Memo | None)
+    assert_type(await kept("a"), list[int])
+    assert_type(await kept.options(memo=Memo(expires=0.5))("a"), list[int])
+    assert_type(await engine.forget(kept), int)
+    assert_type(await engine.forget(kept("a"), by="ann"), int)
 
 
 async def mapped() -> None:

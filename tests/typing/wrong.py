@@ -6,7 +6,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from engine import Engine, Feed, Query, Request, RunHandle, Signal, State, durable, task, testing, workflow
+from engine import Engine, Feed, Memo, Query, Request, RunHandle, Signal, State, durable, task, testing, workflow
 
 
 class Draft(Struct):
@@ -73,6 +73,8 @@ async def client(run: RunHandle[int], engine: Engine) -> None:
     await engine.start(nightly("today"))  # wrong
     approve.message("yes")  # wrong
     await engine.complete("token", "text", task=fetch)  # wrong
+    await engine.forget("fetch")  # wrong
+    print(Memo(expires="1d"), Memo(60))  # wrong
     print(text, number)
 
 
