@@ -65,7 +65,7 @@ class Board:
         self._granted: list[tuple[str, Executor]] = []
         self._retries: dict[str, Alarm] = {}
         self._handed_out: dict[str, Alarm] = {}  # those that have a deadline
-        self._lookups = Lookups(site.memos, self.run_id, self._looked_up)
+        self.lookups = Lookups(site.memos, self.run_id, missed=self._due, ended=self.attempt_ended)
         self._standing = False  # by: nothing begins for now
         self._closed = False
 
@@ -79,7 +79,7 @@ class Board:
         """Whether nothing is tried, looked up, or waits for a slot. An attempt that was asked to end is tried until it
         has.
         """
-        return not (self._queued or self._granted or self.running or self._lookups)
+        return not (self._queued or self._granted or self.running or self.lookups)
 
     def next_due(self) -> int | None:
         """Microseconds at which the earliest retry, or deadline of a task that was handed out, is due."""
@@ -89,29 +89,19 @@ class Board:
     def take_up(self, task_id: str) -> None:
         """See to it that a pending task gets its next attempt: when its wait is over, and a slot is free."""
         attempts, pending = self.attempts.setdefault(task_id, Attempts()), self._instance.pending[task_id]
-        kept = self._lookups.plan(pending)
+        kept = self.lookups.plan(pending)
         if attempts.handed_out:
             self.hand_out(task_id)
         elif attempts.retry_at > self._clock.now() and not pending.asked_to_end:
-            self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._retry_due(task_id))
+            self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._due(task_id))
         elif is_cut_off(pending, attempts):
             definition: Any = pending.definition
             error = interrupted(definition, attempts.started)
             self._owner.attempt_ended(task_id, attempts.started, Failed(describe(error)))
         elif kept and not attempts.started:
-            self._lookups.begin(task_id)
+            self.lookups.begin(task_id)
         else:
             self._enqueue(task_id)
-
-    def _looked_up(self, task_id: str, outcome: Outcome | None) -> None:
-        """It was looked up whether the result is there already; None: it is not."""
-        pending = self._instance.pending.get(task_id)
-        if self._closed or pending is None or pending.asked_to_end:
-            return
-        if outcome is None:
-            self._enqueue(task_id)
-        else:
-            self._owner.attempt_ended(task_id, 0, outcome)
 
     def asks(self, task_id: str) -> bool:
         """Whether the outside is to be asked what became of the task, before anything else is said of it."""
@@ -204,7 +194,7 @@ class Board:
             if task is None or task.asked_to_end:
                 continue
             self.attempts[id_] = Attempts()
-            if self._lookups.plan(task):
+            if self.lookups.plan(task):
                 step.looking_up.append(id_)
                 continue
             definition: Any = task.definition
@@ -230,11 +220,7 @@ class Board:
             self._launch(pending, executor)
         for id_ in step.looking_up:
             if not self._standing and id_ in self._instance.pending:  # else it is taken up with everything else
-                self._lookups.begin(id_)
-
-    def keep(self, step: Step) -> None:
-        """The step is durable: results that it delivered are kept for later calls, where that is wanted."""
-        self._lookups.keep(step)
+                self.lookups.begin(id_, again=False)
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
@@ -248,7 +234,7 @@ class Board:
         self._forget_wait(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
-            self._lookups.drop(task_id)
+            self.lookups.drop(task_id)
         elif running is None and self.asks(task_id):
             self._enqueue(task_id)
 
@@ -257,7 +243,7 @@ class Board:
             if (alarm := waits.pop(task_id, None)) is not None:
                 alarm.cancel()
         self._queued.discard(task_id)
-        self._lookups.call_off(task_id)
+        self.lookups.call_off(task_id)
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""
@@ -266,7 +252,7 @@ class Board:
                 alarm.cancel()
             waits.clear()
         self._queued.clear()
-        self._lookups.call_off_all()
+        self.lookups.call_off_all()
 
     def stand_down(self) -> None:
         """Nothing begins for now; slots that were granted are given back."""
@@ -287,7 +273,8 @@ class Board:
         for running in list(self.running.values()):
             running.cancel()
 
-    def _retry_due(self, task_id: str) -> None:
+    def _due(self, task_id: str) -> None:
+        """Its wait is over, or its result is not there already: it is to be tried."""
         self._retries.pop(task_id, None)
         if task_id in self._instance.pending and not self._closed:
             self._enqueue(task_id)

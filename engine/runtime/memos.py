@@ -214,15 +214,18 @@ class _Plan(Struct):
 class Lookups:
     """The look-ups of one run's board, and which of its results are to be kept. True while anything is looked up.
 
-    `then` is called with what became of a look-up that was not called off: an outcome, or None for a miss.
+    A look-up that is not called off leads to a call of `missed`, or of `ended` with what was found, as attempt 0.
     """
 
-    __slots__ = ("_looking", "_memos", "_plans", "_run_id", "_then")
+    __slots__ = ("_ended", "_looking", "_memos", "_missed", "_plans", "_run_id")
 
-    def __init__(self, memos: Memos, run_id: str, then: Callable[[str, Outcome | None], None]) -> None:
+    def __init__(
+        self, memos: Memos, run_id: str, *, missed: Callable[[str], None], ended: Callable[[str, int, Outcome], None]
+    ) -> None:
         self._memos = memos
         self._run_id = run_id
-        self._then = then
+        self._missed = missed
+        self._ended = ended
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._plans: dict[str, _Plan] = {}
 
@@ -234,13 +237,18 @@ class Lookups:
         definition: Any = pending.definition
         if definition.policy.memo is None:
             return False
-        if pending.id not in self._plans:
+        plan = self._plans.get(pending.id)
+        # A step that was not written may have meant another call by this id.
+        if plan is None or plan.definition is not definition or plan.arguments != pending.arguments:
             self._plans[pending.id] = _Plan(definition, pending.arguments)
         return True
 
-    def begin(self, task_id: str) -> None:
-        """Look a planned call up."""
-        self._looking[task_id] = self._memos.spawn(self._look_up(task_id, self._plans[task_id]))
+    def begin(self, task_id: str, *, again: bool = True) -> None:
+        """Look a planned call up, unless that is being done. Not `again`: unless it was done already."""
+        plan = self._plans[task_id]
+        if task_id in self._looking or (plan.at is not None and not again):
+            return
+        self._looking[task_id] = self._memos.spawn(self._look_up(task_id, plan))
 
     async def _look_up(self, task_id: str, plan: _Plan) -> None:
         outcome: Outcome | None
@@ -251,7 +259,10 @@ class Lookups:
         else:
             outcome, plan.version = await self._memos.find(plan.definition, plan.at)
         del self._looking[task_id]  # else it was called off, and would not have come here
-        self._then(task_id, outcome)
+        if outcome is None:
+            self._missed(task_id)
+        else:
+            self._ended(task_id, 0, outcome)
 
     def call_off(self, task_id: str) -> None:
         """Nobody waits for what is found."""

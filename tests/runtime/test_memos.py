@@ -950,3 +950,71 @@ def test_the_source_is_read_once_for_a_task_and_its_options(monkeypatch: pytest.
     for seconds in range(1, 5):
         once.options(timeout=seconds).options(memo=Memo(expires=seconds))
     assert len(read) == 1
+
+
+async def test_a_run_that_is_held_and_let_go_while_its_step_is_written_makes_one_attempt(memory: MemoryWorld) -> None:
+    store = FaultyStore(memory.data)
+    gate = asyncio.Event()
+
+    @task(memo=Memo())
+    async def slow() -> int:
+        ran.append(attempt().number)
+        await gate.wait()
+        return 1
+
+    @workflow
+    async def slowly() -> int:
+        await go_on.receive()
+        return await slow()
+
+    async def before(name: str, argument: Any) -> None:
+        if name == "commit" and any(b"TaskScheduled" in event.header for event in argument.events):
+            assert engine._worker is not None
+            driver = engine._worker.residents.drivers["held"]
+            driver.hold(pause="a pause")
+            await settle()
+            driver.hold(pause="")
+            await settle()  # what was taken up is looked up by now, and waits for the commit
+
+    async with Engine(store, workflows=[slowly], clock=memory.clock) as engine:
+        store.before = before
+        run = await engine.start(slowly(), id="held")
+        await run.signal(go_on, True)
+        await until(lambda: ran)
+        await settle()
+        gate.set()
+        assert await soon(run.result()) == 1
+        await check_history(engine.store, "held", slowly)
+    assert ran == [1]
+
+
+async def test_an_id_that_means_another_call_now_is_not_looked_up_as_the_one_before(memory: MemoryWorld) -> None:
+    """A step that was refused is decided anew: what was planned for its calls must not be found by those of the next."""
+    from engine.core.pending import PendingTask
+    from engine.runtime.memos import Lookups
+
+    async with memory.engine(squared) as engine:
+        await run_of(engine, squared(7), "first")
+        assert engine._worker is not None
+        ended: list[Any] = []
+        missed: list[str] = []
+        lookups = Lookups(
+            engine._worker.memos, "x", missed=missed.append, ended=lambda id_, number, out: ended.append((number, out))
+        )
+
+        def pending(n: int) -> Any:
+            made = PendingTask.__new__(PendingTask)
+            made.id, made.definition, made.arguments = "x/square#1", square, square.arguments.encode((n,), {})
+            return made
+
+        assert lookups.plan(pending(7))
+        assert lookups.plan(pending(8))
+        lookups.begin("x/square#1")
+        assert lookups
+        await until(lambda: missed)
+        assert lookups.plan(pending(7))
+        lookups.begin("x/square#1")
+        lookups.begin("x/square#1")
+        await until(lambda: ended)
+        assert not lookups
+        assert [(number, out.payload, out.run) for number, out in ended] == [(0, b"49", "first")]
