@@ -24,7 +24,10 @@ from engine.core.events import (
     TaskStarted,
     decode_header,
 )
+from engine.core.pending import PendingTask
 from engine.errors import DefinitionError, EngineFailed, HoldfastError, RunFailedError
+from engine.runtime.memos import Lookups
+from engine.runtime.steps import Arrival, Step, as_ignored
 from eventstore import Commit, EventStore, NewEvent, StoreUnavailable, StreamQuery
 from tests.runtime.faulty import Fault, FaultyStore
 from tests.runtime.invariants import check_history, check_store
@@ -497,6 +500,11 @@ async def test_a_result_that_nobody_waited_for_any_more_is_not_kept(memory: Memo
         await until(lambda: ran)
         memory.clock.advance(6)
         assert await soon(run.result()) == "left"
+
+        async def noted() -> bool:
+            return "AttemptOutcomeIgnored" in await kinds_of(run)
+
+        await until_async(noted)
         await written(engine)
         assert await memos(engine.store) == []
 
@@ -853,6 +861,25 @@ async def test_what_is_forgotten_is_computed_anew(world: World) -> None:
         await check_store(engine.store, squared)
 
 
+async def test_what_is_just_being_written_is_forgotten_too(memory: MemoryWorld) -> None:
+    store = FaultyStore(memory.data)
+    gate = asyncio.Event()
+
+    async def before(name: str, argument: Any) -> None:
+        if name == "commit" and argument.stream.startswith("memo:"):
+            await gate.wait()
+
+    store.before = before
+    async with Engine(store, workflows=[squared], clock=memory.clock) as engine:
+        assert await soon((await engine.start(squared(7), id="first")).result()) == 49
+        forgetting = asyncio.ensure_future(engine.forget(square(7)))
+        await settle()
+        gate.set()
+        assert await soon(forgetting) == 1
+        await run_of(engine, squared(7), "second")
+    assert ran == [7, 7]
+
+
 async def test_a_client_can_forget(sqlite: SqliteWorld) -> None:
     async with sqlite.engine(squared) as engine:
         await run_of(engine, squared(7), "first")
@@ -988,11 +1015,14 @@ async def test_a_run_that_is_held_and_let_go_while_its_step_is_written_makes_one
     assert ran == [1]
 
 
+def pending_square(n: int) -> Any:
+    made = PendingTask.__new__(PendingTask)
+    made.id, made.definition, made.arguments = "x/square#1", square, square.arguments.encode((n,), {})
+    return made
+
+
 async def test_an_id_that_means_another_call_now_is_not_looked_up_as_the_one_before(memory: MemoryWorld) -> None:
     """A step that was refused is decided anew: what was planned for its calls must not be found by those of the next."""
-    from engine.core.pending import PendingTask
-    from engine.runtime.memos import Lookups
-
     async with memory.engine(squared) as engine:
         await run_of(engine, squared(7), "first")
         assert engine._worker is not None
@@ -1002,19 +1032,30 @@ async def test_an_id_that_means_another_call_now_is_not_looked_up_as_the_one_bef
             engine._worker.memos, "x", missed=missed.append, ended=lambda id_, number, out: ended.append((number, out))
         )
 
-        def pending(n: int) -> Any:
-            made = PendingTask.__new__(PendingTask)
-            made.id, made.definition, made.arguments = "x/square#1", square, square.arguments.encode((n,), {})
-            return made
-
-        assert lookups.plan(pending(7))
-        assert lookups.plan(pending(8))
+        assert lookups.plan(pending_square(7))
+        assert lookups.plan(pending_square(8))
         lookups.begin("x/square#1")
         assert lookups
         await until(lambda: missed)
-        assert lookups.plan(pending(7))
+        assert lookups.plan(pending_square(7))
         lookups.begin("x/square#1")
         lookups.begin("x/square#1")
         await until(lambda: ended)
         assert not lookups
         assert [(number, out.payload, out.run) for number, out in ended] == [(0, b"49", "first")]
+
+
+async def test_what_reaches_a_call_that_was_cancelled_in_that_very_step(memory: MemoryWorld) -> None:
+    """A result is noted and not kept, for no history has it; what was found leaves no trace."""
+    completed = Arrival(TaskCompleted(at=0, id="x/square#1"), b"49")
+    found = Arrival(TaskCompleted(at=0, id="x/square#1", attempt=0, reused_run="r", reused_id="i"), b"49")
+    assert isinstance(as_ignored(completed, epoch=0), AttemptOutcomeIgnored)
+    assert as_ignored(found, epoch=0) is None
+    for cancelled, suspended, kept in ((["x/square#1"], False, 0), ([], True, 0), ([], False, 1)):
+        async with memory.engine(squared) as engine:
+            assert engine._worker is not None
+            lookups = Lookups(engine._worker.memos, "x", missed=lambda _: None, ended=lambda *_: None)
+            lookups.plan(pending_square(7))
+            lookups.keep(Step(taken=[completed], cancelled=cancelled, suspended=suspended))
+            await written(engine)
+            assert len(await memos(engine.store)) == kept
