@@ -6,8 +6,30 @@ from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
-from engine.runtime import Engine, HistoryEvent, PausedWorkflow, PendingRequest, Rehearsal, RunHandle, RunSummary
-from engine.tasks import Attempt, Happened, Memo, NotHappened, Task, TaskOptions, attempt, task
+from engine.runtime import (
+    CircuitState,
+    Engine,
+    HistoryEvent,
+    LimitState,
+    PausedWorkflow,
+    PendingRequest,
+    Rehearsal,
+    RunHandle,
+    RunSummary,
+)
+from engine.tasks import (
+    Attempt,
+    Breaker,
+    Happened,
+    Memo,
+    NotHappened,
+    Rate,
+    Task,
+    TaskOptions,
+    Transaction,
+    attempt,
+    task,
+)
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -26,21 +48,25 @@ from engine.workflows import (
 
 __all__ = [
     "Attempt",
+    "Breaker",
     "Call",
     "ChildHandle",
     "ChildOptions",
     "ChildState",
+    "CircuitState",
     "Diagnosis",
     "Engine",
     "ErrorInfo",
     "Feed",
     "Happened",
     "HistoryEvent",
+    "LimitState",
     "Memo",
     "NotHappened",
     "PausedWorkflow",
     "PendingRequest",
     "Query",
+    "Rate",
     "Received",
     "Rehearsal",
     "Request",
@@ -56,6 +82,7 @@ __all__ = [
     "TaskOptions",
     "TaskState",
     "TaskStatus",
+    "Transaction",
     "Workflow",
     "attempt",
     "durable",

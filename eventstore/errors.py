@@ -121,14 +121,18 @@ class LimitReached(EventStoreError):
 
     ``retry_at`` is when a rate will have room, in microseconds since the epoch, if everybody before this ``holder``
     starts as early as possible; None for slots, which come back when they are returned.
+    ``held_by`` is the holder of the permit that was taken, or granted, longest ago, so of a pool of one who is in the
+    way; None when the limit is 0, or it is not known.
     """
 
-    def __init__(self, pool: str, holder: str, *, retry_at: int | None) -> None:
+    def __init__(self, pool: str, holder: str, *, retry_at: int | None, held_by: str | None = None) -> None:
         self.pool = pool
         self.holder = holder
         self.retry_at = retry_at
+        self.held_by = held_by
+        whose = "" if held_by is None else f" (the oldest is {held_by!r}'s)"
         when = "when one is returned" if retry_at is None else f"at {retry_at} microseconds since the epoch"
-        super().__init__(f"pool {pool!r} has no permit for {holder!r} now: wait for it, or try again {when}")
+        super().__init__(f"pool {pool!r} has no permit for {holder!r} now{whose}: wait for it, or try again {when}")
 
 
 class UnknownPool(InvalidArgument):

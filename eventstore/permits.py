@@ -10,133 +10,47 @@ anything else, and can be undone, because the commit may still be refused.
   is one more than that of the last granted, or than the last tag of its own key if that is later. So the thousandth
   call of a busy key stands a thousand turns behind, and the first call of another key one. Each priority counts its
   own turns.
-* What a dead worker held, or a stream that nobody looks after, is only looked for when the pool looks full. So an
-  uncontended permit costs nothing but its row, and nobody has to clean up.
+* A held permit remembers the fencing token of the lease that it was taken under, and is free when that is not its
+  stream's owner any more, or has ended. It is only looked for when the pool looks full. So an uncontended permit costs
+  nothing but its row, and nobody has to clean up. A lasting one is its stream's, whoever owns that.
+* What a commit gives up by releasing or closing its stream is given up at once, and goes to who waits.
 * In a rate permits are stamps, which nobody gives back: they leave the window by themselves.
 
-This module deliberately does not know how permits are stored (`Pool` and `Pools` say what it asks), nor what a lease
-is.
+This module deliberately does not know how permits are stored (`eventstore.holding` says what it asks), nor which leases
+live.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
-from msgspec import Struct
 from msgspec.json import encode
+from msgspec.structs import replace
 
 from eventstore.errors import InvalidArgument, LimitReached, UnknownPool
+from eventstore.holding import Held, Limit, Pool, Pools, Waiting
 from eventstore.port import (
     GRANT_SECONDS,
     Message,
     Permit,
-    Scalar,
     Timestamp,
     pool_stream,
 )
 
-__all__ = ["Actions", "Held", "Limit", "Pool", "Pools", "Waiting", "limit_of"]
+__all__ = ["Actions"]
 
 _GRANT_MICROSECONDS: Final = round(GRANT_SECONDS * 1_000_000)
-
-
-class Limit(Struct, frozen=True):
-    """How much a pool gives: slots at once, or starts in any window."""
-
-    count: int
-    window: int | None  # microseconds; None: slots
-
-
-class Held(Struct, frozen=True):
-    """A permit: held by its stream, or granted to it; of a rate, a stamp."""
-
-    stream: str
-    taken_at: Timestamp
-    confirmed: bool  # False: granted from the queue, and not yet taken
-    priority: int  # with `key`: how it waits again if the grant lapses
-    key: str
-
-
-class Waiting(Struct, frozen=True):
-    """A place in the queue."""
-
-    stream: str
-    priority: int
-    key: str
-    tag: int
-    arrival: int
-
-    @property
-    def place(self) -> tuple[int, int, int]:
-        """What the queue is sorted by."""
-        return -self.priority, self.tag, self.arrival
-
-
-class Pool(Protocol):
-    """What is stored of one pool."""
-
-    name: str
-    arrivals: int  # how many have ever joined the queue
-    turns: Mapping[int, int]  # by priority: the tag of the last granted
-
-    @property
-    def held(self) -> int:
-        """How many permits, whatever has become of those who have them."""
-
-    @property
-    def waiting(self) -> int:
-        """How long the queue is."""
-
-    @property
-    def limit(self) -> Limit | None:
-        """As the pool's stream says now; None if it says none that makes sense."""
-
-    def permit(self, holder: str) -> Held | None: ...
-    def waiter(self, holder: str) -> Waiting | None: ...
-    def set_permit(self, holder: str, permit: Held | None) -> None: ...
-    def set_waiter(self, holder: str, waiter: Waiting | None) -> None: ...
-    def first(self) -> tuple[str, Waiting]:
-        """The first of a queue that is not empty."""
-
-    def last_tag(self, priority: int, key: str) -> int:
-        """The highest tag in the queue of that priority and key; 0: none."""
-
-    def ahead(self, waiter: Waiting) -> int:
-        """How many of the queue stand before it."""
-
-    def stamp(self, index: int) -> Timestamp:
-        """When the permit was taken that is the index-th oldest, from 0."""
-
-    def taken_until(self, until: Timestamp) -> list[str]:
-        """Holders of permits taken until then."""
-
-    def granted_until(self, until: Timestamp) -> list[tuple[str, Held]]:
-        """Permits granted until then and not confirmed, oldest first, then by holder."""
-
-    def abandoned(self, but: str) -> list[str]:
-        """Holders of permits of streams that nobody looks after: closed, or with a dead owner; or confirmed, and
-        without an owner. Those of the stream `but` are not among them.
-        """
-
-
-class Pools(Protocol):
-    """All pools of a store."""
-
-    def pool(self, name: str) -> Pool:
-        """Raises `UnknownPool` when there is no such stream."""
-
-    def of_stream(self, stream: str) -> Collection[tuple[str, str]]:
-        """Pool and holder of all that a stream holds or waits for, sorted."""
 
 
 class Actions:
     """What one commit does with permits."""
 
-    def __init__(self, pools: Pools, stream: str, now: Timestamp) -> None:
+    def __init__(self, pools: Pools, stream: str, now: Timestamp, token: int | None) -> None:
         self._pools: Final = pools
         self._stream: Final = stream
+        self._token: Final = token  # of the commit's lease
         self._now: Final = now
         self._undo: Final[list[Callable[[], None]]] = []
         self._reclaimed: Final[set[tuple[str, Limit]]] = set()  # once is enough: meanwhile nobody else does anything
@@ -151,20 +65,28 @@ class Actions:
             self.undo()
             raise
 
-    def settle(self, *, closed: bool, limit_changed: bool) -> None:
-        """What follows from the commit itself, now that its stream is what it will be: nothing of a closed stream is
-        held or waits, and a changed limit may let others in.
+    def settle(self, *, closed: bool, released: bool, limit_changed: bool) -> bool:
+        """What follows from the commit itself, now that its stream is what it will be: what a closed or released stream
+        has no right to any more is given up, and a changed limit may let others in.
+
+        False: the stream has nothing in any pool.
         """
-        if closed:
-            touched: dict[str, Pool] = {}
-            for name, holder in self._pools.of_stream(self._stream):
-                pool = touched[name] = self._pools.pool(name)
-                self._give_up(pool, pool.limit, holder)
+        may_have = True
+        if closed or released:
+            mine = [(self._pools.pool(name), holder) for name, holder in self._pools.of_stream(self._stream)]
+            touched = {
+                pool.name: pool
+                for pool, holder in mine
+                if self._ends(pool, holder, closed=closed, released=released)
+                and self._give_up(pool, pool.limit, holder)
+            }
+            may_have = any(pool.permit(holder) or pool.waiter(holder) for pool, holder in mine)
             for pool in touched.values():
                 self._pump(pool, pool.limit)
         if limit_changed:
             pool = self._pools.pool(self._stream.removeprefix(pool_stream("")))
             self._pump(pool, pool.limit)
+        return may_have
 
     def messages(self) -> list[Message]:
         """To those who were granted a permit and did not take it with this commit."""
@@ -210,7 +132,7 @@ class Actions:
             self._take(pool, limit, permit, held)
         else:
             if held is None and pool.waiter(permit.holder) is None:
-                self._enqueue(pool, permit.holder, self._stream, permit.priority, permit.key)
+                self._enqueue(pool, permit.holder, self._stream, permit)
             self._pump(pool, limit)
 
     def _take(self, pool: Pool, limit: Limit, permit: Permit, held: Held | None) -> None:
@@ -218,25 +140,43 @@ class Actions:
             self._pump(pool, limit, wanted=True)
             held = pool.permit(permit.holder)
         if held is not None:
-            self._confirm(pool, permit.holder, held)
+            self._confirm(pool, permit, held)
         elif pool.held < limit.count:  # then nobody waits
             self._hold(pool, permit.holder, self._stream, permit, confirmed=True)
         else:
-            raise LimitReached(pool.name, permit.holder, retry_at=self._retry_at(pool, limit, permit.holder))
+            raise LimitReached(
+                pool.name,
+                permit.holder,
+                retry_at=self._retry_at(pool, limit, permit.holder),
+                held_by=pool.oldest() if limit.count else None,
+            )
 
-    def _confirm(self, pool: Pool, holder: str, held: Held) -> None:
-        self._granted.pop((pool.name, holder), None)
-        if not held.confirmed:  # what counts of a rate is the start, and it is now
-            self._hold(pool, holder, held.stream, held, confirmed=True)
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
+        """It has it already: from now on as this commit would take it."""
+        self._granted.pop((pool.name, permit.holder), None)
+        lasting = held.lasting or permit.lasting
+        taken_at = held.taken_at if held.confirmed else self._now  # what counts of a rate is the start, and it is now
+        token = None if lasting else self._token
+        now = replace(held, taken_at=taken_at, confirmed=True, token=token, lasting=lasting)
+        if now != held:
+            self._set_permit(pool, permit.holder, now)
 
-    def _give_up(self, pool: Pool, limit: Limit | None, holder: str) -> None:
-        """Whatever the holder has; but a stamp of a start stays."""
-        if pool.waiter(holder) is not None:
+    def _give_up(self, pool: Pool, limit: Limit | None, holder: str) -> bool:
+        """Whatever the holder has; but a stamp of a start stays. Whether that was anything."""
+        waiter, held = pool.waiter(holder), pool.permit(holder)
+        if waiter is not None:
             self._set_waiter(pool, holder, None)
-        held = pool.permit(holder)
         is_start = held is not None and held.confirmed and limit is not None and limit.window is not None
         if held is not None and not is_start:
             self._set_permit(pool, holder, None)
+        return waiter is not None or (held is not None and not is_start)
+
+    def _ends(self, pool: Pool, holder: str, *, closed: bool, released: bool) -> bool:
+        """Whether what the stream has there does not outlive that it is closed, or given up."""
+        held = pool.permit(holder)
+        if held is None or held.lasting or not held.confirmed:
+            return closed
+        return released or self._token is None or held.token != self._token
 
     def _retry_at(self, pool: Pool, limit: Limit, holder: str) -> Timestamp | None:
         """When a rate will have room for this holder, if everybody before it starts as early as possible."""
@@ -262,28 +202,34 @@ class Actions:
             holder, waiter = pool.first()
             self._set_turns(pool, {**pool.turns, waiter.priority: waiter.tag})
             self._set_waiter(pool, holder, None)
-            self._hold(pool, holder, waiter.stream, waiter, confirmed=False)
+            self._hold(pool, holder, waiter.stream, waiter, confirmed=waiter.lasting)
             self._granted[pool.name, holder] = waiter.stream, waiter.arrival
 
     def _reclaim(self, pool: Pool, limit: Limit) -> None:
         """Free what is held by nobody any more, and what was granted and not taken in time."""
-        gone = pool.abandoned(self._stream) if limit.window is None else pool.taken_until(self._now - limit.window)
+        gone = (
+            pool.abandoned(self._stream, self._token)
+            if limit.window is None
+            else pool.taken_until(self._now - limit.window)
+        )
         for holder in gone:
             self._set_permit(pool, holder, None)
         for holder, held in pool.granted_until(self._now - _GRANT_MICROSECONDS):
             self._set_permit(pool, holder, None)
-            self._enqueue(pool, holder, held.stream, held.priority, held.key)
+            self._enqueue(pool, holder, held.stream, held)
 
-    def _enqueue(self, pool: Pool, holder: str, stream: str, priority: int, key: str) -> None:
-        tag = max(pool.turns.get(priority, 0), pool.last_tag(priority, key)) + 1
-        self._set_waiter(pool, holder, Waiting(stream, priority, key, tag, pool.arrivals + 1))
+    def _enqueue(self, pool: Pool, holder: str, stream: str, of: Permit | Held) -> None:
+        tag = max(pool.turns.get(of.priority, 0), pool.last_tag(of.priority, of.key)) + 1
+        waiter = Waiting(stream, of.priority, of.key, tag, pool.arrivals + 1, of.lasting)
+        self._set_waiter(pool, holder, waiter)
         self._undo.append(partial(setattr, pool, "arrivals", pool.arrivals))
         pool.arrivals += 1
 
     # Changes, each of which can be undone.
 
-    def _hold(self, pool: Pool, holder: str, stream: str, of: Permit | Held | Waiting, *, confirmed: bool) -> None:
-        self._set_permit(pool, holder, Held(stream, self._now, confirmed, of.priority, of.key))
+    def _hold(self, pool: Pool, holder: str, stream: str, of: Permit | Waiting, *, confirmed: bool) -> None:
+        token = self._token if confirmed and not of.lasting else None
+        self._set_permit(pool, holder, Held(stream, self._now, confirmed, of.priority, of.key, token, of.lasting))
 
     def _set_permit(self, pool: Pool, holder: str, permit: Held | None) -> None:
         self._undo.append(partial(pool.set_permit, holder, pool.permit(holder)))
@@ -301,15 +247,3 @@ class Actions:
         if turns != pool.turns:
             self._undo.append(partial(setattr, pool, "turns", pool.turns))
             pool.turns = turns
-
-
-def limit_of(attributes: Mapping[str, Scalar]) -> Limit | None:
-    """What a pool's attributes say: `limit`, 0 or more, and perhaps `window`, 1 or more; None if they say nonsense."""
-    count, window = attributes.get("limit"), attributes.get("window")
-    if type(count) is not int or count < 0:
-        return None
-    if window is None:
-        return Limit(count, None)
-    if type(window) is not int or window < 1:
-        return None
-    return Limit(count, window)

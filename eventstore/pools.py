@@ -1,4 +1,4 @@
-"""The permits of the memory store, in dicts. What they mean is in `eventstore.permits`."""
+"""The permits of the memory store, in dicts. What they mean is in `eventstore.holding`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from eventstore.errors import UnknownPool
-from eventstore.permits import Held, Limit, Pool, Waiting, limit_of
+from eventstore.holding import Held, Limit, Pool, Waiting, limit_of, looked_after_here
 from eventstore.port import Scalar, Timestamp, pool_stream
 
 __all__ = ["MemoryPool", "MemoryPools"]
@@ -97,11 +97,14 @@ class MemoryPool:
             if not permit.confirmed and permit.taken_at <= until
         ]
 
-    def abandoned(self, but: str) -> list[str]:
+    def oldest(self) -> str:
+        return self._oldest_first()[0][0]
+
+    def abandoned(self, stream: str, token: int | None) -> list[str]:
         return [
             holder
             for holder, permit in self._permits.items()
-            if permit.stream != but and not self._looked_after(permit)
+            if not (looked_after_here(permit, token) if permit.stream == stream else self._looked_after(permit))
         ]
 
     def of_stream(self, stream: str) -> list[tuple[str, str]]:

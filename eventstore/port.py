@@ -1,8 +1,9 @@
 """The store port: durable actors.
 
 A **stream** is a durable actor: a history, a mailbox, an alarm, searchable attributes, and at most one lease holder.
-This file is the whole contract between a store and whoever uses it. It knows nothing of workflows, of SQL, of files or
-of clocks; a store that keeps what is promised here, and passes `eventstore.conformance`, is a store.
+This file, with `eventstore.limits` and `eventstore.sharing`, whose names it hands on, is the whole contract between a
+store and whoever uses it. It knows nothing of workflows, of SQL, of files or of clocks; a store that keeps what is
+promised here, and passes `eventstore.conformance`, is a store.
 
 Promises every store keeps:
 
@@ -45,6 +46,7 @@ from eventstore.limits import (
     POOL_BYTES_MAX,
     TRANSACTION_SECONDS_MAX,
 )
+from eventstore.sharing import POOL_CATEGORY, Permit, pool_stream
 
 __all__ = [
     "ATTRIBUTE_BYTES_MAX",
@@ -103,7 +105,6 @@ NEW: Final = -1
 """`Commit.expected_version` for a stream that must not exist yet. (0: it does, opened by a message, with no events.)"""
 NO_DIGEST: Final = bytes(32)
 """Stands for the payload digest of an event that never had a payload."""
-POOL_CATEGORY: Final = "pool"
 
 
 class NewEvent(Struct, frozen=True, gc=False):
@@ -170,33 +171,6 @@ class Undelivered(Struct, frozen=True):
     id: MessageId
     stream: str
     reason: Literal["not_found", "closed"]
-
-
-class Permit(Struct, frozen=True, kw_only=True):
-    """What a commit does with a limit that all share (capability ``permits``).
-
-    The limit is the stream ``pool:<pool>`` with the attributes `limit` (an int, 0 or more) and, for a rate, `window`
-    (an int, microseconds). Without a window it is a pool of slots: at most `limit` are held at once. With one, at most
-    `limit` starts are taken in any such window of time.
-
-    * *take*: the holder has the permit if it has it already (which confirms a grant), or if there is room when all who
-      wait have been served; else the commit is refused with `LimitReached`.
-    * *wait*: never refused; the holder joins the queue, unless it holds or waits already.
-    * *return*: gives up the permit, or the place in the queue. A start of a rate cannot be given back.
-
-    A permit belongs to the commit's stream, and commits of others may not touch its holder. Whoever of the queue there
-    is room for is granted a permit by the next accepted commit that names the pool: its stream gets a control message
-    ``{"type": "PermitGranted", "pool": ..., "holder": ...}``, and confirms by taking it within `GRANT_SECONDS`, or else
-    waits again at the end. The queue goes by priority, then in turn between keys, then by arrival. Closing a stream
-    gives up what it has; and as soon as a pool looks full, what belongs to a stream whose owner is dead, or that was
-    taken and nobody owns, is free.
-    """
-
-    pool: str
-    holder: str  # unique within the pool
-    action: Literal["take", "wait", "return"]
-    priority: int = 0  # of wait: higher first
-    key: str = ""  # of wait: who shares its turns
 
 
 class Transaction(Protocol):
@@ -274,7 +248,8 @@ class Commit(Struct, frozen=True, kw_only=True, gc=False):
     permits: tuple[Permit, ...] = ()  # capability "permits": see `Permit`
     transaction: Callable[[Transaction], bytes] | None = None  # capability "transaction"; see above
     lease: Lease | None = None  # fenced; a NEW stream committed under a lease is owned by it
-    release: bool = False  # give the stream up: idle, may be claimed by anyone when it needs attention
+    # Give the stream up: idle, may be claimed by anyone when it needs attention; what permits it holds are returned.
+    release: bool = False
     progress: bool = False  # these events hold a fact: whoever claimed the stream got somewhere; its claims are reset
 
 
@@ -388,11 +363,6 @@ class EventStore(Protocol):
 
     async def aclose(self) -> None:
         """Close; waits for commits under way, refuses new ones. Closing twice does nothing."""
-
-
-def pool_stream(pool: str) -> str:
-    """The stream whose attributes are the limit of that pool."""
-    return f"{POOL_CATEGORY}:{pool}"
 
 
 def category_of(stream: str) -> str:

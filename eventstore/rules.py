@@ -21,7 +21,8 @@ from msgspec import UNSET
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES, event_digest, payload_digest
 from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
-from eventstore.permits import Actions, Held
+from eventstore.holding import Held, looked_after
+from eventstore.permits import Actions
 from eventstore.pools import MemoryPools
 from eventstore.port import (
     NEW,
@@ -110,7 +111,7 @@ class Streams:
         self._check(commit, stream)
         salts = [self._entropy(SALT_BYTES) if event.payload is not None else None for event in commit.events]
         now = self._clock.now()
-        actions = self.actions_type(self._pools, commit.stream, now)
+        actions = self.actions_type(self._pools, commit.stream, now, commit.lease.token if commit.lease else None)
         actions.perform(commit.permits)  # from here on nothing can fail
         if stream is None:
             stream = self._create(commit.stream, now)
@@ -125,7 +126,7 @@ class Streams:
         _set_marks(stream, commit)
         self._index(stream, owner_before)
         limit_changed = category_of(stream.name) == POOL_CATEGORY and commit.attributes is not UNSET
-        actions.settle(closed=stream.closed, limit_changed=limit_changed)
+        actions.settle(closed=stream.closed, released=commit.release, limit_changed=limit_changed)
         for message in actions.messages():
             self.deliver(message, now)
         undelivered: list[Undelivered] = []
@@ -197,9 +198,7 @@ class Streams:
     def _looked_after(self, permit: Held) -> bool:
         """Whether anybody may still want what a stream holds."""
         stream = self._streams.get(permit.stream)
-        if stream is None or stream.closed:
-            return False
-        return not permit.confirmed if stream.owner is None else self._alive(stream.owner)
+        return looked_after(permit, None if stream is None else stream.owner, self._alive)
 
     def _create(self, name: str, now: Timestamp) -> Stream:
         stream = self._streams[name] = Stream(name, now)

@@ -258,6 +258,10 @@ def _validate_permits(stream: str, permits: tuple[Permit, ...]) -> None:
             raise InvalidArgument(
                 f"the priority of a permit of stream {stream!r} must be an int of 64 bits, not {permit.priority!r}"
             )
+        if type(permit.lasting) is not bool:
+            raise InvalidArgument(
+                f"lasting of a permit of stream {stream!r} must be True or False, not {permit.lasting!r}"
+            )
 
 
 def _validate_transaction(commit: Commit) -> None:

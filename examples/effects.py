@@ -1,9 +1,9 @@
-"""Effect contracts: what becomes of a task when its worker dies in the middle of it. Three tasks, three answers.
+"""Effect contracts: what becomes of a task when its worker dies in the middle of it. Four tasks, four answers.
 
     .venv/bin/python examples/effects.py
 
 The program runs a workflow in a process of its own, which is killed (SIGKILL) between an effect and its record, and
-then run again. The outside (a folder) tells what has happened.
+then run again. The outside (a folder, and a table in the engine's own file) tells what has happened.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from engine import Engine, Happened, NotHappened, attempt, task, workflow
+from engine import Engine, Happened, NotHappened, Transaction, attempt, task, workflow
 from engine.errors import TaskInterrupted
 
 
@@ -56,15 +58,29 @@ async def payment(folder: str) -> str:
     return deliver(folder, "payment")
 
 
+@task(effect="transactional")
+def booking(tx: Transaction, folder: str, amount: int) -> str:
+    """SQL in the engine's own file: exactly once, with nothing to ask."""
+    tx.execute("CREATE TABLE IF NOT EXISTS bookings (amount INT)")
+    tx.execute("INSERT INTO bookings VALUES (?)", (amount,))
+    first = not (Path(folder) / "booking").exists()
+    (Path(folder) / "booking").touch()
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)  # the row is written, and not committed
+    ((total,),) = tx.execute("SELECT sum(amount) FROM bookings")
+    return f"booked by attempt {attempt().number}: {total} in all"
+
+
 @workflow
 async def month(folder: str) -> list[str]:
-    """All three; whether the letter was sent nobody knows, and the workflow decides what that means."""
+    """All four; whether the letter was sent nobody knows, and the workflow decides what that means."""
     said = [await index(folder)]
     try:
         said.append(await letter(folder))
     except TaskInterrupted:
         said.append("letter: sent or not, a person must look")
     said.append(await payment(folder))
+    said.append(await booking(folder, 80))
     return said
 
 
@@ -86,4 +102,6 @@ if __name__ == "__main__":
             print("killed", flush=True)
         for name in ("index", "letter", "payment"):
             print(f"{name}: {len((Path(scratch) / name).read_text('utf-8').splitlines())} time(s)")
+        with closing(sqlite3.connect(f"file:{scratch}/runs.db?mode=ro", uri=True)) as database:
+            print(f"booking: {len(database.execute('SELECT * FROM bookings').fetchall())} time(s)")
         sys.exit(code)

@@ -8,13 +8,22 @@ import typer
 
 from engine.cli import doing
 from engine.cli.stores import DEFAULT_STORE
-from engine.cli.words import ByOption, DebugOption, JsonOption, RunArgument, StoreOption, commands, epilog
+from engine.cli.words import (
+    ByOption,
+    DebugOption,
+    JsonOption,
+    ReasonOption,
+    RunArgument,
+    StoreOption,
+    by_whom,
+    commands,
+    epilog,
+)
 
 __all__ = ["group"]
 
 group = commands()
 
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
 SomeRunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
 WorkflowOption = Annotated[
     str | None,
@@ -36,7 +45,7 @@ def cancel(
     from engine.cli import control  # noqa: PLC0415 - see `doing`
 
     doing.change(
-        lambda given, output: control.cancel(given, output, run_id, reason=reason, by=_by(by)),
+        lambda given, output: control.cancel(given, output, run_id, reason=reason, by=by_whom(by)),
         store=store,
         json=json,
         debug=debug,
@@ -60,7 +69,7 @@ def terminate(
     from engine.cli import control  # noqa: PLC0415 - see `doing`
 
     doing.change(
-        lambda given, output: control.terminate(given, output, run_id, reason=reason, by=_by(by)),
+        lambda given, output: control.terminate(given, output, run_id, reason=reason, by=by_whom(by)),
         store=store,
         json=json,
         debug=debug,
@@ -92,9 +101,9 @@ def pause(
     one, all_ = _which(run_id, workflow, "pause")
     doing.change(
         lambda given, output: (
-            control.pause(given, output, one, reason=reason, by=_by(by))
+            control.pause(given, output, one, reason=reason, by=by_whom(by))
             if one is not None
-            else control.pause_workflow(given, output, all_, reason=reason, by=_by(by))
+            else control.pause_workflow(given, output, all_, reason=reason, by=by_whom(by))
         ),
         store=store,
         json=json,
@@ -118,9 +127,9 @@ def unpause(
     one, all_ = _which(run_id, workflow, "unpause")
     doing.change(
         lambda given, output: (
-            control.unpause(given, output, one, by=_by(by))
+            control.unpause(given, output, one, by=by_whom(by))
             if one is not None
-            else control.unpause_workflow(given, output, all_, by=_by(by))
+            else control.unpause_workflow(given, output, all_, by=by_whom(by))
         ),
         store=store,
         json=json,
@@ -136,7 +145,3 @@ def _which(run_id: str | None, workflow: str | None, verb: str) -> tuple[str | N
     if workflow is not None and not workflow:
         raise typer.BadParameter("it is empty", param_hint="--workflow")
     return run_id, workflow or ""
-
-
-def _by(by: str | None) -> str:
-    return doing.user() if by is None else by

@@ -10,10 +10,12 @@ __all__ = [
     "ByOption",
     "DebugOption",
     "JsonOption",
+    "ReasonOption",
     "RunArgument",
     "StoreOption",
     "TargetArgument",
     "ValueArgument",
+    "by_whom",
     "commands",
     "epilog",
 ]
@@ -51,6 +53,14 @@ ByOption = Annotated[
     str | None,
     typer.Option("--by", metavar="WHO", help="Who asks, for the history; without it: who you are.", show_default=False),
 ]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
+
+
+def by_whom(by: str | None) -> str:
+    """Who asks: what was said, or else who is typing."""
+    from engine.cli.doing import user  # noqa: PLC0415 - see there
+
+    return user() if by is None else by
 
 
 def epilog(*examples: str, codes: bool = True) -> str:

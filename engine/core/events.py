@@ -445,6 +445,16 @@ class WorkflowUnpaused(Note, frozen=True, tag="WorkflowUnpaused", kw_only=True):
     by: str = ""
 
 
+class LimitSet(Note, frozen=True, tag="LimitSet", kw_only=True):
+    """In the stream of a pool or a rate: what it gives from here on. `window`: microseconds; 0: a pool of slots."""
+
+    name: str
+    limit: int
+    window: int = 0
+    by: str = ""
+    reason: str = ""
+
+
 class ResultMemoised(Note, frozen=True, tag="ResultMemoised", kw_only=True):
     """In the stream of a memo: what a task returned, for later calls under its key. Payload: the result."""
 
@@ -503,6 +513,7 @@ AnyEvent: TypeAlias = (
     | RunUnpaused
     | WorkflowPaused
     | WorkflowUnpaused
+    | LimitSet
     | RunSuspended
     | RunResumed
     | RunTerminated

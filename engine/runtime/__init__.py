@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from engine.runtime.asking import PendingRequest
+from engine.runtime.breakers import CircuitState
 from engine.runtime.engine import Engine
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
+from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
 
-__all__ = ["Engine", "HistoryEvent", "PausedWorkflow", "PendingRequest", "Rehearsal", "RunHandle", "RunSummary"]
+__all__ = [
+    "CircuitState",
+    "Engine",
+    "HistoryEvent",
+    "LimitState",
+    "PausedWorkflow",
+    "PendingRequest",
+    "Rehearsal",
+    "RunHandle",
+    "RunSummary",
+]

@@ -27,6 +27,7 @@ from eventstore.clock import Clock
 __all__ = [
     "Asked",
     "AskedInVain",
+    "Committed",
     "Completed",
     "Failed",
     "Failure",
@@ -39,6 +40,7 @@ __all__ = [
     "after_failure",
     "failure_of",
     "run_attempt",
+    "seconds_left",
 ]
 
 
@@ -46,6 +48,10 @@ class Completed(Struct, frozen=True):
     """The task's result, encoded and known to decode."""
 
     payload: bytes
+
+
+class Committed(Struct, frozen=True):
+    """The attempt was a transaction, which has recorded the task's completion itself."""
 
 
 class Retried(Struct, frozen=True):
@@ -90,7 +96,9 @@ class Reused(Struct, frozen=True):
     id: str
 
 
-Outcome: TypeAlias = Completed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain | Reused
+Outcome: TypeAlias = (
+    Completed | Committed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain | Reused
+)
 
 
 class Asked(Protocol):
@@ -98,6 +106,7 @@ class Asked(Protocol):
 
     asked_to_end: bool
     pulse: Pulse
+    failed_with: BaseException | None
 
 
 async def run_attempt(
@@ -118,7 +127,7 @@ async def run_attempt(
     except (ArgumentsError, DefinitionError) as error:
         executor.slots.give_back()
         return Failed(describe(error))
-    seconds, whole = _seconds_left(definition, pending, clock)
+    seconds, whole = seconds_left(definition, pending, clock)
     if seconds is not None and seconds <= 0:
         executor.slots.give_back()
         return Failed(describe(timed_out(definition, whole=True)))
@@ -154,9 +163,11 @@ def failure_of(error: BaseException, definition: Task[..., Any], running: Asked)
         case CancelledError() if running.asked_to_end:  # otherwise the task's own code raised it
             raise error
         case WorkFailed():
-            return Failure(error.as_itself(definition.raises), error.info)
+            failure = Failure(error.as_itself(definition.raises), error.info)
         case _:
-            return Failure(error)
+            failure = Failure(error)
+    running.failed_with = failure.error
+    return failure
 
 
 async def after_failure(
@@ -194,7 +205,7 @@ async def after_failure(
     return Retried(failure.described(), retry_at)
 
 
-def _seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock) -> tuple[float | None, bool]:
+def seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock) -> tuple[float | None, bool]:
     """Seconds this attempt may take, and whether it is the deadline over all attempts that says so."""
     timeout, deadline = definition.policy.timeout, definition.policy.deadline
     if deadline is None:

@@ -7,10 +7,16 @@ of an earlier one say is said to a board that is closed, and nobody hears it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from engine.core.events import AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut, TaskStarted
+from engine.core.events import (
+    AttemptFailed,
+    AttemptHeartbeat,
+    EffectReconciled,
+    TaskCompleted,
+    TaskFailed,
+    TaskHandedOut,
+)
 from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
@@ -19,19 +25,22 @@ from engine.executors import Executor
 from engine.runtime.alarms import Alarm
 from engine.runtime.attempts import Failed, Outcome
 from engine.runtime.dispatch import Running
+from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
 from engine.runtime.memos import Lookups
 from engine.runtime.outcomes import heartbeat
+from engine.runtime.own_sql import OwnSql
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
-from engine.runtime.steps import Step
-from engine.runtime.streams import new_event
+from engine.runtime.starts import Starts
+from engine.runtime.steps import Arrival, Step
 
-__all__ = ["TASK_NOTES", "Board", "BoardOwner"]
+__all__ = ["Board", "BoardOwner", "heed"]
 
-TASK_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
-"""What a board is to hear of once it is recorded."""
+# Making a union of types at each event would take longer than the question.
+_OUTCOMES: Final = (TaskCompleted, TaskFailed)
+_NOTES: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
 
 
 class BoardOwner(Protocol):
@@ -40,6 +49,8 @@ class BoardOwner(Protocol):
     instance: Instance
     site: Site
     intake: Intake
+    flow: Flow
+    own_sql: OwnSql
 
     def kick(self) -> None:
         """A granted slot waits to be used, or something has arrived."""
@@ -61,30 +72,24 @@ class Board:
         self._dispatcher = site.dispatcher
         self._alarms = site.alarms
         self._clock = site.clock
-        self._queued: set[str] = set()
-        self._granted: list[tuple[str, Executor]] = []
-        self._retries: dict[str, Alarm] = {}
-        self._handed_out: dict[str, Alarm] = {}  # those that have a deadline
         self.lookups = Lookups(site.memos, self.run_id, missed=self._due, ended=self.attempt_ended)
-        self._standing = False  # by: nothing begins for now
+        self.starts = Starts(self, owner.instance, site.dispatcher, owner.flow)
+        self._retries: dict[str, Alarm] = {}
+        self._deadlines: dict[str, Alarm] = {}  # of those handed out, or waiting for a limit, that have one
         self._closed = False
-
-    @property
-    def has_grants(self) -> bool:
-        """Whether slots were granted that no attempt uses yet."""
-        return bool(self._granted)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is tried, looked up, or waits for a slot. An attempt that was asked to end is tried until it
         has.
         """
-        return not (self._queued or self._granted or self.running or self.lookups)
+        return not self.running and not self.lookups and self.starts.idle
 
     def next_due(self) -> int | None:
-        """Microseconds at which the earliest retry, or deadline of a task that was handed out, is due."""
-        waits = (*self._retries.values(), *self._handed_out.values())
-        return min((alarm.at for alarm in waits), default=None)
+        """Microseconds at which the earliest retry, deadline of a task that nobody tries, or start of a rate is due."""
+        waits = (*self._retries.values(), *self._deadlines.values())
+        dues = (*(alarm.at for alarm in waits), self._owner.flow.next_due())
+        return min((due for due in dues if due is not None), default=None)
 
     def take_up(self, task_id: str) -> None:
         """See to it that a pending task gets its next attempt: when its wait is over, and a slot is free."""
@@ -101,7 +106,7 @@ class Board:
         elif kept and not attempts.started:
             self.lookups.begin(task_id)
         else:
-            self._enqueue(task_id)
+            self.starts.enqueue(task_id)
 
     def asks(self, task_id: str) -> bool:
         """Whether the outside is to be asked what became of the task, before anything else is said of it."""
@@ -110,7 +115,6 @@ class Board:
 
     def take_up_all(self) -> None:
         """Take up every pending task that is not being tried, afresh: the run goes on."""
-        self._standing = False
         self.forget_waits()
         for task_id, pending in self._instance.pending.items():
             if task_id not in self.running and (not pending.asked_to_end or self.asks(task_id)):
@@ -119,11 +123,25 @@ class Board:
     def hand_out(self, task_id: str) -> None:
         """The task waits for whoever has its token, at most until its deadline."""
         self.attempts.setdefault(task_id, Attempts()).handed_out = True
+        self.waits(task_id)
+
+    def waits(self, task_id: str) -> None:
+        """The task waits, perhaps for long: at most until its deadline."""
         pending = self._instance.pending.get(task_id)
         definition: Any = None if pending is None else pending.definition
-        if pending is not None and definition.policy.deadline is not None:
+        if pending is not None and definition.policy.deadline is not None and task_id not in self._deadlines:
             at = pending.scheduled_at + round(definition.policy.deadline * 1_000_000)
-            self._handed_out[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
+            self._deadlines[task_id] = self._alarms.at(at, lambda: self._deadline_passed(task_id))
+
+    def postpone(self, task_id: str, until: int) -> None:
+        """See `starts.StartsOwner`."""
+        if task_id not in self._retries:
+            self._retries[task_id] = self._alarms.at(until, lambda: self._due(task_id))
+        self.waits(task_id)
+
+    def cannot_start(self, task_id: str, error: Exception) -> None:
+        """See `starts.StartsOwner`."""
+        self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
 
     def noted(
         self,
@@ -144,10 +162,10 @@ class Board:
             case AttemptHeartbeat():
                 self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
             case TaskHandedOut():
-                self._forget_wait(note.id)
+                self.forget_wait(note.id)
                 self.hand_out(note.id)
             case _:
-                self._forget_wait(note.id)  # of the same note, in a step that was not written
+                self.forget_wait(note.id)  # of the same note, in a step that was not written
                 self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
                 self.take_up(note.id)
 
@@ -160,110 +178,85 @@ class Board:
     def attempt_ended(self, task_id: str, number: int, outcome: Outcome | None) -> None:
         """See `dispatch.Asker`."""
         self.running.pop(task_id, None)
+        self.starts.ended(task_id)
         if outcome is None and not self._closed and self.asks(task_id) and not self._dispatcher.stopped:
-            self._enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
+            self.starts.enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
         elif not self._closed:
             self._owner.attempt_ended(task_id, number, outcome)
 
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""
-        if self._closed or task_id not in self._queued:
-            executor.slots.give_back()
+        asking = self.asks(task_id)
+        if not self.starts.accept(task_id, executor, asking=asking):
             return
-        if self.asks(task_id):
-            self._queued.discard(task_id)
+        if asking:
             self._launch(self._instance.pending[task_id], executor, asking=True)
-            return
-        self._granted.append((task_id, executor))
-        self._owner.kick()
-
-    def choose_starts(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
-        """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
-        pending = self._instance.pending
-        self._standing = False
-        for id_, executor in self._granted:  # giving one back may bring the next
-            wanted = id_ in self._queued and id_ in pending and not pending[id_].asked_to_end
-            self._queued.discard(id_)
-            if wanted:
-                self._start(step, pending[id_], executor, stamp(), worker)
-            else:
-                executor.slots.give_back()
-        self._granted.clear()
-        for id_ in step.scheduled:
-            task = pending.get(id_)
-            if task is None or task.asked_to_end:
-                continue
-            self.attempts[id_] = Attempts()
-            if self.lookups.plan(task):
-                step.looking_up.append(id_)
-                continue
-            definition: Any = task.definition
-            executor = self._dispatcher.executor_for(definition)
-            if self._dispatcher.try_take(executor):
-                self._start(step, task, executor, stamp(), worker)
-            else:
-                self._enqueue(id_)
-
-    def _start(self, step: Step, pending: PendingTask, executor: Executor, at: int, worker: str) -> None:
-        attempts = self.attempts[pending.id]
-        attempts.started += 1
-        attempts.open = True
-        if not attempts.first_started_at:
-            attempts.first_started_at = at
-        note = TaskStarted(at=at, id=pending.id, attempt=attempts.started, worker=worker, executor=executor.name)
-        step.events.append(new_event(note))
-        step.starting.append((pending, executor))
+        else:
+            self._owner.kick()
 
     def launch(self, step: Step) -> None:
         """The step is durable: its attempts begin, and what may be known already is looked up."""
         for pending, executor in step.starting:
+            if self._deadlines and (alarm := self._deadlines.pop(pending.id, None)) is not None:
+                alarm.cancel()  # the attempt knows it, too
             self._launch(pending, executor)
-        for id_ in step.looking_up:
-            if not self._standing and id_ in self._instance.pending:  # else it is taken up with everything else
-                self.lookups.begin(id_, again=False)
+        self.starts.written(step)
+        self.lookups.written(self._instance)
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
-            self, pending, self.attempts[pending.id], executor, instance=self._instance, asking=asking
+            self,
+            pending,
+            self.attempts[pending.id],
+            executor,
+            instance=self._instance,
+            asking=asking,
+            transact=self._owner.own_sql.add,
         )
 
     def call_off(self, task_id: str) -> None:
         """The workflow no longer wants this task: its waits are over, its attempt is asked to end."""
         if (running := self.running.get(task_id)) is not None:
             running.cancel()
-        self._forget_wait(task_id)
+        self.forget_wait(task_id)
+        if running is None:
+            self.starts.ended(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
             self.lookups.drop(task_id)
         elif running is None and self.asks(task_id):
-            self._enqueue(task_id)
+            self.starts.enqueue(task_id)
 
-    def _forget_wait(self, task_id: str) -> None:
-        for waits in (self._retries, self._handed_out):
+    def settled(self, task_id: str) -> None:
+        """The task has its outcome, and nothing of it runs."""
+        self.forget_wait(task_id)
+        self.starts.ended(task_id)
+
+    def forget_wait(self, task_id: str) -> None:
+        """It waits no more: neither for its time nor for a slot."""
+        for waits in (self._retries, self._deadlines):
             if (alarm := waits.pop(task_id, None)) is not None:
                 alarm.cancel()
-        self._queued.discard(task_id)
+        self.starts.leave_queue(task_id)
         self.lookups.call_off(task_id)
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""
-        for waits in (self._retries, self._handed_out):
+        for waits in (self._retries, self._deadlines):
             for alarm in waits.values():
                 alarm.cancel()
             waits.clear()
-        self._queued.clear()
+        self.starts.clear_queue()
         self.lookups.call_off_all()
 
     def stand_down(self) -> None:
-        """Nothing begins for now; slots that were granted are given back."""
-        self._standing = True
+        """Nothing begins for now; slots that were granted, and permits that no attempt has, are given back."""
         self.forget_waits()
-        while self._granted:
-            self._granted.pop()[1].slots.give_back()
+        self.starts.stand_down()
 
     def rebuilt(self, instance: Instance, attempts: dict[str, Attempts]) -> None:
         """The run was rebuilt from its history as it stood before a step that was not written; what runs goes on."""
-        self._instance = instance
+        self._instance = self.starts.instance = instance
         self.attempts = attempts
 
     def close(self) -> None:
@@ -277,16 +270,25 @@ class Board:
         """Its wait is over, or its result is not there already: it is to be tried."""
         self._retries.pop(task_id, None)
         if task_id in self._instance.pending and not self._closed:
-            self._enqueue(task_id)
+            self.starts.enqueue(task_id)
 
     def _deadline_passed(self, task_id: str) -> None:
-        self._handed_out.pop(task_id, None)
+        self._deadlines.pop(task_id, None)
         if task_id in self._instance.pending and not self._closed:
             error = timed_out(self._instance.pending[task_id].definition, whole=True)  # type: ignore[arg-type]
             self._owner.attempt_ended(task_id, self.attempts[task_id].started, Failed(describe(error)))
 
-    def _enqueue(self, task_id: str) -> None:
-        definition: Any = self._instance.pending[task_id].definition
-        self._queued.add(task_id)
-        executor = self._dispatcher.executor_for(definition, asking=self.asks(task_id))
-        self._dispatcher.enqueue(self, task_id, executor)
+
+def heed(board: Board, instance: Instance, step: Step, arrival: Arrival, *, at: int) -> None:
+    """A step has taken this, at a time in microseconds: what it says of a task."""
+    event = arrival.event
+    if isinstance(event, _OUTCOMES) and event.id not in instance.pending:
+        board.attempts.pop(event.id, None)
+        if event.id in board.running:
+            step.cancelled.append(event.id)  # somebody else has ended it, by its token
+        else:
+            board.settled(event.id)
+    elif isinstance(event, _NOTES):
+        board.noted(event, arrival.payload, at=at)
+    elif arrival.granted is not None:
+        board.starts.permit_granted(*arrival.granted)

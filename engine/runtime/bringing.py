@@ -54,7 +54,6 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     if (ending := wishes.ending(head)) is not None:
         home.residents.forget(run_id)
         await terminate(store, lease, head, ending, clock=home.clock, next_id=home.next_commit_id)
-        home.watches.ring(run_id)
         return
     reopening = wishes.reopening(head, 0) if head.held else None
     if head.held and reopening is None:
@@ -69,7 +68,6 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         rebuilt = await rebuild_run(store, head, definition, home.watchdog)
     except Mismatch as mismatch:
         await suspend(store, lease, head, mismatch.diagnosis, clock=home.clock, commit_id=home.next_commit_id())
-        home.watches.ring(run_id)
         return
     replayer = rebuilt.replayer
     home.learn(replayer.instance.calls.definitions)

@@ -1,14 +1,14 @@
 """Gives attempts a slot, runs them, and hands their outcome back to the run they belong to.
 
-First come, first served, per executor. A run asks for a slot, writes `TaskStarted` while it holds one, and only when
-that is durable lets the attempt begin (`launch`): nothing acts on the outside before its record.
+Per executor by priority, then in turn between keys (see `queues`), then first come, first served. A run asks for a
+slot, writes `TaskStarted` while it holds one, and only when that is durable lets the attempt begin (`launch`): nothing
+acts on the outside before its record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from inspect import iscoroutinefunction
@@ -20,12 +20,15 @@ from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor, Nowhere
 from engine.runtime.alarms import Alarms
-from engine.runtime.attempts import Completed, Outcome, run_attempt
+from engine.runtime.attempts import Committed, Completed, Outcome, run_attempt
+from engine.runtime.breakers import Breakers
 from engine.runtime.heartbeats import Pulse
+from engine.runtime.queues import FairQueue
 from engine.runtime.reconciling import run_reconciliation
 from engine.runtime.standing_in import StandIn, StandingIn, place_of
 from engine.runtime.tokens import token_of
-from engine.tasks import Attempt, Task
+from engine.runtime.transacting import Transacting, run_transaction
+from engine.tasks import Attempt, Task, TransactionalTask
 from eventstore.clock import Clock
 
 __all__ = ["Asker", "Dispatcher", "Running", "Spawn"]
@@ -52,13 +55,25 @@ class Asker(Protocol):
 class Running:
     """An attempt that has been launched. Cancelling it asks it to end; its outcome is then None, or what came first."""
 
-    __slots__ = ("_asker", "_begun", "_dispatcher", "_executor", "_pending", "asked_to_end", "number", "pulse", "task")
+    __slots__ = (
+        "_asker",
+        "_begun",
+        "_dispatcher",
+        "_executor",
+        "_pending",
+        "asked_to_end",
+        "failed_with",
+        "number",
+        "pulse",
+        "task",
+    )
 
     def __init__(
         self, dispatcher: Dispatcher, asker: Asker, pending: PendingTask, executor: Executor, number: int
     ) -> None:
         self.number = number
         self.asked_to_end = False
+        self.failed_with: BaseException | None = None
         self.pulse = Pulse(
             dispatcher.clock, dispatcher.alarms, lambda details: asker.attempt_beat(pending.id, number, details)
         )
@@ -93,7 +108,9 @@ class Running:
         except asyncio.CancelledError:
             outcome = None  # we asked it to end; it is nobody's failure
         dispatcher.running.discard(self)
-        self.pulse.finish(write=not isinstance(outcome, Completed))
+        dispatcher.breakers.ended(pending.definition, outcome, self.failed_with)
+        self.failed_with = None  # and with it the frames that it was raised in
+        self.pulse.finish(write=not isinstance(outcome, Completed | Committed))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
     def ended(self, _task: asyncio.Task[None]) -> None:
@@ -114,12 +131,14 @@ class Dispatcher:
         clock: Clock,
         alarms: Alarms,
         spawn: Spawn,
+        breakers: Breakers,
         stand_in: StandIn | None = None,
     ) -> None:
         self._executors: dict[str, Executor] = {}
-        self._waiting: dict[str, deque[tuple[Asker, str]]] = {}
+        self._waiting: dict[str, FairQueue[tuple[Asker, str]]] = {}
         self.clock = clock
         self.alarms = alarms
+        self.breakers = breakers
         self._spawn = spawn
         self._stand_in = stand_in
         self._stopped = False
@@ -131,7 +150,7 @@ class Dispatcher:
 
     def executor_for(self, definition: Task[..., Any], *, asking: bool = False) -> Executor:
         """Where attempts of this task run; `asking`: where its `reconcile` function does."""
-        if self._stand_in is not None:
+        if self._stand_in is not None and not self._transacts(definition):
             function = definition.policy.reconcile if asking else definition.fn
             assert function is not None
             return self._executors[place_of(definition, function, self._stand_in)]
@@ -140,6 +159,12 @@ class Dispatcher:
         if definition.executor not in self._executors:
             self._add(Nowhere(definition.executor, self._executors))
         return self._executors[definition.executor]
+
+    def _transacts(self, definition: Task[..., Any]) -> bool:
+        """Whether an attempt is a transaction: its own function runs, and nothing that stands in for it."""
+        if not isinstance(definition, TransactionalTask):
+            return False
+        return self._stand_in is None or self._stand_in(definition, definition.fn) is definition.fn
 
     @property
     def stopped(self) -> bool:
@@ -150,9 +175,9 @@ class Dispatcher:
         """A slot at once, unless others wait for one already (or no more attempts begin)."""
         return not self._stopped and not self._waiting[executor.name] and executor.slots.try_take()
 
-    def enqueue(self, asker: Asker, task_id: str, executor: Executor) -> None:
+    def enqueue(self, asker: Asker, task_id: str, executor: Executor, *, priority: int = 0, key: str = "") -> None:
         """Call `asker.granted` when it is its turn. Who no longer wants the slot gives it back then."""
-        self._waiting[executor.name].append((asker, task_id))
+        self._waiting[executor.name].push((asker, task_id), priority=priority, key=key)
         self._grant(executor.name)
 
     def launch(
@@ -163,11 +188,18 @@ class Dispatcher:
         executor: Executor,
         *,
         instance: Instance,
+        transact: Callable[[Transacting], None],
         asking: bool = False,
     ) -> Running:
-        """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable; `asking`: ask what became of it."""
-        if self._stand_in is not None:
-            definition: Any = pending.definition
+        """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable.
+
+        `transact`: hands the run's driver an attempt that is a commit. `asking`: ask what became of the attempt.
+        """
+        definition: Any = pending.definition
+        run: Callable[..., Awaitable[Outcome]] = run_reconciliation if asking else run_attempt
+        if self._transacts(definition):
+            run = partial(run_transaction, transact=transact)
+        elif self._stand_in is not None:
             executor = StandingIn(executor, definition, self._stand_in)
         running = Running(self, asker, pending, executor, attempts.started)
         attempt = Attempt(
@@ -186,7 +218,6 @@ class Dispatcher:
             running.pulse.finish(write=False)  # of an attempt that has ended there is nothing more to say
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
-        run = run_reconciliation if asking else run_attempt
         running.task = self._context.copy().run(self._spawn, running.live(attempts, attempt, run))
         running.task.add_done_callback(running.ended, context=self._context)
         return running
@@ -212,7 +243,7 @@ class Dispatcher:
     def _add(self, executor: Executor) -> None:
         name = executor.name
         self._executors[name] = executor
-        self._waiting[name] = deque()
+        self._waiting[name] = FairQueue()
         executor.slots.when_free(lambda: self._grant(name))
 
     def _grant(self, name: str) -> None:
@@ -222,7 +253,7 @@ class Dispatcher:
         self._granting = True
         try:
             while waiting and not self._stopped and executor.slots.try_take():
-                asker, task_id = waiting.popleft()
+                asker, task_id = waiting.pop()
                 asker.granted(task_id, executor)
         finally:
             self._granting = False

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final
 
 from msgspec import UNSET
 
 from engine.core.compare import Mismatch
 from engine.core.decided import Decided
-from engine.core.events import ContinuedAsNew, Note, TaskCompleted, TaskFailed
+from engine.core.events import ContinuedAsNew, Note
 from engine.core.instance import Instance
 from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
+from engine.runtime.asking_limits import write_asking
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import TASK_NOTES, Board
+from engine.runtime.board import Board, heed
 from engine.runtime.epochs import told_now
+from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
+from engine.runtime.own_sql import OwnSql
 from engine.runtime.pausing import Aside
 from engine.runtime.pen import Pen
 from engine.runtime.recovery import Rebuilt, rebuild_run
@@ -39,9 +41,6 @@ from eventstore import MailWaiting, StreamHead
 from eventstore.errors import LeaseLost, UnknownMessage, VersionConflict
 
 __all__ = ["Driver"]
-
-# Making a union of types at each event would take longer than the question.
-_TASK_OUTCOMES: Final = (TaskCompleted, TaskFailed)
 
 
 class Driver:
@@ -57,6 +56,7 @@ class Driver:
         self.pen = Pen(site, run_id=instance.run_id, workflow=instance.definition.name, version=version)
         self.stream = self.pen.stream
         self.turns = Turns(instance, last_at=last_at, clock=site.clock)
+        self.flow = Flow(site.limits, self.kick)
         self.board = Board(self, attempts)
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
@@ -64,6 +64,7 @@ class Driver:
         self.paused = False  # nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.intake = Intake()
+        self.own_sql = OwnSql(self.kick)
         self._backlog: list[Decided] = []
         self._reopening: Note | None = None
         self._timer = OneAlarm(site.alarms, self._timers_due)
@@ -182,9 +183,12 @@ class Driver:
     async def _pump(self) -> None:
         try:
             while not self.discarded and self._has_work():
+                if not (self._backlog or self._reopening) and self.own_sql.is_next(self.instance, self.intake):
+                    await self.own_sql.commit_next(self, self.board)
+                    continue
                 step = self._decide()
                 try:
-                    await self._write(step)
+                    await (self._write(step) if step.asked is None else write_asking(self, step, self._write))
                 except MailWaiting:
                     await self._decide_anew(step)
                 except BaseException:
@@ -230,11 +234,13 @@ class Driver:
             return False
         if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
+        if self.own_sql.has_work(self.instance):
+            return True
         if self.instance.over or self.site.stopping:
-            return self.board.has_grants
+            return self.board.starts.has_work
         if self._holding:
-            return not self.board.running  # to be given up
-        return self.board.has_grants or self.pen.alarm is not None or may_rest(self, holding=False)
+            return self.pen.alarm is not None or self.board.starts.has_work or may_rest(self, holding=True)
+        return self.board.starts.has_work or self.pen.alarm is not None or may_rest(self, holding=False)
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
@@ -249,14 +255,9 @@ class Driver:
             assert self.instance.started is not None
             step.add(stamped, self.instance.started, self.run_id)
             self._backlog = []
+        self.own_sql.tell(step, self.turns)
         for arrival in self.intake.take(step, self.turns, self.instance):
-            event = arrival.event
-            if isinstance(event, _TASK_OUTCOMES) and event.id not in self.instance.pending:
-                self.board.attempts.pop(event.id, None)
-                if event.id in self.board.running:
-                    step.cancelled.append(event.id)  # somebody else has ended it, by its token
-            elif isinstance(event, TASK_NOTES):
-                self.board.noted(event, arrival.payload, at=self.turns.last_at)
+            heed(self.board, self.instance, step, arrival, at=self.turns.last_at)
         self.set_aside.heed(step)
         for id_ in step.cancelled:
             if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):
@@ -271,15 +272,18 @@ class Driver:
         if step.suspended or step.continued or self.instance.outcome is not None:
             if self.pen.alarm is not None:
                 step.alarm = None
+            if step.suspended:
+                self.board.stand_down()
+            self.flow.settle(step)
             return
         aside = bool(self.set_aside) and step.let_on is None
         holding = aside or (self.paused if step.held is UNSET else step.held)
         if holding:
             self.board.stand_down()
+            self.flow.settle(step)
         else:
-            self.board.choose_starts(step, self.turns.stamp, self.pen.lease.worker)
-        begins = step.starting or step.looking_up
-        if not self.intake and not begins and not step.awaited and may_rest(self, holding=holding):
+            self.board.starts.choose(step, self.turns.stamp, self.pen.lease.worker)
+        if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
             step.release = True
             # While its workflow is paused nobody claims it; afterwards it is due at once.
             step.alarm = self.site.clock.now() if aside else next_due(self.instance, self.board)
@@ -306,6 +310,7 @@ class Driver:
         self.instance.evict()
         self._take_over(rebuilt)
         self.board.rebuilt(self.instance, rebuilt.replayer.attempts)
+        self.flow.not_written(step)
         self.releasing = False
         first = told_now(rebuilt.replayer.carrying)
         attempts = rebuilt.replayer.attempts

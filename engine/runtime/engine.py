@@ -6,8 +6,9 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from importlib import import_module
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
@@ -15,6 +16,7 @@ from engine.core.fold import RunStatus
 from engine.core.identity import check_run_id
 from engine.core.nesting import here
 from engine.errors import (
+    DefinitionError,
     EngineClosed,
     ForbiddenInWorkflow,
     HoldfastError,
@@ -22,25 +24,25 @@ from engine.errors import (
 )
 from engine.executors import Executor
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
+from engine.runtime.breakers import Breakers, CircuitState, checked_breakers
+from engine.runtime.capacity import Capacity
 from engine.runtime.deadlines import absolute
-from engine.runtime.forgetting import forget
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
+from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
-from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
+from engine.runtime.operating import Operations
 from engine.runtime.places import check_tasks, places, processors
-from engine.runtime.serving import served
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of, start_or_join
 from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
-from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.versions import PYTHON
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
-from engine.runtime.worker import Limits, Worker
-from engine.tasks import Task
+from engine.runtime.worker import Worker
+from engine.tasks import Breaker, RateLike
 from engine.workflows import SignalMessage, Workflow
 from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
@@ -50,11 +52,12 @@ __all__ = ["Engine"]
 
 R = TypeVar("R")
 
+NO_LIMITS: Final[Mapping[str, Any]] = MappingProxyType({})
 CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
 
-class Engine:
+class Engine(Operations):
     """Runs workflows on a store, inside the caller's event loop (plain asyncio or uvloop).
 
     Use it as an async context manager. On entering it opens the store, takes a lease and goes on with every unfinished
@@ -65,12 +68,15 @@ class Engine:
     `workflows`: those this engine may claim and start; with none it is a client that lists, reads and cancels.
     `concurrency`, `threads`, `processes`: attempts at once of coroutine tasks, of plain functions, and of those for
     executor "processes" (default: the number of processors). `executors`: further places, which tasks choose by name
-    (see `engine.executors.port`); they serve this engine alone, which closes them. `runs`: runs in memory with
-    something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept. `only`: claim
-    nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which no other run
-    of this engine gets on, is named in the log, and after how long it is broken off and its run suspended. `clock`,
-    `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place of the
-    task's function; tests put fakes there.
+    (see `engine.executors.port`); they serve this engine alone, which closes them. `pools`, `rates`: limits that all
+    engines on the store share, which tasks choose by name: attempts at once (``{"warehouse": 4}``; ``"*"`` is over
+    every task), and starts in a window (``{"api": "10/s"}``); they can be changed meanwhile, see `set_pool`.
+    `breakers`: when tasks that name them wait for what they depend on; those not named here have the defaults. `runs`:
+    runs in memory with something to do; more are recorded and wait. `cached`: resting runs whose live instance is kept.
+    `only`: claim nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which
+    no other run of this engine gets on, is named in the log, and after how long it is broken off and its run suspended.
+    `clock`, `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place
+    of the task's function; tests put fakes there.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -87,6 +93,9 @@ class Engine:
         threads: int = min(32, (os.cpu_count() or 1) + 4),
         processes: int | None = None,
         executors: Iterable[Executor] = (),
+        pools: Mapping[str, int] = NO_LIMITS,
+        rates: Mapping[str, RateLike] = NO_LIMITS,
+        breakers: Mapping[str, Breaker] = NO_LIMITS,
         runs: int = 2_000,
         cached: int = 500,
         grace: float = 30.0,
@@ -97,7 +106,7 @@ class Engine:
         stand_in: StandIn | None = None,
     ) -> None:
         self._given = store
-        self._definitions = served(workflows)
+        self._definitions = _by_name(workflows)
         self._entropy = entropy
         self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
@@ -113,7 +122,9 @@ class Engine:
             check_tasks(self._definitions.values(), every)
         if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
-        self._limits = Limits(
+        self._shared = checked_limits(pools, rates)
+        self._breakers = Breakers(self._clock, checked_breakers(breakers))
+        self._capacity = Capacity(
             **limits,
             cached=max(0, cached),
             grace=grace,
@@ -141,16 +152,20 @@ class Engine:
         self._watches.revive()
         try:
             self._observer = Observer(store, self._spawn)
+            workflows = self._definitions.values()
+            shared = await declare(store, self._shared, workflows, clock=self._clock, next_id=self.message_id)
             if self._definitions:
                 self._worker = Worker(
                     store,
                     reachable(self._definitions.values()),
                     name=self._worker_name,
-                    limits=self._limits,
+                    capacity=self._capacity,
                     only=self._only,
                     clock=self._clock,
                     watches=self._watches,
                     executors=self._executors,
+                    shared=shared.names,
+                    breakers=self._breakers,
                     stand_in=self._stand_in,
                 )
                 await self._worker.open()
@@ -260,57 +275,13 @@ class Engine:
         await start_or_join(self._worker, definition, run_id, fact, arguments, signals=told, check=self.check)
         return handle
 
-    # -- tasks that were handed out ------------------------------------------------------------------------------------
+    def circuits(self) -> tuple[CircuitState, ...]:
+        """The circuits that tasks here have named so far: which of them are open, and until when."""
+        return self._breakers.states()
 
-    @overload
-    async def complete(self, token: str, value: R, *, task: Task[..., R], by: str = "") -> None: ...
-    @overload
-    async def complete(self, token: str, value: Any, *, task: None = None, by: str = "") -> None: ...
-    async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
-        """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
-
-        `task`: the task, to have the value checked against its type here and now; unchecked, one that does not fit
-        fails the task. A task that has its outcome already keeps it.
-        Raises `TokenError`, `RunNotFound`, `RunEnded`, `NotRecordable`, `PayloadTooLarge`.
-        """
-        await complete_task(self.store, token, value, task=task, message_id=self.message_id(), by=by)
-
-    async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
-        """End a task that handed out this token with a final failure. Raises as `complete`."""
-        await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
-
-    # -- results that were memoised ------------------------------------------------------------------------------------
-
-    async def forget(self, what: Call[Any] | Task[..., Any], *, by: str = "") -> int:
-        """Forget what was memoised of a task (``load``), or of one call (``load("flights")``): the next one computes.
-
-        Durable when this returns: how many results were forgotten. Attempts under way are memoised when they end.
-        Raises `HoldfastError` for a call of a task that has no memo, and what the memo's key function does.
-        """
-        memos = None if self._worker is None else self._worker.memos
-        return await forget(self.store, what, memos=memos, clock=self._clock, message_id=self.message_id, by=by)
-
-    # -- workflows -----------------------------------------------------------------------------------------------------
-
-    async def pause_workflow(self, workflow: Workflow[..., Any] | str, *, reason: str = "", by: str = "") -> None:
-        """Let no run of a workflow begin anything, in any worker on this store, until it is unpaused.
-
-        Runs that are started meanwhile are recorded and wait; attempts under way end and are recorded. Other workers
-        see it within a second.
-        """
-        name = workflow if isinstance(workflow, str) else workflow.name
-        await pause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by, reason=reason)
-        await self._look_at_pauses()
-
-    async def unpause_workflow(self, workflow: Workflow[..., Any] | str, *, by: str = "") -> None:
-        """Let the runs of a paused workflow go on."""
-        name = workflow if isinstance(workflow, str) else workflow.name
-        await unpause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by)
-        await self._look_at_pauses()
-
-    async def paused_workflows(self) -> tuple[PausedWorkflow, ...]:
-        """The workflows that are paused by name now, on this store, with who paused them and why."""
-        return await read_paused(self.store)
+    async def _memos_written(self) -> None:
+        if self._worker is not None:
+            await self._worker.memos.written()
 
     async def _look_at_pauses(self) -> None:
         if self._worker is not None:
@@ -329,7 +300,7 @@ class Engine:
         return known[name]
 
     def _is_resident(self, run_id: str) -> bool:
-        return self._worker is not None and self._worker.has(run_id)
+        return self._worker is not None and run_id in self._worker.residents.drivers
 
     def run(self, id: str) -> RunHandle[Any]:  # noqa: A002 - the word for it
         """A handle on a run by its id; whether there is one is asked by the handle's methods."""
@@ -389,3 +360,17 @@ class Engine:
         arguments = definition.arguments.encode(call.args, call.kwargs)
         definition.arguments.decode(arguments)  # what does not come back must be refused before it is recorded
         return arguments
+
+
+def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
+    found: dict[str, Workflow[..., Any]] = {}
+    for definition in workflows:
+        if not isinstance(definition, Workflow):
+            raise DefinitionError(f"Engine(workflows=[...]) takes what @workflow makes, not {definition!r}")
+        if found.setdefault(definition.name, definition) is not definition:
+            raise DefinitionError(f"two workflows are named {definition.name!r}: give one another @workflow(name=...)")
+        # Made now, so that annotations which cannot be recorded are refused before any run.
+        _ = definition.arguments, definition.result
+    if found:  # imported late: a client that has no workflows reads no source
+        import_module("engine.workflows.screening").refuse(found.values())
+    return found

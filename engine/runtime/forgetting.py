@@ -11,7 +11,7 @@ from msgspec import structs
 from engine.core.call import Call
 from engine.core.events import ResultForgotten
 from engine.errors import HoldfastError
-from engine.runtime.memos import Memos, keyed
+from engine.runtime.memos import keyed
 from engine.runtime.streams import MEMO_CATEGORY, MEMO_OF, new_event
 from engine.tasks import Task
 from eventstore import Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict
@@ -24,18 +24,12 @@ async def forget(
     store: EventStore,
     what: Any,
     *,
-    memos: Memos | None,
     clock: Clock,
     message_id: Callable[[], str],
     by: str,
 ) -> int:
-    """Forget the result of a call, or all results of a task; how many there were. See `Engine.forget`.
-
-    `memos`: what this engine's own worker may still be writing, which is to be forgotten too.
-    """
+    """Forget the result of a call, or all results of a task; how many there were. See `Engine.forget`."""
     stream = _stream_of(what)
-    if memos is not None:
-        await memos.written()
 
     def forgotten(task: str) -> ResultForgotten:
         return ResultForgotten(at=clock.now(), task=task, by=by)

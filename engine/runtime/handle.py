@@ -113,11 +113,14 @@ class RunHandle(Generic[R_co]):
         watch = self._watch
         while (outcome := self._known()) is None:
             self._desk.check()
-            if not watch.resident and (outcome := await self._look()) is not None:
-                break
-            if self._known() is None:  # it may have ended while we looked
+            bell = watch.bell()  # before we look: what happens meanwhile rings it
+            try:
+                if not watch.resident and (outcome := await self._look()) is not None:
+                    break
                 self._desk.watch(watch)
-                await watch.moved()
+                await bell
+            finally:
+                watch.forget(bell)
         return self._deliver(outcome)
 
     async def status(self) -> RunStatus:

@@ -23,6 +23,7 @@ __all__ = [
     "ControlMail",
     "DataMail",
     "PauseMail",
+    "PermitMail",
     "RequestMail",
     "ResumeMail",
     "SignalMail",
@@ -67,6 +68,13 @@ class UnpauseMail(Struct, frozen=True, tag="unpause", omit_defaults=True):
     """Let a paused run go on."""
 
     by: str = ""
+
+
+class PermitMail(Struct, frozen=True, tag="PermitGranted", omit_defaults=True):
+    """From the store: a limit has room for one of the run's tasks, which goes by `permits.slot_holder`."""
+
+    pool: str
+    holder: str
 
 
 class StartMail(Struct, frozen=True, tag="start", omit_defaults=True):
@@ -114,7 +122,7 @@ class CompletionMail(Struct, frozen=True, tag="completion", omit_defaults=True):
     by: str = ""
 
 
-ControlMail: TypeAlias = CancelMail | TerminateMail | ResumeMail | PauseMail | UnpauseMail
+ControlMail: TypeAlias = CancelMail | TerminateMail | ResumeMail | PauseMail | UnpauseMail | PermitMail
 DataMail: TypeAlias = StartMail | SignalMail | RequestMail | ChildMail | CompletionMail
 
 _decoder: Final[msgspec.json.Decoder[ControlMail | DataMail]] = msgspec.json.Decoder(ControlMail | DataMail)

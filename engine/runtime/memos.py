@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from engine.core.events import ResultMemoised, TaskCompleted, TaskFailed, decode_header
 from engine.core.failures import describe
+from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.core.values import ValueCodec
 from engine.errors import HistoryError, NotRecordable
@@ -212,12 +213,13 @@ class _Plan(Struct):
 
 
 class Lookups:
-    """The look-ups of one run's board, and which of its results are to be kept. True while anything is looked up.
+    """The look-ups of one run's board, and which of its results are to be kept. True while anything is looked up, or is
+    to be once its being scheduled is durable; a task's id is in it meanwhile.
 
     A look-up that is not called off leads to a call of `missed`, or of `ended` with what was found, as attempt 0.
     """
 
-    __slots__ = ("_ended", "_looking", "_memos", "_missed", "_plans", "_run_id")
+    __slots__ = ("_ended", "_looking", "_memos", "_missed", "_plans", "_run_id", "_soon")
 
     def __init__(
         self, memos: Memos, run_id: str, *, missed: Callable[[str], None], ended: Callable[[str, int, Outcome], None]
@@ -227,10 +229,14 @@ class Lookups:
         self._missed = missed
         self._ended = ended
         self._looking: dict[str, asyncio.Task[None]] = {}
+        self._soon: dict[str, None] = {}
         self._plans: dict[str, _Plan] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._looking)
+        return bool(self._looking or self._soon)
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._looking or task_id in self._soon
 
     def plan(self, pending: PendingTask) -> bool:
         """Whether the results of this call are kept; then its own will be."""
@@ -243,12 +249,25 @@ class Lookups:
             self._plans[pending.id] = _Plan(definition, pending.arguments)
         return True
 
-    def begin(self, task_id: str, *, again: bool = True) -> None:
-        """Look a planned call up, unless that is being done. Not `again`: unless it was done already."""
-        plan = self._plans[task_id]
-        if task_id in self._looking or (plan.at is not None and not again):
-            return
-        self._looking[task_id] = self._memos.spawn(self._look_up(task_id, plan))
+    def scheduled(self, pending: PendingTask) -> bool:
+        """Whether it is to be looked up before it is tried, once it is durable that it was scheduled (`written`)."""
+        kept = self.plan(pending)
+        if kept:
+            self._soon[pending.id] = None
+        return kept
+
+    def written(self, instance: Instance) -> None:
+        """A step is durable: look up what it scheduled, and nobody has called off since."""
+        while self._soon:
+            task_id = next(iter(self._soon))
+            del self._soon[task_id]
+            if task_id in instance.pending:
+                self.begin(task_id)
+
+    def begin(self, task_id: str) -> None:
+        """Look a planned call up, unless that is being done."""
+        if task_id not in self._looking:
+            self._looking[task_id] = self._memos.spawn(self._look_up(task_id, self._plans[task_id]))
 
     async def _look_up(self, task_id: str, plan: _Plan) -> None:
         outcome: Outcome | None
@@ -266,11 +285,13 @@ class Lookups:
 
     def call_off(self, task_id: str) -> None:
         """Nobody waits for what is found."""
+        self._soon.pop(task_id, None)
         if (looking := self._looking.pop(task_id, None)) is not None:
             looking.cancel()
 
     def call_off_all(self) -> None:
         """Nobody waits for anything."""
+        self._soon.clear()
         for task_id in list(self._looking):
             self.call_off(task_id)
 

@@ -7,6 +7,7 @@ from engine.core.failures import encode_error
 from engine.core.instance import Instance
 from engine.runtime.attempts import (
     AskedInVain,
+    Committed,
     Completed,
     Failed,
     FoundDone,
@@ -31,8 +32,8 @@ def recorded(
 ) -> Arrival | None:
     """The arrival that an attempt's end is. The board learns what comes next for its task when that is recorded.
 
-    None for an attempt that was cut off while the engine stops: it counts as never ended, and whoever has the run next
-    begins another.
+    None for one that has recorded it itself, and for an attempt that was cut off while the engine stops: it counts as
+    never ended, and whoever has the run next begins another.
     """
     match outcome:
         case Completed() | FoundDone() | Reused():
@@ -45,6 +46,8 @@ def recorded(
             return _handed_out(instance, task_id, number)
         case FoundUndone() | AskedInVain():
             return _asked(instance, task_id, number, outcome)
+        case Committed():
+            return None
         case None if stopping:
             return None
         case None if task_id in instance.pending:

@@ -13,7 +13,7 @@ from engine.runtime.steps import Step
 from engine.runtime.streams import stream_of
 from engine.runtime.turns import Turns
 from engine.runtime.writing import commits_of
-from eventstore import LeaseLost, MailWaiting, StreamHead
+from eventstore import Commit, LeaseLost, MailWaiting, NewEvent, StreamHead, Transaction
 
 __all__ = ["DECIDED_ANEW_MAX", "Pen"]
 
@@ -66,6 +66,25 @@ class Pen:
         if step.starting and not self.lease.fresh():
             # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
             raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
+
+    async def write_own(self, event: NewEvent, transaction: Callable[[Transaction], bytes]) -> None:
+        """Write a fact, its payload what the transaction returns, in one commit with the SQL that this executes.
+
+        Raises what the store raises, and what the transaction does.
+        """
+        await self._site.store.commit(
+            Commit(
+                id=self._site.next_commit_id(),
+                stream=self.stream,
+                expected_version=self.version,
+                events=(event,),
+                transaction=transaction,
+                lease=self.lease,
+                progress=True,
+            )
+        )
+        self.version += 1
+        self.progressed, self._refused = True, 0
 
     async def write_end(
         self, step: Step, intake: Intake, turns: Turns, *, over: bool, receive: Callable[[StreamHead], None]

@@ -29,6 +29,7 @@ from engine.runtime.mail import (
     ChildMail,
     CompletionMail,
     PauseMail,
+    PermitMail,
     RequestMail,
     ResumeMail,
     SignalMail,
@@ -57,6 +58,8 @@ def arrival_of(
             return mail
         case CancelMail() | PauseMail() | UnpauseMail() | ResumeMail():
             return Arrival(_of_control(mail, paused=paused), None, message.id)
+        case PermitMail(pool=pool, holder=holder):
+            return Arrival(None, None, message.id, granted=(pool, holder))
         case SignalMail() if message.id in instance.inbox.carried:
             return Arrival(None, None, message.id)  # it came with the start, and is in the history
         case SignalMail(name=name, by=by):

@@ -18,10 +18,10 @@ from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, Sig
 from engine.core.replay import Replayer
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.letters import closing_letters, end_letter
-from engine.runtime.mail import CancelMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
+from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
 from engine.runtime.streams import SLOW, STATUS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
-from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, RecordedEvent, StreamHead
+from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, Permit, RecordedEvent, StreamHead
 from eventstore.port import COMMIT_MESSAGES_MAX
 
 __all__ = ["Rebuilt", "Wishes", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
@@ -208,7 +208,14 @@ def _rest(
         alarm=None,
         held=held,
         closed=closed or head.closed,
+        permits=_unwanted_permits(head),
         lease=lease,
         release=True,
         progress=True,  # whoever gives it up in good order has not died of it
     )
+
+
+def _unwanted_permits(head: StreamHead) -> tuple[Permit, ...]:
+    """Permits that were granted to a run that begins nothing now: they are given back, and go to others."""
+    grants = [mail for message in head.messages if isinstance(mail := mail_or_none(message), PermitMail)]
+    return tuple(Permit(pool=mail.pool, holder=mail.holder, action="return") for mail in grants)

@@ -35,10 +35,8 @@ class Residents:
         self.drivers: dict[str, Driver] = {}
 
     def adopt(self, driver: Driver) -> None:
-        """The run is driven here: whoever waits for it will be told by its driver."""
+        """The run is driven here: whoever waits for it will be told by its driver, of all that comes from now on."""
         self.drivers[driver.run_id] = driver
-        if (watch := self._watches.find(driver.run_id)) is not None:
-            watch.resident = True
 
     def drop(self, driver: Driver) -> bool:
         """The run is no longer driven here, and its instance is put away. Whether it was driven by this driver."""
@@ -82,7 +80,5 @@ class Residents:
             return False
         del self.drivers[driver.run_id]
         self.freed.set()
-        if (watch := self._watches.find(driver.run_id)) is not None:
-            watch.resident = False
-            watch.ring()
+        self._watches.ring(driver.run_id)
         return True

@@ -10,6 +10,7 @@ from engine.core.call import Definition
 from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.memos import Memos
+from engine.runtime.shared_limits import SharedLimits
 from engine.runtime.watchdog import Watchdog
 from engine.runtime.watches import Watches
 from eventstore import Clock, EventStore, Lease
@@ -25,6 +26,7 @@ class Site(Protocol):
     clock: Clock
     alarms: Alarms
     dispatcher: Dispatcher
+    limits: SharedLimits
     memos: Memos
     watches: Watches
     watchdog: Watchdog

@@ -37,6 +37,7 @@ from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.executors import Executor
 from engine.runtime.letters import letter_of
+from engine.runtime.permits import Asked
 from engine.runtime.streams import EPOCH_START, STATUS, is_state_attribute, new_event, state_attribute, status_of
 from eventstore import Message, NewEvent, Undelivered
 from eventstore.port import Scalar
@@ -48,13 +49,14 @@ class Arrival(Struct, frozen=True, gc=False):
     """What is to be recorded next, not yet stamped: a fact on its way to the instance, or a note.
 
     `message` is the mailbox message it came by; without an event, the message is just taken out of the box, and
-    `reply`, if there is one, sent.
+    `reply`, if there is one, sent. `granted`: the limit and the holder of a permit that is to be had.
     """
 
     event: Fact | Note | None
     payload: bytes | None = None
     message: str | None = None
     reply: Message | None = None
+    granted: tuple[str, str] | None = None
 
 
 class Step(Struct):
@@ -72,8 +74,8 @@ class Step(Struct):
     later: tuple[Arrival, ...] = ()  # requests that the workflow does not serve now
     cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
     scheduled: list[str] = field(default_factory=list)
-    looking_up: list[str] = field(default_factory=list)  # of those, the ones whose results may be there already
     starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
+    asked: Asked | None = None  # of the limits that the store shares
     children: bool = False  # whether child runs were started
     progress: bool = False
     suspended: bool = False
@@ -89,6 +91,7 @@ class Step(Struct):
     ended: Decided | None = None
     ended_behind: int = 0  # how many events of this step stand up to the one that ended the run, itself included
     continued: bool = False
+    told: bool = False  # it begins with the decisions of a turn whose fact is recorded already
     may_be_decided_anew: bool = False  # what ends the run in this step might have ended it otherwise, behind other mail
 
     def add(self, decided: list[Decided], started: RunStarted, run_id: str) -> None:
@@ -170,6 +173,12 @@ class Step(Struct):
 
         self.attributes = {name: shifted(name, value) for name, value in self.attributes.items()}
         self.marks = [(index, name, shifted(name, value)) for index, name, value in self.marks]
+
+    @property
+    def is_needless(self) -> bool:
+        """Whether nothing came of it: of a turn whose fact is recorded already, and that decided nothing."""
+        said = self.events or self.consumes or self.sends or self.attributes or self.release or self.asked
+        return self.told and not said and self.alarm is UNSET and self.held is UNSET
 
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""

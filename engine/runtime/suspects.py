@@ -128,7 +128,6 @@ class Suspects:
             diagnosis = _diagnosis(head, before.times)
             commit_id = home.next_commit_id()
             await suspend(home.store, home.lease, head, diagnosis, clock=home.clock, commit_id=commit_id)
-            home.watches.ring(run_id_of(head.stream))
             return None
         self._passed = {run_id for run_id in self._passed if not self._is_cleared(run_id)}
         if self._passed:  # if the worker dies now, it may be for one of these

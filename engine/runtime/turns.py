@@ -83,6 +83,14 @@ class Turns:
             _hold(step, event)
         return True
 
+    def tell(self, step: Step, fact: Fact, payload: bytes) -> None:
+        """A turn whose fact is recorded already, with nothing behind it: the step begins with its decisions.
+
+        What ends the run in it is not decided anew for mail that came later: the fact stands before that.
+        """
+        step.told = True
+        self._deliver(step, fact, payload)
+
     def mark_epoch(self, step: Step) -> None:
         """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
         if self._epoch_version is not None and not self._instance.untold:

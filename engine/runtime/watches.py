@@ -2,6 +2,9 @@
 
 A `Watch` lives as long as somebody holds it; the engine itself holds them weakly, so that 100,000 finished runs leave
 nothing behind.
+
+Where a run is is not remembered here: whether a driver of this process will tell of it is asked whenever that matters,
+for runs come and go while they are waited for. Whoever waits takes a `bell` before looking, never behind it.
 """
 
 from __future__ import annotations
@@ -18,16 +21,21 @@ __all__ = ["Watch", "Watches"]
 class Watch:
     """One run, as seen from this process: its end once known here, and a bell that rings when it has moved."""
 
-    __slots__ = ("__weakref__", "_bells", "failure", "payload", "reason", "resident", "run_id", "status")
+    __slots__ = ("__weakref__", "_bells", "_is_resident", "failure", "payload", "reason", "run_id", "status")
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, is_resident: Callable[[str], bool]) -> None:
         self.run_id = run_id
+        self._is_resident = is_resident
         self.status: RunStatus | None = None  # final; None: not known here
         self.payload: bytes | None = None  # result or error
         self.reason = ""
-        self.resident = False  # whether a driver of this process tells us all there is to know
         self.failure: BaseException | None = None  # why nobody in this process will ever know
         self._bells: set[asyncio.Future[None]] | None = None  # while somebody waits
+
+    @property
+    def resident(self) -> bool:
+        """Whether a driver of this process tells us all there is to know, as of now."""
+        return self._is_resident(self.run_id)
 
     def settle(self, status: RunStatus | None, payload: bytes | None, reason: str) -> None:
         """The run has ended."""
@@ -48,16 +56,8 @@ class Watch:
             if not bell.done():
                 bell.set_exception(error)
 
-    async def moved(self) -> None:
-        """Wait for the next `ring`."""
-        bell = self.bell()
-        try:
-            await bell
-        finally:
-            self.forget(bell)
-
     def bell(self) -> asyncio.Future[None]:
-        """What the next `ring` sets; for whoever looks before waiting. To be given back to `forget`."""
+        """What the next `ring` sets. To be taken before looking, awaited behind it, and given back to `forget`."""
         bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._bells is None:
             self._bells = set()
@@ -80,7 +80,8 @@ class Watch:
 class Watches:
     """The watches of one engine, by run id, for as long as somebody holds them.
 
-    `is_resident` says whether a run is in this process's memory, so that its driver will tell what becomes of it.
+    `is_resident` says whether a run has a driver in this process, which will tell what becomes of it. One that is only
+    about to get one may get none: it may be ended without its code, or left to others.
     """
 
     def __init__(self, is_resident: Callable[[str], bool]) -> None:
@@ -91,13 +92,8 @@ class Watches:
         """The run's watch, made if there is none."""
         watch = self._by_id.get(run_id)
         if watch is None:
-            watch = self._by_id[run_id] = Watch(run_id)
-            watch.resident = self._is_resident(run_id)
+            watch = self._by_id[run_id] = Watch(run_id, self._is_resident)
         return watch
-
-    def find(self, run_id: str) -> Watch | None:
-        """The run's watch, if anybody holds it."""
-        return self._by_id.get(run_id)
 
     def settle(self, run_id: str, status: RunStatus | None, payload: bytes | None, reason: str) -> None:
         """Tell whoever waits for the run how it has ended."""

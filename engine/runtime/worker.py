@@ -11,27 +11,28 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
-from msgspec import Struct
-
 from engine.core.call import Definition
 from engine.core.events import RunStarted
 from engine.errors import EngineFailed
 from engine.executors import Executor
 from engine.runtime.alarms import Alarms
+from engine.runtime.breakers import Breakers
 from engine.runtime.bringing import bring_back
+from engine.runtime.capacity import Capacity
 from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.memos import Memos
 from engine.runtime.pausing import PausedWorkflows
-from engine.runtime.places import places
+from engine.runtime.places import places_on
 from engine.runtime.residents import Residents
+from engine.runtime.shared_limits import SharedLimits
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.streams import run_id_of
 from engine.runtime.suspects import Suspects
-from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
+from engine.runtime.watchdog import Watchdog
 from engine.runtime.watches import Watches
 from engine.workflows import SignalMessage
 from eventstore import (
@@ -47,7 +48,7 @@ from eventstore import (
 from eventstore.errors import UnknownMessage, VersionConflict
 from eventstore.port import CLAIM_LIMIT_MAX
 
-__all__ = ["Limits", "Worker"]
+__all__ = ["Worker"]
 
 REBUILDS_AT_ONCE: Final = 16
 """Histories that are read and replayed at the same time."""
@@ -61,18 +62,6 @@ CANCEL_SECONDS: Final = 5.0
 """How long cancelled attempts may take to end, at the end of the grace period, before they are left behind."""
 
 
-class Limits(Struct, frozen=True, kw_only=True):
-    """What one engine takes on at once."""
-
-    concurrency: int = 1_000  # attempts of coroutine tasks
-    threads: int = 32  # attempts of plain functions
-    processes: int = 1  # attempts of plain functions that ask for a process
-    runs: int = 2_000  # runs in memory with something to do
-    cached: int = 500  # live instances kept for runs that rest
-    grace: float = 30.0  # seconds that attempts may go on when the engine closes
-    turn_seconds: tuple[float, float] = (TURN_WARN_SECONDS, TURN_SECONDS_MAX)  # warned about, broken off
-
-
 class Worker:
     """See the module. Used as: `open`, then `launch` any number of times, then `aclose`."""
 
@@ -82,11 +71,13 @@ class Worker:
         definitions: Mapping[str, Definition[..., Any]],
         *,
         name: str,
-        limits: Limits,
+        capacity: Capacity,
         only: Collection[str] | None,
         clock: Clock,
         watches: Watches,
         executors: Sequence[Executor] = (),
+        shared: Iterable[str] = (),
+        breakers: Breakers,
         stand_in: StandIn | None = None,
     ) -> None:
         self.store = store
@@ -99,16 +90,18 @@ class Worker:
         self.dispatcher: Dispatcher
         self.definitions = dict(definitions)
         self._name = name
-        self._limits = limits
+        self._capacity = capacity
         self._given = tuple(executors)
         self._stand_in = stand_in
+        self._breakers = breakers
         self._only = None if only is None else tuple(only)
         self.paused = PausedWorkflows(store, clock)
+        self.limits = SharedLimits(clock, shared)
         self.spawn = Spawner(self.failed)
         self.memos = Memos(store, clock=clock, spawn=self.spawn, next_commit_id=self.next_commit_id)
-        warn, limit = limits.turn_seconds
+        warn, limit = capacity.turn_seconds
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
-        self.residents = Residents(watches, cached=limits.cached)
+        self.residents = Residents(watches, cached=capacity.cached)
         self.launches = Launches(self, self.residents)
         self.suspects = Suspects(self)
         self._rebuilding: set[str] = set()
@@ -125,15 +118,18 @@ class Worker:
 
     async def open(self) -> None:
         """Take a lease and begin to claim."""
+        to_be_checked = self.definitions.values() if self._stand_in is None else ()
+        executors = places_on(self.store, self._capacity, self._given, workflows=to_be_checked)
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
         await self.paused.look()  # before anything begins here
         self.alarms = Alarms(self.clock)
-        limits = self._limits
-        executors = places(
-            concurrency=limits.concurrency, threads=limits.threads, processes=limits.processes, given=self._given
-        )
         self.dispatcher = Dispatcher(
-            executors, clock=self.clock, alarms=self.alarms, spawn=self.spawn, stand_in=self._stand_in
+            executors,
+            clock=self.clock,
+            alarms=self.alarms,
+            spawn=self.spawn,
+            breakers=self._breakers,
+            stand_in=self._stand_in,
         )
         self.watchdog.open()
         self._claiming = self.spawn(self._claim_forever())
@@ -162,7 +158,7 @@ class Worker:
             self._claiming.cancel()
         self.dispatcher.stop()
         if self.failure is None:
-            await self._wait_for_attempts(self._limits.grace, self._hurry)
+            await self._wait_for_attempts(self._capacity.grace, self._hurry)
         self.dispatcher.cancel_all()
         await self._wait_for_attempts(CANCEL_SECONDS, asyncio.Event())
         # What is being written is written; attempts that do not end are left behind, and write nothing any more.
@@ -254,6 +250,7 @@ class Worker:
         self.residents.freed.clear()
         self._roused.clear()
         await self.look_at_pauses()
+        await self.limits.sweep(self.store, self.next_commit_id)
         full = self._room_left() <= 0
         busy = busy_streams(self.residents.drivers.values(), self._rebuilding)
         limit = min(CLAIM_LIMIT_MAX, max(self._room_left(), 1))
@@ -323,7 +320,7 @@ class Worker:
         return claimable(self.definitions, self.paused, self._only)
 
     def _room_left(self) -> int:
-        return self._limits.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
+        return self._capacity.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
 
     def _take(self, head: StreamHead) -> None:
         run_id = run_id_of(head.stream)
@@ -357,6 +354,7 @@ class Worker:
             self.failed(error)
         finally:
             self._rebuilding.discard(run_id)
+            self.watches.ring(run_id)  # whatever became of it: not all of that shows in the stream, or has a driver
 
     # -- what drivers ask (see `site.Site`) -------------------------------------------------------------------------
 

@@ -22,13 +22,15 @@ def commits_of(
 ) -> Iterable[Commit]:
     """The commits of a step of a stream that is at `version` (`NEW`: the first makes it).
 
-    What changes the stream itself (its alarm, whether it is given up) comes with the last; it is closed with the event
-    that ends the run, which nobody would look at again if a crash came between the two. `over`: the run has ended and
-    nothing of it runs any more, so it is given up too. What holds since an event comes with that event: what a state
-    is, and whether the stream is held.
+    What changes the stream itself (its alarm, whether it is given up) and what is asked of limits come with the last,
+    where the attempts begin. It is closed with the event that ends the run, which nobody would look at again if a crash
+    came between the two. `over`: the run has ended and nothing of it runs any more, so it is given up too. What holds
+    since an event comes with that event: what a state is, and whether the stream is held.
     The commit that ends the run is refused (`MailWaiting`) while something has been delivered to it that it has not
     seen; the chunks before it are written by then.
     """
+    if step.is_needless and not over:
+        return ()
     if len(step.events) > COMMIT_EVENTS_MAX:
         return _chunks(step, stream=stream, workflow=workflow, version=version, lease=lease, over=over, next_id=next_id)
     attributes = dict(step.attributes)
@@ -47,6 +49,7 @@ def commits_of(
         closed=True if ended else UNSET,
         drained=ended,
         attributes=attributes or UNSET,
+        permits=() if step.asked is None else step.asked.permits,
         lease=lease,
         release=step.release or over,
         progress=step.progress or step.release,  # who gives it up in good order has not died of it
@@ -81,6 +84,7 @@ def _chunks(
             closed=True if ends else UNSET,
             drained=ends,
             attributes=attributes or UNSET,
+            permits=step.asked.permits if last and step.asked is not None else (),
             lease=lease,
             release=last and (step.release or over),
             progress=step.progress or step.release,

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
+from engine.tasks.breaker import Breaker
 from engine.tasks.contact import Contact, Notice
-from engine.tasks.definition import Task, TaskOptions, task
+from engine.tasks.definition import Task, TaskOptions, TransactionalTask, task
 from engine.tasks.effects import Effect, Happened, NotHappened
+from engine.tasks.limits import EVERY_TASK, Named, Rate, RateLike, rate_of
 from engine.tasks.memo import Memo
+from engine.tasks.transaction import Transaction
 
 __all__ = [
+    "EVERY_TASK",
     "Attempt",
+    "Breaker",
     "CompletedLater",
     "Contact",
     "Effect",
     "Happened",
     "Memo",
+    "Named",
     "NotHappened",
     "Notice",
+    "Rate",
+    "RateLike",
     "Task",
     "TaskOptions",
+    "Transaction",
+    "TransactionalTask",
     "attempt",
     "bind_attempt",
+    "rate_of",
     "task",
 ]

@@ -6,18 +6,22 @@ of the task answers it, once, where the task is defined:
 * ``idempotent``: run it again, under the same idempotency key.
 * ``at_most_once``: never run it again; the call fails with `TaskInterrupted`.
 * ``reconcile``: ask the outside, under the key, before any further attempt.
+* ``transactional``: nothing is open. The effect is SQL on the store's own database, and commits with the completion.
 """
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-__all__ = ["Effect", "Happened", "NotHappened", "Reconciled"]
+__all__ = ["EFFECTS", "Effect", "EffectOutside", "Happened", "NotHappened", "Reconciled"]
 
 R = TypeVar("R")
 
-Effect: TypeAlias = Literal["idempotent", "at_most_once", "reconcile"]
+EffectOutside: TypeAlias = Literal["idempotent", "at_most_once", "reconcile"]
 """What may be done with a task whose attempt was cut off."""
+Effect: TypeAlias = EffectOutside | Literal["transactional"]
+"""The same, and the contract under which nothing needs to be done."""
+EFFECTS: Final = ("idempotent", "at_most_once", "reconcile", "transactional")
 
 
 class Happened(Generic[R]):

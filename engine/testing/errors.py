@@ -10,7 +10,9 @@ class Stuck(AssertionError):
 
 
 class UnfakedTask(AssertionError):
-    """A task was begun for which there is no fake, and the lab was told to let none of them act (`only_fakes`)."""
+    """A task was begun for which there is no fake, and the lab was told to let none of them act (`only_fakes`); or it
+    is transactional, and a lab has no transaction to give it.
+    """
 
 
 class NotRepeatable(AssertionError):

@@ -108,7 +108,7 @@ def task_of(task: Task[..., R] | Call[R], what: str) -> tuple[Task[..., R], dict
 def bound(task: Task[..., Any] | Workflow[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by parameter name, as an attempt gets them: through their codec, defaults filled in."""
     args, kwargs = task.arguments.decode(task.arguments.encode(tuple(args), kwargs))
-    found = signature(task.fn).bind(*args, **kwargs)
+    found = signature(task).bind(*args, **kwargs)
     found.apply_defaults()
     return dict(found.arguments)
 
@@ -179,8 +179,8 @@ class Fakes:
         )
         fake = self._find(task, call.arguments)
         call.faked = fake is not None
-        if fake is None and self._only_fakes:
-            await self._refuse(call)
+        if fake is None and (self._only_fakes or task.policy.effect == "transactional"):
+            await self._refuse(call, task)
         if self.gate is not None:
             await self.gate(call)
         self.calls.append(call)
@@ -207,11 +207,17 @@ class Fakes:
         found = exact or fitting
         return found[-1] if found else None
 
-    async def _refuse(self, call: TaskCall) -> None:
+    async def _refuse(self, call: TaskCall, task: Task[..., Any]) -> None:
         """End the test, not the task: workflow code might take a failure in its stride."""
+        instead = "or leave out only_fakes"
+        if task.policy.effect == "transactional":
+            instead = (
+                "for it is transactional and a lab has no database; test its SQL by"
+                f" `{call.task}.fn(tx, ...)`, or in an Engine on a SQLite file"
+            )
         self.problem = self.problem or UnfakedTask(
             f"{call.text()} was begun in run {call.run!r} and has no fake: lab.fake({call.task}, returns=...),"
-            " or leave out only_fakes"
+            f" {instead}"
         )
         if self.on_move is not None:
             self.on_move()
@@ -224,7 +230,7 @@ async def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
 
 
 def _bound_as_they_are(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    found = signature(task.fn).bind(*args, **kwargs)
+    found = signature(task).bind(*args, **kwargs)
     found.apply_defaults()
     return dict(found.arguments)
 

@@ -228,14 +228,14 @@ async def soon(awaitable: Awaitable[T]) -> T:
         return await awaitable
 
 
-def take(holder: str, pool: str = "p") -> Permit:
+def take(holder: str, pool: str = "p", *, lasting: bool = False) -> Permit:
     """A permit to take."""
-    return Permit(pool=pool, holder=holder, action="take")
+    return Permit(pool=pool, holder=holder, action="take", lasting=lasting)
 
 
-def wait(holder: str, pool: str = "p", *, priority: int = 0, key: str = "") -> Permit:
+def wait(holder: str, pool: str = "p", *, priority: int = 0, key: str = "", lasting: bool = False) -> Permit:
     """A place in the queue."""
-    return Permit(pool=pool, holder=holder, action="wait", priority=priority, key=key)
+    return Permit(pool=pool, holder=holder, action="wait", priority=priority, key=key, lasting=lasting)
 
 
 def give_back(holder: str, pool: str = "p") -> Permit:

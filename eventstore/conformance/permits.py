@@ -126,30 +126,6 @@ async def an_unknown_pool_is_named(harness: StoreHarness) -> None:
         await shared.does("run:b", take("b1"))
 
 
-async def closing_gives_up_what_the_stream_has(harness: StoreHarness) -> None:
-    """Slots go to the next, and places in the queue are gone; also with the commit that closes, and of many pools."""
-    async with shared_pool(harness, limit=2) as shared:
-        if shared is None:
-            return
-        await shared.limit(1, pool="q")
-        await shared.does("run:a", take("a1"), take("a2"), take("a3", "q"))
-        await shared.does("run:b", wait("b1"), wait("b2", "q"))
-        await shared.does("run:c", wait("c1"), wait("c2", "q"))
-        await shared.does("run:b", closed=True)
-        assert await shared.granted("run:c") == []
-        await shared.does("run:a", closed=True)
-        assert sorted(await shared.granted("run:c")) == ["c1", "c2"]
-        assert await shared.granted("run:b") == []
-        await shared.does("run:d", take("d1"))
-        await shared.full("run:e", take("e1"))
-        head = await shared.does("run:d", wait("d2"), closed=True)
-        assert head.messages == ()
-        await shared.does("run:e", take("e1"))
-        await shared.does("run:c", give_back("c1"))
-        await shared.does("run:f", take("f1"), closed=True)  # nothing stays with who is closed
-        await shared.does("run:g", take("g1"))
-
-
 async def what_the_dead_held_is_free(harness: StoreHarness) -> None:
     """Of a holder that crashed, stalled, or left; and what was taken and nobody owns. A living owner's is not."""
     async with shared_pool(harness, limit=1) as shared:
@@ -357,6 +333,7 @@ async def what_is_no_permit_is_refused(harness: StoreHarness) -> None:
             wait("h", priority=1 << 63),
             wait("h", priority=True),
             wait("h", key="k\x00"),
+            take("h", lasting=1),  # type: ignore[arg-type]
             Permit(pool="p", holder="h", action="hold"),  # type: ignore[arg-type] # as one without a type checker
         ):
             with refused(InvalidArgument):

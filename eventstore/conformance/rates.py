@@ -33,11 +33,12 @@ async def starts_leave_the_window_by_themselves(harness: StoreHarness) -> None:
 
 
 async def closing_gives_no_start_back(harness: StoreHarness) -> None:
-    """Nor does the death of who started; but what was only granted had not begun."""
+    """Nor does giving the stream up, or the death of who started; but what was only granted had not begun."""
     async with shared_pool(harness, limit=2, window=_WINDOW) as shared:
         if shared is None:
             return
         await shared.does("run:a", take("1"), closed=True)
+        await shared.does("run:a", release=True)
         async with shared.store.lease("dead") as dead:
             await shared.does("run:b", take("2"), lease=dead)
             await harness.crash_lease(dead)

@@ -110,7 +110,7 @@ class Batch:
         check(commit, row, known=self.known, open_tokens=self.open_tokens, judge=self._judge)
         actions = None
         if commit.permits:
-            actions = self._actions(commit.stream)
+            actions = self._actions(commit)
             actions.perform(commit.permits)
         if commit.transaction is not None:
             request = self._with_own(request, actions)
@@ -123,8 +123,8 @@ class Batch:
         self._append(row, request)
         self._set_state(row, commit)
         limit_changed = commit.attributes is not UNSET and category_of(commit.stream) == POOL_CATEGORY
-        if actions is not None or limit_changed or (row.permits and row.closed):
-            self._settle(row, commit, actions or self._actions(row.name), limit_changed=limit_changed)
+        if actions is not None or limit_changed or (row.permits and (row.closed or commit.release)):
+            self._settle(row, commit, actions or self._actions(commit), limit_changed=limit_changed)
         undelivered: tuple[Undelivered, ...] = ()
         if commit.sends:
             undelivered = self._send_all(commit.sends)
@@ -194,8 +194,9 @@ class Batch:
                 row.owner_ended = 1
         self.needy = True
 
-    def _actions(self, stream: str) -> Actions:
-        return Actions(self.pools, stream, self.now)
+    def _actions(self, commit: Commit) -> Actions:
+        token = None if commit.lease is None else commit.lease.token
+        return Actions(self.pools, commit.stream, self.now, token)
 
     def _with_own(self, request: CommitRequest, actions: Actions | None) -> CommitRequest:
         """Run the commit's own transaction, the last that may refuse it; the commit with what it returned."""
@@ -208,10 +209,10 @@ class Batch:
 
     def _settle(self, row: StreamRow, commit: Commit, actions: Actions, *, limit_changed: bool) -> None:
         """What the commit means for permits, now that its stream is what it will be."""
-        may_have = int(not row.closed and (row.permits or bool(commit.permits)))
+        may_have = actions.settle(closed=bool(row.closed), released=commit.release, limit_changed=limit_changed)
+        may_have = may_have and bool(row.permits or commit.permits)
         if may_have != row.permits:
-            row.permits, row.changed = may_have, True
-        actions.settle(closed=bool(row.closed), limit_changed=limit_changed)
+            row.permits, row.changed = int(may_have), True
         for message in actions.messages():
             self.known |= self.pools.known(message)
             self._deliver(message)

@@ -1,4 +1,4 @@
-"""The permits of a SQLite store, as one batch sees them. What they mean is in `eventstore.permits`.
+"""The permits of a SQLite store, as one batch sees them. What they mean is in `eventstore.holding`.
 
 What the commits of a batch name (their pools, and what their holders have there) is loaded by one statement with the
 batch, and what they change is written with it: a permit that there is room for asks nothing more. Only when a pool is
@@ -17,7 +17,7 @@ from msgspec.json import Decoder, encode
 from msgspec.structs import astuple
 
 from eventstore.errors import UnknownPool
-from eventstore.permits import Held, Limit, Waiting, limit_of
+from eventstore.holding import Held, Limit, Waiting, limit_of, looked_after, looked_after_here
 from eventstore.port import Message, Timestamp, pool_stream
 from eventstore.sqlite.leases import Judge
 from eventstore.sqlite.mailboxes import Known, load_known
@@ -26,8 +26,8 @@ from eventstore.sqlite.statements import encode_names, execute_rows
 
 __all__ = ["SqlitePool", "SqlitePools"]
 
-_HELD: Final = "p.pool, p.holder, p.stream, p.taken_at, p.confirmed, p.priority, p.key"
-_WAITING: Final = "w.pool, w.holder, w.stream, w.priority, w.key, w.tag, w.arrival"
+_HELD: Final = "p.pool, p.holder, p.stream, p.taken_at, p.confirmed, p.priority, p.key, p.token, p.lasting"
+_WAITING: Final = "w.pool, w.holder, w.stream, w.priority, w.key, w.tag, w.arrival, w.lasting"
 _LOAD: Final = f"""
     SELECT (SELECT json_group_array(json_array(pool, held, waiting, arrivals, json(turns))) FROM permit_pools
             WHERE pool IN (SELECT json_extract(value, '$[0]') FROM json_each(?1))),
@@ -44,6 +44,7 @@ _AHEAD: Final = """
     SELECT count(*) FROM permit_waiters
     WHERE pool = ?1 AND (priority > ?2 OR (priority = ?2 AND (tag < ?3 OR (tag = ?3 AND arrival < ?4))))
 """
+_OLDEST: Final = "SELECT holder FROM permits WHERE pool = ? ORDER BY taken_at, holder LIMIT 1"
 _STAMP: Final = "SELECT taken_at FROM permits WHERE pool = ? ORDER BY taken_at LIMIT 1 OFFSET ?"
 _TAKEN_UNTIL: Final = "SELECT json_group_array(holder) FROM permits WHERE pool = ? AND taken_at <= ?"
 _GRANTED_UNTIL: Final = f"""
@@ -52,7 +53,7 @@ _GRANTED_UNTIL: Final = f"""
 """
 _LOOKED_AFTER: Final = """
     SELECT json_group_array(
-        json_array(p.holder, p.stream, p.confirmed, s.owner, s.closed IS NOT 0, l.ended_at IS NOT NULL))
+        json_array(p.holder, p.stream, p.confirmed, p.token, p.lasting, s.owner, l.ended_at IS NOT NULL))
     FROM permits AS p LEFT JOIN streams AS s ON s.name = p.stream LEFT JOIN leases AS l ON l.token = s.owner
     WHERE p.pool = ?
 """
@@ -60,8 +61,10 @@ _OF_STREAM: Final = """
     SELECT pool, holder FROM permits WHERE stream = ?1 UNION SELECT pool, holder FROM permit_waiters WHERE stream = ?1
 """
 _SET_POOLS: Final = "INSERT OR REPLACE INTO permit_pools (pool, held, waiting, arrivals, turns)"
-_SET_PERMITS: Final = "INSERT OR REPLACE INTO permits (pool, holder, stream, taken_at, confirmed, priority, key)"
-_SET_WAITERS: Final = "INSERT OR REPLACE INTO permit_waiters (pool, holder, stream, priority, key, tag, arrival)"
+_SET_PERMITS: Final = f"INSERT OR REPLACE INTO permits ({_HELD.replace('p.', '')})"
+_SET_WAITERS: Final = f"INSERT OR REPLACE INTO permit_waiters ({_WAITING.replace('w.', '')})"
+_PERMIT_COLUMNS: Final = _HELD.count(",") + 1
+_WAITER_COLUMNS: Final = _WAITING.count(",") + 1
 _DROP_PERMITS: Final = "DELETE FROM permits WHERE pool = ? AND holder IN (SELECT value FROM json_each(?))"
 _DROP_WAITERS: Final = "DELETE FROM permit_waiters WHERE pool = ? AND holder IN (SELECT value FROM json_each(?))"
 
@@ -86,10 +89,13 @@ class HeldRow(Struct, array_like=True):
     confirmed: int
     priority: int
     key: str
+    token: int | None
+    lasting: int
 
     @property
     def permit(self) -> Held:
-        return Held(self.stream, self.taken_at, bool(self.confirmed), self.priority, self.key)
+        confirmed, lasting = bool(self.confirmed), bool(self.lasting)
+        return Held(self.stream, self.taken_at, confirmed, self.priority, self.key, self.token, lasting)
 
 
 class WaitingRow(Struct, array_like=True):
@@ -102,10 +108,11 @@ class WaitingRow(Struct, array_like=True):
     key: str
     tag: int
     arrival: int
+    lasting: int
 
     @property
     def waiter(self) -> Waiting:
-        return Waiting(self.stream, self.priority, self.key, self.tag, self.arrival)
+        return Waiting(self.stream, self.priority, self.key, self.tag, self.arrival, bool(self.lasting))
 
 
 class HolderRow(Struct, array_like=True):
@@ -114,9 +121,10 @@ class HolderRow(Struct, array_like=True):
     holder: str
     stream: str
     confirmed: int
+    token: int | None
+    lasting: int
     owner: int | None
-    closed: int  # or not there at all
-    ended: int
+    ended: int  # the owner's lease, as far as the database knows
 
 
 _decode_pools: Final = Decoder(list[PoolRow]).decode
@@ -198,6 +206,10 @@ class SqlitePool:
         count: int = self._pools.ask(_AHEAD, place)[0]
         return count
 
+    def oldest(self) -> str:
+        holder: str = self._pools.ask(_OLDEST, (self.name,))[0]
+        return holder
+
     def stamp(self, index: int) -> Timestamp:
         taken_at: Timestamp = self._pools.ask(_STAMP, (self.name, index))[0]
         return taken_at
@@ -211,9 +223,13 @@ class SqlitePool:
             self.permits[row.holder] = row.permit
         return [(row.holder, row.permit) for row in rows]
 
-    def abandoned(self, but: str) -> list[str]:
+    def abandoned(self, stream: str, token: int | None) -> list[str]:
         rows = _decode_holders(self._pools.ask(_LOOKED_AFTER, (self.name,))[0])
-        return [row.holder for row in rows if row.stream != but and not self._pools.looked_after(row)]
+        return [
+            row.holder
+            for row in rows
+            if not (looked_after_here(row, token) if row.stream == stream else self._pools.looked_after(row))
+        ]
 
 
 class SqlitePools:
@@ -277,8 +293,12 @@ class SqlitePools:
                 pool.waiters[waiting.holder] = waiting.waiter
 
     def of_stream(self, stream: str) -> list[tuple[str, str]]:
+        """Pool and holder of all that a stream has; it is loaded, too."""
         self.write()
-        return sorted(self._connection.execute(_OF_STREAM, (stream,)).fetchall())
+        found = sorted(self._connection.execute(_OF_STREAM, (stream,)).fetchall())
+        if found:
+            self.load(found)
+        return found
 
     def ask(self, sql: str, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
         """The one row of a question, once everything is written that it may be about."""
@@ -290,10 +310,8 @@ class SqlitePools:
         """Whether anybody may still want what a stream holds; the batch knows better than what is stored."""
         stream = self._streams.get(row.stream)
         if stream is not None:
-            row.owner, row.closed, row.ended = stream.owner, stream.closed, stream.owner_ended
-        if row.closed or row.ended:
-            return False
-        return not row.confirmed if row.owner is None else self._alive(row.owner)
+            row.owner, row.ended = stream.owner, stream.owner_ended
+        return looked_after(row, row.owner, (lambda _: False) if row.ended else self._alive)
 
     def _alive(self, owner: int) -> bool:
         if owner not in self._judged:
@@ -309,9 +327,12 @@ class SqlitePools:
             pools += pool.unwritten() or ()
             permits += self._split(_DROP_PERMITS, pool.name, pool.changed_permits, pool.permits)
             waiters += self._split(_DROP_WAITERS, pool.name, pool.changed_waiters, pool.waiters)
-        for put, rows in ((_SET_PERMITS, permits), (_SET_WAITERS, waiters)):
+        for put, columns, rows in (
+            (_SET_PERMITS, _PERMIT_COLUMNS, permits),
+            (_SET_WAITERS, _WAITER_COLUMNS, waiters),
+        ):
             if rows:
-                execute_rows(self._connection, put, 7, [value for row in rows for value in row])
+                execute_rows(self._connection, put, columns, [value for row in rows for value in row])
         if pools:
             execute_rows(self._connection, _SET_POOLS, 5, pools)
 

@@ -152,10 +152,12 @@ _V2: Final = (
         confirmed INTEGER NOT NULL,          -- 0: granted from the queue, and not yet taken
         priority INTEGER NOT NULL,           -- with key: how it waits again if the grant lapses
         key TEXT NOT NULL,
+        token INTEGER,                       -- of the lease it was taken under; NULL: of none, granted, or lasting
+        lasting INTEGER NOT NULL,            -- its stream's, whoever owns that
         PRIMARY KEY (pool, holder)
     ) STRICT, WITHOUT ROWID
     """,
-    "CREATE INDEX permits_taken ON permits (pool, taken_at)",
+    "CREATE INDEX permits_taken ON permits (pool, taken_at, holder)",
     "CREATE INDEX permits_granted ON permits (pool, taken_at, holder) WHERE confirmed = 0",
     "CREATE INDEX permits_stream ON permits (stream)",
     """
@@ -167,6 +169,7 @@ _V2: Final = (
         key TEXT NOT NULL,
         tag INTEGER NOT NULL,
         arrival INTEGER NOT NULL,
+        lasting INTEGER NOT NULL,            -- what it waits for
         PRIMARY KEY (pool, holder)
     ) STRICT, WITHOUT ROWID
     """,

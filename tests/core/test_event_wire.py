@@ -114,6 +114,8 @@ SAMPLES: list[Event] = [
     ),
     events.ResultForgotten(at=AT, task="extract"),
     events.ResultForgotten(at=AT, task="extract", by="ann"),
+    events.LimitSet(at=AT, name="warehouse", limit=4),
+    events.LimitSet(at=AT, name="mail", limit=10, window=500_000, by="ann", reason="night"),
     events.RunStarted(
         at=AT,
         workflow="part",

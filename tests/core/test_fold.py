@@ -247,7 +247,7 @@ def test_every_event_changes_the_fold_or_is_known_not_to() -> None:
     from engine.core import events
 
     silent = {"AttemptOutcomeIgnored", "SignalIgnored", "MessageSent", "SendAccepted", "SendRejected", "ContinuedAsNew"}
-    of_workflows = {"WorkflowPaused", "WorkflowUnpaused"}
+    of_workflows = {"WorkflowPaused", "WorkflowUnpaused", "LimitSet"}
     of_memos = {"ResultMemoised", "ResultForgotten"}
     source = (ROOT / "engine" / "core" / "fold.py").read_text()
     for cls in typing.get_args(events.AnyEvent):

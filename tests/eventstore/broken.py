@@ -16,3 +16,4 @@ class Broken(MemoryStore):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._streams.__class__ = self.rules
+        self._streams._pools._looked_after = self._streams._looked_after  # bound when the class was another still

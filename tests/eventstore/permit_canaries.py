@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
+from eventstore.errors import LimitReached
+from eventstore.holding import Held, Limit, Pool, Waiting
 from eventstore.memory import MemoryStore
-from eventstore.permits import Actions, Held, Limit, Pool
-from eventstore.port import Message, Permit
+from eventstore.permits import Actions
+from eventstore.port import Commit, Message, Permit
 from eventstore.rules import Streams
 from tests.eventstore.broken import Broken
 
 
 def _store(actions: type[Actions]) -> type[Streams]:
     return type(actions.__name__, (Streams,), {"actions_type": actions})
+
+
+def token_of(commit: Commit) -> int | None:
+    return None if commit.lease is None else commit.lease.token
 
 
 class _OffByOne(Actions):
@@ -89,8 +97,8 @@ class GrantsForEver(Broken):
 
 
 class _FirstInFirstOut(Actions):
-    def _enqueue(self, pool: Pool, holder: str, stream: str, priority: int, key: str) -> None:
-        super()._enqueue(pool, holder, stream, priority, "the same for all")
+    def _enqueue(self, pool: Pool, holder: str, stream: str, of: Permit | Held) -> None:
+        super()._enqueue(pool, holder, stream, replace(of, key="the same for all"))
 
 
 class ServesInOrderOfArrival(Broken):
@@ -98,8 +106,8 @@ class ServesInOrderOfArrival(Broken):
 
 
 class _Level(Actions):
-    def _enqueue(self, pool: Pool, holder: str, stream: str, priority: int, key: str) -> None:
-        super()._enqueue(pool, holder, stream, 0, key)
+    def _enqueue(self, pool: Pool, holder: str, stream: str, of: Permit | Held) -> None:
+        super()._enqueue(pool, holder, stream, replace(of, priority=0))
 
 
 class KnowsNoPriority(Broken):
@@ -119,8 +127,8 @@ class CountsTheTurnsOfOtherPriorities(Broken):
 
 
 class _Keeps(Actions):
-    def settle(self, *, closed: bool, limit_changed: bool) -> None:
-        super().settle(closed=False, limit_changed=limit_changed)
+    def settle(self, *, closed: bool, released: bool, limit_changed: bool) -> bool:
+        return super().settle(closed=False, released=released and not closed, limit_changed=limit_changed)
 
 
 class KeepsThePermitsOfTheClosed(Broken):
@@ -130,8 +138,8 @@ class KeepsThePermitsOfTheClosed(Broken):
 
 
 class _Unaware(Actions):
-    def settle(self, *, closed: bool, limit_changed: bool) -> None:
-        super().settle(closed=closed, limit_changed=False)
+    def settle(self, *, closed: bool, released: bool, limit_changed: bool) -> bool:
+        return super().settle(closed=closed, released=released, limit_changed=False)
 
 
 class TellsNobodyOfAHigherLimit(Broken):
@@ -148,9 +156,9 @@ class GrantsWithoutAWord(Broken):
 
 
 class _Loud(Actions):
-    def _confirm(self, pool: Pool, holder: str, held: Held) -> None:
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
         granted = dict(self._granted)
-        super()._confirm(pool, holder, held)
+        super()._confirm(pool, permit, held)
         self._granted.update(granted)
 
 
@@ -159,9 +167,9 @@ class TellsWhoHasTakenIt(Broken):
 
 
 class _Retaking(Actions):
-    def _confirm(self, pool: Pool, holder: str, held: Held) -> None:
-        self._set_permit(pool, holder, None)
-        self._take(pool, pool.limit or Limit(0, None), Permit(pool=pool.name, holder=holder, action="take"), None)
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
+        self._set_permit(pool, permit.holder, None)
+        self._take(pool, pool.limit or Limit(0, None), permit, None)
 
 
 class TakesASecondTimeWhatIsHeld(Broken):
@@ -169,10 +177,10 @@ class TakesASecondTimeWhatIsHeld(Broken):
 
 
 class _StampsOfGrants(Actions):
-    def _confirm(self, pool: Pool, holder: str, held: Held) -> None:
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
         now, self._now = self._now, held.taken_at
         try:
-            super()._confirm(pool, holder, held)
+            super()._confirm(pool, permit, held)
         finally:
             self._now = now
 
@@ -182,8 +190,8 @@ class CountsAStartFromItsGrant(Broken):
 
 
 class _Generous(Actions):
-    def _give_up(self, pool: Pool, limit: Limit | None, holder: str) -> None:
-        super()._give_up(pool, limit and Limit(limit.count, None), holder)
+    def _give_up(self, pool: Pool, limit: Limit | None, holder: str) -> bool:
+        return super()._give_up(pool, limit and Limit(limit.count, None), holder)
 
 
 class GivesStartsBack(Broken):
@@ -222,7 +230,7 @@ class _Unrepeated(Streams):
     def apply(self, commit: Any) -> Any:
         stream = self._streams.get(commit.stream)
         if stream is not None and commit.permits and stream.last_commit == commit.id:
-            self.actions_type(self._pools, commit.stream, self._clock.now()).perform(commit.permits)
+            self.actions_type(self._pools, commit.stream, self._clock.now(), token_of(commit)).perform(commit.permits)
         return super().apply(commit)
 
 
@@ -232,12 +240,191 @@ class TakesAgainWhenRepeated(Broken):
 
 class _Eager(Streams):
     def _check(self, commit: Any, stream: Any) -> None:
-        self.actions_type(self._pools, commit.stream, self._clock.now()).perform(commit.permits)
+        self.actions_type(self._pools, commit.stream, self._clock.now(), token_of(commit)).perform(commit.permits)
         super()._check(commit, stream)
 
 
 class TakesBeforeItLooks(Broken):
     rules = _Eager
+
+
+# How long a permit is held.
+
+
+class _TrustsAnyOwner(Streams):
+    def _looked_after(self, permit: Held) -> bool:
+        stream = self._streams[permit.stream]
+        if permit.token is None or stream.owner is None:
+            return super()._looked_after(permit)
+        return self._alive(stream.owner)
+
+
+class KeepsWhatTheDeadHeldWithItsStream(Broken):
+    """For whoever took the stream over, which has no such attempts."""
+
+    rules = _TrustsAnyOwner
+
+
+class _Spares(Actions):
+    def _reclaim(self, pool: Any, limit: Limit) -> None:
+        own = {holder: held for holder, held in pool._permits.items() if held.stream == self._stream and held.confirmed}
+        super()._reclaim(pool, limit)
+        if limit.window is None:
+            for holder, held in own.items():
+                self._set_permit(pool, holder, held)
+
+
+class SparesWhatItsOwnStreamHeld(Broken):
+    """Under whatever lease: the heir stands in its own way."""
+
+    rules = _store(_Spares)
+
+
+class _Unsparing(Actions):
+    def _reclaim(self, pool: Any, limit: Limit) -> None:
+        if self._token is None and limit.window is None:
+            for holder in [holder for holder, held in pool._permits.items() if held.confirmed and held.token is None]:
+                if not pool.permit(holder).lasting:
+                    self._set_permit(pool, holder, None)
+        super()._reclaim(pool, limit)
+
+
+class TakesFromItselfWithoutALease(Broken):
+    rules = _store(_Unsparing)
+
+
+class _Forgetful(Actions):
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
+        super()._confirm(pool, permit, held)
+        if held.confirmed and not permit.lasting:
+            self._set_permit(pool, permit.holder, held)
+
+
+class ForgetsWhoTookItAgain(Broken):
+    """What is taken again stays the old lease's."""
+
+    rules = _store(_Forgetful)
+
+
+class _Younger(Actions):
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
+        super()._confirm(pool, permit, replace(held, confirmed=False))
+
+
+class TakesAgainForADifferentTime(Broken):
+    """Whoever takes again what it has seems to have taken it only now."""
+
+    rules = _store(_Younger)
+
+
+class _KeepsReleased(Actions):
+    def settle(self, *, closed: bool, released: bool, limit_changed: bool) -> bool:
+        return super().settle(closed=closed, released=False, limit_changed=limit_changed)
+
+
+class KeepsThePermitsOfTheReleased(Broken):
+    """Until somebody looks."""
+
+    rules = _store(_KeepsReleased)
+
+
+class _Thorough(Actions):
+    def _ends(self, pool: Pool, holder: str, *, closed: bool, released: bool) -> bool:
+        return True
+
+
+class GivesUpAllWithTheStream(Broken):
+    """Places in the queue, grants and what is lasting, too; and when it is closed what its owner still uses."""
+
+    rules = _store(_Thorough)
+
+
+class _Hasty(Actions):
+    def settle(self, *, closed: bool, released: bool, limit_changed: bool) -> bool:
+        return super().settle(closed=closed, released=released or closed, limit_changed=limit_changed)
+
+
+class TakesWhatTheLastAttemptsOfAClosedStreamUse(Broken):
+    rules = _store(_Hasty)
+
+
+class _Tolerant(Actions):
+    def _ends(self, pool: Pool, holder: str, *, closed: bool, released: bool) -> bool:
+        held = pool.permit(holder)
+        return held is not None and held.confirmed and super()._ends(pool, holder, closed=closed, released=released)
+
+
+class LeavesTheClosedInTheQueue(Broken):
+    """With what they were granted."""
+
+    rules = _store(_Tolerant)
+
+
+class _NeverLasting(Actions):
+    def _perform(self, permit: Permit) -> None:
+        super()._perform(replace(permit, lasting=False))
+
+
+class KnowsNothingThatLasts(Broken):
+    rules = _store(_NeverLasting)
+
+
+class _Outlasting(Actions):
+    def _ends(self, pool: Pool, holder: str, *, closed: bool, released: bool) -> bool:
+        held = pool.permit(holder)
+        return super()._ends(pool, holder, closed=closed, released=released) and not (held and held.lasting)
+
+
+class KeepsWhatLastsOfTheClosed(Broken):
+    """For ever, as nobody returns it."""
+
+    rules = _store(_Outlasting)
+
+
+class _AsItIsTaken(Actions):
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
+        super()._confirm(pool, permit, replace(held, lasting=False))
+
+
+class MakesWhatLastsTheOwners(Broken):
+    """When it is taken again without a word of that."""
+
+    rules = _store(_AsItIsTaken)
+
+
+class _AsItWas(Actions):
+    def _confirm(self, pool: Pool, permit: Permit, held: Held) -> None:
+        super()._confirm(pool, replace(permit, lasting=False), held)
+
+
+class MakesNothingLastThatIsHeld(Broken):
+    rules = _store(_AsItWas)
+
+
+class _Tentative(Actions):
+    def _hold(self, pool: Pool, holder: str, stream: str, of: Permit | Waiting, *, confirmed: bool) -> None:
+        super()._hold(pool, holder, stream, of, confirmed=confirmed and isinstance(of, Permit))
+
+
+class GrantsWhatLastsForAWhile(Broken):
+    """Until it is taken, as any grant, or goes to the next."""
+
+    rules = _store(_Tentative)
+
+
+class _Misleads(Actions):
+    def _take(self, pool: Any, limit: Limit, permit: Permit, held: Held | None) -> None:
+        try:
+            super()._take(pool, limit, permit, held)
+        except LimitReached as refusal:
+            refusal.held_by = pool._oldest_first()[-1][0] if pool.held else None
+            raise
+
+
+class NamesTheLastWhoTookIt(Broken):
+    """To who is refused; also of a limit of 0."""
+
+    rules = _store(_Misleads)
 
 
 PERMIT_CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
@@ -264,7 +451,10 @@ PERMIT_CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     ),
     KnowsNoPriority: ("queues.the_queue_goes_by_priority_then_by_turns_then_by_arrival",),
     CountsTheTurnsOfOtherPriorities: ("queues.a_key_with_many_does_not_starve_another",),
-    KeepsThePermitsOfTheClosed: ("permits.closing_gives_up_what_the_stream_has",),
+    KeepsThePermitsOfTheClosed: (
+        "holding.closing_gives_up_what_the_stream_has",
+        "holding.a_closed_stream_holds_what_its_owner_took",
+    ),
     TellsNobodyOfAHigherLimit: ("permits.a_changed_limit_is_seen_by_all",),
     GrantsWithoutAWord: (
         "queues.the_first_of_the_queue_is_granted_and_told",
@@ -281,6 +471,42 @@ PERMIT_CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
     LetsOthersTouchAHolder: ("permits.a_holder_belongs_to_its_stream",),
     TakesAgainWhenRepeated: ("permits.a_repeated_commit_takes_nothing_again",),
     TakesBeforeItLooks: ("permits.everything_else_is_refused_before",),
+    KeepsWhatTheDeadHeldWithItsStream: (
+        "holding.what_the_dead_held_is_free_though_its_stream_lives_on",
+        "holding.what_is_taken_again_under_the_next_lease_goes_on",
+    ),
+    SparesWhatItsOwnStreamHeld: ("holding.who_takes_a_stream_over_is_not_in_its_own_way",),
+    TakesFromItselfWithoutALease: ("holding.what_is_taken_without_a_lease_is_free_when_it_is_wanted",),
+    ForgetsWhoTookItAgain: (
+        "holding.what_is_taken_again_under_the_next_lease_goes_on",
+        "holding.what_is_taken_without_a_lease_is_free_when_it_is_wanted",
+    ),
+    TakesAgainForADifferentTime: ("holding.who_is_refused_learns_who_holds",),
+    KeepsThePermitsOfTheReleased: (
+        "holding.releasing_a_stream_returns_what_it_holds",
+        "holding.a_closed_stream_holds_what_its_owner_took",
+    ),
+    GivesUpAllWithTheStream: (
+        "holding.releasing_a_stream_returns_what_it_holds",
+        "holding.a_closed_stream_holds_what_its_owner_took",
+        "holding.a_lasting_permit_is_the_streams_own",
+        "queues.the_first_of_the_queue_is_granted_and_told",
+    ),
+    TakesWhatTheLastAttemptsOfAClosedStreamUse: ("holding.a_closed_stream_holds_what_its_owner_took",),
+    LeavesTheClosedInTheQueue: ("holding.closing_gives_up_what_the_stream_has",),
+    KnowsNothingThatLasts: (
+        "holding.a_lasting_permit_is_the_streams_own",
+        "holding.who_waits_for_a_lasting_permit_has_it_when_it_is_granted",
+    ),
+    KeepsWhatLastsOfTheClosed: (
+        "holding.closing_gives_up_what_the_stream_has",
+        "holding.a_closed_stream_holds_what_its_owner_took",
+        "holding.a_lasting_permit_is_the_streams_own",
+    ),
+    MakesWhatLastsTheOwners: ("holding.taking_makes_a_permit_lasting_and_never_the_reverse",),
+    MakesNothingLastThatIsHeld: ("holding.taking_makes_a_permit_lasting_and_never_the_reverse",),
+    GrantsWhatLastsForAWhile: ("holding.who_waits_for_a_lasting_permit_has_it_when_it_is_granted",),
+    NamesTheLastWhoTookIt: ("holding.who_is_refused_learns_who_holds",),
 }
 """Each broken store, and the checks that must fail on it."""
 
@@ -293,7 +519,26 @@ SEEN_BY_THE_MACHINE: tuple[type[MemoryStore], ...] = (
     KeepsThePermitsOfTheClosed,
     KeepsWhatARefusedCommitTook,
     LeavesTheSlotsOfTheDead,
+    NamesTheLastWhoTookIt,
+    TakesFromItselfWithoutALease,
     TakesGrantsFromWhoRests,
     TellsNobodyOfAHigherLimit,
 )
 """Those that random histories must find, too."""
+
+SEEN_BY_THE_MACHINE_OF_TENURE: tuple[type[MemoryStore], ...] = (
+    ForgetsWhoTookItAgain,
+    GivesUpAllWithTheStream,
+    GrantsWhatLastsForAWhile,
+    KeepsThePermitsOfTheReleased,
+    KeepsWhatLastsOfTheClosed,
+    KeepsWhatTheDeadHeldWithItsStream,
+    KnowsNothingThatLasts,
+    LeavesTheClosedInTheQueue,
+    MakesNothingLastThatIsHeld,
+    MakesWhatLastsTheOwners,
+    SparesWhatItsOwnStreamHeld,
+    TakesAgainForADifferentTime,
+    TakesWhatTheLastAttemptsOfAClosedStreamUse,
+)
+"""And those that random histories of takeovers must."""

@@ -84,6 +84,7 @@ permits = st.builds(
     action=st.sampled_from(("take", "take", "take", "wait", "wait", "wait", "return")),
     priority=st.sampled_from((0, 0, 1)),
     key=st.sampled_from(("", "k")),
+    lasting=st.sampled_from((False, False, True)),
 )
 wanted = st.one_of(st.sampled_from(VALUES), st.lists(st.sampled_from(VALUES), max_size=3).map(tuple))
 queries = st.builds(
@@ -311,7 +312,9 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
 
     @rule(data=st.data(), how=st.sampled_from(("leave", "crash", "stall", "reopen")))
     def lose_a_lease(self, data: st.DataObject, how: str) -> None:
-        pair = self.a_lease(data)
+        self.lose(self.a_lease(data), how)
+
+    def lose(self, pair: Pair, how: str) -> None:
         match how:
             case "leave":
                 self.pairs.remove(pair)
@@ -436,8 +439,11 @@ class PermitsAgainstMemory(SqliteAgainstMemory):
 
     @rule(data=st.data(), handle=st.integers(0, 1))
     def only_permits(self, data: st.DataObject, handle: int) -> None:
-        """Nothing that could be refused for another reason, by who owns the stream, which rests now and then."""
-        stream = data.draw(streams)
+        """Nothing that could be refused for another reason."""
+        self.permits_of(data, handle, data.draw(streams))
+
+    def permits_of(self, data: st.DataObject, handle: int, stream: str) -> None:
+        """By who owns the stream, which rests now and then."""
         head = self.heads.get(stream)
         owner = [pair for pair in self.pairs if head is not None and pair.memory.token == head.owner]
         self.commit_ids += 1
@@ -460,6 +466,43 @@ class PermitsAgainstMemory(SqliteAgainstMemory):
     )
     def change_limit(self, pool: str, limit: int, handle: int) -> None:
         self.set_limit(pool, {"limit": limit}, handle)
+
+
+class TenureAgainstMemory(PermitsAgainstMemory):
+    """How long permits are held: two streams that are taken over all the time share a pool of slots, and no more."""
+
+    commit = commit_again = claim = claim_by = change_limit = lose_a_lease = None  # type: ignore[assignment]
+
+    def begin(self) -> None:
+        super().begin()
+        self.set_limit("slots", {"limit": 2}, 0)
+
+    def draw_permits(self, data: st.DataObject, stream: str) -> tuple[Permit, ...]:
+        """Of one holder more than there are slots: a stream can stand in its own way."""
+        drawn = data.draw(st.lists(permits, min_size=1, max_size=2))
+        holders = (f"{stream} h{data.draw(st.integers(0, 2))}" for _ in drawn)
+        return tuple(replace(one, pool="slots", holder=holder) for one, holder in zip(drawn, holders, strict=True))
+
+    @rule(data=st.data(), handle=st.integers(0, 1))
+    def only_permits(self, data: st.DataObject, handle: int) -> None:
+        """By a stream that is claimed first if nobody owns it, mostly, or by another worker, now and then."""
+        stream = data.draw(st.sampled_from(STREAMS[:2]))
+        change = data.draw(st.integers(0, 5))
+        if change < 2 or (change < 5 and self.heads[stream].owner is None):
+            self.adopt(data, stream)
+        self.permits_of(data, handle, stream)
+
+    def adopt(self, data: st.DataObject, stream: str) -> None:
+        """Have it claimed, from whoever has just died with it."""
+        for pair in [pair for pair in self.pairs if pair.memory.token == self.heads[stream].owner]:
+            self.lose(pair, data.draw(st.sampled_from(("crash", "leave"))))
+        heir = self.a_lease(data)
+        self.commit_ids += 1
+        message = Message(id=f"wake {self.commit_ids}", stream=stream, header=b"{}", control=True)
+        self.both(lambda store, _: store.send(message), heir.handle)
+        query = StreamQuery(streams=(stream,))
+        (head,) = self.both(lambda store, name: store.claim(getattr(heir, name), query=query, limit=1), heir.handle)
+        self.heads[stream] = head
 
 
 def permits_of_memory(store: MemoryStore) -> dict[str, Any]:
@@ -503,7 +546,7 @@ async def outcome_of(call: Awaitable[Any]) -> Any:
     except MailWaiting as error:
         return MailWaiting, error.stream, error.waiting
     except LimitReached as error:
-        return LimitReached, error.pool, error.holder, error.retry_at
+        return LimitReached, error.pool, error.holder, error.retry_at, error.held_by
     except UnknownPool as error:
         return UnknownPool, error.pool
     except EventStoreError as error:
@@ -586,5 +629,16 @@ def test_sqlite_gives_the_permits_that_memory_gives() -> None:
 @pytest.mark.parametrize("broken", permit_canaries.SEEN_BY_THE_MACHINE)
 def test_a_difference_in_permits_is_found(broken: type[MemoryStore]) -> None:
     machine = type("Planted", (PermitsAgainstMemory,), {"specification": broken})
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+def test_sqlite_ends_permits_when_memory_does() -> None:
+    run_state_machine_as_test(TenureAgainstMemory, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("broken", permit_canaries.SEEN_BY_THE_MACHINE_OF_TENURE)
+def test_a_difference_in_when_permits_end_is_found(broken: type[MemoryStore]) -> None:
+    machine = type("Planted", (TenureAgainstMemory,), {"specification": broken})
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine, settings=SETTINGS)

@@ -7,14 +7,16 @@ from pathlib import Path
 from tests.examples.test_language_examples import run_example
 
 
-def test_three_contracts_three_outcomes(tmp_path: Path) -> None:
+def test_four_contracts_four_outcomes(tmp_path: Path) -> None:
     assert run_example("effects", folder=tmp_path).splitlines() == [
-        *["killed"] * 3,
+        *["killed"] * 4,
         "index sent by attempt 2",
         "letter: sent or not, a person must look",
         "payment found in the books",
+        "booked by attempt 2: 80 in all",
         "index: 2 time(s)",
         "letter: 1 time(s)",
         "payment: 1 time(s)",
+        "booking: 1 time(s)",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -72,6 +72,13 @@ OUTPUTS = {
         part 4: 52527 takes 339 steps
         the process that ran task 'search' was killed by signal 9 \(SIGKILL\); the system does that when memory runs out
     """,
+    "limits": r"""
+        bob is done long before ann: True; at most [28] at once
+        70 orders
+        mail: 4 in 0\.5 s
+        task/look_up: 100 in 60 s
+        warehouse: 8 at once the night shift has gone home
+    """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1

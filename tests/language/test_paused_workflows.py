@@ -12,7 +12,7 @@ from engine import Engine, RunHandle, Signal, durable, workflow
 from engine.errors import EngineFailed, RunCancelledError, RunTerminatedError
 from eventstore import StoreUnavailable
 from tests.language.hands import becomes, exists, gate, held, rests, tell, told
-from tests.runtime.faulty import FaultyStore, at_call
+from tests.runtime.faulty import FaultyStore, Pause, at_call
 from tests.runtime.invariants import check_store
 from tests.runtime.worlds import MemoryWorld, World, at_rest, kinds_of, settle, soon, until, until_async
 
@@ -235,6 +235,27 @@ async def test_a_child_that_has_not_begun_ends_and_its_parent_is_told(how: str, 
             await child.cancel()
             await cancelled(child)
         assert await soon(run.result()) == ("RunTerminatedError" if how == "terminate" else "RunCancelledError")
+        await check_store(engine.store, above, tidy)
+
+
+async def test_a_child_that_is_claimed_before_its_workflow_is_seen_to_be_paused(memory: MemoryWorld) -> None:
+    """The claim was under way: the child is given up again, and who has asked for it meanwhile hears of its end."""
+    store = FaultyStore(memory.data)
+    claiming = Pause(store, behind=False, when=lambda name, _argument: name == "claim")
+    async with Engine(store, workflows=[above, tidy], clock=memory.clock) as engine:
+        await soon(claiming.reached.wait())
+        await engine.pause_workflow(tidy)
+        run = await engine.start(above("c"), id="p")
+        giving_up = Pause(store, behind=False, when=lambda name, commit: name == "commit" and commit.stream == "run:c")
+        claiming.let_go.set()
+        await soon(giving_up.reached.wait())
+        child = engine.run("c")
+        giving_up.let_go.set()
+        await at_rest(memory.data, "c")
+        assert await kinds_of(child) == []
+        await child.terminate(reason="enough")
+        await terminated(child, "enough")
+        assert await soon(run.result()) == "RunTerminatedError"
         await check_store(engine.store, above, tidy)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, RunHandle, Signal, State, task, workflow
-from engine.errors import RunCancelledError, RunTerminatedError
+from engine import Engine, Request, RunHandle, Signal, State, task, workflow
+from engine.errors import RunCancelledError, RunEnded, RunTerminatedError
 from engine.runtime.histories import read_state
 from engine.runtime.published import read_published
 from eventstore.port import MAILBOX_PAGE
@@ -19,6 +19,7 @@ from tests.runtime.invariants import check_store
 from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
 
 word = Signal("word", str)
+unserved = Request("unserved", int, int)
 
 
 @workflow
@@ -459,6 +460,32 @@ async def test_a_paused_run_costs_no_busy_claims(memory: MemoryWorld) -> None:
         assert len(store.calls) - before < 20, store.calls[before:]
         await run.unpause()
         assert await soon(run.result()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_a_paused_run_with_a_request_that_it_does_not_serve_writes_nothing(
+    by_name: bool, memory: MemoryWorld
+) -> None:
+    """It stays in memory, for its mail stays in the box; that is no reason to try again and again to give it up."""
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[listening], clock=memory.clock) as engine:
+        run = await engine.start(listening(), id="a")
+        asking = asyncio.create_task(run.request(unserved, 1, id="q"))
+        await settle(200)
+        if by_name:
+            await engine.pause_workflow(listening)
+        else:
+            await paused(run)
+        await settle(500)
+        before = store.calls.count("commit")
+        await settle(5_000)
+        assert store.calls.count("commit") - before < 5
+        await (engine.unpause_workflow(listening) if by_name else run.unpause())
+        for value in ("one", "two"):
+            await run.signal(word, value)
+        assert await soon(run.result()) == ["one", "two"]
+        with pytest.raises(RunEnded):
+            await soon(asking)
 
 
 async def rests_unclaimed(engine: Engine) -> None:

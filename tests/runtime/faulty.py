@@ -151,3 +151,21 @@ class FaultyStore:
 
     async def aclose(self) -> None:
         """The one inside is closed by whoever opened it."""
+
+
+class Pause:
+    """Holds back one call of a store, before it or behind it, until `go`."""
+
+    def __init__(self, store: FaultyStore, *, behind: bool, when: Callable[[str, Any], bool]) -> None:
+        self.reached = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+        async def hold(name: str, argument: Any) -> None:
+            if not self.reached.is_set() and when(name, argument):
+                self.reached.set()
+                await self.let_go.wait()
+
+        if behind:
+            store.after = hold
+        else:
+            store.before = hold

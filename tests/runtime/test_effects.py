@@ -313,7 +313,7 @@ def test_what_cannot_be_is_refused() -> None:
     async def charge(account: str) -> str: ...
 
     for options, words in (
-        ({"effect": "sometimes"}, "'idempotent', 'at_most_once', 'reconcile', not 'sometimes'"),
+        ({"effect": "sometimes"}, "'idempotent', 'at_most_once', 'reconcile', 'transactional', not 'sometimes'"),
         ({"effect": "reconcile"}, "go together"),
         ({"effect": "idempotent", "reconcile": charge}, "go together"),
         ({"reconcile": "later"}, "takes a function"),

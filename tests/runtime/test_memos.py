@@ -836,6 +836,89 @@ async def test_a_store_that_fails_there_stops_the_engine_and_loses_nothing(world
         await check_store(engine.store, squared)
 
 
+# -- limits that all share ---------------------------------------------------------------------------------------------
+
+
+async def test_what_is_found_needs_no_permit_and_what_is_not_waits_for_one(world: World) -> None:
+    gate = asyncio.Event()
+
+    @task(pool="bank")
+    async def hold() -> None:
+        ran.append("held")
+        await gate.wait()
+
+    @workflow
+    async def holding() -> None:
+        await hold()
+
+    @task(pool="bank", memo=Memo())
+    async def ask(n: int) -> int:
+        ran.append(n)
+        return n
+
+    @workflow
+    async def asking(n: int) -> int:
+        return await ask(n)
+
+    @workflow
+    async def asking_later(n: int) -> int:
+        await asyncio.sleep(60)
+        return await ask(n)
+
+    async with world.engine(holding, asking, asking_later, pools={"bank": 1}) as engine:
+        assert await run_of(engine, asking(1), "first") == 1
+        held = await engine.start(holding(), id="held")
+        await until(lambda: "held" in ran)
+        assert await run_of(engine, asking(1), "second") == 1  # though the pool is full
+        waiting = await engine.start(asking(2), id="waiting")
+        await at_rest(engine.store, "waiting")  # for a permit it waits out of memory
+        later = await engine.start(asking_later(2), id="later")
+        assert ran == [1, "held"]
+        gate.set()
+        await soon(held.result())
+        assert await soon(waiting.result()) == 2
+        await written(engine)
+        world.clock.advance(61)
+        assert await soon(later.result()) == 2
+        assert ran == [1, "held", 2]
+        assert await reused(engine, "later") == ["waiting"]
+        await check_store(engine.store, holding, asking, asking_later)
+
+
+async def test_a_run_that_comes_back_with_a_permit_looks_first_and_gives_it_back(world: World) -> None:
+    """It waited for a limit out of memory; meanwhile somebody has kept the result, under another limit."""
+    gate = asyncio.Event()
+
+    @task(name="ask", pool="bank", memo=Memo(version="1"))
+    async def ask(n: int) -> int:
+        ran.append(f"ask {n}")
+        if n == 0:
+            await gate.wait()
+        return n
+
+    @workflow
+    async def asking(n: int) -> int:
+        return await ask(n)
+
+    @workflow
+    async def asking_elsewhere(n: int) -> int:
+        return await ask.options(pool=None)(n)
+
+    async with world.engine(asking, asking_elsewhere, pools={"bank": 1}) as engine:
+        holding = await engine.start(asking(0), id="holding")
+        await until(lambda: ran)
+        waiting = await engine.start(asking(5), id="waiting")
+        await at_rest(engine.store, "waiting")  # for a permit it waits out of memory
+        assert await run_of(engine, asking_elsewhere(5), "elsewhere") == 5
+        gate.set()
+        assert await soon(holding.result()) == 0
+        assert await soon(waiting.result()) == 5
+        # Whether it looked once more depends on whether it was rebuilt; it has one outcome, and the permit is free.
+        assert await run_of(engine, asking(6), "next") == 6
+        assert ran.count("ask 5") in (1, 2)
+        await check_store(engine.store, asking, asking_elsewhere)
+
+
 # -- forgetting -------------------------------------------------------------------------------------------------------
 
 

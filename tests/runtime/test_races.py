@@ -11,7 +11,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, task, workflow
 from engine.errors import RunCancelledError, RunFailedError, TaskError
-from tests.runtime.faulty import FaultyStore
+from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon, until, until_async
 
@@ -27,24 +27,6 @@ def _nothing_ran() -> None:
 async def note(what: str) -> str:
     ran.append(what)
     return what
-
-
-class Pause:
-    """Holds back one call of a store, before it or behind it, until `go`."""
-
-    def __init__(self, store: FaultyStore, *, behind: bool, when: Callable[[str, Any], bool]) -> None:
-        self.reached = asyncio.Event()
-        self.let_go = asyncio.Event()
-
-        async def hold(name: str, argument: Any) -> None:
-            if not self.reached.is_set() and when(name, argument):
-                self.reached.set()
-                await self.let_go.wait()
-
-        if behind:
-            store.after = hold
-        else:
-            store.before = hold
 
 
 def releases(name: str, argument: Any) -> bool:

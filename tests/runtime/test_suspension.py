@@ -11,6 +11,7 @@ from msgspec import Struct
 from engine import Engine, RunHandle, task, workflow
 from engine.core import loop as core_loop
 from engine.errors import RunFailedError, RunSuspendedError
+from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
 
@@ -485,6 +486,25 @@ async def test_cancelling_a_run_that_its_code_does_not_fit(world: World) -> None
             await until_async(lambda: has_status(run, "terminated"))
         assert await run.status() in ("terminated", "cancelled")
         await check_history(engine.store, "a")
+
+
+async def test_mail_that_changes_nothing_is_heard_of_when_the_clock_stands(memory: MemoryWorld) -> None:
+    """It is taken out of the box with no event, so nothing that others look at shows it: who has taken it tells."""
+    await suspended_run(memory)
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[changed], clock=memory.clock) as engine:
+        run = engine.run("a")
+        with pytest.raises(RunSuspendedError):
+            await soon(run.result())
+        pause = Pause(store, behind=False, when=lambda name, _argument: name == "commit")
+        await run.unpause()
+        await soon(pause.reached.wait())
+        looks = store.calls.count("find")
+        waiting = asyncio.create_task(run.result())  # there is mail: it may be a wish to go on
+        await until(lambda: store.calls.count("find") >= looks + 2)
+        pause.let_go.set()
+        with pytest.raises(RunSuspendedError):
+            await soon(waiting, seconds=5)
 
 
 async def test_the_wish_to_cancel_survives_a_suspension(world: World) -> None:

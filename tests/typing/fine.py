@@ -8,6 +8,7 @@ from typing import assert_type
 
 from msgspec import Struct
 
+import eventstore
 from engine import (
     Call,
     ChildHandle,
@@ -26,6 +27,7 @@ from engine import (
     SignalMessage,
     State,
     Task,
+    Transaction,
     Workflow,
     durable,
     task,
@@ -154,6 +156,17 @@ def posted(name: str) -> str:
     return name
 
 
+@task(effect="transactional", raises=(ValueError,))
+def booked(tx: Transaction, order: str, *, amount: int = 1) -> list[int]:
+    ((total,),) = tx.execute("SELECT sum(amount) FROM bookings WHERE name = ?", (order,))
+    tx.executemany("INSERT INTO bookings VALUES (:amount)", [{"amount": amount}])
+    return [total]
+
+
+def by_hand(tx: eventstore.Transaction) -> None:
+    assert_type(booked.fn(tx, "o-1", amount=2), list[int])
+
+
 @task(memo=Memo(expires=timedelta(days=1), key=lambda name: name.lower(), version="1"))
 async def kept(name: str) -> list[int]:
     return [len(name)]
@@ -175,6 +188,9 @@ async def mapped() -> None:
 assert_type(Happened("receipt"), Happened[str])
 assert_type(charged("alice"), Call[int])
 assert_type(posted("alice"), Call[str])
+assert_type(booked("o-1", amount=3), Call[list[int]])
+assert_type(booked.options(deadline=5)("o-1"), Call[list[int]])
+is_transactional: Task[..., list[int]] = booked
 assert_type(nightly(date(2026, 1, 1)), Call[Verdict | None])
 is_task: Task[..., float] = crunch
 is_workflow: Workflow[[date], Verdict | None] = nightly
@@ -215,6 +231,7 @@ async def tests() -> None:
         lab.fake(fetch, outcomes=[ValueError("no"), [1]])
         lab.fake(fetch, side_effect=lambda url, *, tries=1: [tries])
         lab.fake(fetch("a"), returns=[1])
+        lab.fake(booked, side_effect=lambda order, *, amount=1: [amount])
         assert_type(lab.calls(fetch("a"))[0], testing.TaskCall)
         assert_type(await lab.run(nightly(date(2026, 1, 1))), Verdict | None)
         run = await lab.start(nightly(date(2026, 1, 1)))

@@ -6,7 +6,21 @@ from datetime import date
 
 from msgspec import Struct
 
-from engine import Engine, Feed, Memo, Query, Request, RunHandle, Signal, State, durable, task, testing, workflow
+from engine import (
+    Engine,
+    Feed,
+    Memo,
+    Query,
+    Request,
+    RunHandle,
+    Signal,
+    State,
+    Transaction,
+    durable,
+    task,
+    testing,
+    workflow,
+)
 
 
 class Draft(Struct):
@@ -27,6 +41,16 @@ async def fetch(url: str) -> int:
     return len(url)
 
 
+@task(effect="transactional")
+def booked(tx: Transaction, order: str) -> int:
+    return len(tx.execute(order))
+
+
+@task(effect="transactional")  # wrong
+def forgot(order: str) -> int:
+    return len(order)
+
+
 @workflow
 async def part(day: date) -> int:
     return day.year
@@ -39,6 +63,10 @@ async def to_text(draft: Draft) -> str:
 @workflow
 async def nightly(day: date) -> int:
     await fetch(3)  # wrong
+    await booked(3)  # wrong
+    await booked(None, "o-1")  # wrong
+    booked.fn("o-1")  # wrong
+    row: str = await booked("o-1")  # wrong
     await fetch("a", "b")  # wrong
     text: str = await fetch("a")  # wrong
     await part("today")  # wrong
@@ -52,7 +80,7 @@ async def nightly(day: date) -> int:
         pass
     received = await review.receive()
     received.answer("three")  # wrong
-    print(text, flag, answer)
+    print(text, flag, answer, row)
     await durable.continue_as_new(nightly("today"))  # wrong
 
 

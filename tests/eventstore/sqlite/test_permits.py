@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eventstore import NEW, LimitReached, StreamHead
-from eventstore.conformance.harness import Shared, all_of, begin, event, give_back, step, take, wait
+from eventstore.conformance.harness import Shared, all_of, begin, claim, event, give_back, step, take, wait
 from eventstore.sqlite import SqliteStore, permits
 from eventstore.sqlite.guard import Guard
 from eventstore.sqlite.schema import MIGRATIONS
@@ -61,7 +61,7 @@ def test_every_look_up_has_an_index() -> None:
         for sql in statements:
             connection.execute(sql)
     asked = [sql for name, sql in vars(permits).items() if name.isupper() and isinstance(sql, str) and "WHERE" in sql]
-    assert len(asked) == 11
+    assert len(asked) == 12
     for sql in asked:
         numbered = [int(one[0]) for one in sql.split("?")[1:] if one[:1].isdigit()]
         parameters = ["[]"] * (max(numbered) if numbered else sql.count("?"))
@@ -97,6 +97,42 @@ async def test_a_long_queue_costs_its_head(store: SqliteStore) -> None:
         version += 1
         await shared.limit(number + 1)
     assert counts[-1] < counts[0] * 1.5 + 50, counts
+
+
+async def test_who_holds_is_one_question_asked_when_a_pool_is_full(store: SqliteStore) -> None:
+    """Beside the look for what is free; and a commit that gets its permit asks neither."""
+    await Shared(store, None).limit(2)
+    await begin(store, "run:a")
+    seen = await traced(store)
+    await store.commit(step("run:a", 1, event(), permits=(take("a1"), take("a2"))))
+    assert len([sql for sql in seen if sql.startswith("SELECT")]) == 1
+    seen.clear()
+    with pytest.raises(LimitReached):
+        await store.commit(step("run:a", 2, event(), permits=(take("a3"),)))
+    asked = [sql for sql in seen if sql.startswith("SELECT")]
+    assert len(asked) == 4, asked  # the batch's own, what nobody looks after, which grants have lapsed, who holds
+    assert asked[-1].startswith("SELECT holder FROM permits WHERE pool"), asked
+
+
+async def test_a_stream_that_has_no_permits_any_more_is_released_for_nothing(store: SqliteStore) -> None:
+    """Its row says so after one look. What it holds is given up with as many statements, however many there are."""
+    shared = Shared(store, None)
+    await shared.limit(100)
+    await begin(store, "run:a")
+    seen, version, counts = await traced(store), 1, []
+    for count in (1, 100):
+        permits = tuple(take(f"h{number}") for number in range(count))
+        await store.commit(step("run:a", version, event(), permits=permits))
+        for more in (1, 2):
+            seen.clear()
+            await store.commit(step("run:a", version + more, event(), release=True))
+            counts.append(kinds(seen))
+        version += 3
+    gives_up, rests, *of_many = counts
+    assert rests == ["BEGIN", "PRAGMA", "INSERT", "UPDATE", "COMMIT"]
+    assert of_many == [gives_up, rests]
+    assert gives_up.count("DELETE") == 1
+    await shared.does("run:b", *(take(f"b{number}") for number in range(100)))
 
 
 async def test_a_failure_of_the_commit_leaves_no_permit(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +279,47 @@ async def test_two_processes_share_a_limit_and_a_killed_one_gives_its_slots_back
         await all_of(shared.does(f"run:heir{number}", wait(f"heir{number}", priority=9)) for number in range(limit))
         for number in range(limit):
             await shared.does(f"run:heir{number}", take(f"heir{number}"))
+
+
+DIES = """
+async def main():
+    store = await SqliteStore.open(sys.argv[1], lease_ttl=3_600)
+    async with store.lease("dies") as lease:
+        for number in range(2):
+            permits = tuple(
+                Permit(pool="p", holder=f"d{number}{action}", action="take", lasting=action == "lasts")
+                for action in ("ends", "lasts")
+            )
+            await store.commit(Commit(id="c", stream=f"run:dies{number}", expected_version=NEW, events=(event(),),
+                                      permits=permits, lease=lease))
+        say("ready")
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_who_takes_over_from_a_killed_process_has_what_it_takes_again(path: Path, opened: Opener) -> None:
+    """Of two runs: one goes on with its slot, the other does not, and its is free though a living worker owns it."""
+    store = await opened()
+    await Shared(store, None).limit(4)
+    async with child(DIES, path) as dies, store.lease("heir") as lease:
+        shared = Shared(store, lease)
+        await dies.expect("ready")
+        refusal = await shared.full("run:other", take("o1"))
+        assert refusal.held_by in ("d0ends", "d0lasts")
+        assert await claim(store, lease) == []
+        await dies.kill()
+        assert await claim(store, lease) == ["run:dies0", "run:dies1"]
+        await shared.does("run:dies0", take("d0ends"))
+        await shared.does("run:dies1")
+        await shared.does("run:other", take("o1"))
+        await shared.full("run:other", take("o2"))
+        await shared.full("run:dies1", take("d1ends"))
+        await shared.does("run:dies1", give_back("d1lasts"))
+        await shared.does("run:other", take("o2"))
+        await shared.does("run:dies0", wait("w"), release=True)
+        assert await shared.granted("run:dies0") == ["w"]
 
 
 STEALS = """

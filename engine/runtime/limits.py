@@ -1,0 +1,221 @@
+"""Pools and rates as they stand in the store: declared by engines, changed by people, each time as an event.
+
+A limit is a stream, whose attributes say how much it gives. What an engine declares is written when it differs from
+what was declared before: so code that says something else takes effect when it is deployed, and what a person has set
+since stays when the same code is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+from engine.core.events import LimitSet, decode_header
+from engine.errors import DefinitionError, HoldfastError
+from engine.runtime.streams import new_event
+from engine.tasks import EVERY_TASK, Rate, RateLike, Task, rate_of
+from engine.workflows import Workflow
+from engine.workflows.reach import named
+from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamNotFound, StreamQuery, VersionConflict
+from eventstore.port import FIND_LIMIT_MAX, POOL_CATEGORY, pool_stream
+
+__all__ = ["LimitState", "Limits", "checked_limits", "declare", "read_limits", "set_limit"]
+
+_LIMIT: Final = "limit"
+_WINDOW: Final = "window"
+_DECLARED: Final = "declared"
+
+Given = int | Rate
+
+
+class LimitState(Struct, frozen=True, kw_only=True):
+    """A pool or a rate: what it gives now, since when (microseconds since the epoch), and who set that."""
+
+    name: str
+    limit: int  # attempts at once, or starts in a window
+    seconds: float | None  # the window of a rate; None: a pool
+    at: int
+    by: str = ""
+    reason: str = ""
+
+
+class Limits(Struct, frozen=True):
+    """What one engine declares."""
+
+    given: Mapping[str, Given]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.given)
+
+
+def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> Limits:
+    """What an engine is given to declare. Raises `HoldfastError` for what is no limit."""
+    if twice := sorted(pools.keys() & rates.keys()):
+        raise HoldfastError(f"Engine(...): {twice[0]!r} is among its pools and among its rates: limits have one name")
+    given: dict[str, Given] = {name: _slots(name, count) for name, count in pools.items()}
+    for name, rate in rates.items():
+        if name == EVERY_TASK:
+            raise HoldfastError("Engine(rates={'*': ...}): only a pool can be over every task")
+        try:
+            given[name] = rate_of(rate)
+        except ValueError as error:
+            raise HoldfastError(f"Engine(rates={{{name!r}: {rate!r}}}): {error}") from None
+    return Limits(given)
+
+
+def _slots(name: str, count: object) -> int:
+    if type(count) is not int or count < 0:
+        raise HoldfastError(f"Engine(pools={{{name!r}: {count!r}}}): the number of attempts at once, 0 or more")
+    if not name:
+        raise HoldfastError("Engine(pools={'': ...}): a pool has a name")
+    return count
+
+
+async def declare(
+    store: EventStore,
+    limits: Limits,
+    workflows: Iterable[Workflow[..., Any]],
+    *,
+    clock: Clock,
+    next_id: Callable[[], str],
+) -> Limits:
+    """Let the store know what an engine and the tasks of its workflows declare; returns all of it.
+
+    Raises `DefinitionError` for a task that names a limit which neither this engine nor the store knows, or that is
+    of the other kind; what is only named while the code runs fails then. Raises `HoldfastError` when the store has no
+    shared limits.
+    """
+    given, wanted = dict(limits.given), list(_wanted(workflows))
+    if not given and not wanted:
+        return limits
+    if "permits" not in store.capabilities:
+        raise HoldfastError(
+            f"{type(store).__name__} has no limits that engines share (its capabilities: {sorted(store.capabilities)}):"
+            " leave pools, rates and the tasks' own out, or use a store that has"
+        )
+    for task in wanted:
+        given.update({limit.name: limit.own for limit in task.limits if limit.own is not None})
+    for name, value in given.items():
+        await _write(store, name, value, clock=clock, next_id=next_id, declared=True)
+    for task in wanted:
+        await _check(store, task, given)
+    return Limits(given)
+
+
+def _wanted(workflows: Iterable[Workflow[..., Any]]) -> Iterable[Task[..., Any]]:
+    return (definition for definition in named(workflows) if isinstance(definition, Task) and definition.limits)
+
+
+async def _check(store: EventStore, task: Task[..., Any], given: Mapping[str, Given]) -> None:
+    for limit in task.limits:
+        what, other = ("rate", "pool") if limit.is_rate else ("pool", "rate")
+        value = given.get(limit.name)
+        if value is None:
+            value = _given_in(await _head(store, limit.name))
+        if value is None:
+            raise DefinitionError(
+                f"{task.where}: it names the {what} {limit.name!r}, which no engine on this store has declared:"
+                f" Engine({what}s={{{limit.name!r}: ...}})"
+            )
+        if isinstance(value, Rate) != limit.is_rate:
+            raise DefinitionError(f"{task.where}: {limit.name!r} is a {other}: say {other}={limit.name!r}")
+
+
+async def set_limit(
+    store: EventStore,
+    name: str,
+    value: int | Rate,
+    *,
+    clock: Clock,
+    next_id: Callable[[], str],
+    by: str,
+    reason: str,
+) -> None:
+    """Change what a limit gives. Raises `HoldfastError` when there is none of that name and kind."""
+    before = _given_in(await _head(store, name))
+    what = "rate" if isinstance(value, Rate) else "pool"
+    if before is None or isinstance(before, Rate) != isinstance(value, Rate):
+        states = await read_limits(store)
+        known = sorted(state.name for state in states if (state.seconds is not None) == isinstance(value, Rate))
+        raise HoldfastError(
+            f"there is no {what} {name!r} on this store (there are: {', '.join(known) or 'none'}):"
+            f" an engine declares it with Engine({what}s={{{name!r}: ...}})"
+        )
+    await _write(store, name, value, clock=clock, next_id=next_id, by=by, reason=reason)
+
+
+async def read_limits(store: EventStore) -> tuple[LimitState, ...]:
+    """All limits of a store, by name."""
+    found: list[LimitState] = []
+    cursor: str | None = None
+    while True:
+        page = await store.find(StreamQuery(category=POOL_CATEGORY, limit=FIND_LIMIT_MAX, cursor=cursor))
+        for head in page.items:
+            async for recorded in store.read(head.stream, after=head.version - 1, until=head.version):
+                event = decode_header(recorded.header, where=f", version {recorded.version} of {head.stream!r},")
+                if isinstance(event, LimitSet):
+                    found.append(_state(event))
+        if page.next is None:
+            return tuple(sorted(found, key=lambda state: state.name))
+        cursor = page.next
+
+
+def _state(event: LimitSet) -> LimitState:
+    seconds = event.window / 1_000_000 if event.window else None
+    return LimitState(
+        name=event.name, limit=event.limit, seconds=seconds, at=event.at, by=event.by, reason=event.reason
+    )
+
+
+async def _head(store: EventStore, name: str) -> StreamHead | None:
+    try:
+        return await store.head(pool_stream(name))
+    except StreamNotFound:
+        return None
+
+
+def _given_in(head: StreamHead | None) -> Given | None:
+    limit = None if head is None else head.attributes.get(_LIMIT)
+    if head is None or not isinstance(limit, int):
+        return None
+    window = head.attributes.get(_WINDOW)
+    return Rate(limit, window / 1_000_000) if isinstance(window, int) else limit
+
+
+async def _write(
+    store: EventStore,
+    name: str,
+    value: Given,
+    *,
+    clock: Clock,
+    next_id: Callable[[], str],
+    declared: bool = False,
+    by: str = "",
+    reason: str = "",
+) -> None:
+    """Let it give that from here on; as declared, only when something else was declared before."""
+    count, window = (value.count, value.window) if isinstance(value, Rate) else (value, None)
+    attributes: dict[str, Any] = {_LIMIT: count, _WINDOW: window}
+    if declared:
+        attributes[_DECLARED] = str(value)
+    while True:
+        head = await _head(store, name)
+        if declared and head is not None and head.attributes.get(_DECLARED) == str(value):
+            return
+        event = LimitSet(at=clock.now(), name=name, limit=count, window=window or 0, by=by, reason=reason)
+        try:
+            await store.commit(
+                Commit(
+                    id=next_id(),
+                    stream=pool_stream(name),
+                    expected_version=NEW if head is None else head.version,
+                    events=(new_event(event),),
+                    attributes=attributes,
+                )
+            )
+        except VersionConflict:
+            continue  # somebody else was quicker: look again at how it stands
+        return

@@ -1,0 +1,292 @@
+"""Which attempts of one run begin: who has a slot of an executor, and a permit of each limit that the task is under.
+
+A task asks for a slot first, and takes its permits in the step that writes its `TaskStarted`. If a limit turns out to
+be reached, its slot goes to others while it waits (`flow`): what one engine has is never kept for what all share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from engine.core.events import TaskStarted
+from engine.core.instance import Instance
+from engine.core.pending import PendingTask
+from engine.core.replay import Attempts
+from engine.executors import Executor
+from engine.runtime.alarms import OneAlarm
+from engine.runtime.dispatch import Asker, Dispatcher
+from engine.runtime.flow import Flow
+from engine.runtime.memos import Lookups
+from engine.runtime.permits import Claim, Line, slot_holder
+from engine.runtime.steps import Step
+from engine.runtime.streams import new_event
+from eventstore import LimitReached
+
+__all__ = ["Starts"]
+
+
+class StartsOwner(Asker, Protocol):
+    """A board, as its starts know it."""
+
+    attempts: dict[str, Attempts]
+    lookups: Lookups
+
+    def asks(self, task_id: str) -> bool:
+        """Whether the outside is to be asked what became of the task, before anything else is said of it."""
+
+    def waits(self, task_id: str) -> None:
+        """A task waits for a limit, which may take long."""
+
+    def postpone(self, task_id: str, until: int) -> None:
+        """It is to be enqueued again, at a time in microseconds."""
+
+    def cannot_start(self, task_id: str, error: Exception) -> None:
+        """What its author said of how it waits has raised this: the task has failed."""
+
+
+class Starts:
+    """See the module. `flow`: the permits of the run, whatever epoch they are of."""
+
+    def __init__(self, owner: StartsOwner, instance: Instance, dispatcher: Dispatcher, flow: Flow) -> None:
+        self.instance = instance
+        self._owner = owner
+        self._epoch = instance.epoch
+        self._dispatcher = dispatcher
+        self._flow = flow
+        self._rates = OneAlarm(dispatcher.alarms, self._rates_due)
+        self._queued: set[str] = set()
+        self._granted: list[tuple[str, Executor]] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether slots were granted that no attempt uses yet, or permits are to be given back."""
+        return bool(self._granted) or self._flow.has_returns
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for a slot, or is on the way to one. For permits one may wait out of memory."""
+        return not (self._queued or self._granted) and self._flow.may_rest
+
+    # -- slots --------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, task_id: str) -> None:
+        """It waits for a slot."""
+        if task_id in self._owner.lookups:
+            return  # that comes first, and asks for this if nothing is found
+        task = self.instance.pending[task_id]
+        definition: Any = task.definition
+        if not self._owner.asks(task_id) and self._waits_for_circuit(task):
+            return
+        if (standing := self._standing(task)) is None:
+            return
+        self._queued.add(task_id)
+        executor = self._dispatcher.executor_for(definition, asking=self._owner.asks(task_id))
+        self._dispatcher.enqueue(self._owner, task_id, executor, priority=standing[0], key=standing[1])
+
+    def accept(self, task_id: str, executor: Executor, *, asking: bool) -> bool:
+        """A slot was given for this task. False if it no longer wants one; unless it is for `asking`, it is used in the
+        next step.
+        """
+        if task_id not in self._queued:
+            executor.slots.give_back()
+            return False
+        if asking:
+            self._queued.discard(task_id)
+        else:
+            self._granted.append((task_id, executor))
+        return True
+
+    def leave_queue(self, task_id: str) -> None:
+        """It no longer waits for a slot."""
+        self._queued.discard(task_id)
+
+    def clear_queue(self) -> None:
+        """Nobody waits for a slot any more; what was granted is still to be used."""
+        self._queued.clear()
+        self._rates.set(None)
+
+    def stand_down(self) -> None:
+        """Nothing begins for now: slots and places in queues are given back."""
+        self.clear_queue()
+        while self._granted:
+            self._granted.pop()[1].slots.give_back()
+        self._flow.stand_down()
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def choose(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
+        """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step."""
+        pending = self.instance.pending
+        for id_, executor in self._granted:  # giving one back may bring the next
+            wanted = id_ in self._queued and id_ in pending and not pending[id_].asked_to_end
+            self._queued.discard(id_)
+            if not wanted:
+                self.ended(id_)  # if a permit was granted, others may have it
+            if not (wanted and self._start(step, pending[id_], executor, stamp, worker)):
+                executor.slots.give_back()
+        self._granted.clear()
+        for id_ in step.scheduled:
+            task = pending.get(id_)
+            if task is not None and not task.asked_to_end:
+                self._owner.attempts[id_] = Attempts()
+                if not self._owner.lookups.scheduled(task):
+                    self._begin(step, task, stamp, worker)
+        for line in self._flow.fill(step):
+            if (task := pending.get(line.task_id)) is not None and line.task_id not in self._owner.lookups:
+                self._begin(step, task, stamp, worker)
+
+    def _begin(self, step: Step, task: PendingTask, stamp: Callable[[], int], worker: str) -> None:
+        """Start it with this step if there is a slot; else it waits for one."""
+        definition: Any = task.definition
+        if self._flow.needs_of(definition) and (line := self._line(task)) is not None and self._flow.must_wait(line):
+            self._line_up(line)
+            return
+        if self._waits_for_circuit(task):
+            return
+        executor = self._dispatcher.executor_for(definition)
+        if not self._dispatcher.try_take(executor):
+            self.enqueue(task.id)
+        elif not self._start(step, task, executor, stamp, worker):
+            executor.slots.give_back()
+
+    def _start(self, step: Step, task: PendingTask, executor: Executor, stamp: Callable[[], int], worker: str) -> bool:
+        """Let it start with this step. False when it waits for a limit instead, or has failed before it could."""
+        line: Line | None = None
+        if self._flow.needs_of(task.definition):
+            line = self._line(task)
+            if line is None:
+                return False
+            if self._flow.must_wait(line) or not self._flow.has_room(step, line):
+                self._line_up(line)
+                return False
+        if self._waits_for_circuit(task, begins=True):
+            return False
+        attempts, at = self._owner.attempts[task.id], stamp()
+        attempts.started += 1
+        attempts.open = True
+        if not attempts.first_started_at:
+            attempts.first_started_at = at
+        note = TaskStarted(at=at, id=task.id, attempt=attempts.started, worker=worker, executor=executor.name)
+        event = new_event(note)
+        step.events.append(event)
+        step.starting.append((task, executor))
+        if line is not None:
+            self._flow.claim(step, line, event)
+        return True
+
+    def _waits_for_circuit(self, task: PendingTask, *, begins: bool = False) -> bool:
+        """Whether what it depends on is down, and it waits for that. `begins`: otherwise it begins now."""
+        circuit = self._dispatcher.breakers.of(task.definition)
+        if circuit is None:
+            return False
+        now = self._dispatcher.clock.now()
+        until = circuit.begin(now) if begins else circuit.waits_until(now)
+        if until is not None:
+            self.ended(task.id)  # meanwhile it needs no permits
+            self._owner.postpone(task.id, until)
+        return until is not None
+
+    def refused(self, step: Step, error: LimitReached) -> None:
+        """The step was refused, for a limit is reached: it is to be written without the starts that needed it."""
+        undone = self._flow.refused(step, error)
+        self._take_out(step, undone)
+        for claim in undone:
+            self._owner.waits(claim.line.task_id)
+
+    def unknown(self, step: Step, pool: str) -> list[str]:
+        """The step was refused, for a limit is not there: likewise. Returns the ids of the tasks that name it."""
+        gone = self._flow.without(step, pool)
+        self._take_out(step, [claim for claim in gone if claim.event is not None])
+        return [claim.line.task_id for claim in gone]
+
+    def written(self, step: Step) -> None:
+        """The step is durable."""
+        if step.asked is None:
+            return
+        self._flow.written(step)
+        self._rates.set(self._flow.next_due())
+
+    def _take_out(self, step: Step, claims: Iterable[Claim]) -> None:
+        gone = {claim.line.task_id: id(claim.event) for claim in claims}
+        unwritten = {id(event) for event in step.events}
+        for task, executor in step.starting:
+            if task.id not in gone:
+                continue
+            executor.slots.give_back()
+            if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
+                circuit.not_begun()
+            attempts = self._owner.attempts[task.id]
+            attempts.open = False
+            if gone[task.id] in unwritten:  # else an earlier chunk has written it: the number is used up
+                attempts.started -= 1
+                attempts.first_started_at = attempts.first_started_at if attempts.started else 0
+        removed = set(gone.values())
+        step.events = [event for event in step.events if id(event) not in removed]
+        step.starting = [(task, executor) for task, executor in step.starting if task.id not in gone]
+
+    # -- permits ------------------------------------------------------------------------------------------------------
+
+    def permit_granted(self, pool: str, holder: str) -> None:
+        """A limit has room for a task that waits for it. What nobody wants is given back."""
+        if self._flow.lines.get(holder) is None and (task := self._find(holder)) is not None:
+            self._line(task)  # it began to wait before the run was given up
+        if (line := self._flow.granted(pool, holder)) is not None:
+            self._call(line)
+
+    def _rates_due(self) -> None:
+        """Those who wait for a rate that should have room by now try to start."""
+        for line in self._flow.due(self._dispatcher.clock.now()):
+            self._call(line)
+        self._rates.set(self._flow.next_due())
+
+    def _find(self, holder: str) -> PendingTask | None:
+        """The pending task that goes by that name, or one of whose attempts does."""
+        names = (holder, holder.rpartition("@")[0])
+        found = (task for id_, task in self.instance.pending.items() if self._holder(id_) in names)
+        return next((task for task in found if not task.asked_to_end), None)
+
+    def ended(self, task_id: str) -> None:
+        """Its attempt has ended, or it is wanted no more: its permits are given back."""
+        if self._flow.lines:
+            self._flow.ended(self._holder(task_id))
+
+    def _call(self, line: Line) -> None:
+        self._flow.lines.call(line)
+        if line.task_id not in self._queued:
+            self.enqueue(line.task_id)
+
+    def _line_up(self, line: Line) -> None:
+        self._flow.line_up(line)
+        self._owner.waits(line.task_id)
+
+    def _line(self, task: PendingTask) -> Line | None:
+        """How a task stands that needs permits. None: that cannot be said, and it has failed for that."""
+        attempt = self._owner.attempts.setdefault(task.id, Attempts()).started + 1
+        holder = self._holder(task.id)
+        line = self._flow.lines.get(holder)
+        if line is not None and line.state != "started":
+            line.attempt = attempt
+            return line
+        if (standing := self._standing(task)) is None:
+            return None
+        priority, key = standing
+        line = Line(task.id, holder, self._flow.needs_of(task.definition), priority, key, attempt)
+        self._flow.lines.add(line)
+        return line
+
+    def _holder(self, task_id: str) -> str:
+        return slot_holder(self._owner.run_id, self._epoch, task_id)
+
+    def _standing(self, task: PendingTask) -> tuple[int, str] | None:
+        """Its priority, and who shares its turns: unless its author says otherwise, the tree of runs that it is in."""
+        definition: Any = task.definition
+        policy = definition.policy
+        if policy.fairness_key is None:
+            started = self.instance.started
+            return policy.priority, (started.root if started is not None else "") or self.instance.run_id
+        try:
+            return policy.priority, definition.turn_key(task.arguments)
+        except Exception as error:
+            self._owner.cannot_start(task.id, error)
+            return None
