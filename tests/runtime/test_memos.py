@@ -1062,7 +1062,12 @@ def test_the_source_is_read_once_for_a_task_and_its_options(monkeypatch: pytest.
     assert len(read) == 1
 
 
-async def test_a_run_that_is_held_and_let_go_while_its_step_is_written_makes_one_attempt(memory: MemoryWorld) -> None:
+@pytest.mark.parametrize("let_go", ["at once", "later"])
+async def test_a_run_that_is_held_while_its_step_is_written_looks_up_nothing_and_makes_one_attempt(
+    memory: MemoryWorld, let_go: str
+) -> None:
+    looked_up: list[Any] = []
+    before_it_was_given_up: list[list[Any]] = []
     store = FaultyStore(memory.data)
     gate = asyncio.Event()
 
@@ -1083,8 +1088,13 @@ async def test_a_run_that_is_held_and_let_go_while_its_step_is_written_makes_one
             driver = engine._worker.residents.drivers["held"]
             driver.hold(pause="a pause")
             await settle()
-            driver.hold(pause="")
-            await settle()  # what was taken up is looked up by now, and waits for the commit
+            if let_go == "at once":
+                driver.hold(pause="")
+                await settle()  # what was taken up is looked up by now, and waits for the commit
+        elif name == "commit" and argument.release:
+            before_it_was_given_up.append(list(looked_up))  # and claimed again, for no worker knows of any pause
+        if name == "find" and argument.streams:
+            looked_up.extend(argument.streams)
 
     async with Engine(store, workflows=[slowly], clock=memory.clock) as engine:
         store.before = before
@@ -1096,6 +1106,8 @@ async def test_a_run_that_is_held_and_let_go_while_its_step_is_written_makes_one
         assert await soon(run.result()) == 1
         await check_history(engine.store, "held", slowly)
     assert ran == [1]
+    if let_go == "later":
+        assert [] in before_it_was_given_up[1:]  # the first time it had waited for the signal
 
 
 def pending_square(n: int) -> Any:
