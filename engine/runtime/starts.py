@@ -17,6 +17,7 @@ from engine.executors import Executor
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.dispatch import Asker, Dispatcher
 from engine.runtime.flow import Flow
+from engine.runtime.memos import Lookups
 from engine.runtime.permits import Claim, Line, slot_holder
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
@@ -29,6 +30,7 @@ class StartsOwner(Asker, Protocol):
     """A board, as its starts know it."""
 
     attempts: dict[str, Attempts]
+    lookups: Lookups
 
     def asks(self, task_id: str) -> bool:
         """Whether the outside is to be asked what became of the task, before anything else is said of it."""
@@ -70,6 +72,8 @@ class Starts:
 
     def enqueue(self, task_id: str) -> None:
         """It waits for a slot."""
+        if task_id in self._owner.lookups:
+            return  # that comes first, and asks for this if nothing is found
         task = self.instance.pending[task_id]
         definition: Any = task.definition
         if not self._owner.asks(task_id) and self._waits_for_circuit(task):
@@ -126,9 +130,10 @@ class Starts:
             task = pending.get(id_)
             if task is not None and not task.asked_to_end:
                 self._owner.attempts[id_] = Attempts()
-                self._begin(step, task, stamp, worker)
+                if not self._owner.lookups.scheduled(task):
+                    self._begin(step, task, stamp, worker)
         for line in self._flow.fill(step):
-            if (task := pending.get(line.task_id)) is not None:
+            if (task := pending.get(line.task_id)) is not None and line.task_id not in self._owner.lookups:
                 self._begin(step, task, stamp, worker)
 
     def _begin(self, step: Step, task: PendingTask, stamp: Callable[[], int], worker: str) -> None:
