@@ -114,10 +114,14 @@ class Board:
         return pending is not None and attempts is not None and must_ask(pending, attempts)
 
     def take_up_all(self) -> None:
-        """Take up every pending task that is not being tried, afresh: the run goes on."""
+        """Take up every pending task that is not being tried, afresh: the run goes on.
+
+        One whose `TaskStarted` is being written is as good as tried, and one whose attempt has just ended is heard of.
+        """
         self.forget_waits()
+        busy = self.running.keys() | self.starts.beginning | self._owner.intake.ended_attempts()
         for task_id, pending in self._instance.pending.items():
-            if task_id not in self.running and (not pending.asked_to_end or self.asks(task_id)):
+            if task_id not in busy and (not pending.asked_to_end or self.asks(task_id)):
                 self.take_up(task_id)
 
     def hand_out(self, task_id: str) -> None:

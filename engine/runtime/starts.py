@@ -55,6 +55,7 @@ class Starts:
         self._dispatcher = dispatcher
         self._flow = flow
         self._rates = OneAlarm(dispatcher.alarms, self._rates_due)
+        self.beginning: set[str] = set()  # those whose `TaskStarted` is being written
         self._queued: set[str] = set()
         self._granted: list[tuple[str, Executor]] = []
 
@@ -171,6 +172,7 @@ class Starts:
         event = new_event(note)
         step.events.append(event)
         step.starting.append((task, executor))
+        self.beginning.add(task.id)
         if line is not None:
             self._flow.claim(step, line, event)
         return True
@@ -201,7 +203,8 @@ class Starts:
         return [claim.line.task_id for claim in gone]
 
     def written(self, step: Step) -> None:
-        """The step is durable."""
+        """The step is durable, and its attempts begin."""
+        self.beginning.clear()
         if step.asked is None:
             return
         self._flow.written(step)
@@ -214,6 +217,7 @@ class Starts:
             if task.id not in gone:
                 continue
             executor.slots.give_back()
+            self.beginning.discard(task.id)
             if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
                 circuit.not_begun()
             attempts = self._owner.attempts[task.id]
