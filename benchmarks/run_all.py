@@ -12,7 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-BENCHMARKS = ("sequential", "many_runs", "fan_out", "replay", "long_history", "start_up", "sleeping", "dispatch")
+BENCHMARKS = (
+    *("sequential", "many_runs", "fan_out", "replay", "long_history"),
+    *("start_up", "sleeping", "dispatch", "limits", "backpressure"),
+)
 
 
 def main(arguments: list[str]) -> None:

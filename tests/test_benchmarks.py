@@ -26,6 +26,8 @@ TINY = {
     "long_history": ["--tasks", "12", "--epochs", "3", "--rounds", "2"],
     "start_up": ["--rounds", "1", "--runs", "2"],
     "dispatch": ["--tasks", "4", "--microseconds", "10", "--slots", "1", "--rounds", "2"],
+    "limits": ["--tasks", "10", "--milliseconds", "1", "--slots", "2", "--runs", "2", "--rounds", "1"],
+    "backpressure": ["--tasks", "10", "--children", "4", "--window", "2", "--rounds", "1"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
 }
 MEASURED = {
@@ -41,6 +43,11 @@ MEASURED = {
         "import_bare_milliseconds", "import_dependencies_milliseconds", "extras_imported", "used_file_bytes", "open",
     },
     "dispatch": {"processes", "threads", "coroutines", "first_process_milliseconds"},
+    "limits": {
+        "seconds_pool_over_slots", "seconds_pool_over_plain", "seconds_slots_over_plain",
+        "seconds_unreached_pool_over_none", "seconds_unreached_rate_over_none", "milliseconds_per_task_of_many_runs",
+    },
+    "backpressure": {"gathered", "window", "children"},
     "sleeping": {"engine", "engine_all_cached", "raw"},
 }  # fmt: skip
 AIMS = {
@@ -50,6 +57,8 @@ AIMS = {
     "replay": {"at_most": 4.0},
     "long_history": {"at_most": 4.0},
     "dispatch": {"at_most": 1.5},
+    "limits": {"at_most": 2.0},
+    "backpressure": {"at_most": 0.25},
 }
 SPREAD = {"median", "min", "max", "measured"}
 
@@ -117,5 +126,5 @@ def test_every_benchmark_is_tested_and_described() -> None:
 
 def test_run_all_runs_all() -> None:
     source = (FOLDER / "run_all.py").read_text(encoding="utf-8")
-    (names,) = re.findall(r"^BENCHMARKS = \((.*)\)$", source, re.MULTILINE)
-    assert {name.strip(' "') for name in names.split(",")} == set(TINY)
+    (names,) = re.findall(r"^BENCHMARKS = \((.*?)^\)$", source, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r'"(\w+)"', names)) == set(TINY)

@@ -22,7 +22,7 @@ _ROUNDS: Final = 8  # waits of one `finally` block that are cancelled before it 
 
 def bury(loop: Any) -> None:
     """Close and end whatever lives on a poisoned loop, oldest branch first. The loop must be the running one."""
-    tasks = list(loop.tasks)
+    tasks = list(loop.tasks.values())
     for task in tasks:
         task._log_destroy_pending = False
         # As the current task: an anyio scope that is left in another one is not left at all.

@@ -80,32 +80,41 @@ class WorkflowTimer(asyncio.TimerHandle):
 class LoopFuture(asyncio.Future[Any]):
     """A future whose hash is the same in every process."""
 
-    __slots__ = ("_stable_hash",)
+    __slots__ = ("stable_hash",)
 
     def __init__(self, *, loop: Any) -> None:
-        self._stable_hash: int = loop.next_hash()
+        self.stable_hash: int = loop.next_hash()
         asyncio.Future.__init__(self, loop=loop)
 
     def __hash__(self) -> int:
-        return self._stable_hash
+        return self.stable_hash
+
+
+_UNNAMED: Final = "Task"
 
 
 class BranchTask(asyncio.Task[Any]):
     """A branch: an asyncio task with a stable hash, whose name at its first step becomes part of its identity."""
 
-    __slots__ = ("_stable_hash", "branch", "explicit_name")
+    __slots__ = ("branch", "explicit_name", "stable_hash")
 
     def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: Any, name: str | None, context: Any) -> None:
-        self._stable_hash: int = loop.next_hash()
+        self.stable_hash: int = loop.next_hash()
         self.explicit_name = name
         self.branch: Branch | None = None
-        asyncio.Task.__init__(self, coro, loop=loop, name=name, context=context)
+        # Without a name asyncio makes one up from a count of all tasks in the process, which no replay would repeat.
+        asyncio.Task.__init__(self, coro, loop=loop, name=_UNNAMED if name is None else name, context=context)
+
+    def get_name(self) -> str:
+        """What its author called it, or else its id."""
+        if self.explicit_name is None and self.branch is not None:
+            return self.branch.id
+        return super().get_name()
 
     def __hash__(self) -> int:
-        return self._stable_hash
+        return self.stable_hash
 
     def set_name(self, value: object) -> None:
         # Python 3.11's create_task names a task only after it was made; later than its first step it is just a label.
-        if self.branch is None:
-            self.explicit_name = str(value)
+        self.explicit_name = str(value)
         super().set_name(value)

@@ -298,7 +298,7 @@ class Instance:
         self._ending = True
         event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self.cancelling.reason)
         loop = self.loop
-        for branch in list(loop.tasks):
+        for branch in list(loop.tasks.values()):
             branch.cancel()
         loop.run_until_quiet()
         for generator in loop.live_generators():

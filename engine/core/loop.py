@@ -97,7 +97,8 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
         self._context = contextvars.Context()
-        self.tasks: dict[asyncio.Task[Any], None] = {}  # unfinished ones, oldest first
+        # Unfinished ones, oldest first: ours by their stable hash, which saves asking for it; others by themselves.
+        self.tasks: dict[Any, asyncio.Task[Any]] = {}
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -153,7 +154,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             # A branch ends in a step of its own. A callback of its end would tell the same, for the price of one more
             # handle to every branch.
             if self._stepping is not None and branch.done():
-                tasks.pop(branch, None)
+                tasks.pop(branch.stable_hash, None)
             # It must not outlive its last step here: what it failed with is reported when it goes.
             branch = self._stepping = None
             steps += 1
@@ -219,7 +220,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         if name is not None:
             task.set_name(name)
         if not task.done():
-            self.tasks[task] = None
+            self.tasks[task] = task
             task.add_done_callback(self._foreign_task_done)
         return task  # type: ignore[no-any-return]
 
@@ -243,14 +244,14 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
         else:
             self._unnamed.append((task, parent, label))
-        self.tasks[task] = None
+        self.tasks[task.stable_hash] = task
         return task
 
     def start_main(self, coro: Coroutine[Any, Any, Any]) -> BranchTask:
         """Make the run's main branch (or one of the engine's own) in the run's own, empty context."""
         task = self._context.run(BranchTask, coro, loop=self, name=None, context=None)
         task.branch = self.root
-        self.tasks[task] = None
+        self.tasks[task.stable_hash] = task
         return task
 
     def create_future(self) -> LoopFuture:

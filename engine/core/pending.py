@@ -18,7 +18,7 @@ class PendingCall(LoopFuture):
     __slots__ = ("_canceller", "_workflow_loop", "asked_to_end", "cancel_message", "definition", "held", "id")
 
     def __init__(self, loop: Any, canceller: Canceller, id: str, definition: Definition[..., Any]) -> None:  # noqa: A002
-        self._stable_hash = loop.next_hash()
+        self.stable_hash = loop.next_hash()
         asyncio.Future.__init__(self, loop=loop)  # past the class between, of which there is nothing else to do
         self._workflow_loop = loop
         self._canceller = canceller

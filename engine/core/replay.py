@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch, Reason, compare
@@ -33,6 +33,7 @@ from engine.core.events import (
     TaskScheduled,
     TaskStarted,
     decode_header,
+    decode_known,
 )
 from engine.core.inbox import LeftOver
 from engine.core.instance import Instance
@@ -109,13 +110,19 @@ class Replayer:
 
     def _feed_all(self, page: Iterable[Recorded]) -> None:
         for recorded in page:
-            version = recorded.version
             try:
-                event = decode_header(recorded.header)
-            except HistoryError as error:
-                message = f"version {version} of run {self.instance.run_id!r}: {error}"
-                raise Mismatch(Diagnosis(reason="history", message=message, version=version)) from error
-            self.feed(version, event, recorded.payload)
+                event = decode_known(recorded.header)
+            except MsgspecError:
+                self._unreadable(recorded)
+            self.feed(recorded.version, event, recorded.payload)
+
+    def _unreadable(self, recorded: Recorded) -> NoReturn:
+        version = recorded.version
+        try:
+            raise AssertionError(f"not refused the second time: {decode_header(recorded.header)!r}")
+        except HistoryError as error:
+            message = f"version {version} of run {self.instance.run_id!r}: {error}"
+            raise Mismatch(Diagnosis(reason="history", message=message, version=version)) from error
 
     def feed(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """The next event. Raises `Mismatch` where the code decides otherwise than it did."""

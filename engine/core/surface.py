@@ -6,6 +6,7 @@ Every method exists, because libraries look for them, and says what to write ins
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from engine.errors import ForbiddenInWorkflow
@@ -139,15 +140,14 @@ class ForbiddenCallbacks(asyncio.AbstractEventLoop):
 class LoopSettings(asyncio.AbstractEventLoop):
     """What may be set on any loop, and looked up again."""
 
-    _debug: bool = False
     _task_factory: Any = None
     _exception_handler: Any = None
 
-    def get_debug(self) -> bool:
-        return self._debug
+    # asyncio asks at each future and task: the type `bool`, called with nothing, says False at once.
+    get_debug: Callable[[], bool] = bool
 
     def set_debug(self, enabled: bool) -> None:
-        self._debug = enabled
+        self.get_debug = (lambda: True) if enabled else bool
 
     def set_task_factory(self, factory: Any) -> None:
         if factory is not None and not callable(factory):

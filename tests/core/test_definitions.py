@@ -115,7 +115,7 @@ def test_options_per_call() -> None:
     assert not double.policy.retries
     with pytest.raises(
         DefinitionError,
-        match="task 'double' has no option 'time'; there are deadline, effect, executor, fairness_key",
+        match="task 'double' has no option 'time'; there are breaker, deadline, effect, executor,",
     ):
         double.options(time=5)
     with pytest.raises(DefinitionError, match="timeout must be"):

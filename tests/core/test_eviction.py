@@ -76,7 +76,7 @@ def test_put_away_at_every_event_nothing_is_said_and_nothing_is_left(case: Case)
                 replayer.feed(version, entry.event, entry.payload)
             replayer.finish()
             instance = replayer.instance
-            tasks = list(instance.loop.tasks)
+            tasks = list(instance.loop.tasks.values())
             left += [weakref.ref(instance), weakref.ref(instance.loop), *map(weakref.ref, tasks)]
             left += [weakref.ref(pending) for pending in instance.pending.values()]
             waiting = dict(instance.pending), dict(instance.timers), instance.outcome
@@ -472,7 +472,7 @@ def test_the_end_of_a_run_leaves_nothing_either() -> None:
     with silence():
         for _ in range(5):
             instance = begun(leaves)
-            left += [weakref.ref(instance), weakref.ref(instance.loop), *map(weakref.ref, instance.loop.tasks)]
+            left += [weakref.ref(instance), weakref.ref(instance.loop), *map(weakref.ref, instance.loop.tasks.values())]
             from engine.core.events import TaskCompleted
 
             instance.deliver(TaskCompleted(at=START, id="leaves/work#1"), b'"x"')

@@ -159,6 +159,19 @@ def test_a_name_set_after_the_first_step_is_only_a_label() -> None:
     assert [e.event.id for e in history if isinstance(e.event, TaskScheduled)] == ["renames/leaf~1/work#1"]
 
 
+def test_a_branch_without_a_name_is_called_by_its_id_whatever_else_the_process_did() -> None:
+    async def tells() -> list[str]:
+        async def leaf() -> str:
+            return asyncio.current_task().get_name()  # type: ignore[union-attr]
+
+        branch = asyncio.create_task(leaf())
+        named = asyncio.create_task(leaf(), name="mine")
+        return [branch.get_name(), await branch, await named, await leaf()]
+
+    history = play(World(workflow(tells)()))
+    assert ending(history) == ("completed", b'["Task","tells/leaf~1","mine","tells"]')
+
+
 def test_branch_names_of_strange_awaitables() -> None:
     class Custom:
         def __await__(self) -> Any:

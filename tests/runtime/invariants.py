@@ -207,11 +207,14 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             begun = told.started.get(id_, 0)
             # Asked to end before it began, a task that is waited for fails without an attempt, or behind its last one;
-            # one that waits for a limit may fail without ever having begun.
-            least = 0 if isinstance(event, TaskFailed) and (id_ in told.unwanted or not begun) else 1
+            # so does one whose memo could not be looked up, for its key function raised, and one that waited for a
+            # limit in vain. One that was found has none.
+            reused = isinstance(event, TaskCompleted) and bool(event.reused_run)
+            demand(not reused or attempt == begun == 0, f"{where}: reused, and yet it was tried")
+            least = 0 if reused or (isinstance(event, TaskFailed) and (id_ in told.unwanted or not begun)) else 1
             demand(least <= attempt <= begun, f"{where}: that attempt did not begin")
             demand(
-                attempt > told.failed.get(id_, 0) or id_ in told.unwanted or not begun or is_of_the_outside(event),
+                attempt > told.failed.get(id_, 0) or id_ in told.unwanted or is_of_the_outside(event) or not begun,
                 f"{where}: that attempt has failed already",
             )
             told.over[id_] = type(event).__name__

@@ -372,6 +372,36 @@ async def test_a_task_that_is_cancelled_while_it_waits(on_cancel: Any, world: Wo
 
 
 @pytest.mark.parametrize("on_cancel", ["abandon", "wait"])
+async def test_the_first_that_ends_calls_the_others_off(on_cancel: Any, world: World) -> None:
+    """What the first gives back is not for those that are called off with its end: they never begin."""
+    patient = visit.options(on_cancel=on_cancel)
+
+    @workflow
+    async def race(names: list[str]) -> str:
+        branches = [asyncio.create_task(patient(name)) for name in names]
+        done, others = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            other.cancel()
+        await asyncio.wait(branches)
+        await visit("last")
+        return done.pop().result()
+
+    async with world.engine(race, pools={"room": 1}) as engine:
+        run = await engine.start(race(["a", "b", "c"]), id="race")
+        await room.holds(1)
+        await in_line(engine.store, 2)
+        room.let_go("a")
+        await until(lambda: room.inside == ["last"])
+        assert held_in(engine.store)["room"] == 1
+        room.let_go("last")
+        assert await soon(run.result()) == "a"
+        assert room.order == ["a", "last"]
+        assert room.most == 1
+        await nothing_held(engine.store)
+        await check_store(engine.store, race)
+
+
+@pytest.mark.parametrize("on_cancel", ["abandon", "wait"])
 async def test_a_task_that_is_cancelled_while_it_runs(on_cancel: Any, world: World) -> None:
     """Its permit is returned when its attempt has ended."""
     leaving, gone = asyncio.Event(), asyncio.Event()
