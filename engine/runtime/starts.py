@@ -139,7 +139,8 @@ class Starts:
                 if not self._owner.lookups.scheduled(task):
                     self._begin(step, task, at, worker)
         for line in self._flow.fill(step):
-            if (task := pending.get(line.task_id)) is not None and line.task_id not in self._owner.lookups:
+            task = pending.get(line.task_id)
+            if task is not None and not task.asked_to_end and task.id not in self._owner.lookups:
                 self._begin(step, task, at, worker)
         if step.asked is not None:
             step.events += step.asked.starts
