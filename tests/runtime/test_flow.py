@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Transaction, attempt, durable, task, workflow
+from engine import Engine, Transaction, attempt, durable, task, workflow
 from engine.core.events import TaskCancelled, TaskFailed, TaskStarted
 from engine.errors import (
+    EngineFailed,
     RunCancelledError,
     RunFailedError,
     RunTerminatedError,
     TaskTimeout,
 )
 from engine.runtime.lines import WAITING_MAX
+from eventstore import EventStoreError
 from eventstore.port import COMMIT_PERMITS_MAX, GRANT_SECONDS
+from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history, check_store
 from tests.runtime.rooms import Room, held_in, nothing_held, permits_in, waiting_in
 from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, events_of, settle, soon, until, until_async
@@ -672,12 +676,9 @@ async def test_an_engine_that_closes_gives_back_what_it_has(world: World) -> Non
 async def test_a_worker_that_dies_frees_what_it_had(world: World) -> None:
     """Its lease is over: another engine has the slot at once, and goes on with its runs."""
     store = await world.store()
-    from engine import Engine
-    from tests.runtime.faulty import FaultyStore
-
     faulty = FaultyStore(store)
     async with world.engine(one, several, pools={"room": 1}) as living:
-        try:
+        with suppress(EventStoreError, EngineFailed):
             async with Engine(
                 faulty, workflows=[several], pools={"room": 1}, clock=world.clock, grace=0, worker="doomed"
             ) as doomed:
@@ -686,14 +687,38 @@ async def test_a_worker_that_dies_frees_what_it_had(world: World) -> None:
                 run = await living.start(one("other"), id="other")
                 await in_line(living.store, 2)
                 faulty.die()
-        except Exception:
-            pass
         await world.release(store)
         room.let_all_go()
         assert await soon(run.result()) == "other"
         assert await soon(living.run("a").result()) == ["a", "b"]
         await nothing_held(living.store)
         await check_store(living.store, one, several)
+
+
+async def test_a_worker_that_dies_beside_strangers(world: World) -> None:
+    """Nobody who lives knows its workflow, or names the pool: those who wait for what it had are told within seconds."""
+    store = await world.store()
+    faulty = FaultyStore(store)
+    async with world.engine(one, free, pools={"room": 1}) as living:
+        with suppress(EventStoreError, EngineFailed):
+            async with Engine(
+                faulty, workflows=[several], pools={"room": 1}, clock=world.clock, grace=0, worker="doomed"
+            ) as doomed:
+                await doomed.start(several(["a"]), id="a")
+                await room.holds(1)
+                run = await living.start(one("other"), id="other")
+                await in_line(living.store, 1)
+                await at_rest(living.store, "other")
+                faulty.die()
+        await world.release(store)
+        await nothing_happens(living)
+        assert "other" not in room.order
+        for _ in range(3):
+            world.clock.advance(2)
+            await nothing_happens(living)
+        await until(lambda: "other" in room.order)
+        room.let_go("other")
+        assert await soon(run.result()) == "other"
 
 
 @pytest.mark.parametrize("inside", [True, False])
