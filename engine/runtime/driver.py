@@ -279,6 +279,7 @@ class Driver:
         aside = bool(self.set_aside) and step.let_on is None
         holding = aside or (self.paused if step.held is UNSET else step.held)
         if holding:
+            self._timer.set(None)  # nor does anything fall due while that is being written
             self.board.stand_down()
             self.flow.settle(step)
         else:

@@ -10,6 +10,7 @@ import pytest
 from engine import Engine, Request, Signal, task, workflow
 from engine.errors import RequestRefused, RunTerminatedError
 from tests.runtime.faulty import FaultyStore
+from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, kinds_of, settle, soon, until_async
 
 go = Signal("go", int)
@@ -178,3 +179,41 @@ async def test_an_attempt_that_has_just_ended_was_not_cut_off(memory: MemoryWorl
     assert sorted(ran) == [1, 2]
     async with Engine(memory.data, clock=memory.clock) as engine:
         assert "AttemptOutcomeIgnored" not in await kinds_of(engine.run("r"))
+
+
+async def test_a_timer_that_is_due_while_the_pause_is_written_waits_for_its_end(memory: MemoryWorld) -> None:
+    gone = asyncio.Event()
+
+    @task
+    async def lasting() -> None:
+        await gone.wait()
+
+    @workflow
+    async def both() -> int:
+        await asyncio.gather(lasting(), asyncio.sleep(10))
+        return 1
+
+    store, written, let_go = FaultyStore(memory.data), asyncio.Event(), asyncio.Event()
+
+    async def hold(name: str, argument: Any) -> None:
+        if name == "commit" and any(b"RunPaused" in event.header for event in argument.events):
+            written.set()
+            await let_go.wait()
+
+    store.before = hold
+    async with Engine(store, workflows=[both], clock=memory.clock, grace=0) as engine:
+        run = await engine.start(both(), id="a")
+        await settle()
+        await run.pause()
+        await soon(written.wait())
+        memory.clock.advance(11)
+        let_go.set()
+        await until_async(lambda: _is(run, "paused"))
+        await settle()
+        assert (await kinds_of(run))[-1] == "RunPaused"
+        await run.unpause()
+        gone.set()
+        assert await soon(run.result()) == 1
+        kinds = await kinds_of(run)
+        assert kinds.index("TimerFired") > kinds.index("RunUnpaused")
+        await check_history(memory.data, "a", both)
