@@ -241,3 +241,31 @@ async def test_epochs_of_a_run_are_one_key(world: World) -> None:
         await nothing_held(engine.store)
         assert not held_in(engine.store)
     assert room.order == [f"epoch-{n}" for n in range(4)]
+
+
+async def test_behind_more_of_its_run_than_stand_in_the_queue(memory: MemoryWorld) -> None:
+    """Of one run only so many wait in the store; whoever is urgent, or of another key, passes those who line up behind."""
+
+    @workflow
+    async def crowding() -> None:
+        many = [asyncio.create_task(export(name)) for name in names("many", WAITING_MAX * 2)]
+        await local("now")
+        few = [asyncio.create_task(export("few-0")), asyncio.create_task(export.options(priority=5)("many-urgent"))]
+        await asyncio.gather(*many, *few)
+
+    async with memory.engine(crowding, pools={"room": 1}) as engine:
+        run = await engine.start(crowding(), id="a")
+        await room.holds(2)
+        await in_line(engine.store, WAITING_MAX)
+        room.let_go("now")
+        await until_async(lambda: scheduled_at_least(engine, WAITING_MAX * 2 + 3))
+        room.let_all_go()
+        await soon(run.result())
+        await nothing_held(engine.store)
+    order = [name for name in room.order if name != "now"]
+    assert order.index("many-urgent") <= 3, order[:8]
+    assert order.index("few-0") <= 5, order[:8]
+
+
+async def scheduled_at_least(engine: Any, count: int) -> bool:
+    return len((await engine.run("a").state()).tasks) >= count
