@@ -108,7 +108,9 @@ class Running:
         except asyncio.CancelledError:
             outcome = None  # we asked it to end; it is nobody's failure
         dispatcher.running.discard(self)
-        dispatcher.breakers.ended(pending.definition, outcome, self.failed_with)
+        definition: Any = pending.definition
+        if definition.policy.breaker is not None:
+            dispatcher.breakers.ended(definition, outcome, self.failed_with)
         self.failed_with = None  # and with it the frames that it was raised in
         self.pulse.finish(write=not isinstance(outcome, Completed | Committed))
         self._asker.attempt_ended(pending.id, self.number, outcome)
