@@ -12,7 +12,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from engine.core.instance import Instance
 from engine.core.lineage import idempotency_key
@@ -33,6 +33,7 @@ from eventstore.clock import Clock
 
 __all__ = ["Asker", "Dispatcher", "Running", "Spawn"]
 
+_DONE: Final = (Completed, Committed)
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Starts a coroutine beside everything else; handed in, so that a simulation can decide who runs when."""
 
@@ -112,7 +113,7 @@ class Running:
         if definition.policy.breaker is not None:
             dispatcher.breakers.ended(definition, outcome, self.failed_with)
         self.failed_with = None  # and with it the frames that it was raised in
-        self.pulse.finish(write=not isinstance(outcome, Completed | Committed))
+        self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
     def ended(self, _task: asyncio.Task[None]) -> None:

@@ -178,7 +178,7 @@ class Intake:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
         _consume(step, self._later)
         self._later = ()
-        step.consumes.extend((len(step.events), message) for message in self._strange)
+        step.consume(*self._strange)
         self._strange = _NO_MAIL
 
     def written(self, step: Step) -> None:
@@ -250,4 +250,4 @@ def _is_carried(arrival: Arrival) -> bool:
 
 
 def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:
-    step.consumes.extend((len(step.events), arrival.message) for arrival in arrivals if arrival.message is not None)
+    step.consume(*(arrival.message for arrival in arrivals if arrival.message is not None))
