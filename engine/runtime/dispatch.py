@@ -34,8 +34,15 @@ from eventstore.clock import Clock
 __all__ = ["Asker", "Dispatcher", "Running", "Spawn"]
 
 _DONE: Final = (Completed, Committed)
-Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
-"""Starts a coroutine beside everything else; handed in, so that a simulation can decide who runs when."""
+
+
+class Spawn(Protocol):
+    """Starts a coroutine beside everything else; handed in, so that a simulation can decide who runs when."""
+
+    def __call__(
+        self, coro: Coroutine[Any, Any, None], /, *, ended: Callable[[], None] | None = None
+    ) -> asyncio.Task[None]:
+        """`ended` is called when its task is done, however that came about."""
 
 
 class Asker(Protocol):
@@ -116,7 +123,7 @@ class Running:
         self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
-    def ended(self, _task: asyncio.Task[None]) -> None:
+    def ended(self) -> None:
         """Its task is done. One that was cancelled before its first step has run nothing of `live`."""
         if not self._begun:
             self._dispatcher.running.discard(self)
@@ -221,8 +228,8 @@ class Dispatcher:
             running.pulse.finish(write=False)  # of an attempt that has ended there is nothing more to say
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
-        running.task = self._context.copy().run(self._spawn, running.live(attempts, attempt, run))
-        running.task.add_done_callback(running.ended, context=self._context)
+        live = running.live(attempts, attempt, run)
+        running.task = self._context.copy().run(self._spawn, live, ended=running.ended)
         return running
 
     def stop(self) -> None:
