@@ -79,7 +79,7 @@ class Inbox:
     """See the module."""
 
     def __init__(self, host: InboxHost) -> None:
-        self.carried: set[str] = set()  # ids of the signals that were there before the code began
+        self.carried: set[str] | None = None  # ids of the signals that were there before the code began
         self.under_way: dict[str, tuple[RequestReceived, bytes | None]] = {}  # accepted and not answered
         self.queries: dict[str, Callable[..., Any]] = {}
         self._host = host
@@ -92,6 +92,7 @@ class Inbox:
     def accept_signal(self, fact: SignalReceived, payload: bytes | None) -> None:
         """A signal has arrived."""
         if fact.carried:
+            self.carried = self.carried or set()
             self.carried.add(fact.id)
         self._queue_of(fact.name).put_nowait((fact, payload))
 

@@ -12,7 +12,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from engine.core.instance import Instance
 from engine.core.lineage import idempotency_key
@@ -33,8 +33,16 @@ from eventstore.clock import Clock
 
 __all__ = ["Asker", "Dispatcher", "Running", "Spawn"]
 
-Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
-"""Starts a coroutine beside everything else; handed in, so that a simulation can decide who runs when."""
+_DONE: Final = (Completed, Committed)
+
+
+class Spawn(Protocol):
+    """Starts a coroutine beside everything else; handed in, so that a simulation can decide who runs when."""
+
+    def __call__(
+        self, coro: Coroutine[Any, Any, None], /, *, ended: Callable[[], None] | None = None
+    ) -> asyncio.Task[None]:
+        """`ended` is called when its task is done, however that came about."""
 
 
 class Asker(Protocol):
@@ -108,12 +116,14 @@ class Running:
         except asyncio.CancelledError:
             outcome = None  # we asked it to end; it is nobody's failure
         dispatcher.running.discard(self)
-        dispatcher.breakers.ended(pending.definition, outcome, self.failed_with)
+        definition: Any = pending.definition
+        if definition.policy.breaker is not None:
+            dispatcher.breakers.ended(definition, outcome, self.failed_with)
         self.failed_with = None  # and with it the frames that it was raised in
-        self.pulse.finish(write=not isinstance(outcome, Completed | Committed))
+        self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
-    def ended(self, _task: asyncio.Task[None]) -> None:
+    def ended(self) -> None:
         """Its task is done. One that was cancelled before its first step has run nothing of `live`."""
         if not self._begun:
             self._dispatcher.running.discard(self)
@@ -218,8 +228,8 @@ class Dispatcher:
             running.pulse.finish(write=False)  # of an attempt that has ended there is nothing more to say
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
-        running.task = self._context.copy().run(self._spawn, running.live(attempts, attempt, run))
-        running.task.add_done_callback(running.ended, context=self._context)
+        live = running.live(attempts, attempt, run)
+        running.task = self._context.copy().run(self._spawn, live, ended=running.ended)
         return running
 
     def stop(self) -> None:

@@ -9,8 +9,7 @@ told). Nothing acts on the outside before the record of the decision is durable.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from msgspec import UNSET
 
@@ -30,6 +29,7 @@ from engine.runtime.outcomes import recorded
 from engine.runtime.own_sql import OwnSql
 from engine.runtime.pausing import Aside
 from engine.runtime.pen import Pen
+from engine.runtime.pump import Pump
 from engine.runtime.recovery import Rebuilt, rebuild_run
 from engine.runtime.resending import send_again, undelivered_sends
 from engine.runtime.resting import may_rest, next_due
@@ -50,6 +50,8 @@ class Driver:
         self, site: Site, instance: Instance, *, version: int, last_at: int, attempts: dict[str, Attempts]
     ) -> None:
         self.site = site
+        self._pump = Pump(self, site.spawn)
+        self.kick = self._pump.kick  # there is something to do
         self.instance = instance
         self.instance.around = instance.around or site.watchdog.watch(instance.run_id, instance.definition.name)
         self.run_id = instance.run_id
@@ -65,11 +67,10 @@ class Driver:
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.intake = Intake()
         self.own_sql = OwnSql(self.kick)
-        self._backlog: list[Decided] = []
+        self._backlog: Sequence[Decided] = ()  # of a history that lacks them
         self._reopening: Note | None = None
         self._timer = OneAlarm(site.alarms, self._timers_due)
         self._terminating = False
-        self._pumping = False
 
     # -- beginnings and the end ---------------------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@ class Driver:
         self._timer.set(None)
         self.board.close()
         self.instance.evict()
+        self._pump.close()
 
     # -- what arrives -------------------------------------------------------------------------------------------------
 
@@ -173,48 +175,42 @@ class Driver:
 
     # -- the pump -----------------------------------------------------------------------------------------------------
 
-    def kick(self) -> None:
-        """There is something to do."""
-        # Always in a task of our own: what user code left behind in its task (a cancellation, say) must not reach it.
-        if not self._pumping and not self.discarded:
-            self._pumping = True
-            self.site.spawn(self._pump())
-
-    async def _pump(self) -> None:
+    async def step(self) -> None:
+        """See `pump.Pumped`: decide, write, act."""
+        if (
+            self.own_sql.waiting
+            and not (self._backlog or self._reopening)
+            and self.own_sql.is_next(self.instance, self.intake)
+        ):
+            await self.own_sql.commit_next(self, self.board)
+            return
+        step = self._decide()
         try:
-            while not self.discarded and self._has_work():
-                if not (self._backlog or self._reopening) and self.own_sql.is_next(self.instance, self.intake):
-                    await self.own_sql.commit_next(self, self.board)
-                    continue
-                step = self._decide()
-                try:
-                    await (self._write(step) if step.asked is None else write_asking(self, step, self._write))
-                except MailWaiting:
-                    await self._decide_anew(step)
-                except BaseException:
-                    step.give_back()
-                    raise
-                else:
-                    self.intake.written(step)
-                    self._act(step)
-        except (LeaseLost, UnknownMessage, VersionConflict) as error:  # it is not as we have it: look again
+            await (self._write(step) if step.asked is None else write_asking(self, step, self._write))
+        except MailWaiting:
+            await self._decide_anew(step)
+        except BaseException:
+            step.give_back()
+            raise
+        else:
+            self.intake.written(step)
+            self._act(step)
+
+    def broke(self, error: Exception) -> None:
+        """See `pump.Pumped`."""
+        if isinstance(error, LeaseLost | UnknownMessage | VersionConflict):  # it is not as we have it: look again
             self.pen.report(error)
             self.site.left(self, lost=True)
-        except asyncio.CancelledError:
-            self.discard()  # the program's loop is ending under us
-            raise
-        except Exception as error:
-            # The store failed, or this is a bug of ours: stop loudly; everything recorded is intact.
-            self.discard()
-            self.pen.report(error)
-            self.site.failed(error)
-        finally:
-            self._pumping = False
-        if not self.discarded:
-            self._pumped()
+            return
+        # The store failed, or this is a bug of ours: stop loudly; everything recorded is intact.
+        self.discard()
+        self.pen.report(error)
+        self.site.failed(error)
 
-    def _pumped(self) -> None:
-        """Nothing is left to do for now."""
+    def pumped(self) -> None:
+        """See `pump.Pumped`."""
+        if self.discarded:
+            return
         if self._terminating:
             self.site.left(self, lost=True)  # and is brought back without its code, to be ended
         elif self.instance.over and not self.board.running:
@@ -229,8 +225,13 @@ class Driver:
     def _holding(self) -> bool:
         return self.paused or bool(self.set_aside)
 
-    def _has_work(self) -> bool:
-        if self._terminating:
+    def expects_work(self) -> bool:
+        """See `pump.Pumped`: attempts that are under way will bring some."""
+        return bool(self.board.running) and not (self.discarded or self._terminating or self.site.stopping)
+
+    def has_work(self) -> bool:
+        """See `pump.Pumped`."""
+        if self.discarded or self._terminating:
             return False
         if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
@@ -254,7 +255,7 @@ class Driver:
             stamped = [self.turns.stamped(item) for item in self._backlog]
             assert self.instance.started is not None
             step.add(stamped, self.instance.started, self.run_id)
-            self._backlog = []
+            self._backlog = ()
         self.own_sql.tell(step, self.turns)
         for arrival in self.intake.take(step, self.turns, self.instance):
             heed(self.board, self.instance, step, arrival, at=self.turns.last_at)
@@ -355,7 +356,7 @@ class Driver:
         elif self.instance.outcome is None:
             if not self._holding:
                 self._timer.set(self.instance.clocks.next_deadline())
-            self.site.watches.ring(self.run_id)
+            self.site.watches.moved(self.run_id)
 
     def _finish(self, ended: Decided) -> None:
         self._timer.set(None)
@@ -375,7 +376,7 @@ class Driver:
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
         self.board = Board(self, {})
         self.intake.begin_epoch(before)
-        self.site.watches.ring(self.run_id)
+        self.site.watches.moved(self.run_id)
         self.kick()
 
     def _rest(self) -> None:
@@ -392,6 +393,7 @@ class Driver:
             self.site.left(self)
             return
         self.discarded = True  # this driver; the instance rests
+        self._pump.close()
         self._timer.set(None)
         self.board.close()
         self.site.parked(self)

@@ -113,7 +113,7 @@ class RunHandle(Generic[R_co]):
         watch = self._watch
         while (outcome := self._known()) is None:
             self._desk.check()
-            bell = watch.bell()  # before we look: what happens meanwhile rings it
+            bell = watch.end_bell()  # before we look: what happens meanwhile rings it
             try:
                 if not watch.resident and (outcome := await self._look()) is not None:
                     break

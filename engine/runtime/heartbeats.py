@@ -42,7 +42,7 @@ class Pulse(Contact):
 
     def __init__(self, clock: Clock, alarms: Alarms, record: Callable[[bytes | None], None]) -> None:
         super().__init__()
-        self._beaten_at = clock.now()
+        self._beaten_at = 0  # microseconds; 0: it has said nothing, and nobody has asked how long
         self._clock = clock
         self._alarms = alarms
         self._record = record
@@ -70,8 +70,11 @@ class Pulse(Contact):
 
     def silent_at(self, seconds: float) -> int:
         """Microseconds at which it will have said nothing for so long, if it says nothing until then."""
-        since = self._clock.now() if self.preparing else self._beaten_at
-        return since + round(seconds * 1_000_000)
+        if self.preparing:
+            return self._clock.now() + round(seconds * 1_000_000)
+        if not self._beaten_at:
+            self._beaten_at = self._clock.now()
+        return self._beaten_at + round(seconds * 1_000_000)
 
     def finish(self, *, write: bool) -> None:
         """The attempt has ended; what its code still says is not heard. `write`: what is not recorded yet is, now."""

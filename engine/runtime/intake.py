@@ -51,10 +51,10 @@ class Intake:
 
     def __init__(self) -> None:
         self._arrivals: deque[Arrival] = deque()
-        self._later: list[Arrival] = []  # requests that the workflow does not serve yet
         self._paused: bool | None = None  # how the run stands once all of it is taken; None: as in the store
-        self._consuming: set[str] = set()  # messages that stand here, or were taken by a step that is being written
         # Hardly any run has any of these, and there may be thousands of runs: no set of its own for each.
+        self._later: tuple[Arrival, ...] = ()  # requests that the workflow does not serve yet
+        self._consuming: set[str] | None = None  # what stands here, or was taken by a step that is being written
         self._answered: frozenset[str] = _NO_MAIL  # out of the box since the last event was written
         self._unreadable: frozenset[str] = _NO_MAIL  # control mail of a newer version: it is left in the box
         self._strange: frozenset[str] = _NO_MAIL  # and data mail, which is taken out when the run ends
@@ -90,6 +90,7 @@ class Intake:
         self._arrivals.extend(arrivals)
         for arrival in arrivals:
             if arrival.message is not None:
+                self._consuming = self._consuming or set()
                 self._consuming.add(arrival.message)
 
     def receive(
@@ -112,7 +113,7 @@ class Intake:
             self._paused = paused
         self._received_at = asyncio.get_running_loop().time()
         for message in head.messages:
-            if message.id in self._consuming or message.id in self._answered:
+            if message.id in (self._consuming or ()) or message.id in self._answered:
                 continue
             if (self._paused or aside) and not (message.control or ending):
                 continue
@@ -144,7 +145,7 @@ class Intake:
         """The turns of a step; returns what was taken. What is left waits for the next."""
         if self._later:
             self._arrivals.extend(arrival for arrival in self._later if _serves(instance, arrival))
-            self._later = [arrival for arrival in self._later if not _serves(instance, arrival)]
+            self._later = tuple(arrival for arrival in self._later if not _serves(instance, arrival))
         tried: list[Arrival] = []
         left: list[Arrival] = []
         next_epochs: list[Arrival] = []
@@ -161,7 +162,7 @@ class Intake:
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)
-        self._later.extend(step.later)
+        self._later += step.later
         if next_epochs or left:
             self._arrivals.extendleft(reversed(next_epochs))
             self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
@@ -186,8 +187,8 @@ class Intake:
     def turn_away(self, step: Step) -> None:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
         _consume(step, self._later)
-        self._later.clear()
-        step.consumes.extend((len(step.events), message) for message in self._strange)
+        self._later = ()
+        step.consume(*self._strange)
         self._strange = _NO_MAIL
 
     def written(self, step: Step) -> None:
@@ -196,7 +197,8 @@ class Intake:
             self._answered = _NO_MAIL  # a look from before this is older by its version
         if step.consumes:
             answered = {message for _, message in step.consumes}
-            self._consuming -= answered
+            if self._consuming is not None:
+                self._consuming -= answered
             if not step.events:
                 self._answered |= answered
 
@@ -218,8 +220,8 @@ class Intake:
         if isinstance(instance.outcome, ContinuedAsNew):
             before = list(carried_over(before, epoch=instance.epoch))
         self._arrivals.clear()
-        self._consuming.clear()
-        self._later.clear()
+        self._consuming = None
+        self._later = ()
         self._paused = None
         terminate = self.receive(head, instance, attempts, paused=paused, ending=True)
         self.carry(first)
@@ -258,4 +260,4 @@ def _is_carried(arrival: Arrival) -> bool:
 
 
 def _consume(step: Step, arrivals: Iterable[Arrival]) -> None:
-    step.consumes.extend((len(step.events), arrival.message) for arrival in arrivals if arrival.message is not None)
+    step.consume(*(arrival.message for arrival in arrivals if arrival.message is not None))

@@ -41,24 +41,24 @@ class Board(Protocol):
 class OwnSql:
     """The transactions that attempts of one run wait for, and the completion that its workflow has not heard of yet."""
 
-    __slots__ = ("_completed", "_facts_first", "_kick", "_waiting")
+    __slots__ = ("_completed", "_facts_first", "_kick", "waiting")
 
     def __init__(self, kick: Callable[[], None]) -> None:
         self._kick = kick  # its driver
-        self._waiting: list[Transacting] = []  # no more than there are slots; and most runs never have one
+        self.waiting: tuple[Transacting, ...] = ()  # no more than there are slots; and most runs never have one
         self._completed: tuple[TaskCompleted, bytes] | None = None
         self._facts_first = True
 
     def add(self, attempt: Transacting) -> None:
         """An attempt waits for its commit."""
-        self._waiting.append(attempt)
+        self.waiting += (attempt,)
         self._kick()
 
     def has_work(self, instance: Instance) -> bool:
         """Whether there is something to commit, or to tell."""
-        while self._waiting and not self._waiting[0].is_wanted(instance):
-            self._waiting.pop(0)  # it hears that by itself: it was asked to end
-        return bool(self._waiting) or self._completed is not None
+        while self.waiting and not self.waiting[0].is_wanted(instance):
+            self.waiting = self.waiting[1:]  # it hears that by itself: it was asked to end
+        return bool(self.waiting) or self._completed is not None
 
     def is_next(self, instance: Instance, intake: Intake) -> bool:
         """Whether the next thing to write is a transaction, and not a step.
@@ -73,7 +73,8 @@ class OwnSql:
 
     async def commit_next(self, run: Run, board: Board) -> None:
         """Commit a transaction. Raises what the store raises, but for the failures of the attempt itself."""
-        attempt = self._waiting.pop(0)
+        attempt, *_ = self.waiting
+        self.waiting = self.waiting[1:]
         self._facts_first = True
         fact = attempt.begin(run.turns.stamp())
         try:

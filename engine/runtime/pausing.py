@@ -50,10 +50,12 @@ class Aside(Struct):
     let_on: str = ""  # the pause that a cancel has let the run pass
 
     def __bool__(self) -> bool:
-        return self.pause not in ("", self.let_on)
+        return bool(self.pause) and self.pause != self.let_on
 
     def heed(self, step: Step) -> None:
         """Let the run pass the pause if this step has told it to end. It is marked with that event, for any crash."""
+        if not step.consumes:
+            return
         cancels = (
             {arrival.message for arrival in step.taken if isinstance(arrival.event, CancelRequested)} if self else ()
         )

@@ -60,7 +60,7 @@ def arrival_of(
             return Arrival(_of_control(mail, paused=paused), None, message.id)
         case PermitMail(pool=pool, holder=holder):
             return Arrival(None, None, message.id, granted=(pool, holder))
-        case SignalMail() if message.id in instance.inbox.carried:
+        case SignalMail() if message.id in (instance.inbox.carried or ()):
             return Arrival(None, None, message.id)  # it came with the start, and is in the history
         case SignalMail(name=name, by=by):
             return Arrival(SignalReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)

@@ -14,12 +14,14 @@ class Spawner:
 
     def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
         self._on_failure = on_failure
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
 
-    def __call__(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
-        """Start it; the task may be cancelled, or left alone."""
+    def __call__(
+        self, coro: Coroutine[Any, Any, None], /, *, ended: Callable[[], None] | None = None
+    ) -> asyncio.Task[None]:
+        """Start it; the task may be cancelled, or left alone. `ended` is called when it is done, however it ended."""
         task = asyncio.get_running_loop().create_task(coro)
-        self._tasks.add(task)
+        self._tasks[task] = ended
         task.add_done_callback(self._ended)
         return task
 
@@ -34,6 +36,8 @@ class Spawner:
             task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        ended = self._tasks.pop(task)
+        if ended is not None:
+            ended()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_failure(error)

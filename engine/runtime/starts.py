@@ -53,7 +53,7 @@ class Starts:
         self._owner = owner
         self._dispatcher = dispatcher
         self._flow = flow
-        self._rates = OneAlarm(dispatcher.alarms, self._rates_due)
+        self._rates: OneAlarm | None = None  # made for those who wait for a rate
         self.beginning: set[str] = set()  # those whose `TaskStarted` is being written
         self._queued: set[str] = set()
         self._granted: list[tuple[str, Executor]] = []
@@ -104,7 +104,7 @@ class Starts:
     def clear_queue(self) -> None:
         """Nobody waits for a slot any more; what was granted is still to be used."""
         self._queued.clear()
-        self._rates.set(None)
+        self._wake_for_rates(None)
 
     def stand_down(self) -> None:
         """Nothing begins for now: slots and places in queues are given back."""
@@ -155,7 +155,7 @@ class Starts:
             if self._flow.must_wait(line):
                 self._line_up(line)
                 return
-        if self._waits_for_circuit(task):
+        if definition.policy.breaker is not None and self._waits_for_circuit(task):
             return
         executor = self._dispatcher.executor_for(definition)
         if not self._dispatcher.try_take(executor):
@@ -165,15 +165,16 @@ class Starts:
 
     def _start(self, step: Step, task: PendingTask, executor: Executor, at: int, worker: str) -> bool:
         """Let it start with this step. False when it waits for a limit instead, or has failed before it could."""
+        definition: Any = task.definition
         line: Line | None = None
-        if self._flow.needs_of(task.definition):
+        if self._flow.needs_of(definition):
             line = self._line(task)
             if line is None:
                 return False
             if self._flow.must_wait(line) or not self._flow.has_room(step, line):
                 self._line_up(line)
                 return False
-        if self._waits_for_circuit(task, begins=True):
+        if definition.policy.breaker is not None and self._waits_for_circuit(task, begins=True):
             return False
         attempts = self._owner.attempts[task.id]
         attempts.started += 1
@@ -221,7 +222,7 @@ class Starts:
         if step.asked is None:
             return
         self._flow.written(step)
-        self._rates.set(self._flow.next_due())
+        self._wake_for_rates(self._flow.next_due())
 
     def _take_out(self, step: Step, claims: Iterable[Claim]) -> None:
         gone = {claim.line.task_id: id(claim.event) for claim in claims}
@@ -253,7 +254,13 @@ class Starts:
         """Those who wait for a rate that should have room by now try to start."""
         for line in self._flow.due(self._dispatcher.clock.now()):
             self.call(line)
-        self._rates.set(self._flow.next_due())
+        self._wake_for_rates(self._flow.next_due())
+
+    def _wake_for_rates(self, at: int | None) -> None:
+        if self._rates is None and at is not None:
+            self._rates = OneAlarm(self._dispatcher.alarms, self._rates_due)
+        if self._rates is not None:
+            self._rates.set(at)
 
     def _find(self, holder: str) -> PendingTask | None:
         """The pending task that goes by that name, or one of whose attempts does."""

@@ -65,8 +65,9 @@ class Step(Struct):
     base: int = 0
     began_at: int = 0  # time of the last event before it
     events: list[NewEvent] = field(default_factory=list)
-    consumes: list[tuple[int, str]] = field(default_factory=list)  # behind how many events of this step, which message
-    sends: list[tuple[int, Message]] = field(default_factory=list)  # likewise
+    # Behind how many events of this step, which message. Hardly any step has any: no list of its own for each.
+    consumes: list[tuple[int, str]] | tuple[()] = ()
+    sends: list[tuple[int, Message]] | tuple[()] = ()  # likewise
     awaited: dict[str, Decision] = field(default_factory=dict)  # by message id: sends whose delivery somebody awaits
     undelivered: tuple[Undelivered, ...] = ()  # what the commits said of them
     written: int = 0  # how many of the events
@@ -81,13 +82,11 @@ class Step(Struct):
     suspended: bool = False
     release: bool = False
     held: bool | UnsetType = UNSET
-    holds: list[tuple[int, bool]] = field(
-        default_factory=list
-    )  # behind how many events of this step it is held, or not
+    holds: list[tuple[int, bool]] | tuple[()] = ()  # behind how many events of this step it is held, or not
     let_on: str | None = None  # the pause of its workflow that it may pass from here on
     alarm: int | UnsetType | None = UNSET
     attributes: dict[str, Scalar] = field(default_factory=dict)
-    marks: list[tuple[int, str, Scalar]] = field(default_factory=list)  # those that hold since one of its events
+    marks: list[tuple[int, str, Scalar]] | tuple[()] = ()  # those that hold since one of its events
     ended: Decided | None = None
     ended_behind: int = 0  # how many events of this step stand up to the one that ended the run, itself included
     continued: bool = False
@@ -112,19 +111,31 @@ class Step(Struct):
                 self.ended, self.ended_behind = item, len(self.events)
                 self.attributes[STATUS] = status
             if (message := letter_of(item, started, run_id)) is not None:
-                self.sends.append((len(self.events), message))
+                self.send(message)
                 if isinstance(event, MessageSent | ChildStarted):
                     self.awaited[message.id] = event
                     self.children = self.children or isinstance(event, ChildStarted)
 
+    def consume(self, *messages: str) -> None:
+        """Take messages out of the mailbox, behind the events there are by now."""
+        self.consumes = self.consumes or []
+        self.consumes.extend((len(self.events), message) for message in messages)
+
+    def send(self, message: Message) -> None:
+        """Send a message, behind the events there are by now."""
+        self.sends = self.sends or []
+        self.sends.append((len(self.events), message))
+
     def mark(self, name: str, value: Scalar, *, behind: int | None = None) -> None:
         """Let an attribute say something of the stream, since that many of the events (None: all there are by now)."""
         self.attributes[name] = value
+        self.marks = self.marks or []
         self.marks.append((len(self.events) if behind is None else behind, name, value))
 
     def hold(self, held: bool, status: str) -> None:
         """Let the stream be held, or not, since the last of the events there are by now."""
         self.held = held
+        self.holds = self.holds or []
         self.holds.append((len(self.events), held))
         self.mark(STATUS, status)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import structs
 
 from engine.core.compare import Diagnosis, Reason
@@ -31,6 +33,10 @@ from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
 __all__ = ["Turns"]
+
+# Making a union of types at each event would take longer than the question.
+_HOLDING: Final = (RunPaused, RunUnpaused)
+_RETRIED: Final = (AttemptFailed, EffectReconciled)
 
 
 class Turns:
@@ -65,7 +71,7 @@ class Turns:
         step.taken.append(arrival)
         if isinstance(event, Fact) and not wanted(event, self._instance):
             event = as_ignored(arrival, epoch=self._instance.epoch)
-        elif isinstance(event, RunPaused | RunUnpaused) and self._instance.over:
+        elif isinstance(event, _HOLDING) and self._instance.over:
             event = None  # nothing is left to be held
         elif isinstance(event, AttemptHeartbeat) and (self._instance.over or event.id not in self._instance.pending):
             event = None  # nobody waits for what becomes of it
@@ -126,9 +132,9 @@ class Turns:
 
     def _answer(self, step: Step, arrival: Arrival) -> None:
         if arrival.message is not None:
-            step.consumes.append((len(step.events), arrival.message))
+            step.consume(arrival.message)
         if arrival.reply is not None:
-            step.sends.append((len(step.events), arrival.reply))
+            step.send(arrival.reply)
 
     def _deliver(self, step: Step, fact: Fact, payload: bytes | None) -> None:
         instance = self._instance
@@ -188,6 +194,6 @@ def _hold(step: Step, note: Note) -> None:
 
 
 def _stamped(event: Fact | Note, at: int) -> Fact | Note:
-    if isinstance(event, AttemptFailed | EffectReconciled) and event.retry_at:
+    if isinstance(event, _RETRIED) and event.retry_at:
         return structs.replace(event, at=at, retry_at=max(at, event.retry_at))
     return structs.replace(event, at=at)

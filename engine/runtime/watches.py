@@ -19,9 +19,19 @@ __all__ = ["Watch", "Watches"]
 
 
 class Watch:
-    """One run, as seen from this process: its end once known here, and a bell that rings when it has moved."""
+    """One run, as seen from this process: its end once known here, and bells that ring when it has moved, or ended."""
 
-    __slots__ = ("__weakref__", "_bells", "_is_resident", "failure", "payload", "reason", "run_id", "status")
+    __slots__ = (
+        "__weakref__",
+        "_bells",
+        "_end_bells",
+        "_is_resident",
+        "failure",
+        "payload",
+        "reason",
+        "run_id",
+        "status",
+    )
 
     def __init__(self, run_id: str, is_resident: Callable[[str], bool]) -> None:
         self.run_id = run_id
@@ -30,7 +40,9 @@ class Watch:
         self.payload: bytes | None = None  # result or error
         self.reason = ""
         self.failure: BaseException | None = None  # why nobody in this process will ever know
-        self._bells: set[asyncio.Future[None]] | None = None  # while somebody waits
+        # While somebody waits. Who waits for the end alone is not woken at every step of the run.
+        self._bells: set[asyncio.Future[None]] | None = None
+        self._end_bells: set[asyncio.Future[None]] | None = None
 
     @property
     def resident(self) -> bool:
@@ -42,39 +54,60 @@ class Watch:
         self.status, self.payload, self.reason = status, payload, reason
         self.ring()
 
-    def ring(self) -> None:
-        """The run has moved: everybody who waits looks again."""
+    def moved(self) -> None:
+        """The run has taken a step, here, and not ended: who follows it looks again."""
         bells, self._bells = self._bells, None
         for bell in bells or ():
             if not bell.done():
                 bell.set_result(None)
 
+    def ring(self) -> None:
+        """The run has ended, or moved elsewhere, or has left: everybody who waits looks again."""
+        for bell in self._taken():
+            if not bell.done():
+                bell.set_result(None)
+
     def tell(self, error: BaseException) -> None:
         """Whoever waits now is told of an error; who asks again looks again."""
-        bells, self._bells = self._bells, None
-        for bell in bells or ():
+        for bell in self._taken():
             if not bell.done():
                 bell.set_exception(error)
 
+    def _taken(self) -> set[asyncio.Future[None]]:
+        bells, self._bells = self._bells, None
+        end_bells, self._end_bells = self._end_bells, None
+        return (bells or set()) | (end_bells or set())
+
     def bell(self) -> asyncio.Future[None]:
-        """What the next `ring` sets. To be taken before looking, awaited behind it, and given back to `forget`."""
+        """What the next `ring`, or `moved`, sets. To be taken before looking, awaited behind it, and given back to
+        `forget`.
+        """
         bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._bells is None:
             self._bells = set()
         self._bells.add(bell)
         return bell
 
+    def end_bell(self) -> asyncio.Future[None]:
+        """The same for who waits for nothing but the end: steps that the run takes here do not set it."""
+        bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._end_bells is None:
+            self._end_bells = set()
+        self._end_bells.add(bell)
+        return bell
+
     def forget(self, bell: asyncio.Future[None]) -> None:
         """Nobody waits for this bell any more."""
-        if self._bells is not None:
-            self._bells.discard(bell)
+        for bells in (self._bells, self._end_bells):
+            if bells is not None:
+                bells.discard(bell)
         if bell.done() and not bell.cancelled():
             bell.exception()  # heard, so that nobody reports it as missed
 
     @property
     def awaited(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._bells)
+        return bool(self._bells or self._end_bells)
 
 
 class Watches:
@@ -100,8 +133,13 @@ class Watches:
         if (watch := self._by_id.get(run_id)) is not None:
             watch.settle(status, payload, reason)
 
+    def moved(self, run_id: str) -> None:
+        """Tell whoever follows the run that it has taken a step."""
+        if (watch := self._by_id.get(run_id)) is not None:
+            watch.moved()
+
     def ring(self, run_id: str) -> None:
-        """Tell whoever waits for the run that it has moved."""
+        """Tell whoever waits for the run to look again."""
         if (watch := self._by_id.get(run_id)) is not None:
             watch.ring()
 

@@ -153,6 +153,8 @@ class Worker:
 
     async def _close(self) -> None:
         self.stopping = True
+        for driver in list(self.residents.drivers.values()):
+            driver.kick()  # nobody waits for attempts any more, who may never end
         self.suspects.look()
         if self._claiming is not None:
             self._claiming.cancel()

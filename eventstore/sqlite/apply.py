@@ -91,7 +91,7 @@ class Batch:
         self._run_own = run_own  # what runs a commit's own transaction
         self._salts = salts
         self._salts_used = 0
-        # What the requests brought about, for the tables; events as flat parameters.
+        # What the requests brought about, for the tables; events as flat parameters, 0 for NULL.
         self.events: list[Any] = []
         self.messages: list[tuple[StreamRow, Message, Mail]] = []
         self.consumed: list[int] = []
@@ -280,13 +280,13 @@ class Batch:
             version += 1
             if event.payload is None:
                 digest = event_digest(digest, event.header, NO_DIGEST)
-                add((stream, version, header, None, None, None, digest))
+                add((stream, version, header, 0, 0, 0, bytearray(digest)))  # as `statements` says
             else:
                 salt = self._salts[self._salts_used : self._salts_used + SALT_BYTES]
                 self._salts_used += SALT_BYTES
                 of_payload = payload_digest(salt, event.payload)
                 digest = event_digest(digest, event.header, of_payload)
-                add((stream, version, header, payload, salt, of_payload, digest))
+                add((stream, version, header, payload, bytearray(salt), bytearray(of_payload), bytearray(digest)))
         row.digest, row.version = digest, version
 
     def _set_state(self, row: StreamRow, commit: Commit) -> None:

@@ -18,8 +18,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Final, Protocol
 from weakref import WeakSet
 
@@ -69,14 +68,12 @@ class Guard:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         close_in_child(self)
 
-    @contextmanager
-    def held(self, timeout_seconds: float) -> Iterator[None]:
-        """Hold the lock. Raises `StoreUnavailable` when nobody gives it up in time (a stopped process, say)."""
-        self._acquire(timeout_seconds)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+    def held(self, timeout_seconds: float) -> _Held:
+        """What holds the lock for a `with` block.
+
+        Entering raises `StoreUnavailable` when nobody gives it up in time (a stopped process, say).
+        """
+        return _Held(self, timeout_seconds)
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -87,7 +84,8 @@ class Guard:
         with suppress(OSError):
             self.close()
 
-    def _acquire(self, timeout_seconds: float) -> None:
+    def acquire(self, timeout_seconds: float) -> None:
+        """Take the lock, to be given back with `release`: see `held`."""
         waited_seconds = 0.0  # what was asked for; a little more has passed
         while True:
             try:
@@ -103,6 +101,26 @@ class Guard:
                 waited_seconds += pause
             else:
                 return
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+
+class _Held:
+    """See `Guard.held`. A class, for it is entered at every commit, and a generator would take ten times as long."""
+
+    __slots__ = ("_guard", "_timeout_seconds")
+
+    def __init__(self, guard: Guard, timeout_seconds: float) -> None:
+        self._guard = guard
+        self._timeout_seconds = timeout_seconds
+
+    def __enter__(self) -> None:
+        self._guard.acquire(self._timeout_seconds)
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.release()
 
 
 class Identity:

@@ -24,6 +24,7 @@ from eventstore.sqlite.requests import (
     Unclaim,
 )
 from eventstore.sqlite.rows import StreamRow, load_streams
+from eventstore.sqlite.statements import Sql
 
 __all__ = ["REMEMBERED_STREAMS_MAX", "Memory", "Named", "load_mail"]
 
@@ -43,13 +44,13 @@ class Memory:
         self._last_id = 0
 
     def load(
-        self, connection: sqlite3.Connection, names: Collection[str], tokens: Collection[int]
+        self, sql: Sql, names: Collection[str], tokens: Collection[int]
     ) -> tuple[dict[str, StreamRow], int, set[int]]:
         """The streams of these names, the highest stream id, and which of these leases have not ended.
 
         Inside a transaction that writes. The rows are the batch's to change, until `keep` or `forget`.
         """
-        data_version = connection.execute("PRAGMA data_version").fetchone()[0]
+        data_version = sql.execute("PRAGMA data_version").fetchone()[0]
         if data_version != self._data_version:
             self.forget()
             self._data_version = data_version
@@ -58,7 +59,7 @@ class Memory:
         if len(streams) < len(names) or len(open_tokens) < len(tokens):
             missing = [name for name in names if name not in streams]
             loaded, self._last_id, opened = load_streams(
-                connection, missing, [token for token in tokens if token not in open_tokens]
+                sql, missing, [token for token in tokens if token not in open_tokens]
             )
             streams |= loaded
             open_tokens |= opened

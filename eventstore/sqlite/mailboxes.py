@@ -165,7 +165,7 @@ def load_known(connection: sqlite3.Connection, wanted: Collection[tuple[int, str
 
 def payload_to_row(payload: bytes | None) -> str | bytes | None:
     """TEXT when it is UTF-8 without NUL, so that a shell can read it; else a BLOB."""
-    if payload is None or b"\x00" in payload:
+    if payload is None or 0 in payload:
         return payload
     try:
         return payload.decode()

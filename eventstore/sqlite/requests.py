@@ -104,14 +104,21 @@ class BatchOutcome(Struct):
 
 def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest:
     """A validated commit, made ready on the caller's side."""
-    events = commit.events
-    sizes = [len(event.payload) for event in events if event.payload is not None]
-    sent = sum([len(message.payload) for message in commit.sends if message.payload is not None])
+    texts: list[tuple[str, str | bytes | None]] = []
+    payloads = size = 0
+    for event in commit.events:
+        payload = event.payload
+        if payload is not None:
+            payloads += 1
+            size += len(payload)
+        texts.append((event.header.decode(), payload_to_row(payload)))
+    for message in commit.sends:
+        size += len(message.payload or b"")
     return CommitRequest(
         future,
         commit,
-        tuple([(event.header.decode(), payload_to_row(event.payload)) for event in events]),
-        len(sizes) + (commit.transaction is not None),
-        sum(sizes) + sent,
-        1 + len(events) + len(commit.sends) + len(commit.consumes) + len(commit.permits),
+        tuple(texts),
+        payloads + (commit.transaction is not None),
+        size,
+        1 + len(texts) + len(commit.sends) + len(commit.consumes) + len(commit.permits),
     )

@@ -9,7 +9,6 @@ This module knows the columns. It does not know what a commit may do.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from msgspec.json import Decoder, encode
 from eventstore.mailbox import earlier_page, first_page
 from eventstore.port import Scalar, StreamHead, Undelivered, WaitingMessage
 from eventstore.sqlite.mailboxes import Mail
-from eventstore.sqlite.statements import encode_names, execute_rows
+from eventstore.sqlite.statements import NULL_FOR_0, Sql, encode_names, execute_rows
 
 __all__ = [
     "StreamRow",
@@ -152,23 +151,19 @@ _LOAD_STREAM: Final = f"""
 
 
 def load_streams(
-    connection: sqlite3.Connection, names: Collection[str], tokens: Collection[int]
+    sql: Sql, names: Collection[str], tokens: Collection[int]
 ) -> tuple[dict[str, StreamRow], int, set[int]]:
     """The streams of these names, the highest stream id, and which of these leases have not ended."""
     if len(names) == 1 and len(tokens) <= 1:
-        return _load_stream(connection, next(iter(names)), next(iter(tokens), None))
-    found, last_id, open_tokens = connection.execute(
-        _LOAD_STREAMS, (encode_names(names), encode_names(tokens))
-    ).fetchone()
+        return _load_stream(sql, next(iter(names)), next(iter(tokens), None))
+    found, last_id, open_tokens = sql.execute(_LOAD_STREAMS, (encode_names(names), encode_names(tokens))).fetchone()
     rows = {row.name: row for row in decode_streams(found)}
     return rows, last_id or 0, set(_decode_tokens(open_tokens))
 
 
-def _load_stream(
-    connection: sqlite3.Connection, name: str, token: int | None
-) -> tuple[dict[str, StreamRow], int, set[int]]:
+def _load_stream(sql: Sql, name: str, token: int | None) -> tuple[dict[str, StreamRow], int, set[int]]:
     """The same for one stream: a lone commit is most of what a quiet store does, and JSON has its price."""
-    last_id, is_open, *columns = connection.execute(_LOAD_STREAM, (name, token)).fetchone()
+    last_id, is_open, *columns = sql.execute(_LOAD_STREAM, (name, token)).fetchone()
     open_tokens = {token} if token is not None and is_open else set()
     if columns[0] is None:
         return {}, last_id or 0, open_tokens
@@ -194,29 +189,41 @@ _CHANGES: Final = (
     *_STEPS, "alarm", "held", "closed", "owner", "claims", "control", "data", "mail_at", "attributes",
     "permits",
 )  # fmt: skip
+_SELDOM: Final = frozenset({"commit_undelivered"})
+
+
+def _parameter(column: str) -> str:
+    return NULL_FOR_0 if column in _SELDOM else "?"
 
 
 class _Update:
-    """UPDATE of some columns of many streams; of one, which is the usual case, in its plain form."""
+    """UPDATE of some columns of many streams; of one, which is the usual case, in its plain form.
+
+    Columns that are hardly ever set (`_SELDOM`) are 0 for NULL.
+    """
 
     def __init__(self, columns: tuple[str, ...]) -> None:
+        self._row: Final = ", ".join(map(_parameter, columns))
         sets = ", ".join(f"{name} = v.column{index}" for index, name in enumerate(columns[1:], start=2))
         self._columns: Final = len(columns)
         self._head: Final = f"UPDATE streams SET {sets} FROM ("
-        self._one: Final = f"UPDATE streams SET {', '.join(f'{name} = ?' for name in columns[1:])} WHERE id = ?"
+        self._one: Final = (
+            f"UPDATE streams SET {', '.join(f'{name} = {_parameter(name)}' for name in columns[1:])} WHERE id = ?"
+        )
 
-    def execute(self, connection: sqlite3.Connection, parameters: list[Any]) -> None:
+    def execute(self, sql: Sql, parameters: list[Any]) -> None:
         if len(parameters) == self._columns:
-            connection.execute(self._one, (*parameters[1:], parameters[0]))
+            sql.execute(self._one, (*parameters[1:], parameters[0]))
         else:
-            execute_rows(connection, self._head, self._columns, parameters, ") AS v WHERE streams.id = v.column1")
+            tail = ") AS v WHERE streams.id = v.column1"
+            execute_rows(sql, self._head, self._columns, parameters, tail, row=self._row)
 
 
 _STEP: Final = _Update(_STEPS)
 _CHANGE: Final = _Update(_CHANGES)
 
 
-def write_streams(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> None:
+def write_streams(sql: Sql, rows: Iterable[StreamRow]) -> None:
     """Write what a batch changed of its streams, in at most three kinds of statements."""
     inserts: list[Any] = []
     steps: list[Any] = []
@@ -224,28 +231,28 @@ def write_streams(connection: sqlite3.Connection, rows: Iterable[StreamRow]) -> 
     for row in rows:
         if row.is_new:
             inserts += (
-                row.id, row.name, row.version, row.digest, row.created_at, row.updated_at, row.alarm, row.held,
-                row.closed, row.owner, row.claims, row.control, row.data, row.mail_at, _attributes_text(row),
+                row.id, row.name, row.version, bytearray(row.digest), row.created_at, row.updated_at, row.alarm,
+                row.held, row.closed, row.owner, row.claims, row.control, row.data, row.mail_at, _attributes_text(row),
                 row.commit_id, row.commit_owner, row.commit_claims, row.commit_mail, row.commit_undelivered,
                 row.permits,
             )  # fmt: skip
         elif row.changed:
             changes += (
-                row.id, row.version, row.digest, row.updated_at, row.commit_id, row.commit_owner, row.commit_claims,
-                row.commit_mail, row.commit_undelivered, row.alarm, row.held, row.closed, row.owner, row.claims,
-                row.control, row.data, row.mail_at, _attributes_text(row), row.permits,
+                row.id, row.version, bytearray(row.digest), row.updated_at, row.commit_id, row.commit_owner,
+                row.commit_claims, row.commit_mail, row.commit_undelivered or 0, row.alarm, row.held, row.closed,
+                row.owner, row.claims, row.control, row.data, row.mail_at, _attributes_text(row), row.permits,
             )  # fmt: skip
         elif row.stepped:
             steps += (
-                row.id, row.version, row.digest, row.updated_at, row.commit_id, row.commit_owner, row.commit_claims,
-                row.commit_mail, row.commit_undelivered,
+                row.id, row.version, bytearray(row.digest), row.updated_at, row.commit_id, row.commit_owner,
+                row.commit_claims, row.commit_mail, row.commit_undelivered or 0,
             )  # fmt: skip
     if inserts:
-        execute_rows(connection, _INSERT, len(_COLUMNS), inserts)
+        execute_rows(sql, _INSERT, len(_COLUMNS), inserts)
     if steps:
-        _STEP.execute(connection, steps)
+        _STEP.execute(sql, steps)
     if changes:
-        _CHANGE.execute(connection, changes)
+        _CHANGE.execute(sql, changes)
 
 
 def _attributes_text(row: StreamRow) -> str:

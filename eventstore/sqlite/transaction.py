@@ -36,7 +36,7 @@ from eventstore.sqlite.requests import (
     Unclaim,
 )
 from eventstore.sqlite.rows import write_streams
-from eventstore.sqlite.statements import encode_names, execute_rows
+from eventstore.sqlite.statements import NULL_FOR_0, encode_names, execute_rows
 
 __all__ = ["GUARD_SECONDS", "Transactor"]
 
@@ -44,6 +44,8 @@ GUARD_SECONDS: Final = 30.0
 """How long a writer waits for the other processes on the file before it gives up."""
 
 _INSERT_EVENTS: Final = "INSERT INTO events (stream, version, header, payload, salt, payload_digest, digest)"
+_EVENT_COLUMNS: Final = 7
+_EVENT: Final = f"?, ?, ?, {NULL_FOR_0}, {NULL_FOR_0}, {NULL_FOR_0}, ?"
 _INSERT_MESSAGES: Final = "INSERT INTO messages (stream, id, sender, control, header, payload, sent_at, consumed_at)"
 _INSERT_ATTRIBUTES: Final = "INSERT OR REPLACE INTO attributes (name, value, created_at, stream)"
 # Each is looked up first: SQLite compares a list of row values with one row of the table after the other.
@@ -90,6 +92,7 @@ class Transactor:
         self._leases: Final = leases  # of this store; the loop adds to it and takes away
         self._guard: Guard | None = None
         self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None  # of what every batch executes
         self._identity: Identity | None = None
         self._memory: Final = Memory()
         self.poison: StoreUnavailable | None = None
@@ -100,6 +103,7 @@ class Transactor:
         try:
             with guard.held(GUARD_SECONDS):
                 self._connection, self._identity = open_writer(self._path, synchronous=self._synchronous)
+                self._cursor = self._connection.cursor()
                 self._files.sweep()
         except BaseException:
             guard.close()
@@ -110,7 +114,7 @@ class Transactor:
     def close(self) -> None:
         """Bring the log into the database, close the connection under the guard, and the guard. Never raises."""
         guard, connection = self._guard, self._connection
-        self._guard = self._connection = None
+        self._guard = self._connection = self._cursor = None
         if guard is None or connection is None:
             return
         try:
@@ -189,12 +193,14 @@ class Transactor:
         self, connection: sqlite3.Connection, requests: Sequence[Request], refused: Mapping[int, Exception]
     ) -> BatchOutcome:
         assert self._identity is not None
+        assert self._cursor is not None
+        execute = self._cursor.execute
         created: list[SqliteLease] = []
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            execute("BEGIN IMMEDIATE")
             batch = self._load(connection, requests)
             outcome = self._apply(connection, batch, requests, created, refused)
-            connection.execute("COMMIT")
+            execute("COMMIT")
         except BaseException:
             self._memory.forget()
             for lease in created:
@@ -293,7 +299,7 @@ class Transactor:
 
     def _load(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> Batch:
         named = Named(requests)
-        streams, last_id, open_tokens = self._memory.load(connection, named.streams, named.tokens)
+        streams, last_id, open_tokens = self._memory.load(self._cursor or connection, named.streams, named.tokens)
         pools = SqlitePools(connection, streams=streams, judge=self._alive)
         if named.permits:
             pools.load(named.permits)
@@ -314,10 +320,10 @@ class Transactor:
         return self._files.alive(token) if lease is None else lease.fresh()
 
     def _write(self, connection: sqlite3.Connection, batch: Batch) -> int:
-        events = batch.events
+        sql, events = self._cursor or connection, batch.events
         if events:
-            execute_rows(connection, _INSERT_EVENTS, 7, events)
-        write_streams(connection, batch.streams.values())
+            execute_rows(sql, _INSERT_EVENTS, _EVENT_COLUMNS, events, row=_EVENT)
+        write_streams(sql, batch.streams.values())
         if batch.messages:
             execute_rows(connection, _INSERT_MESSAGES, 8, batch.message_parameters())
         if batch.consumed:

@@ -51,8 +51,7 @@ class Writer:
         self._loop: Final = asyncio.get_running_loop()
         self._queue: Final[deque[Request]] = deque()
         self._running = False  # whether the thread has or will have a batch
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None  # while somebody waits for the last batch
         self._connection: Connection | None = None
 
     async def open(self) -> None:
@@ -84,6 +83,7 @@ class Writer:
     async def finish(self) -> None:
         """Wait until everything that is queued is done."""
         while self._running:
+            self._idle = self._idle or asyncio.Event()
             await self._idle.wait()
 
     async def aclose(self) -> None:
@@ -107,7 +107,6 @@ class Writer:
     def _start(self) -> None:
         submit(self._opened(), self._work)
         self._running = True
-        self._idle.clear()
 
     def _work(self) -> None:
         """On the thread: one batch; its answers go back to the loop before the log is looked after."""
@@ -154,7 +153,9 @@ class Writer:
             self._start()
         else:
             self._running = False
-            self._idle.set()
+            if self._idle is not None:
+                self._idle.set()
+                self._idle = None
         match outcome:
             case BatchOutcome():
                 self._on_outcome(outcome)

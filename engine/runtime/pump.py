@@ -1,0 +1,87 @@
+"""The task in which a driver takes its steps, one after the other, as long as there is something to do.
+
+Always a task of our own: what user code left behind in its task (a cancellation, say) must not reach a step. While
+attempts are under way, which will bring more to do, it waits for that instead of ending: a task for each step is dear.
+
+What it promises: of one run one step is under way at a time; a `kick` is never lost; and it is at rest, or has ended,
+once its owner says that nothing more is to be waited for and has kicked it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+__all__ = ["Pump", "Pumped"]
+
+
+class Pumped(Protocol):
+    """A driver, as its pump knows it."""
+
+    def has_work(self) -> bool:
+        """Whether there is something to do."""
+
+    def expects_work(self) -> bool:
+        """Whether there will be, soon, and nobody waits for the pump to end."""
+
+    async def step(self) -> None:
+        """Do some of it."""
+
+    def pumped(self) -> None:
+        """Hear that nothing is left to do, and nothing is expected; or that it has failed."""
+
+    def broke(self, error: Exception) -> None:
+        """Hear that a step has failed."""
+
+    def discard(self) -> None:
+        """The program's loop is ending under us: put the run out of memory."""
+
+
+class Pump:
+    """See the module."""
+
+    __slots__ = ("_closed", "_idle", "_owner", "_running", "_spawn")
+
+    def __init__(self, owner: Pumped, spawn: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
+        self._owner = owner
+        self._spawn = spawn
+        self._running = False
+        self._closed = False
+        self._idle: asyncio.Future[None] | None = None  # what it waits for, between two steps
+
+    def kick(self) -> None:
+        """There may be something to do, or nothing to wait for any more."""
+        idle = self._idle
+        if idle is not None:
+            self._idle = None
+            if not idle.done():  # it may have been cancelled
+                idle.set_result(None)
+        elif not self._running and not self._closed:
+            self._running = True
+            self._spawn(self._run())
+
+    def close(self) -> None:
+        """Its owner wants no further step: let it end, and never begin again."""
+        self._closed = True
+        if self._idle is not None:
+            self.kick()
+
+    async def _run(self) -> None:
+        owner = self._owner
+        try:
+            while True:
+                while owner.has_work():
+                    await owner.step()
+                if not owner.expects_work():
+                    break
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
+        except asyncio.CancelledError:
+            owner.discard()
+            raise
+        except Exception as error:
+            owner.broke(error)
+        finally:
+            self._running, self._idle = False, None
+        owner.pumped()
