@@ -115,6 +115,16 @@ SAMPLES: list[Event] = [
         epoch=2,
     ),
     events.RunStarted(at=AT, workflow="part", seed="ff", epoch=2, carried=7),
+    events.RunStarted(at=AT, workflow="part", seed="ff", waits=True),
+    events.RunStarted(at=AT, workflow="part", seed="ff", waits=True, begins_at=AT + 60_000_000, singleton="customer-7"),
+    events.RunBegun(at=AT),
+    events.CancelRequested(at=AT, reason="superseded by run 'r-2'", unless_begun=True),
+    events.RunQueued(at=AT, key="customer-7"),
+    events.RunQueued(at=AT, key="customer-7", behind="r-1", replaces=True),
+    events.CallDebounced(at=AT, workflow="part", key="customer-7", run="r-1", since=AT, begins_at=AT + 5),
+    events.CallDebounced(
+        at=AT + 2, workflow="part", key="customer-7", run="r-2", since=AT, begins_at=AT + 7, instead_of="r-1", by="ann"
+    ),
 ]
 
 PAYLOADS: dict[str, bytes] = {
