@@ -139,7 +139,7 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     epoch: int = 0  # how often the run has continued as new
     carried: int = 0  # so many facts of the last epoch follow, and are there before the code begins
     waits: bool = False  # it is recorded, and begins with `RunBegun`; signals may come before
-    begins_at: int = 0  # of one that waits: not before this, microseconds since the epoch; 0: as soon as nothing holds it
+    begins_at: int = 0  # of one that waits: not before, microseconds since the epoch; 0: as soon as nothing holds it
     singleton: str = ""  # key: of this workflow's runs with it, one at most has begun and not ended
 
 

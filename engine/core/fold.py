@@ -55,10 +55,11 @@ from engine.core.events import (
 from engine.core.failures import ErrorInfo, decode_error
 from engine.errors import HistoryError
 
-__all__ = ["FINAL_STATUSES", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
+__all__ = ["FINAL_STATUSES", "UNFINISHED", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
 
 RunStatus = Literal["queued", "running", "paused", "suspended", "completed", "failed", "cancelled", "terminated"]
 TaskStatus = Literal["scheduled", "running", "retrying", "handed out", "completed", "failed", "cancelled"]
+UNFINISHED: tuple[RunStatus, ...] = ("queued", "running", "paused", "suspended")
 FINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "terminated"})
 
 

@@ -52,6 +52,7 @@ from engine.errors import ForbiddenInWorkflow, HistoryError, WorkflowEnded
 
 __all__ = ["Decided", "Instance", "PendingTask", "PendingTimer"]
 
+_STARTS = (RunStarted, RunBegun)
 _BEGINNINGS = (TaskScheduled, TimerStarted, ChildStarted)
 
 
@@ -132,10 +133,8 @@ class Instance:
             return self._deliver_outside(fact, payload)
         self.outbox.codecs.clear()
         self.turns += 1
-        if type(fact) is RunStarted:
+        if isinstance(fact, _STARTS):
             self._start(fact, payload)
-        elif self.waiting is not None:
-            self._begin(*self.waiting.arguments, at=fact.at)
         else:
             begun = self._loop or self.loop
             if fact.at > begun.now:  # noqa: PLR1730 - as in `Replayer.feed`
@@ -167,7 +166,12 @@ class Instance:
             return []
         raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
 
-    def _start(self, fact: RunStarted, payload: bytes | None) -> None:
+    def _start(self, fact: RunStarted | RunBegun, payload: bytes | None) -> None:
+        if isinstance(fact, RunBegun):
+            if self.waiting is None:
+                raise HistoryError(f"run {self.run_id!r} has not been waiting to begin")
+            self._begin(*self.waiting.arguments, at=fact.at)
+            return
         if self.started is not None:
             raise HistoryError(f"the history of run {self.run_id!r} starts twice")
         args, kwargs = self.definition.arguments.decode(present(payload, "the arguments of the run"))

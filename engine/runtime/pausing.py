@@ -55,7 +55,13 @@ class Aside(Struct):
     def heed(self, step: Step) -> None:
         """Let the run pass the pause if this step has told it to end. It is marked with that event, for any crash."""
         cancels = (
-            {arrival.message for arrival in step.taken if isinstance(arrival.event, CancelRequested)} if self else ()
+            {
+                arrival.message
+                for arrival in step.taken
+                if isinstance(arrival.event, CancelRequested) and not arrival.event.unless_begun
+            }
+            if self
+            else ()
         )
         for index, message in step.consumes:
             if message in cancels:
