@@ -99,7 +99,7 @@ class Turns:
 
     def _admit_to_key(self, step: Step, pool: str) -> None:
         """A permit was granted: if it is the key that the run is queued for, it may begin."""
-        if pool == self.gates.queued:
+        if pool == self.gates.queued and self._instance.outcome is None:
             self.gates.queued = ""
             step.mark(QUEUED, None)
             self._mark_gates(step)
