@@ -207,13 +207,8 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
         facts.add_row("epoch", f"{state.epoch:,}: so often it has continued as new")
     if state.deadline:
         facts.add_row("deadline", clock(state.deadline))
-    if state.paused_at is not None and state.status == "paused":
-        said = by_and_why(state.paused_by, state.pause_reason)
-        facts.add_row("paused", Text(f"{clock(state.paused_at)}{said}; holdfast unpause {state.run_id}"))
-    if workflow_paused is not None and not state.ended:
-        said = by_and_why(workflow_paused.by, workflow_paused.reason)
-        name = workflow_paused.name
-        facts.add_row("workflow", Text(f"paused{said}; holdfast unpause --workflow {name}", style="blue"))
+    for name, pause in _pauses(state, workflow_paused):
+        facts.add_row(name, pause)
     if state.cancel_requested and not state.ended:
         facts.add_row("cancel", "requested")
     if state.slow_turns:
@@ -221,6 +216,16 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
     if state.reason:
         facts.add_row("reason", Text(state.reason))
     return facts
+
+
+def _pauses(state: RunState, workflow_paused: PausedWorkflow | None) -> Iterable[tuple[str, Text]]:
+    """Who paused it, or its workflow, and what lets it go on."""
+    if state.paused_at is not None and state.status == "paused":
+        said = by_and_why(state.paused_by, state.pause_reason)
+        yield "paused", Text(f"{clock(state.paused_at)}{said}; holdfast unpause {state.run_id}")
+    if workflow_paused is not None and not state.ended:
+        said = by_and_why(workflow_paused.by, workflow_paused.reason)
+        yield "workflow", Text(f"paused{said}; holdfast unpause --workflow {workflow_paused.name}", style="blue")
 
 
 def _beginning(state: RunState) -> Iterable[tuple[str, str]]:

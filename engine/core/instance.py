@@ -77,7 +77,7 @@ class Instance:
         self.epoch = 0
         self.seed = ""
         self.deadline = 0  # microseconds since the epoch; 0: none
-        self.turns = 0  # facts delivered
+        self.turns = 0  # facts delivered since it began
         self.waiting: Waiting | None = None  # while it is recorded, and nothing of its code has run
         self._early: deque[tuple[SignalReceived, bytes | None]] | None = None  # came while some were still to come
         self.untold = 0  # facts of the last epoch that are still to come, before the code begins
@@ -180,6 +180,7 @@ class Instance:
         self.started = fact
         self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
         if fact.waits:
+            self.turns = 0  # it is no turn: nothing runs
             self.waiting, self.clocks.begins_at = Waiting(self, args, kwargs), fact.begins_at
         else:
             self.untold = fact.carried
