@@ -163,7 +163,8 @@ class RunHandle(Generic[R_co]):
     async def cancel(self, *, reason: str = "", by: str = "") -> None:
         """Ask the run to end; the workflow may clean up. Durable when this returns; a finished run is left as it is.
 
-        It takes effect when a worker has the run; a suspended run is then terminated without its code.
+        It takes effect when a worker has the run; a suspended run is then terminated without its code. One that has not
+        begun ends without it, too.
         """
         await self._send(CancelMail(by=by, reason=reason))
 
