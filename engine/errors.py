@@ -34,6 +34,7 @@ __all__ = [
     "RunNotFound",
     "RunSuspendedError",
     "RunTerminatedError",
+    "SingletonHeld",
     "StepLimitExceeded",
     "TaskError",
     "TaskInterrupted",
@@ -178,6 +179,21 @@ class TokenError(HoldfastError, ValueError):
 
 class RunConflict(HoldfastError, ValueError):
     """The id belongs to a run of another workflow, or with other arguments."""
+
+
+class SingletonHeld(HoldfastError, ValueError):
+    """Another run of the workflow has the key, has not ended, and was not to be disturbed: nothing was started.
+
+    `run_id` is that run, `key` the key.
+    """
+
+    def __init__(self, run_id: str, *, workflow: str, key: str) -> None:
+        self.run_id = run_id
+        self.key = key
+        super().__init__(
+            f"run {run_id!r} of workflow {workflow!r} has the singleton key {key!r} and has not ended: wait for it"
+            f" (engine.run({run_id!r})), or say on_conflict= 'attach', 'queue' or 'replace'"
+        )
 
 
 class ResultError(HoldfastError):

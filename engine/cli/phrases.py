@@ -14,7 +14,7 @@ __all__ = ["about", "detail", "short_id"]
 _SECOND: Final = 1_000_000  # microseconds
 _WIDTH: Final = 100
 _SILENT: Final = frozenset({"seed", "rule", "python", "anyio", "carried", "parent_epoch"})
-_TIMES: Final = frozenset({"deadline", "retry_at"})
+_TIMES: Final = frozenset({"deadline", "retry_at", "begins_at"})
 _ERRORS: Final = frozenset({"RunSuspended", "TaskFailed", "AttemptFailed", "RunFailed"})
 _NOT_DELIVERED: Final[Mapping[str, str]] = {"not_found": "no such run", "closed": "the run has ended"}
 _WITH_NAMES: Final = frozenset(
@@ -108,6 +108,17 @@ def _by_whom(header: Mapping[str, Any], _payload: bytes | None) -> str:
     return by_and_why(header.get("by", ""), header.get("reason", "")).removeprefix(":").strip()
 
 
+def _queued(header: Mapping[str, Any], _payload: bytes | None) -> str:
+    behind = f" behind run {header['behind']}" if header.get("behind") else ""
+    asked = ", which it replaces" if header.get("replaces") else ""
+    return f"for the singleton key {header['key']!r}{behind}{asked}"
+
+
+def _cancel_requested(header: Mapping[str, Any], payload: bytes | None) -> str:
+    said = _by_whom(header, payload)
+    return f"{said}, unless it has begun".removeprefix(", ") if header.get("unless_begun") else said
+
+
 def _ignored(header: Mapping[str, Any], _payload: bytes | None) -> str:
     return f"{header['outcome']}, when nobody waited for it any more"
 
@@ -140,7 +151,8 @@ _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] 
     "EffectReconciled": _reconciled,
     "RunPaused": _by_whom,
     "RunUnpaused": _by_whom,
-    "CancelRequested": _by_whom,
+    "CancelRequested": _cancel_requested,
+    "RunQueued": _queued,
     "RunTerminated": _by_whom,
 }
 """The events whose fields do not speak for themselves."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from engine import PausedWorkflow, TaskState
 from engine.cli.phrases import short_id
-from engine.cli.readable import by_and_why, clipped, duration, error_text
+from engine.cli.readable import by_and_why, clipped, duration, error_text, waiting_for
 from engine.cli.tally import Watched, task_seconds
 
 __all__ = ["first_line", "line", "paused_lines", "short_id", "workflow_paused_line"]
@@ -20,6 +20,10 @@ def first_line(run: Watched) -> str:
     if run.version_before == 0:
         return f"{run.workflow}: new run {run.run_id}"
     status = "" if run.state.status == "running" else f", {run.state.status}"
+    if run.state.status == "queued":
+        state = run.state
+        waits = waiting_for(begins_at=state.begins_at, singleton=state.singleton, behind=state.queued_behind)
+        status += f" {waits}" if waits else ""
     return (
         f"{run.workflow}: run {run.run_id}{status}, {run.before:,} of {len(run.state.tasks):,} tasks are done already"
     )
@@ -58,16 +62,13 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
     task = run.state.tasks.get(event.get("id", ""))
     match event["type"]:
         case "TaskCompleted" if task is not None:
-            if task.reused_run:
-                return f"done {run.done}/{len(run.state.tasks)}  {short_id(task.id)}, reused from run {task.reused_run}"
-            seconds = task_seconds(task)
-            took = "" if seconds is None else f" in {duration(seconds)}"
-            again = f", attempt {task.attempts}" if task.attempts > 1 else ""
-            return f"done {run.done}/{len(run.state.tasks)}  {short_id(task.id)}{took}{again}"
+            return f"done {run.done}/{len(run.state.tasks)}  {short_id(task.id)}{_how_done(task)}"
         case "AttemptFailed" | "TaskFailed" | "TaskHandedOut" if task is not None:
             return _task_text(task, event)
         case "ChildCompleted" | "ChildFailed":
             return _child_text(run, event)
+        case "RunBegun":
+            return "begins"
         case "ContinuedAsNew":
             return f"goes on as new, epoch {run.state.epoch + 1}"
         case "TurnSlow":
@@ -81,6 +82,14 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
             return _asked_text(event)
         case _:
             return None
+
+
+def _how_done(task: TaskState) -> str:
+    if task.reused_run:
+        return f", reused from run {task.reused_run}"
+    seconds = task_seconds(task)
+    took = "" if seconds is None else f" in {duration(seconds)}"
+    return took + (f", attempt {task.attempts}" if task.attempts > 1 else "")
 
 
 def _task_text(task: TaskState, event: Mapping[str, Any]) -> str:

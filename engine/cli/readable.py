@@ -26,6 +26,7 @@ __all__ = [
     "moment",
     "one_line",
     "value_lines",
+    "waiting_for",
 ]
 
 ITEMS_SHOWN: Final = 30
@@ -85,6 +86,13 @@ def clipped(text: str, width: int) -> str:
 def by_and_why(by: str, reason: str) -> str:
     """`` by ann: maintenance``, as far as it is known."""
     return f"{f' by {by}' if by else ''}{f': {reason}' if reason else ''}"
+
+
+def waiting_for(*, begins_at: int, singleton: str, behind: str = "") -> str:
+    """What a run that is queued waits for: its time, its turn, or (neither is known) that nothing holds it."""
+    time = f"until {clock(begins_at)}" if begins_at else ""
+    turn = (f"behind run {behind} " if behind else "") + f"for key {singleton!r}" if singleton else ""
+    return ", ".join(each for each in (time, turn) if each)
 
 
 def one_line(payload: bytes | None, width: int = 80) -> str:

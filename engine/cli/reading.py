@@ -74,6 +74,8 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
         "created_at": instant(run.created_at),
         "updated_at": instant(run.updated_at),
         "slowest_turn_seconds": run.slow / 1_000_000,
+        "begins_at": instant(run.begins_at or None),
+        "singleton": run.singleton or None,
     }
 
 
@@ -99,6 +101,10 @@ def _talk_document(state: RunState, exchange: Exchange, paused: PausedWorkflow |
         "root": state.root or None,
         "epoch": state.epoch,
         "deadline": instant(state.deadline or None),
+        "begins_at": instant(state.begins_at or None),
+        "begun_at": instant(state.begun_at or None),
+        "singleton": state.singleton or None,
+        "queued_behind": state.queued_behind or None,
         "paused": {"at": instant(state.paused_at), "by": state.paused_by, "reason": state.pause_reason}
         if state.status == "paused"
         else None,

@@ -120,7 +120,10 @@ async def _unfinished(client: Engine, workflow: Workflow[..., Any]) -> AsyncIter
     cursor: str | None = None
     while True:
         page = await client.runs(
-            workflow=workflow.name, status=("running", "paused", "suspended"), cursor=cursor, newest_first=False
+            workflow=workflow.name,
+            status=("queued", "running", "paused", "suspended"),
+            cursor=cursor,
+            newest_first=False,
         )
         for item in page.items:
             yield client.run(item.id)

@@ -8,6 +8,7 @@ from typing import Final
 __all__ = ["MARKS", "STYLES"]
 
 STYLES: Final[Mapping[str, str]] = {
+    "queued": "dim",
     "running": "cyan",
     "paused": "blue",
     "suspended": "magenta",
@@ -23,6 +24,7 @@ STYLES: Final[Mapping[str, str]] = {
 """rich styles by the status of a run, a task or a child."""
 
 MARKS: Final[Mapping[str, str]] = {
+    "queued": "·",
     "running": "…",
     "paused": "‖",
     "suspended": "‖",

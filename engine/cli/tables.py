@@ -14,7 +14,7 @@ from rich.text import Text
 from engine import HistoryEvent, PausedWorkflow, RunState, RunSummary, TaskState
 from engine.cli.exchange import Exchange
 from engine.cli.phrases import about, detail, short_id
-from engine.cli.readable import by_and_why, clipped, clock, duration, error_text, one_line
+from engine.cli.readable import by_and_why, clipped, clock, duration, error_text, one_line, waiting_for
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.summary import diagnosis_view, error_view, value_view
 
@@ -43,6 +43,9 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
     children = any(run.parent for run in runs)
     if children:
         table.add_column("parent", no_wrap=True)
+    waits = {run.id: waiting_for(begins_at=run.begins_at, singleton=run.singleton) for run in runs if _is_queued(run)}
+    if any(waits.values()):
+        table.add_column("waits", no_wrap=True)
     slow = any(run.slow for run in runs)
     if slow:
         table.add_column("slowest turn", justify="right", no_wrap=True)
@@ -56,9 +59,14 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
             clock(run.created_at),
             spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
             *([Text(run.parent, style="dim")] if children else []),
+            *([Text(waits.get(run.id, ""), style="dim")] if any(waits.values()) else []),
             *([Text(duration(run.slow / _SECOND) if run.slow else "", style="yellow")] if slow else []),
         )
     return table
+
+
+def _is_queued(run: RunSummary) -> bool:
+    return run.status == "queued"
 
 
 def _table(*columns: str) -> Table:
@@ -81,7 +89,7 @@ def state_view(
 ) -> RenderableType:
     """A run as it stands: what it is, what it was given, what came of it, its tasks and children, what was said."""
     if state.version == 0:
-        return Text(f"{state.run_id}  was asked for by its parent, and has not begun yet")
+        return Text(f"{state.run_id}  was asked for, and no worker has taken it up yet")
     head = Text.assemble(
         (state.run_id, "bold"),
         f"  {state.workflow}  ",
@@ -191,19 +199,16 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
     else:
         facts.add_row("last event", clock(state.updated_at))
     facts.add_row("events", f"{state.version:,}")
+    for name, text in _beginning(state):
+        facts.add_row(name, Text(text))
     if state.parent:
         facts.add_row("parent", Text(f"run {state.parent}, call {short_id(state.parent_call)}"))
     if state.epoch:
         facts.add_row("epoch", f"{state.epoch:,}: so often it has continued as new")
     if state.deadline:
         facts.add_row("deadline", clock(state.deadline))
-    if state.paused_at is not None and state.status == "paused":
-        said = by_and_why(state.paused_by, state.pause_reason)
-        facts.add_row("paused", Text(f"{clock(state.paused_at)}{said}; holdfast unpause {state.run_id}"))
-    if workflow_paused is not None and not state.ended:
-        said = by_and_why(workflow_paused.by, workflow_paused.reason)
-        name = workflow_paused.name
-        facts.add_row("workflow", Text(f"paused{said}; holdfast unpause --workflow {name}", style="blue"))
+    for name, pause in _pauses(state, workflow_paused):
+        facts.add_row(name, pause)
     if state.cancel_requested and not state.ended:
         facts.add_row("cancel", "requested")
     if state.slow_turns:
@@ -211,6 +216,29 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
     if state.reason:
         facts.add_row("reason", Text(state.reason))
     return facts
+
+
+def _pauses(state: RunState, workflow_paused: PausedWorkflow | None) -> Iterable[tuple[str, Text]]:
+    """Who paused it, or its workflow, and what lets it go on."""
+    if state.paused_at is not None and state.status == "paused":
+        said = by_and_why(state.paused_by, state.pause_reason)
+        yield "paused", Text(f"{clock(state.paused_at)}{said}; holdfast unpause {state.run_id}")
+    if workflow_paused is not None and not state.ended:
+        said = by_and_why(workflow_paused.by, workflow_paused.reason)
+        yield "workflow", Text(f"paused{said}; holdfast unpause --workflow {workflow_paused.name}", style="blue")
+
+
+def _beginning(state: RunState) -> Iterable[tuple[str, str]]:
+    """What a run waits for before it begins, or when it began after all."""
+    if state.waits and not state.ended:
+        behind = state.queued_behind
+        waits = waiting_for(begins_at=state.begins_at, singleton=state.singleton, behind=behind)
+        yield "waits", waits or "has not begun"
+        return
+    if state.singleton:
+        yield "singleton", state.singleton
+    if state.begun_at > state.started_at:
+        yield "begun", clock(state.begun_at)
 
 
 def _slow(state: RunState) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "AttemptFailed",
     "AttemptHeartbeat",
     "AttemptOutcomeIgnored",
+    "CallDebounced",
     "CancelRequested",
     "ChildCancelled",
     "ChildCompleted",
@@ -51,10 +52,12 @@ __all__ = [
     "RequestReceived",
     "ResultForgotten",
     "ResultMemoised",
+    "RunBegun",
     "RunCancelled",
     "RunCompleted",
     "RunFailed",
     "RunPaused",
+    "RunQueued",
     "RunResumed",
     "RunStarted",
     "RunSuspended",
@@ -138,6 +141,13 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     deadline: int = 0  # microseconds since the epoch; 0: none
     epoch: int = 0  # how often the run has continued as new
     carried: int = 0  # so many facts of the last epoch follow, and are there before the code begins
+    waits: bool = False  # it is recorded, and begins with `RunBegun`; signals may come before
+    begins_at: int = 0  # of one that waits: not before, microseconds since the epoch; 0: as soon as nothing holds it
+    singleton: str = ""  # key: of this workflow's runs with it, one at most has begun and not ended
+
+
+class RunBegun(Fact, frozen=True, tag="RunBegun", kw_only=True):
+    """A run that was recorded before it might begin (`RunStarted.waits`) begins: its time starts here."""
 
 
 class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
@@ -174,6 +184,7 @@ class CancelRequested(Fact, frozen=True, tag="CancelRequested", kw_only=True):
     by: str = ""
     reason: str = ""
     carried: bool = False  # was asked for, and had not taken effect, before the run continued as new
+    unless_begun: bool = False  # only a run that had not begun was to end
 
 
 class SignalReceived(Fact, frozen=True, tag="SignalReceived", kw_only=True):
@@ -392,6 +403,14 @@ class SignalIgnored(Note, frozen=True, tag="SignalIgnored", kw_only=True):
     by: str = ""
 
 
+class RunQueued(Note, frozen=True, tag="RunQueued", kw_only=True):
+    """The run stands in the queue for the key of a singleton, and begins when it is its turn."""
+
+    key: str
+    behind: str = ""  # id of the run that had the key
+    replaces: bool = False  # which was asked to end, as were those in the queue
+
+
 class RunPaused(Note, frozen=True, tag="RunPaused", kw_only=True):
     """Nothing begins until the run is unpaused; what arrives is kept."""
 
@@ -474,8 +493,21 @@ class ResultForgotten(Note, frozen=True, tag="ResultForgotten", kw_only=True):
     by: str = ""
 
 
+class CallDebounced(Note, frozen=True, tag="CallDebounced", kw_only=True):
+    """In the stream of a debounced key: this call's run is the one that is to begin, and the one before is not."""
+
+    workflow: str
+    key: str
+    run: str  # id of this call's run
+    since: int  # microseconds since the epoch: of the first call since there was quiet
+    begins_at: int
+    instead_of: str = ""  # id of the run of the call before
+    by: str = ""
+
+
 AnyEvent: TypeAlias = (
     RunStarted
+    | RunBegun
     | TaskCompleted
     | TaskFailed
     | TimerFired
@@ -510,11 +542,13 @@ AnyEvent: TypeAlias = (
     | TaskHandedOut
     | ChildOutcomeIgnored
     | SignalIgnored
+    | RunQueued
     | RunPaused
     | RunUnpaused
     | WorkflowPaused
     | WorkflowUnpaused
     | LimitSet
+    | CallDebounced
     | RunSuspended
     | RunResumed
     | RunTerminated

@@ -28,10 +28,12 @@ from engine.core.events import (
     RequestAnswered,
     RequestFailed,
     RequestReceived,
+    RunBegun,
     RunCancelled,
     RunCompleted,
     RunFailed,
     RunPaused,
+    RunQueued,
     RunResumed,
     RunStarted,
     RunSuspended,
@@ -53,10 +55,11 @@ from engine.core.events import (
 from engine.core.failures import ErrorInfo, decode_error
 from engine.errors import HistoryError
 
-__all__ = ["FINAL_STATUSES", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
+__all__ = ["FINAL_STATUSES", "UNFINISHED", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
 
-RunStatus = Literal["running", "paused", "suspended", "completed", "failed", "cancelled", "terminated"]
+RunStatus = Literal["queued", "running", "paused", "suspended", "completed", "failed", "cancelled", "terminated"]
 TaskStatus = Literal["scheduled", "running", "retrying", "handed out", "completed", "failed", "cancelled"]
+UNFINISHED: tuple[RunStatus, ...] = ("queued", "running", "paused", "suspended")
 FINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "terminated"})
 
 
@@ -131,6 +134,11 @@ class RunState(Struct, kw_only=True):
     parent_epoch: int = 0
     root: str = ""
     deadline: int = 0  # microseconds since the epoch; 0: none
+    waits: bool = False  # it is recorded, and has not begun
+    begins_at: int = 0  # of one that waits: not before this; 0: as soon as nothing holds it
+    begun_at: int = 0  # 0: not yet
+    singleton: str = ""  # the key that one run of the workflow has at a time
+    queued_behind: str = ""  # id of the run that had it when this one queued for it
 
     @property
     def ended(self) -> bool:
@@ -174,7 +182,7 @@ class RunState(Struct, kw_only=True):
                 | ChildOutcomeIgnored()
             ) as of_child:
                 self._apply_to_child(of_child)
-            case RunStarted():
+            case RunStarted() | RunBegun() | RunQueued():
                 self._begin(event, payload)
             case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
                 self._end(event, payload)
@@ -285,10 +293,22 @@ class RunState(Struct, kw_only=True):
             case _:
                 child.asked_to_end = True
 
-    def _begin(self, event: RunStarted, payload: bytes | None) -> None:
+    def _begin(self, event: RunStarted | RunBegun | RunQueued, payload: bytes | None) -> None:
+        if isinstance(event, RunQueued):
+            self.singleton, self.queued_behind = event.key, event.behind
+            return
+        if isinstance(event, RunBegun):
+            self.waits, self.begun_at = False, event.at
+            self.status = "running" if self.status == "queued" else self.status
+            return
         self.workflow, self.arguments, self.epoch = event.workflow, payload, event.epoch
         self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
         self.root, self.deadline = event.root, event.deadline
+        self.singleton, self.waits, self.begins_at = event.singleton, event.waits, event.begins_at
+        if event.waits:
+            self.status = "queued"
+        elif not event.epoch:
+            self.begun_at = event.at
         if not event.epoch:
             self.started_at = event.at
             return
@@ -315,7 +335,7 @@ class RunState(Struct, kw_only=True):
             case RunSuspended():
                 self.status, self.diagnosis = "suspended", _diagnosis(payload)
             case RunUnpaused() | RunResumed():
-                self.status, self.diagnosis = "running", None
+                self.status, self.diagnosis = "queued" if self.waits else "running", None
                 self.paused_at, self.paused_by, self.pause_reason = None, "", ""
 
 

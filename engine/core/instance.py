@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from engine.core.call import Call, Definition
@@ -28,6 +28,7 @@ from engine.core.events import (
     Decision,
     Fact,
     RequestReceived,
+    RunBegun,
     RunCompleted,
     RunStarted,
     SendAccepted,
@@ -46,10 +47,12 @@ from engine.core.outbox import Outbox
 from engine.core.pending import PendingTask, PendingTimer
 from engine.core.timers import Timers
 from engine.core.values import present
+from engine.core.waiting import Waiting
 from engine.errors import ForbiddenInWorkflow, HistoryError, WorkflowEnded
 
 __all__ = ["Decided", "Instance", "PendingTask", "PendingTimer"]
 
+_STARTS = (RunStarted, RunBegun)
 _BEGINNINGS = (TaskScheduled, TimerStarted, ChildStarted)
 
 
@@ -74,7 +77,8 @@ class Instance:
         self.epoch = 0
         self.seed = ""
         self.deadline = 0  # microseconds since the epoch; 0: none
-        self.turns = 0  # facts delivered
+        self.turns = 0  # facts delivered since it began
+        self.waiting: Waiting | None = None  # while it is recorded, and nothing of its code has run
         self._early: deque[tuple[SignalReceived, bytes | None]] | None = None  # came while some were still to come
         self.untold = 0  # facts of the last epoch that are still to come, before the code begins
         self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
@@ -89,9 +93,10 @@ class Instance:
 
     @property
     def loop(self) -> DeterministicLoop:
-        """The run's loop. Raises `HistoryError` before the run has started."""
+        """The run's loop. Raises `HistoryError` before the run has begun."""
         if self._loop is None:
-            raise HistoryError(f"the history of run {self.run_id!r} does not begin with RunStarted")
+            missing = "does not begin with RunStarted" if self.started is None else "has no RunBegun yet"
+            raise HistoryError(f"the history of run {self.run_id!r} {missing}")
         return self._loop
 
     @property
@@ -124,20 +129,19 @@ class Instance:
         Raises `HistoryError` for a fact that does not fit (nobody waits for it), `ArgumentsError` or `NotRecordable`
         for recorded values that the present types do not take, `StepLimitExceeded` for a workflow that spins.
         """
-        if self.outcome is not None:
-            return self._deliver_late(fact, payload)
+        if self.outcome is not None or (self.waiting is not None and type(fact) is not RunBegun):
+            return self._deliver_outside(fact, payload)
         self.outbox.codecs.clear()
         self.turns += 1
-        if type(fact) is RunStarted:
+        if isinstance(fact, _STARTS):
             self._start(fact, payload)
-            loop = self.loop
         else:
-            loop = self._loop or self.loop
-            if fact.at > loop.now:  # noqa: PLR1730 - as in `Replayer.feed`
-                loop.now = fact.at
+            begun = self._loop or self.loop
+            if fact.at > begun.now:  # noqa: PLR1730 - as in `Replayer.feed`
+                begun.now = fact.at
             self._accept(fact, payload)
-        assert self._main is not None
-        if self.untold:
+        loop = self._loop
+        if self.untold or loop is None or self._main is None:
             return []
         while self._early:
             self.inbox.accept_signal(*self._early.popleft())
@@ -153,24 +157,41 @@ class Instance:
         decided, self._decided = self._decided, {}
         return list(decided.values())
 
-    def _deliver_late(self, fact: Fact, payload: bytes | None) -> list[Decided]:
+    def _deliver_outside(self, fact: Fact, payload: bytes | None) -> list[Decided]:
+        """Before the code begins, or when it has ended."""
+        if self.waiting is not None:
+            return self.waiting.take(fact, payload)
         if isinstance(self.outcome, ContinuedAsNew) and isinstance(fact, SignalReceived):
             self.left_over.append((fact, payload))  # it came before the next epoch began
             return []
         raise HistoryError(f"run {self.run_id!r} has ended; {fact!r} cannot be delivered")
 
-    def _start(self, fact: RunStarted, payload: bytes | None) -> None:
-        if self._loop is not None:
+    def _start(self, fact: RunStarted | RunBegun, payload: bytes | None) -> None:
+        if isinstance(fact, RunBegun):
+            if self.waiting is None:
+                raise HistoryError(f"run {self.run_id!r} has not been waiting to begin")
+            self._begin(*self.waiting.arguments, at=fact.at)
+            return
+        if self.started is not None:
             raise HistoryError(f"the history of run {self.run_id!r} starts twice")
         args, kwargs = self.definition.arguments.decode(present(payload, "the arguments of the run"))
         if not _is_seed(fact.seed):
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
-        self.seed, self.epoch, self.deadline, self.untold = fact.seed, fact.epoch, fact.deadline, fact.carried
-        self._loop = DeterministicLoop(self, seed=fact.seed, started_at=fact.at, name=self.definition.name)
+        self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
+        if fact.waits:
+            self.turns = 0  # it is no turn: nothing runs
+            self.waiting, self.clocks.begins_at = Waiting(self, args, kwargs), fact.begins_at
+        else:
+            self.untold = fact.carried
+            self._begin(args, kwargs, at=fact.at)
+
+    def _begin(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, at: int) -> None:
+        self.waiting = self.clocks.begins_at = None
+        self._loop = DeterministicLoop(self, seed=self.seed, started_at=at, name=self.definition.name)
         coro = self.definition.fn(*args, **kwargs)
-        if fact.deadline:
-            coro = await_within(coro, (fact.deadline - fact.at) / 1_000_000, self.run_id)
+        if self.deadline:
+            coro = await_within(coro, (self.deadline - at) / 1_000_000, self.run_id)
         self._main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:

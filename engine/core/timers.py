@@ -1,11 +1,11 @@
-"""The durable timers of a run: which are running, and which is due next."""
+"""The durable timers of a run: which are running, and which is due next. Of one that waits to begin: that time."""
 
 from __future__ import annotations
 
 import heapq
 from typing import Protocol
 
-from engine.core.events import Decision, TimerCancelled, TimerFired, TimerStarted
+from engine.core.events import Decision, RunBegun, TimerCancelled, TimerFired, TimerStarted
 from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.pending import PendingTimer
 from engine.core.sites import site
@@ -31,6 +31,7 @@ class Timers:
 
     def __init__(self, host: TimerHost) -> None:
         self.running: dict[str, PendingTimer] = {}
+        self.begins_at: int | None = None  # of a run that has not begun: microseconds since the epoch
         self._host = host
         self._deadlines: list[tuple[int, int, str]] = []  # a heap; timers that are gone leave it when they come up
         self._serial = 0
@@ -67,15 +68,19 @@ class Timers:
         self._host.loop.fire(found.timer)
 
     def next_deadline(self) -> int | None:
-        """Microseconds since the epoch at which the earliest running timer is due."""
+        """Microseconds since the epoch at which the earliest running timer is due, or the run is to begin."""
+        if self.begins_at is not None:
+            return self.begins_at
         heap = self._deadlines
         while heap and heap[0][2] not in self.running:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def take_due(self, now: int) -> list[TimerFired]:
-        """The facts of all timers due at `now`, earliest first, each handed out once."""
-        due: list[TimerFired] = []
+    def take_due(self, now: int) -> list[TimerFired | RunBegun]:
+        """The facts of all timers due at `now`, earliest first, each handed out once; or that the run begins."""
+        due: list[TimerFired | RunBegun] = []
+        if self.begins_at is not None:
+            return [RunBegun(at=self.begins_at)] if self.begins_at <= now else due
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             due.append(TimerFired(at=deadline, id=heapq.heappop(self._deadlines)[2]))
         return due

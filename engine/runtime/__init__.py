@@ -9,12 +9,14 @@ from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
+from engine.runtime.singletons import OnConflict
 
 __all__ = [
     "CircuitState",
     "Engine",
     "HistoryEvent",
     "LimitState",
+    "OnConflict",
     "PausedWorkflow",
     "PendingRequest",
     "Rehearsal",

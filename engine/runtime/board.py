@@ -27,6 +27,7 @@ from engine.runtime.attempts import Failed, Outcome
 from engine.runtime.dispatch import Running
 from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
+from engine.runtime.keys import is_singleton
 from engine.runtime.limiting import timed_out
 from engine.runtime.memos import Lookups
 from engine.runtime.outcomes import heartbeat
@@ -299,5 +300,5 @@ def heed(board: Board, instance: Instance, step: Step, arrival: Arrival, *, at: 
             board.settled(event.id)
     elif isinstance(event, _NOTES):
         board.noted(event, arrival.payload, at=at)
-    elif arrival.granted is not None:
+    elif arrival.granted is not None and not is_singleton(arrival.granted[0]):
         board.starts.permit_granted(*arrival.granted)

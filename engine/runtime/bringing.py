@@ -12,13 +12,14 @@ from engine.core.events import RunStarted
 from engine.core.instance import Instance
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.driver import Driver
+from engine.runtime.gates import gates_of, is_waiting
 from engine.runtime.mail import StartMail, mail_or_none
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.recovery import give_up, rebuild_run, settle, suspend, terminate, wishes_of
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
-from engine.runtime.streams import WORKFLOW, new_event
+from engine.runtime.streams import STATUS, WAITS, WORKFLOW, new_event
 from engine.runtime.versions import PYTHON
 from eventstore import Commit, StreamHead
 
@@ -56,12 +57,13 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         await terminate(store, lease, head, ending, clock=home.clock, next_id=home.next_commit_id)
         return
     reopening = wishes.reopening(head, 0) if head.held else None
-    if head.held and reopening is None:
+    held_before_it_began = is_waiting(head) and head.attributes.get(STATUS) != "suspended"
+    if head.held and reopening is None and not held_before_it_began:
         await settle(store, lease, head, commit_id=home.next_commit_id())
         return
     if (rested := home.residents.wake(run_id, head.version)) is not None:
         driver = Driver(home, rested.instance, version=rested.version, last_at=rested.last_at, attempts=rested.attempts)
-        _adopt(home, driver, head)
+        _adopt(home, driver, head, reopened=reopening is not None)
         driver.go_on(head, reopened_by=reopening)
         return
     try:
@@ -72,12 +74,13 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     replayer = rebuilt.replayer
     home.learn(replayer.instance.calls.definitions)
     driver = Driver(home, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts)
-    _adopt(home, driver, head)
+    _adopt(home, driver, head, reopened=reopening is not None)
     driver.go_on(head, rebuilt, reopened_by=reopening)
 
 
-def _adopt(home: Home, driver: Driver, head: StreamHead) -> None:
+def _adopt(home: Home, driver: Driver, head: StreamHead, *, reopened: bool) -> None:
     """The run is driven here; its workflow may have been paused since it was claimed."""
+    driver.gates = gates_of(head, reopened=reopened)
     driver.set_aside = home.paused.aside(driver.instance.definition.name, head.attributes)
     home.residents.adopt(driver)
 
@@ -85,10 +88,10 @@ def _adopt(home: Home, driver: Driver, head: StreamHead) -> None:
 async def _begin(
     home: Home, head: StreamHead, run_id: str, definition: Definition[..., Any], *, aside: bool
 ) -> StreamHead | None:
-    """A child run that its parent's message has opened. What else waits for it is claimed for once it has begun.
+    """A run that a message has opened. What else waits for it is claimed for once it has begun.
 
-    `aside`: it may not begin, and is only recorded; what else waits for it is then to be looked at in the head that
-    this returns.
+    `aside`: it may not begin, and is only recorded, as is one that is to begin later; what else waits for it is then to
+    be looked at in the head that this returns.
     """
     for message in head.messages:
         mail = mail_or_none(message)
@@ -98,32 +101,39 @@ async def _begin(
         # Nobody but a run opens a run: without its start there is nothing to begin, and nothing to lose.
         await settle(home.store, home.lease, head, commit_id=home.next_commit_id())
         return None
+    waits = aside or mail.begins_at > 0
     fact = RunStarted(
-        at=home.clock.now() if aside else 0,
+        at=home.clock.now() if waits else 0,
         workflow=definition.name,
         seed=mail.seed,
         python=PYTHON,
         anyio=anyio_version(),
-        by=f"run {mail.parent}",
+        by=f"run {mail.parent}" if mail.parent else mail.by,
         root=mail.root,
         parent=mail.parent,
         parent_call=mail.call,
         parent_epoch=mail.epoch,
         deadline=mail.deadline,
+        waits=waits,
+        begins_at=mail.begins_at,
     )
-    if aside:
-        return await home.store.commit(
+    if waits:
+        rests = len(head.messages) == 1 and mail.begins_at > fact.at
+        recorded = await home.store.commit(
             Commit(
                 id=home.next_commit_id(),
                 stream=head.stream,
                 expected_version=0,
                 events=(new_event(fact, message.payload),),
                 consumes=(message.id,),
-                alarm=fact.at,  # as it is of a run that is started while its workflow is paused
+                alarm=max(fact.at, fact.begins_at),  # as it is of one that is recorded by who starts it
+                attributes={STATUS: "queued", WAITS: fact.begins_at},
                 lease=home.lease,
+                release=rests,
                 progress=True,
             )
         )
+        return None if rests else recorded
     driver = Driver(home, Instance(definition, run_id), version=0, last_at=0, attempts={})
     home.residents.adopt(driver)
     driver.begin(Arrival(fact, message.payload, message.id))

@@ -24,6 +24,7 @@ from engine.runtime.attempts import Outcome
 from engine.runtime.board import Board, heed
 from engine.runtime.epochs import told_now
 from engine.runtime.flow import Flow
+from engine.runtime.gates import Gates
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
 from engine.runtime.own_sql import OwnSql
@@ -63,7 +64,7 @@ class Driver:
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
         self.discarded = False
-        self.paused = False  # nothing of it begins; as it stands in the store
+        self.gates = Gates()  # while one is shut nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.intake = Intake()
         self.own_sql = OwnSql(self.kick)
@@ -118,20 +119,20 @@ class Driver:
         if head.version < self.pen.version:
             return  # older than what was written since, and maybe answered by it; what was not is shown again
         self.pen.alarm = head.alarm
-        instance, aside = self.instance, bool(self.set_aside)
+        instance, aside = self.instance, bool(self.set_aside or self.gates.queued)
         terminate = self.intake.receive(
-            head, instance, self.board.attempts, paused=self.paused, aside=aside, ending=instance.over
+            head, instance, self.board.attempts, paused=self.gates.paused, aside=aside, ending=instance.over
         )
         self._terminating = terminate or self._terminating
         self.kick()
 
-    def hold(self, *, paused: bool | None = None, pause: str | None = None, let_on: str | None = None) -> None:
-        """Let nothing begin, or go on: the run was paused or unpaused (and that is recorded), or its workflow was.
+    def hold(self, *, gates: Gates | None = None, pause: str | None = None, let_on: str | None = None) -> None:
+        """Let nothing begin, or go on: a gate of the run was shut or opened (and that is recorded), or its workflow's.
 
         `pause`: the one that its workflow is under. `let_on`: the one that a cancel has let it pass (recorded, too).
         """
         before = self._holding
-        self.paused = self.paused if paused is None else paused
+        self.gates = self.gates if gates is None else gates
         self.set_aside.change(pause=pause, let_on=let_on)
         if before and not self._holding:
             self.board.take_up_all()
@@ -164,7 +165,7 @@ class Driver:
         self.kick()
 
     def _timers_due(self) -> None:
-        if self.paused or self.set_aside:
+        if self._holding:
             self._timer.set(None)
             return
         due = self.instance.clocks.take_due(self.site.clock.now())
@@ -223,7 +224,7 @@ class Driver:
 
     @property
     def _holding(self) -> bool:
-        return self.paused or bool(self.set_aside)
+        return bool(self.gates or self.set_aside)
 
     def expects_work(self) -> bool:
         """See `pump.Pumped`: attempts that are under way will bring some."""
@@ -247,6 +248,7 @@ class Driver:
 
     def _decide(self) -> Step:
         step = Step(base=max(self.pen.version, 0), began_at=self.turns.last_at)
+        self.turns.gates, self.turns.aside = self.gates.copy(), bool(self.set_aside)
         if self._reopening is not None:
             self.turns.take(step, Arrival(self._reopening))
             self._reopening = None
@@ -278,7 +280,7 @@ class Driver:
             self.flow.settle(step)
             return
         aside = bool(self.set_aside) and step.let_on is None
-        holding = aside or (self.paused if step.held is UNSET else step.held)
+        holding = aside or bool(self.turns.gates)
         if holding:
             self._timer.set(None)  # nor does anything fall due while that is being written
             self.board.stand_down()
@@ -316,7 +318,7 @@ class Driver:
         self.releasing = False
         first = told_now(rebuilt.replayer.carrying)
         attempts = rebuilt.replayer.attempts
-        terminate = self.intake.again(step, head, self.instance, attempts, first=first, paused=self.paused)
+        terminate = self.intake.again(step, head, self.instance, attempts, first=first, paused=self.gates.paused)
         self._terminating = terminate or self._terminating
         if self._between_epochs:
             self._begin_epoch()
@@ -336,7 +338,7 @@ class Driver:
         if self.discarded:
             return
         if (step.held is not UNSET or step.let_on is not None) and not step.suspended:
-            self.hold(paused=None if step.held is UNSET else step.held, let_on=step.let_on)
+            self.hold(gates=self.turns.gates.copy(), let_on=step.let_on)
         self.intake.add(*step.deliveries())
         if step.children:
             self.site.learn(self.instance.calls.definitions)
@@ -344,8 +346,13 @@ class Driver:
 
     def _move_on(self, step: Step) -> None:
         """What the step makes of the run as a whole."""
-        if step.ended is not None:
-            self._finish(step.ended)
+        if (ended := step.ended) is not None:
+            self._timer.set(None)
+            self.board.forget_waits()
+            for running in list(self.board.running.values()):
+                running.cancel()
+            reason = getattr(ended.event, "reason", "")
+            self.site.watches.settle(self.run_id, status_of(ended.event), ended.payload, reason)
         elif step.suspended:
             self.site.left(self)
         elif step.continued:
@@ -357,14 +364,6 @@ class Driver:
             if not self._holding:
                 self._timer.set(self.instance.clocks.next_deadline())
             self.site.watches.moved(self.run_id)
-
-    def _finish(self, ended: Decided) -> None:
-        self._timer.set(None)
-        self.board.forget_waits()
-        for running in list(self.board.running.values()):
-            running.cancel()
-        reason = getattr(ended.event, "reason", "")
-        self.site.watches.settle(self.run_id, status_of(ended.event), ended.payload, reason)
 
     def _begin_epoch(self) -> None:
         """The run has continued as new: from here on it is another instance, with a board of its own."""

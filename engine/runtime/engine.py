@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
 from importlib import import_module
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from engine.core.call import Call, Definition
-from engine.core.events import RunStarted
-from engine.core.fold import RunStatus
+from engine.core.fold import UNFINISHED, RunStatus
 from engine.core.identity import check_run_id
 from engine.core.nesting import here
 from engine.errors import (
@@ -24,26 +22,24 @@ from engine.errors import (
 )
 from engine.executors import Executor
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
+from engine.runtime.beginning import Beginnings
 from engine.runtime.breakers import Breakers, CircuitState, checked_breakers
 from engine.runtime.capacity import Capacity
-from engine.runtime.deadlines import absolute
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
 from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
-from engine.runtime.operating import Operations
 from engine.runtime.places import check_tasks, places, processors
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
-from engine.runtime.starting import is_run_of, start_or_join
+from engine.runtime.starting import is_run_of
 from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
-from engine.runtime.versions import PYTHON
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Worker
 from engine.tasks import Breaker, RateLike
-from engine.workflows import SignalMessage, Workflow
+from engine.workflows import Workflow
 from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
@@ -57,7 +53,7 @@ CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
 
-class Engine(Operations):
+class Engine(Beginnings):
     """Runs workflows on a store, inside the caller's event loop (plain asyncio or uvloop).
 
     Use it as an async context manager. On entering it opens the store, takes a lease and goes on with every unfinished
@@ -226,55 +222,6 @@ class Engine(Operations):
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
-    async def start(
-        self,
-        call: Call[R],
-        *,
-        id: str | None = None,  # noqa: A002 - the word for it
-        signals: Iterable[SignalMessage] = (),
-        deadline: float | timedelta | datetime | None = None,
-        by: str = "",
-    ) -> RunHandle[R]:
-        """Start a run of a workflow call: ``await engine.start(nightly(day), id="nightly-2026-01-01")``.
-
-        Durable when this returns. The same id again, with the same workflow and arguments, is the same run, whether it
-        runs or has ended; without an id the run gets a fresh one.
-
-        `signals`: the first things that the run is told (`Signal.message`); a run that exists already is just sent
-        them. `deadline`: seconds from now, or a time with a zone; past it the workflow function is cancelled and the
-        run fails with `RunDeadlineExceeded`. `by`: who asks, for the record.
-
-        Raises `RunConflict` when the id belongs to a run of something else, `UnknownWorkflow`, `ArgumentsError` for
-        arguments that do not fit the annotations, `NotRecordable`, `PayloadTooLarge`, and `RunEnded` when there are
-        signals for a run that has finished.
-        """
-        if isinstance(call, Call):
-            call.take()  # also when it is refused: the error says what is wrong, not a warning that nobody awaited it
-        self.check()
-        definition = self._definition_of(call)
-        arguments = self._encoded(definition, call)
-        given = id if id is not None else getattr(definition, "policy").id  # noqa: B009 - of a workflow only
-        run_id = f"{definition.name}-{self._entropy(6).hex()}" if given is None else check_run_id(given)
-        if self._only is not None and run_id not in self._only:
-            raise HoldfastError(
-                f"run {run_id!r} is not among the runs that this engine is for: Engine(only={self._only})"
-            )
-        fact = RunStarted(
-            at=self._clock.now(),
-            workflow=definition.name,
-            seed=self._entropy(16).hex(),
-            python=PYTHON,
-            anyio=self._anyio,
-            by=by,
-            deadline=absolute(deadline, self._clock.now()),
-        )
-        told = {signal.id or self.message_id(): signal for signal in signals}
-        watch = self._watches.of(run_id)
-        handle: RunHandle[R] = RunHandle(self, watch, definition.result)
-        assert self._worker is not None
-        await start_or_join(self._worker, definition, run_id, fact, arguments, signals=told, check=self.check)
-        return handle
-
     def circuits(self) -> tuple[CircuitState, ...]:
         """The circuits that tasks here have named so far: which of them are open, and until when."""
         return self._breakers.states()
@@ -337,29 +284,13 @@ class Engine(Operations):
         arguments = self._encoded(definition, call)
         cursor: str | None = None
         while True:
-            page = await self.runs(workflow=definition.name, status=("running", "paused", "suspended"), cursor=cursor)
+            page = await self.runs(workflow=definition.name, status=UNFINISHED, cursor=cursor)
             for summary in page.items:
                 if await is_run_of(self.store, summary.id, definition, arguments):
                     return RunHandle(self, self._watches.of(summary.id), definition.result)
             if page.next is None:
                 return None
             cursor = page.next
-
-    def _definition_of(self, call: Any) -> Definition[..., Any]:
-        if not isinstance(call, Call):
-            raise HoldfastError(f"an engine starts a call of a workflow, as in start(nightly(day)), not {call!r}")
-        definition = call.definition
-        if getattr(self._definitions.get(definition.name), "fn", None) is not definition.fn:
-            known = ", ".join(sorted(self._definitions)) or "none"
-            raise UnknownWorkflow(
-                f"{definition.where} is not among this engine's workflows ({known}): give it to Engine(workflows=[...])"
-            )
-        return definition
-
-    def _encoded(self, definition: Definition[..., Any], call: Call[Any]) -> bytes:
-        arguments = definition.arguments.encode(call.args, call.kwargs)
-        definition.arguments.decode(arguments)  # what does not come back must be refused before it is recorded
-        return arguments
 
 
 def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:

@@ -39,6 +39,8 @@ def beginning_of_next(before: Instance) -> Iterator[Arrival]:
             python=PYTHON,
             epoch=epoch,
             carried=len(before.left_over),
+            waits=False,
+            begins_at=0,
         ),
         before.continuation,
     )

@@ -39,7 +39,7 @@ from engine.runtime.mail import (
 from engine.runtime.published import follow_feed, read_published
 from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
-from engine.runtime.streams import PARENT, SLOW, STATUS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import PARENT, SINGLETON, SLOW, STATUS, WAITS, WORKFLOW, run_id_of, stream_of
 from engine.runtime.watches import Watch
 from engine.workflows import Feed, Query, Request, Signal, State
 from eventstore import EventStore
@@ -63,10 +63,13 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     updated_at: int
     parent: str = ""  # id of the run that started it as its child
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
+    begins_at: int = 0  # of one that is queued: not before this; 0: as soon as nothing holds it
+    singleton: str = ""  # the key that one run of the workflow has at a time
 
 
 def summary_of(head: Any) -> RunSummary:
     """One line of a list of runs, from the head of a stream."""
+    queued = head.attributes.get(STATUS) == "queued"
     return RunSummary(
         id=run_id_of(head.stream),
         workflow=str(head.attributes.get(WORKFLOW, "")),
@@ -76,6 +79,8 @@ def summary_of(head: Any) -> RunSummary:
         updated_at=head.updated_at,
         parent=str(head.attributes.get(PARENT, "")),
         slow=head.attributes.get(SLOW) or 0,
+        begins_at=(head.attributes.get(WAITS) or 0) if queued else 0,
+        singleton=str(head.attributes.get(SINGLETON, "")),
     )
 
 
@@ -158,7 +163,8 @@ class RunHandle(Generic[R_co]):
     async def cancel(self, *, reason: str = "", by: str = "") -> None:
         """Ask the run to end; the workflow may clean up. Durable when this returns; a finished run is left as it is.
 
-        It takes effect when a worker has the run; a suspended run is then terminated without its code.
+        It takes effect when a worker has the run; a suspended run is then terminated without its code. One that has not
+        begun ends without it, too.
         """
         await self._send(CancelMail(by=by, reason=reason))
 

@@ -18,6 +18,7 @@ from engine.core.events import (
     ChildOutcomeIgnored,
     ContinuedAsNew,
     EffectReconciled,
+    RunBegun,
     RunPaused,
     RunStarted,
     RunUnpaused,
@@ -105,7 +106,8 @@ class Intake:
     ) -> bool:
         """Take in what waits in the mailbox, each message once. Whether the run is to be ended without its code.
 
-        `aside`: its workflow is paused. As for a paused run, data mail stays in the box, and a cancel ends that.
+        `aside`: its workflow is paused, or it has to wait for its turn. As for a paused run, data mail stays in the
+        box, and a cancel ends that.
         `ending`: what was under way has ended the run, held or not: it does not end over mail.
         """
         terminate = False
@@ -121,12 +123,13 @@ class Intake:
             if isinstance(arrival, TerminateMail):
                 terminate = True
             elif arrival is not None:
-                if self._paused and isinstance(arrival.event, CancelRequested):
-                    self.add(Arrival(RunUnpaused(at=0, by=arrival.event.by)))  # cancel always works
+                ends = isinstance(arrival.event, CancelRequested) and not arrival.event.unless_begun
+                if self._paused and ends:
+                    self.add(Arrival(RunUnpaused(at=0, by=getattr(arrival.event, "by", ""))))  # cancel always works
                 self.add(arrival)
-                if isinstance(arrival.event, RunPaused | RunUnpaused | CancelRequested):
+                if ends or isinstance(arrival.event, RunPaused | RunUnpaused):
                     self._paused = isinstance(arrival.event, RunPaused)
-                    aside = aside and not isinstance(arrival.event, CancelRequested)
+                    aside = aside and not ends
             elif message.control:
                 self._unreadable |= {message.id}
             else:
@@ -214,7 +217,7 @@ class Intake:
     ) -> bool:
         """A step was refused for mail that it had not seen, and the run rebuilt: that mail first, then all once more.
 
-        What the step had taken is nowhere but here; only a timer that fell due will be found due. As `receive`.
+        What the step had taken is nowhere but here; only a time that has come will be found due. As `receive`.
         """
         before = [*step.taken, *self._arrivals]
         if isinstance(instance.outcome, ContinuedAsNew):
@@ -227,7 +230,9 @@ class Intake:
         self.carry(first)
         mail = {arrival.message for arrival in self._arrivals}
         for arrival in before:
-            if isinstance(arrival.event, TimerFired) or (arrival.message is not None and arrival.message in mail):
+            if isinstance(arrival.event, TimerFired | RunBegun) or (
+                arrival.message is not None and arrival.message in mail
+            ):
                 continue
             if _is_carried(arrival):
                 continue  # among the first

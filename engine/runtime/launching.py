@@ -11,23 +11,37 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.events import RunStarted, SignalReceived
+from engine.core.events import Note, RunStarted, SignalReceived
 from engine.core.instance import Instance
 from engine.runtime.driver import Driver
 from engine.runtime.mail import signal_message
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
-from engine.runtime.streams import STATUS, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import SINGLETON, STATUS, WAITS, WORKFLOW, new_event, stream_of
 from engine.workflows import SignalMessage
-from eventstore import NEW, Commit
+from eventstore import NEW, Commit, Message, Permit
+from eventstore.port import Scalar
 
-__all__ = ["NONE_YET", "Launches"]
+__all__ = ["NONE_YET", "AtTheDoor", "Launches"]
 
 NONE_YET: Final[Mapping[str, SignalMessage]] = MappingProxyType({})
+
+
+class AtTheDoor(Struct, frozen=True):
+    """What is said, in the commit that records a run, of how it is to get in."""
+
+    permits: tuple[Permit, ...] = ()
+    notes: tuple[Note, ...] = ()
+    sends: tuple[Message, ...] = ()
+    attributes: Mapping[str, Scalar] = MappingProxyType({})
+    held: bool = False
+
+
+_OPEN: Final = AtTheDoor()
 
 
 class Launches:
@@ -75,13 +89,15 @@ class Launches:
         fact: RunStarted,
         arguments: bytes,
         signals: Mapping[str, SignalMessage] = NONE_YET,
+        *,
+        door: AtTheDoor = _OPEN,
     ) -> None:
         """Create a run that nobody drives yet, with signals that are there before its code begins.
 
-        Whoever has room claims it. The signals are in its mailbox too, by their ids, so that none arrives once more.
-        Raises what the store raises.
+        Whoever has room claims it, when its time has come. The signals are in its mailbox too, by their ids, so that
+        none arrives once more. Raises what the store raises.
         """
-        fact = structs.replace(fact, carried=len(signals))
+        fact = structs.replace(fact, carried=len(signals), waits=True)
         told = [
             new_event(SignalReceived(at=fact.at, id=id_, name=signal.name, carried=True), signal.payload)
             for id_, signal in signals.items()
@@ -91,10 +107,18 @@ class Launches:
                 id=self._site.next_commit_id(),
                 stream=stream_of(run_id),
                 expected_version=NEW,
-                events=(new_event(fact, arguments), *told),
-                sends=tuple(signal_message(run_id, id_, signal) for id_, signal in signals.items()),
-                alarm=fact.at,
-                attributes={WORKFLOW: definition.name, STATUS: "running"},
+                events=(new_event(fact, arguments), *told, *map(new_event, door.notes)),
+                sends=(*(signal_message(run_id, id_, signal) for id_, signal in signals.items()), *door.sends),
+                alarm=max(fact.at, fact.begins_at),
+                attributes={
+                    WORKFLOW: definition.name,
+                    STATUS: "queued",
+                    WAITS: fact.begins_at,
+                    **({SINGLETON: fact.singleton} if fact.singleton else {}),
+                    **door.attributes,
+                },
+                held=door.held,
+                permits=door.permits,
                 progress=True,
             )
         )

@@ -8,20 +8,31 @@ since stays when the same code is started again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from msgspec import Struct
 
 from engine.core.events import LimitSet, decode_header
 from engine.errors import DefinitionError, HoldfastError
-from engine.runtime.streams import new_event
+from engine.runtime.keys import SINGLETON_PREFIX, is_singleton
+from engine.runtime.streams import SINGLETON, new_event
 from engine.tasks import COUNT_MAX, EVERY_TASK, Rate, RateLike, Task, rate_of, wrong_name
 from engine.workflows import Workflow
 from engine.workflows.reach import named
 from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamNotFound, StreamQuery, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX, POOL_CATEGORY, pool_stream
 
-__all__ = ["LimitState", "Limits", "checked_limits", "declare", "read_limits", "set_limit", "slots_of"]
+__all__ = [
+    "LimitState",
+    "Limits",
+    "checked_limits",
+    "declare",
+    "declare_key",
+    "read_limits",
+    "set_limit",
+    "slots_of",
+]
 
 _LIMIT: Final = "limit"
 _WINDOW: Final = "window"
@@ -49,6 +60,10 @@ class Limits(Struct, frozen=True):
 
 def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> Limits:
     """What an engine is given to declare. Raises `HoldfastError` for what is no limit."""
+    if keys := sorted(name for name in (*pools, *rates) if isinstance(name, str) and is_singleton(name)):
+        raise HoldfastError(
+            f"{keys[0]!r} cannot be a limit: what begins with {SINGLETON_PREFIX!r} are singletons' keys"
+        )
     if twice := sorted(pools.keys() & rates.keys(), key=str):
         raise HoldfastError(f"Engine(...): {twice[0]!r} is among its pools and among its rates: limits have one name")
     if EVERY_TASK in rates:
@@ -152,11 +167,12 @@ async def set_limit(
 
 
 async def read_limits(store: EventStore) -> tuple[LimitState, ...]:
-    """All limits of a store, by name."""
+    """All limits of a store, by name; keys of singletons are none of them."""
     found: list[LimitState] = []
     cursor: str | None = None
     while True:
-        page = await store.find(StreamQuery(category=POOL_CATEGORY, limit=FIND_LIMIT_MAX, cursor=cursor))
+        query = StreamQuery(category=POOL_CATEGORY, attributes={SINGLETON: None}, limit=FIND_LIMIT_MAX, cursor=cursor)
+        page = await store.find(query)
         for head in page.items:
             async for recorded in store.read(head.stream, after=head.version - 1, until=head.version):
                 event = decode_header(recorded.header, where=f", version {recorded.version} of {head.stream!r},")
@@ -187,6 +203,21 @@ def _given_in(head: StreamHead | None) -> Given | None:
         return None
     window = head.attributes.get(_WINDOW)
     return Rate(limit, window / 1_000_000) if isinstance(window, int) else limit
+
+
+async def declare_key(store: EventStore, pool: str, *, clock: Clock, commit_id: str) -> None:
+    """See to it that the pool of a singleton's key is there: one slot."""
+    event = LimitSet(at=clock.now(), name=pool, limit=1)
+    with suppress(VersionConflict):  # somebody else was quicker
+        await store.commit(
+            Commit(
+                id=commit_id,
+                stream=pool_stream(pool),
+                expected_version=NEW,
+                events=(new_event(event),),
+                attributes={_LIMIT: 1, SINGLETON: True},
+            )
+        )
 
 
 async def _write(

@@ -42,6 +42,7 @@ class CancelMail(Struct, frozen=True, tag="cancel", omit_defaults=True):
 
     by: str = ""
     reason: str = ""
+    unless_begun: bool = False  # one that has begun goes on
 
 
 class TerminateMail(Struct, frozen=True, tag="terminate", omit_defaults=True):
@@ -78,15 +79,17 @@ class PermitMail(Struct, frozen=True, tag="PermitGranted", omit_defaults=True):
 
 
 class StartMail(Struct, frozen=True, tag="start", omit_defaults=True):
-    """Begin this run, as a child. Payload: the arguments."""
+    """Begin this run, as a child, or (`begins_at`) later. Payload: the arguments."""
 
     workflow: str
     seed: str
-    parent: str
-    call: str
-    root: str
+    parent: str = ""  # none: it is nobody's child
+    call: str = ""
+    root: str = ""
     epoch: int = 0  # the parent's
     deadline: int = 0
+    begins_at: int = 0  # not before this, microseconds since the epoch; 0: at once
+    by: str = ""  # who asked, of a run that is nobody's child
 
 
 class SignalMail(Struct, frozen=True, tag="signal", omit_defaults=True):

@@ -57,7 +57,13 @@ class Aside(Struct):
         if not step.consumes:
             return
         cancels = (
-            {arrival.message for arrival in step.taken if isinstance(arrival.event, CancelRequested)} if self else ()
+            {
+                arrival.message
+                for arrival in step.taken
+                if isinstance(arrival.event, CancelRequested) and not arrival.event.unless_begun
+            }
+            if self
+            else ()
         )
         for index, message in step.consumes:
             if message in cancels:

@@ -6,7 +6,7 @@ What cannot be rebuilt is never destroyed: a mismatch becomes a suspension, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct, structs
@@ -16,10 +16,12 @@ from engine.core.compare import Diagnosis
 from engine.core.decided import Decided
 from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored
 from engine.core.replay import Replayer
+from engine.runtime.gates import is_waiting
 from engine.runtime.histories import epoch_start, read_known_state
+from engine.runtime.keys import is_singleton
 from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
-from engine.runtime.streams import SLOW, STATUS, new_event, run_id_of, suspension
+from engine.runtime.streams import QUEUED, SLOW, STATUS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, Permit, RecordedEvent, StreamHead
 from eventstore.port import COMMIT_MESSAGES_MAX
@@ -84,6 +86,8 @@ class Wishes(Struct):
         """The note with which a held run goes on; None when nobody asks for that."""
         if _status(head) == "suspended":
             return RunResumed(at=at, by=self.resume.by) if self.resume is not None else None
+        if _status(head) == "queued":
+            return None  # nobody but the key's last run lets it go on
         asker = self.unpause or self.cancel
         return RunUnpaused(at=at, by=asker.by) if asker is not None else None
 
@@ -99,7 +103,7 @@ def wishes_of(head: StreamHead) -> Wishes:
         if not message.control:
             continue
         match mail_or_none(message):
-            case CancelMail() as mail:
+            case CancelMail() as mail if is_waiting(head) or not mail.unless_begun:
                 wishes.cancel = wishes.cancel or mail
             case TerminateMail() as mail:
                 wishes.terminate = wishes.terminate or mail
@@ -193,11 +197,14 @@ def _rest(
     lease: Lease,
     commit_id: str,
     events: Sequence[NewEvent],
-    attributes: dict[str, str],
+    attributes: Mapping[str, str | None],
     *,
     held: bool,
     closed: bool = False,
 ) -> Commit:
+    grants = [mail for message in head.messages if isinstance(mail := mail_or_none(message), PermitMail)]
+    if any(mail.pool == head.attributes.get(QUEUED) for mail in grants):
+        attributes = {**attributes, QUEUED: None}  # it has its key from here on, held as it is for another reason
     return Commit(
         id=commit_id,
         stream=head.stream,
@@ -208,14 +215,17 @@ def _rest(
         alarm=None,
         held=held,
         closed=closed or head.closed,
-        permits=_unwanted_permits(head),
+        permits=_unwanted_permits(grants),
         lease=lease,
         release=True,
         progress=True,  # whoever gives it up in good order has not died of it
     )
 
 
-def _unwanted_permits(head: StreamHead) -> tuple[Permit, ...]:
-    """Permits that were granted to a run that begins nothing now: they are given back, and go to others."""
-    grants = [mail for message in head.messages if isinstance(mail := mail_or_none(message), PermitMail)]
-    return tuple(Permit(pool=mail.pool, holder=mail.holder, action="return") for mail in grants)
+def _unwanted_permits(grants: Iterable[PermitMail]) -> tuple[Permit, ...]:
+    """Permits that were granted to a run that begins nothing now: they are given back, and go to others.
+
+    The key of a singleton is the run's until it ends, whatever holds it.
+    """
+    unwanted = (mail for mail in grants if not is_singleton(mail.pool))
+    return tuple(Permit(pool=mail.pool, holder=mail.holder, action="return") for mail in unwanted)

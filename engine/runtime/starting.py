@@ -3,70 +3,86 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
+
+from msgspec import Struct
 
 from engine.core.call import Definition
 from engine.core.events import RunStarted
 from engine.errors import HistoryError, RunConflict, RunNotFound
 from engine.runtime.histories import read_events
+from engine.runtime.launching import AtTheDoor
 from engine.runtime.mail import signal_message
 from engine.runtime.sending import send_data
 from engine.runtime.worker import Worker
 from engine.workflows import SignalMessage
 from eventstore import EventStore, LeaseLost, VersionConflict
 
-__all__ = ["is_run_of", "start_or_join"]
+__all__ = ["Start", "is_run_of"]
 
 LEASE_SECONDS: Final = 0.02
 """Between two tries to write a new run, while the worker takes a new lease."""
 
 
-async def start_or_join(
-    worker: Worker,
-    definition: Definition[..., Any],
-    run_id: str,
-    fact: RunStarted,
-    arguments: bytes,
-    *,
-    signals: Mapping[str, SignalMessage],
-    check: Callable[[], None],
-) -> None:
-    """Make the run, told `signals` (by id) first; or see that it is there, the same, and send it those.
+class Start(Struct):
+    """One start of a run: of which workflow, by what id, with what. `signals`, by id, are what it is told first.
 
-    `check` raises once the engine cannot go on. Raises `RunConflict`, and `RunEnded` for signals to a finished run.
+    `check` raises once the engine cannot go on.
     """
-    while True:
-        while worker.has(run_id):
-            await worker.launches.settled(run_id)
-            with suppress(RunNotFound):  # that launch failed: it is for us to try
-                return await _join(worker.store, run_id, definition, arguments, signals)
-        check()
-        try:
-            return await worker.launch(definition, run_id, fact, arguments, signals)
-        except VersionConflict:
-            return await _join(worker.store, run_id, definition, arguments, signals)
-        except LeaseLost:
-            check()  # our lease was lost while we wrote; the worker takes another
-            await asyncio.sleep(LEASE_SECONDS)
 
+    worker: Worker
+    definition: Definition[..., Any]
+    run_id: str
+    fact: RunStarted
+    arguments: bytes
+    signals: Mapping[str, SignalMessage]
+    check: Callable[[], None]
 
-async def _join(
-    store: EventStore,
-    run_id: str,
-    definition: Definition[..., Any],
-    arguments: bytes,
-    signals: Mapping[str, SignalMessage],
-) -> None:
-    """The run is there already: see that it is the same, and send it what it was to begin with."""
-    if not await is_run_of(store, run_id, definition, arguments):
-        raise RunConflict(
-            f"run {run_id!r} exists already, with another workflow or other arguments than {definition.where}:"
-            " choose another id, or start it with the same call"
-        )
-    for id_, signal in signals.items():
-        await send_data(store, signal_message(run_id, id_, signal), run_id)
+    async def launch(self) -> None:
+        """Make it. Raises what `Worker.launch` raises."""
+        await self.worker.launch(self.definition, self.run_id, self.fact, self.arguments, self.signals)
+
+    async def enqueue(self, door: AtTheDoor) -> None:
+        """Record it, with what is said of how it gets in. Raises what the store raises."""
+        launches = self.worker.launches
+        await launches.enqueue(self.definition, self.run_id, self.fact, self.arguments, self.signals, door=door)
+
+    async def made_or_joined(self, make: Callable[[], Awaitable[None]]) -> bool:
+        """Make the run; or see that it is there, the same, and send it the signals. Whether it was made.
+
+        Raises `RunConflict`, and `RunEnded` for signals to a finished run.
+        """
+        worker, run_id = self.worker, self.run_id
+        while True:
+            while worker.has(run_id):
+                await worker.launches.settled(run_id)
+                with suppress(RunNotFound):  # that launch failed: it is for us to try
+                    await self._join()
+                    return False
+            self.check()
+            try:
+                await make()
+            except VersionConflict:
+                await self._join()
+                return False
+            except LeaseLost:
+                self.check()  # our lease was lost while we wrote; the worker takes another
+                await asyncio.sleep(LEASE_SECONDS)
+            else:
+                return True
+
+    async def _join(self) -> None:
+        """The run is there already: see that it is the same, and send it what it was to begin with."""
+        store = self.worker.store
+        if not await is_run_of(store, self.run_id, self.definition, self.arguments):
+            raise RunConflict(
+                f"run {self.run_id!r} exists already, with another workflow or other arguments than"
+                f" {self.definition.where}: choose another id, or start it with the same call"
+            )
+        for id_, signal in self.signals.items():
+            await send_data(store, signal_message(self.run_id, id_, signal), self.run_id)
 
 
 async def is_run_of(store: EventStore, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool:

@@ -245,8 +245,10 @@ class Starts:
 
     def permit_granted(self, pool: str, holder: str) -> None:
         """A limit has room for a task that waits for it. What nobody wants is given back."""
-        if self._flow.lines.get(holder) is None and (task := self._find(holder)) is not None:
-            self._line(task)  # it began to wait before the run was given up
+        if self._flow.lines.get(holder) is None:
+            task = _task_named(self.instance, self._holder, holder)
+            if task is not None:
+                self._line(task)  # it began to wait before the run was given up
         if (line := self._flow.granted(pool, holder)) is not None:
             self.call(line)
 
@@ -261,12 +263,6 @@ class Starts:
             self._rates = OneAlarm(self._dispatcher.alarms, self._rates_due)
         if self._rates is not None:
             self._rates.set(at)
-
-    def _find(self, holder: str) -> PendingTask | None:
-        """The pending task that goes by that name, or one of whose attempts does."""
-        names = (holder, holder.rpartition("@")[0])
-        found = (task for id_, task in self.instance.pending.items() if self._holder(id_) in names)
-        return next((task for task in found if not task.asked_to_end), None)
 
     def ended(self, task_id: str) -> None:
         """Its attempt has ended, or it is wanted no more: its permits are given back."""
@@ -314,3 +310,10 @@ class Starts:
         except Exception as error:
             self._owner.cannot_start(task.id, error)
             return None
+
+
+def _task_named(instance: Instance, holder_of: Callable[[str], str], holder: str) -> PendingTask | None:
+    """The pending task that goes by that name, or one of whose attempts does."""
+    names = (holder, holder.rpartition("@")[0])
+    found = (task for id_, task in instance.pending.items() if holder_of(id_) in names)
+    return next((task for task in found if not task.asked_to_end), None)

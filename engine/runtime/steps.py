@@ -11,6 +11,7 @@ from engine.core.calls import CANCELLED
 from engine.core.decided import Decided
 from engine.core.events import (
     AttemptOutcomeIgnored,
+    CancelRequested,
     ChildCompleted,
     ChildFailed,
     ChildOutcomeIgnored,
@@ -20,6 +21,7 @@ from engine.core.events import (
     Fact,
     MessageSent,
     Note,
+    RunBegun,
     RunStarted,
     SendAccepted,
     SendRejected,
@@ -236,6 +238,8 @@ def wanted(fact: Fact, instance: Instance) -> bool:
             return id_ in instance.calls.children or id_ in instance.calls.abandoned
         case SendAccepted(id=id_) | SendRejected(id=id_):
             return id_ in instance.outbox.sends
+        case RunBegun() | CancelRequested(unless_begun=True):
+            return instance.waiting is not None
         case _:
             return True
 

@@ -25,11 +25,14 @@ __all__ = [
     "MEMO_OF",
     "PARENT",
     "PAUSED",
+    "QUEUED",
     "REPLY_CATEGORY",
     "ROOT",
     "RUN_CATEGORY",
+    "SINGLETON",
     "SLOW",
     "STATUS",
+    "WAITS",
     "WORKFLOW",
     "WORKFLOW_CATEGORY",
     "is_state_attribute",
@@ -58,6 +61,12 @@ WORKFLOW_CATEGORY: Final = "workflow"
 """Streams of workflows: whether one is paused, and who did that."""
 PAUSED: Final = "paused"
 """Attribute of a workflow's stream while it is paused."""
+WAITS: Final = "waits"
+"""Attribute of a run that has not begun: not before when, in microseconds since the epoch; 0: as soon as it may."""
+SINGLETON: Final = "singleton"
+"""Attribute of a run that excludes others of its workflow: the key. Of the pool that this is done by: True."""
+QUEUED: Final = "queued"
+"""Attribute of a run that is in the queue for its key: the pool that the key is."""
 LET_ON: Final = "let_on"
 """Attribute of a run that was cancelled while its workflow was paused: which pause that was (`pausing.Aside`)."""
 REPLY_CATEGORY: Final = "reply"

@@ -16,6 +16,7 @@ from engine.core.events import (
     Fact,
     Note,
     RequestReceived,
+    RunBegun,
     RunPaused,
     RunResumed,
     RunStarted,
@@ -26,9 +27,10 @@ from engine.core.events import (
 )
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.runtime.gates import Gates
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import ALONE, EPOCH_START, SLOW, STATUS, new_event, suspension
+from engine.runtime.streams import ALONE, EPOCH_START, QUEUED, SLOW, STATUS, WAITS, new_event, suspension
 from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
@@ -47,6 +49,8 @@ class Turns:
         self._clock = clock
         self._epoch_version = epoch_version  # of the beginning of an epoch that the stream does not know of yet
         self.last_at = last_at
+        self.gates = Gates()  # of the run, as they stand in the step that is being decided
+        self.aside = False  # its workflow is paused
 
     def stamp(self, earliest: int = 0) -> int:
         """Now, and never before `earliest` or what was stamped before."""
@@ -68,13 +72,12 @@ class Turns:
             return False
         if isinstance(event, RequestReceived) and not event.carried and not self._admit(step, arrival, event):
             return True
+        if isinstance(event, RunBegun) and (self.gates or self.aside):
+            return True  # it was paused just then: when it may go on it is found due again
         step.taken.append(arrival)
-        if isinstance(event, Fact) and not wanted(event, self._instance):
-            event = as_ignored(arrival, epoch=self._instance.epoch)
-        elif isinstance(event, _HOLDING) and self._instance.over:
-            event = None  # nothing is left to be held
-        elif isinstance(event, AttemptHeartbeat) and (self._instance.over or event.id not in self._instance.pending):
-            event = None  # nobody waits for what becomes of it
+        if arrival.granted is not None:
+            self._admit_to_key(step, arrival.granted[0])
+        event = self._recordable(arrival)
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
@@ -86,8 +89,26 @@ class Turns:
             if step.ended is not None and not ended_before:
                 step.may_be_decided_anew = arrival.message is None
         elif isinstance(event, Note):
-            _hold(step, event)
+            self._hold(step, event)
         return True
+
+    def _recordable(self, arrival: Arrival) -> Fact | Note | None:
+        """What is recorded of it: all of it, what is left for nobody waits for it, or nothing."""
+        event, instance = arrival.event, self._instance
+        if isinstance(event, Fact) and not wanted(event, instance):
+            return as_ignored(arrival, epoch=instance.epoch)
+        if isinstance(event, _HOLDING) and instance.over:
+            return None  # nothing is left to be held
+        if isinstance(event, AttemptHeartbeat) and (instance.over or event.id not in instance.pending):
+            return None  # nobody waits for what becomes of it
+        return event
+
+    def _admit_to_key(self, step: Step, pool: str) -> None:
+        """A permit was granted: if it is the key that the run is queued for, it may begin."""
+        if pool == self.gates.queued and self._instance.outcome is None:
+            self.gates.queued = ""
+            step.mark(QUEUED, None)
+            self._mark_gates(step)
 
     def tell(self, step: Step, fact: Fact, payload: bytes) -> None:
         """A turn whose fact is recorded already, with nothing behind it: the step begins with its decisions.
@@ -140,6 +161,9 @@ class Turns:
         instance = self._instance
         if isinstance(fact, RunStarted) and not step.base:
             step.began_at = fact.at
+        if isinstance(fact, RunBegun):
+            step.mark(WAITS, None)
+            step.mark(STATUS, "running")
         if isinstance(fact, RunStarted) and fact.epoch:
             self._epoch_version = step.base + len(step.events)
         watch = instance.around if isinstance(instance.around, TurnWatch) else None
@@ -160,6 +184,19 @@ class Turns:
         except Exception as error:
             self._suspend(step, "internal", error)  # ours, or the user's in a place we call
 
+    def _hold(self, step: Step, note: Note) -> None:
+        """What a note changes about whether the run goes on."""
+        if isinstance(note, RunPaused | RunUnpaused):
+            self.gates.paused = isinstance(note, RunPaused)
+        elif isinstance(note, RunResumed):
+            step.attributes[ALONE] = None  # a person has looked at it
+        else:
+            return
+        self._mark_gates(step)
+
+    def _mark_gates(self, step: Step) -> None:
+        step.hold(bool(self.gates), self.gates.status(waiting=self._instance.waiting is not None))
+
     def _note_slow(self, step: Step, watch: TurnWatch | None) -> None:
         """Put down that the turn kept other runs waiting, for whoever asks why."""
         if watch is not None and watch.slow is not None:
@@ -178,19 +215,6 @@ class Turns:
 
 def _has_ended(instance: Instance) -> bool:
     return instance.outcome is not None and not isinstance(instance.outcome, ContinuedAsNew)
-
-
-def _hold(step: Step, note: Note) -> None:
-    """What a note changes about whether the run goes on."""
-    match note:
-        case RunPaused():
-            step.hold(True, "paused")
-        case RunUnpaused() | RunResumed():
-            if isinstance(note, RunResumed):
-                step.attributes[ALONE] = None  # a person has looked at it
-            step.hold(False, "running")
-        case _:
-            return
 
 
 def _stamped(event: Fact | Note, at: int) -> Fact | Note:

@@ -220,12 +220,12 @@ class Worker:
     ) -> None:
         """Create a run; returns when that is durable.
 
-        One that is told something with its start, or may not begin now, is recorded first and then claimed.
+        One that is told something with its start, or may not begin yet, is recorded first and then claimed.
 
         Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
         """
         full = self._room_left() - self._asked_for <= 0
-        if full or self.stopping or signals or definition.name in self.paused:
+        if full or self.stopping or signals or fact.begins_at or definition.name in self.paused:
             await self.launches.enqueue(definition, run_id, fact, arguments, signals)
         else:
             await self.launches.launch(definition, run_id, fact, arguments)

@@ -97,7 +97,7 @@ def test_two_workflows_under_one_id(holdfast: Command) -> None:
         (["fly"], "No such command 'fly'"),
         (["run"], "Missing argument 'TARGET'"),
         (["run", "work.py", "--what"], "No such option: --what"),
-        (["runs", "--status", "lost"], "'lost' is none of running, paused, suspended, completed"),
+        (["runs", "--status", "lost"], "'lost' is none of queued, running, paused, suspended, completed"),
         (["runs", "--limit", "0"], "--limit"),
         (["run", "x.py", "--grace", "-1"], "--grace"),
     ],

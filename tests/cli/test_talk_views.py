@@ -192,7 +192,7 @@ def test_show_tells_of_parent_epoch_deadline_and_a_paused_workflow() -> None:
 
 
 def test_a_child_that_has_not_begun_is_shown_as_such() -> None:
-    assert shown(state_view(Story().state)) == "n1  was asked for by its parent, and has not begun yet"
+    assert shown(state_view(Story().state)) == "n1  was asked for, and no worker has taken it up yet"
 
 
 def test_handed_out_tasks_and_children_are_counted() -> None:

@@ -72,6 +72,52 @@ def begun(tasks: int = 3, done: int = 1) -> Story:
 ERROR = {"type": "ConnectionError", "message": "refused [red]here"}
 
 
+def waiting(**fields: Any) -> Story:
+    story = Story()
+    start = story.tell("RunStarted", workflow="nightly", seed="0" * 32, waits=True, payload={}, **fields)
+    return story.then(start)
+
+
+def test_a_queued_run_says_what_it_waits_for() -> None:
+    late = waiting(begins_at=START + 60 * SECOND)
+    assert "· queued" in shown(state_view(late.state))
+    assert re.search(r"waits +until \d{4}-", shown(state_view(late.state)))
+    behind = waiting(singleton="customer-7")
+    note = behind.tell("RunQueued", key="customer-7", behind="n0", replaces=True)
+    assert history_line(note).plain.endswith("for the singleton key 'customer-7' behind run n0, which it replaces")
+    behind.then(note)
+    assert "waits       behind run n0 for key 'customer-7'" in shown(state_view(behind.state))
+    watched = Watched.begin(behind.state, now=behind.at)
+    assert plain.first_line(watched).startswith("nightly: run n1, queued behind run n0 for key 'customer-7'")
+    begins = behind.tell("RunBegun", after=60)
+    assert plain.line(watched, watched.take(begins)) == "[1 m 00 s] begins"
+    text = shown(state_view(behind.state))
+    assert "… running" in text
+    assert "waits" not in text
+    assert re.search(r"singleton +customer-7\nbegun|singleton +customer-7\n +begun", text)
+    assert "waits       has not begun" in shown(state_view(waiting().state))
+
+
+def test_a_cancel_for_those_that_have_not_begun_says_so() -> None:
+    story = waiting()
+    assert "unless it has begun" in history_line(story.tell("CancelRequested", by="ann", unless_begun=True)).plain
+
+
+def test_lists_say_what_queued_runs_wait_for() -> None:
+    def row(run_id: str, status: Any, **fields: Any) -> RunSummary:
+        return RunSummary(
+            id=run_id, workflow="w", status=status, version=1, created_at=START, updated_at=START, **fields
+        )
+
+    rows = [row("a", "queued", begins_at=START), row("b", "queued", singleton="k"), row("c", "running", singleton="k")]
+    lines = shown(runs_table(rows), width=140).splitlines()
+    assert lines[0].split()[-1] == "waits"
+    assert "until 2027-" in lines[1]
+    assert lines[2].endswith("for key 'k'")
+    assert not lines[3].endswith("'k'")
+    assert "waits" not in shown(runs_table(rows[2:]))
+
+
 def test_figures_tell_before_from_now() -> None:
     story = begun(tasks=4, done=2)
     run = Watched.begin(story.state, now=story.at)

@@ -31,6 +31,7 @@ from engine.core.events import (
     Fact,
     Note,
     RequestReceived,
+    RunBegun,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -123,6 +124,7 @@ class World:
     tick: int = TICK
     mail: tuple[Mail, ...] = ()
     deadline: int = 0  # seconds from the start
+    waits: int = 0  # so many seconds before the start it is recorded
     widths: list[int] = field(default_factory=list, compare=False)  # how many choices each step had
 
     def __post_init__(self) -> None:
@@ -165,7 +167,9 @@ def option_of(name: str, arguments: bytes) -> str:
 
 def choose(world: World, instance: Instance, recorder: Recorder) -> tuple[Fact, bytes | None]:
     """The next fact of this world."""
-    now, step = instance.now, recorder.facts - 1
+    if instance.waiting is not None:
+        return RunBegun(at=START), None
+    now, step = instance.now, recorder.facts - 1 - bool(world.waits)
     if step in world.cancel_at:
         return CancelRequested(at=now + world.tick, reason="asked"), None
     options: dict[str, Any] = {}
@@ -290,7 +294,16 @@ class Recorder:
 def started(world: World) -> tuple[RunStarted, bytes]:
     definition = world.definition
     deadline = START + world.deadline * 1_000_000 if world.deadline else 0
-    fact = RunStarted(at=START, workflow=definition.name, seed=SEED, python="3.11", anyio="4", deadline=deadline)
+    fact = RunStarted(
+        at=START - world.waits * 1_000_000,
+        workflow=definition.name,
+        seed=SEED,
+        python="3.11",
+        anyio="4",
+        deadline=deadline,
+        waits=bool(world.waits),
+        begins_at=START if world.waits else 0,
+    )
     return fact, definition.arguments.encode(world.call.args, world.call.kwargs)
 
 

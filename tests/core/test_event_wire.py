@@ -26,7 +26,7 @@ from engine.core.replay import Replayer
 from engine.errors import HistoryError
 from tests.core import cases_all  # noqa: F401 - they register
 from tests.core.cases import CASES
-from tests.core.harness import RUN_ID, Entry, History, check_crashes, fold, groups, last, listed, play, seeded
+from tests.core.harness import RUN_ID, Entry, History, World, check_crashes, fold, groups, last, listed, play, seeded
 
 HERE = Path(__file__).parent
 WIRE: dict[str, list[list[Any]]] = json.loads((HERE / "event_wire.json").read_text())
@@ -128,6 +128,16 @@ SAMPLES: list[Event] = [
         epoch=2,
     ),
     events.RunStarted(at=AT, workflow="part", seed="ff", epoch=2, carried=7),
+    events.RunStarted(at=AT, workflow="part", seed="ff", waits=True),
+    events.RunStarted(at=AT, workflow="part", seed="ff", waits=True, begins_at=AT + 60_000_000, singleton="customer-7"),
+    events.RunBegun(at=AT),
+    events.CancelRequested(at=AT, reason="superseded by run 'r-2'", unless_begun=True),
+    events.RunQueued(at=AT, key="customer-7"),
+    events.RunQueued(at=AT, key="customer-7", behind="r-1", replaces=True),
+    events.CallDebounced(at=AT, workflow="part", key="customer-7", run="r-1", since=AT, begins_at=AT + 5),
+    events.CallDebounced(
+        at=AT + 2, workflow="part", key="customer-7", run="r-2", since=AT, begins_at=AT + 7, instead_of="r-1", by="ann"
+    ),
 ]
 
 PAYLOADS: dict[str, bytes] = {
@@ -267,6 +277,14 @@ RECORDED = {
     "epochs_while_serving": seeded(17),
     "epochs_of_children": seeded(31),
 }
+WAITED = {"deadline_of_the_run": 3_600, "epochs_lose_no_signal": 3_600, "signal_in_timeouts": 60}
+"""Of these there is another golden, of a run that was recorded so many seconds before it began."""
+
+
+def recorded_worlds() -> dict[str, World]:
+    """What the goldens are histories of."""
+    worlds = {name: CASES[name].world(pick) for name, pick in RECORDED.items()}
+    return worlds | {f"waited_{name}": CASES[name].world(RECORDED[name], waits=s) for name, s in WAITED.items()}
 
 
 def load(name: str) -> History:
@@ -278,14 +296,14 @@ def load(name: str) -> History:
 
 
 def test_every_golden_history_has_its_workflow() -> None:
-    assert {path.stem for path in GOLDEN.iterdir()} == set(RECORDED)
+    assert {path.stem for path in GOLDEN.iterdir()} == set(recorded_worlds())
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", recorded_worlds())
 def test_golden_histories_replay_for_ever(name: str) -> None:
     history = load(name)
     assert len(history) > 5
-    replayer = Replayer(CASES[name].definition, RUN_ID)
+    replayer = Replayer(recorded_worlds()[name].definition, RUN_ID)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, decode_header(entry.header), entry.payload)
     assert replayer.finish() == []
@@ -293,10 +311,10 @@ def test_golden_histories_replay_for_ever(name: str) -> None:
     assert fold(history).ended
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", recorded_worlds())
 def test_golden_histories_are_still_written(name: str) -> None:
     """Not only accepted: the same world leads to the same history, ids above all, but for sites and tracebacks."""
-    world, golden = CASES[name].world(RECORDED[name]), load(name)
+    world, golden = recorded_worlds()[name], load(name)
     written = play(world)
     assert plain(written) == plain(golden)
     for length in range(1, len(golden), 5):
@@ -335,16 +353,17 @@ def _write() -> None:
         name = type(sample).__name__
         of_type = [other for other in SAMPLES if type(other) is type(sample)]
         if name not in wire or len(wire[name]) < len(of_type):
-            wire[name] = [[encode_header(other).decode(), msgspec.structs.asdict(other)] for other in of_type]
+            made = [[encode_header(other).decode(), msgspec.structs.asdict(other)] for other in of_type]
+            wire[name] = [*wire.get(name, []), *made[len(wire.get(name, [])) :]]
     for name, payload in PAYLOADS.items():
         wire.setdefault(name, [[payload.decode()]])
-    (HERE / "event_wire.json").write_text(json.dumps(wire, indent=1, ensure_ascii=False) + "\n")
-    for name, pick in RECORDED.items():
+    (HERE / "event_wire.json").write_text(json.dumps(wire, indent=1) + "\n")
+    for name, world in recorded_worlds().items():
         path = GOLDEN / f"{name}.jsonl"
         if not path.exists():
             lines = [
                 json.dumps([e.header.decode(), None if e.payload is None else e.payload.decode()], ensure_ascii=False)
-                for e in play(CASES[name].world(pick))
+                for e in play(world)
             ]
             path.write_text("\n".join(lines) + "\n")
             sys.stdout.write(f"{path}\n")

@@ -628,6 +628,7 @@ def test_every_fact_and_decision_type_is_known_to_the_instance() -> None:
         instance.deliver(Strange(at=START))
     assert {cls.__name__ for cls in facts} == {
         "RunStarted",
+        "RunBegun",
         "TaskCompleted",
         "TaskFailed",
         "TimerFired",

@@ -79,6 +79,19 @@ OUTPUTS = {
         task/look_up: 100 in 60 s
         warehouse: 8 at once the night shift has gone home
     """,
+    "starting": r"""
+        the reminders are queued and queued
+        cancelled: bob has called
+        ann, your table is waiting
+        refused: True
+        attached: True
+        queued: queued True
+        replaced: True
+        replaced: True
+        the import of customer-7, done
+        report\.txt is indexed: final
+        the first of them: cancelled
+    """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from hashlib import sha256
 from typing import Any
 
@@ -26,10 +27,12 @@ from engine.core.events import (
     RequestAnswered,
     RequestFailed,
     RequestReceived,
+    RunBegun,
     RunCancelled,
     RunCompleted,
     RunFailed,
     RunPaused,
+    RunQueued,
     RunResumed,
     RunStarted,
     RunSuspended,
@@ -92,14 +95,37 @@ async def check_store(store: EventStore, *definitions: Definition[..., Any]) -> 
 
     by_name = {definition.name: definition for definition in definitions}
     cursor: str | None = None
+    had: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
     while True:
         page = await store.find(StreamQuery(category="run", cursor=cursor, limit=500))
         for head in page.items:
             definition = by_name.get(str(head.attributes["workflow"]))
-            await check_history(store, head.stream.partition(":")[2], definition)
+            events = await check_history(store, head.stream.partition(":")[2], definition)
+            if events and events[0].singleton and (span := await span_of(store, head.stream)) is not None:
+                had.setdefault((events[0].workflow, events[0].singleton), []).append(span)
         if page.next is None:
-            return
+            return check_singletons(had)
         cursor = page.next
+
+
+async def span_of(store: EventStore, stream: str) -> tuple[int, float, str] | None:
+    """From where to where in the log a run had begun and not ended, and whose that was; None: it has not begun."""
+    begun: int | None = None
+    async for item in store.read(stream):
+        event = decode_header(item.header)
+        if isinstance(event, RunBegun):
+            begun = item.position
+        if isinstance(event, ENDS):
+            return None if begun is None else (begun, item.position, stream)
+    return None if begun is None else (begun, float("inf"), stream)
+
+
+def check_singletons(had: dict[tuple[str, str], list[tuple[int, float, str]]]) -> None:
+    """Of the runs with one key, none began before the one before it had ended."""
+    for key, spans in had.items():
+        spans.sort()
+        for (_, ended, one), (begun, _, other) in itertools.pairwise(spans):
+            demand(ended < begun, f"{one} and {other} had key {key} at once: until {ended}, and from {begun}")
 
 
 def check_chain(stream: str, recorded: list[RecordedEvent]) -> None:
@@ -146,6 +172,8 @@ class _Told:
         self.paused = False
         self.paused_at = 0  # what fell due at that very time may have come first
         self.fact = False
+        self.waits = False  # it is recorded, and has not begun
+        self.begins_at = 0
 
 
 def check_events(events: list[Any]) -> None:
@@ -173,9 +201,24 @@ def check_events(events: list[Any]) -> None:
         )
         if isinstance(event, Fact):
             told.fact = True
+        if version == 1:
+            told.waits, told.begins_at = event.waits, event.begins_at
+        elif told.waits:
+            _check_waiting(told, event, where)
         if isinstance(event, Decision):
             demand(told.fact, f"{where}: no fact has led to this decision")
         _check_event(told, event, where)
+
+
+def _check_waiting(told: _Told, event: Any, where: str) -> None:
+    """Before a run begins nothing of its code has run; it may be paused, told something, or ended."""
+    may_come = SignalReceived | CancelRequested | RunQueued | RunPaused | RunUnpaused | RunSuspended | RunResumed
+    ends = RunCancelled | RunTerminated | SignalIgnored
+    demand(isinstance(event, may_come | ends | RunBegun), f"{where}: before it has begun")
+    if isinstance(event, RunBegun):
+        demand(not told.paused, f"{where}: while paused")
+        demand(event.at >= told.begins_at, f"{where}: before its time, {told.begins_at}")
+        told.waits = False
 
 
 def _check_event(told: _Told, event: Any, where: str) -> None:
@@ -255,7 +298,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             told.paused = False  # what it still does is clean up
         case ContinuedAsNew():
             told.continued = True
-        case RunStarted() | StatePublished() | FeedPublished() | TaskHandedOut():
+        case RunStarted() | RunBegun() | RunQueued() | StatePublished() | FeedPublished() | TaskHandedOut():
             return
         case _:
             _check_talk(told, event, where)
@@ -324,7 +367,9 @@ def check_marks(head: Any, events: list[Any]) -> None:
     suspended = bool(marks) and isinstance(marks[-1], RunSuspended)
     marks = [event for event in events if isinstance(event, RunPaused | RunUnpaused | CancelRequested)]
     paused = bool(marks) and isinstance(marks[-1], RunPaused)
-    expected_now = "suspended" if suspended else "paused" if paused else "running"
+    begun = not events[0].waits or any(isinstance(event, RunBegun) for event in events)
+    expected_now = "suspended" if suspended else "paused" if paused else "running" if begun else "queued"
+    demand(("waits" in head.attributes) == (not begun), f"begun is {begun}, but its attributes are {head.attributes}")
     demand(status == expected_now, f"its status is {status!r}, not {expected_now!r}")
     demand(head.held or not suspended, f"held is {head.held}")
 

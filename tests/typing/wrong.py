@@ -99,6 +99,7 @@ async def client(run: RunHandle[int], engine: Engine) -> None:
         print(size)
     await engine.start(fetch)  # wrong
     await engine.start(nightly("today"))  # wrong
+    await engine.debounce(nightly("today"), key="k", seconds=1)  # wrong
     approve.message("yes")  # wrong
     await engine.complete("token", "text", task=fetch)  # wrong
     await engine.forget("fetch")  # wrong

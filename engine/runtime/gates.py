@@ -1,0 +1,44 @@
+"""What keeps a run from going on, beside a pause of its workflow: its own pause, and the queue for a singleton's key.
+
+While either is shut its stream is held in the store: only control mail reaches it.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.core.fold import RunStatus
+from engine.runtime.streams import QUEUED, STATUS, WAITS
+from eventstore import StreamHead
+
+__all__ = ["Gates", "gates_of", "is_waiting"]
+
+
+class Gates(Struct):
+    """True while any is shut."""
+
+    paused: bool = False
+    queued: str = ""  # the pool of the key that the run has to wait for
+
+    def __bool__(self) -> bool:
+        return self.paused or bool(self.queued)
+
+    def status(self, *, waiting: bool) -> RunStatus:
+        """The run's status; `waiting`: it has not begun."""
+        if self.paused:
+            return "paused"
+        return "queued" if waiting else "running"
+
+    def copy(self) -> Gates:
+        return Gates(self.paused, self.queued)
+
+
+def gates_of(head: StreamHead, *, reopened: bool) -> Gates:
+    """How a run stands by its stream, which may be about to be reopened."""
+    paused = head.attributes.get(STATUS) == "paused" and not reopened
+    return Gates(paused, str(head.attributes.get(QUEUED) or ""))
+
+
+def is_waiting(head: StreamHead) -> bool:
+    """Whether the run of this stream is recorded and has not begun."""
+    return WAITS in head.attributes
