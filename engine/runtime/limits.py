@@ -60,10 +60,7 @@ class Limits(Struct, frozen=True):
 
 def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> Limits:
     """What an engine is given to declare. Raises `HoldfastError` for what is no limit."""
-    if keys := sorted(name for name in (*pools, *rates) if isinstance(name, str) and is_singleton(name)):
-        raise HoldfastError(
-            f"{keys[0]!r} cannot be a limit: what begins with {SINGLETON_PREFIX!r} are singletons' keys"
-        )
+    _refuse_keys((*pools, *rates))
     if twice := sorted(pools.keys() & rates.keys(), key=str):
         raise HoldfastError(f"Engine(...): {twice[0]!r} is among its pools and among its rates: limits have one name")
     if EVERY_TASK in rates:
@@ -89,6 +86,14 @@ def slots_of(count: object) -> int:
     if type(count) is not int or not 0 <= count <= COUNT_MAX:
         raise ValueError(f"a pool lets from 0 to {COUNT_MAX:,} attempts run at once, not {count!r}")
     return count
+
+
+def _refuse_keys(names: Iterable[object]) -> None:
+    for name in names:
+        if isinstance(name, str) and is_singleton(name):
+            raise HoldfastError(
+                f"{name!r} cannot be a limit: what begins with {SINGLETON_PREFIX!r} is a singleton's key"
+            )
 
 
 async def declare(
@@ -154,6 +159,7 @@ async def set_limit(
     reason: str,
 ) -> None:
     """Change what a limit gives. Raises `HoldfastError` when there is none of that name and kind."""
+    _refuse_keys([name])
     before = _given_in(await _head(store, name))
     what = "rate" if isinstance(value, Rate) else "pool"
     if before is None or isinstance(before, Rate) != isinstance(value, Rate):
