@@ -57,8 +57,7 @@ def arrival_of(
         case None | TerminateMail():
             return mail
         case CancelMail() | PauseMail() | UnpauseMail() | ResumeMail():
-            waiting = instance.waiting is not None
-            return Arrival(_of_control(mail, paused=paused, waiting=waiting), None, message.id)
+            return Arrival(_of_control(mail, paused=paused), None, message.id)
         case PermitMail(pool=pool, holder=holder):
             return Arrival(None, None, message.id, granted=(pool, holder))
         case SignalMail() if message.id in (instance.inbox.carried or ()):
@@ -78,13 +77,9 @@ def arrival_of(
             return Arrival(None, None, message.id, None if mine else conflict_letter(mail, instance.run_id))
 
 
-def _of_control(
-    mail: CancelMail | PauseMail | UnpauseMail | ResumeMail, *, paused: bool, waiting: bool
-) -> Fact | Note | None:
+def _of_control(mail: CancelMail | PauseMail | UnpauseMail | ResumeMail, *, paused: bool) -> Fact | Note | None:
     """None for what changes nothing: a run that is not held has nothing to resume."""
     match mail:
-        case CancelMail(unless_begun=True) if not waiting:
-            return None
         case CancelMail(by=by, reason=reason, unless_begun=unless_begun):
             return CancelRequested(at=0, by=by, reason=reason, unless_begun=unless_begun)
         case PauseMail(by=by, reason=reason):

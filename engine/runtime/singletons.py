@@ -188,13 +188,14 @@ class _Turnstile:
 
     async def _holder(self) -> str | None:
         """Who has the key, if anybody: asked by a commit that takes it and gives it back, or is refused."""
-        probe = [Permit(pool=self.pool, holder=f"probe:{self._next_id()}", action=action) for action in _PROBE]
+        prober = f"probe:{self._next_id()}"
+        probe = tuple(Permit(pool=self.pool, holder=prober, action=action) for action in _PROBE)
         store, stream = self._store, pool_stream(self.pool)
         while True:
             head = await store.head(stream)
             try:
                 await store.commit(
-                    Commit(id=self._next_id(), stream=stream, expected_version=head.version, permits=tuple(probe))
+                    Commit(id=self._next_id(), stream=stream, expected_version=head.version, permits=probe)
                 )
             except LimitReached as error:
                 return error.held_by

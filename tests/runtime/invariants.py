@@ -187,6 +187,7 @@ def check_events(events: list[Any]) -> None:
         last = event.at
         if isinstance(event, RunStarted) and version > 1:
             demand(told.continued, f"{where}: it starts twice")
+            demand(not event.waits, f"{where}: it has begun long since")
             demand(event.epoch == told.epoch + 1, f"{where}: behind epoch {told.epoch}")
             paused = told.paused
             told = _Told()

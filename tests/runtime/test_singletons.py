@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, RunHandle, Signal, durable, task, workflow
+from engine import Engine, Request, RunHandle, Signal, durable, task, workflow
 from engine.core.events import CancelRequested, RunBegun, RunQueued
 from engine.errors import (
     EngineFailed,
@@ -28,9 +28,10 @@ from eventstore import StoreUnavailable
 from eventstore.port import NAME_BYTES_MAX, POOL_BYTES_MAX
 from tests.runtime.faulty import Fault, FaultyStore, Pause, at_call
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import World, at_rest, events_of, kinds_of, settle, soon, until_async
+from tests.runtime.worlds import World, at_rest, events_of, kinds_of, settle, soon, until, until_async
 
 end = Signal("end", str)
+question = Request("question", str, str)
 told: list[str] = []
 inside: set[str] = set()
 
@@ -77,6 +78,13 @@ async def many_lives(left: int) -> str:
 @workflow
 async def at_once(name: str) -> str:
     return await tell(name)
+
+
+@workflow
+async def asked() -> str:
+    received = await question.receive()
+    received.answer(received.value.upper())
+    return received.value
 
 
 async def becomes(run: RunHandle[Any], status: str) -> None:
@@ -168,6 +176,7 @@ async def test_replace_ends_who_has_it_and_those_in_the_queue(world: World) -> N
         for run in (first, *queued):
             await ended(run, RunCancelledError, "replaced by run 'z'")
         await begins(last)
+        await until(lambda: len(told) == 3)
         assert told == ["one begins", "one ends", "last begins"]
         (asked,) = [event for event in await events_of(first) if isinstance(event, CancelRequested)]
         assert asked.by == "ann"
@@ -315,6 +324,23 @@ async def test_one_that_is_paused_in_the_queue_begins_when_it_is_its_turn_and_un
         await check_store(engine.store, sync)
 
 
+async def test_mail_for_one_in_the_queue_waits_with_it_and_not_in_memory(world: World) -> None:
+    async with world.engine(asked) as engine:
+        first = await engine.start(asked(), id="a", singleton="k")
+        queued = await engine.start(asked(), id="b", singleton="k", on_conflict="queue")
+        asking = asyncio.ensure_future(queued.ask(question, "why"))
+        await settle()
+        await queued.pause()
+        await becomes(queued, "paused")
+        await at_rest(engine.store, "b")
+        await queued.unpause()
+        await becomes(queued, "queued")
+        await at_rest(engine.store, "b")
+        assert await first.ask(question, "me") == "ME"
+        assert await soon(asking) == "WHY"
+        await check_store(engine.store, asked)
+
+
 async def test_a_paused_workflow_keeps_the_queue_and_its_order(world: World) -> None:
     async with world.engine(sync) as engine:
         runs = [await engine.start(sync(name), id=name, singleton="k", on_conflict="queue") for name in "ab"]
@@ -376,6 +402,7 @@ async def test_a_delayed_one_has_its_key_from_the_start(world: World) -> None:
         assert await later.status() == "queued"
         world.clock.advance(30)
         await begins(later)
+        await until(lambda: told)
         assert told == ["later begins"]
         await check_store(engine.store, sync)
 

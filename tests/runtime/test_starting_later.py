@@ -20,9 +20,20 @@ from engine.errors import (
     RunTerminatedError,
 )
 from eventstore import StoreUnavailable
-from tests.runtime.faulty import Fault, FaultyStore, at_call
+from tests.runtime.faulty import Fault, FaultyStore, Pause, at_call
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import START, MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until_async
+from tests.runtime.worlds import (
+    START,
+    MemoryWorld,
+    World,
+    at_rest,
+    events_of,
+    kinds_of,
+    settle,
+    soon,
+    until,
+    until_async,
+)
 
 word = Signal("word", str)
 question = Request("question", str, str)
@@ -302,6 +313,39 @@ async def test_a_pause_holds_it_beyond_its_time(world: World) -> None:
         assert await soon(run.result()) == "a"
         assert [event.at for event in await events_of(run) if isinstance(event, RunBegun)] == [START + 120_000_000]
         await check_store(engine.store, simple)
+
+
+@pytest.mark.parametrize("workflow_too", [False, True])
+async def test_its_time_comes_while_it_is_being_paused(world: World, workflow_too: bool) -> None:
+    """It is in memory; that it is paused is under way to the store when its time comes: it does not begin."""
+    inner = await world.store()
+    store = FaultyStore(inner)
+    async with Engine(store, workflows=[answering], clock=world.clock) as engine:
+        run = await engine.start(answering(), id="a", delay=60)
+        asking = asyncio.ensure_future(run.ask(question, "why"))  # which keeps it in memory
+        await until(lambda: "a" in engine._worker.residents.drivers)  # type: ignore[union-attr]
+        await settle()
+        pausing = Pause(store, behind=False, when=lambda name, c: name == "commit" and c.stream == "run:a")
+        await run.pause()
+        await soon(pausing.reached.wait())
+        world.clock.advance(61)
+        await settle()
+        if workflow_too:
+            await engine.pause_workflow(answering)
+        pausing.let_go.set()
+        await becomes(run, "paused")
+        await settle(200)
+        assert "RunBegun" not in await kinds_of(run)
+        await run.unpause()
+        if workflow_too:
+            await becomes(run, "queued")
+            await settle(200)
+            assert "RunBegun" not in await kinds_of(run)
+            await engine.unpause_workflow(answering)
+        assert await soon(asking) == "WHY"
+        assert await soon(run.result()) == "why"
+        await check_store(engine.store, answering)
+    await world.release(inner)
 
 
 async def test_one_that_is_unpaused_before_its_time_is_queued_again(world: World) -> None:
