@@ -37,4 +37,6 @@ def may_rest(run: Resident, *, holding: bool) -> bool:
     if holding:
         return True
     due = next_due(run.instance, run.board)
+    if run.instance.waiting is not None:  # it begins when it is claimed for that, so with a look into its mailbox
+        return due is not None and due > run.site.clock.now()
     return due is None or due - run.site.clock.now() > IDLE_RELEASE_SECONDS * 1_000_000
