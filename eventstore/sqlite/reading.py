@@ -13,7 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from eventstore.errors import StoreClosed, StoreUnavailable, StreamNotFound
+from msgspec import MsgspecError
+
+from eventstore.errors import EventStoreError, StoreClosed, StoreDamaged, StoreUnavailable, StreamNotFound
 from eventstore.port import NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.finding import find_page
@@ -41,7 +43,7 @@ _EVENTS: Final = """
 """
 _LOG: Final = """
     SELECT s.name, e.version, e.position, e.header, e.payload, e.salt, e.payload_digest, e.digest
-    FROM events AS e CROSS JOIN streams AS s ON s.id = e.stream
+    FROM events AS e LEFT JOIN streams AS s ON s.id = e.stream
     WHERE e.position > ?1 AND e.position <= ?2 AND (?3 IS NULL OR s.category = ?3) ORDER BY e.position LIMIT ?4
 """
 
@@ -87,7 +89,7 @@ class Readers:
                 return
             page = await self.run(partial(_read_page, stream=stream, stream_id=stream_id, after=after, end=end))
         if after < end:
-            raise StoreUnavailable(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
+            raise StoreDamaged(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
 
     async def log_pages(self, after: int, category: str | None) -> AsyncIterator[list[RecordedEvent]]:
         """Events of the whole log, or of one category, page by page, up to the end that it has now."""
@@ -138,6 +140,12 @@ class Readers:
             if poisons(error):
                 self._on_failure(failure)
             raise failure from error
+        except EventStoreError:
+            raise
+        except (TypeError, ValueError, MsgspecError) as error:  # what a row holds is not what we write
+            raise StoreDamaged(
+                f"{self._path} holds a row that no store has written ({error}): look for it with holdfast verify"
+            ) from error
 
 
 def _nothing() -> None:
@@ -195,6 +203,8 @@ def _log_page(
     cursor = connection.execute(_LOG, (after, until, category, PAGE_EVENTS))
     for name, version, position, header, payload, salt, hashed, digest in cursor:
         of_payload = NO_DIGEST if hashed is None else hashed
+        if name is None:
+            raise StoreDamaged(f"the event at position {position} belongs to no stream: its stream was removed")
         page.append(RecordedEvent(name.decode(), version, position, header, payload, salt, of_payload, digest))
         size += len(header) + len(payload or b"")
         if size >= PAGE_BYTES:
