@@ -1,6 +1,7 @@
 """Reading: heads, histories, the whole log, and pages of streams, over a few read-only connections.
 
-A read transaction lasts for one page and no longer, because a log that is read cannot be cut back: a history is read by
+A read transaction lasts for one page and no longer (also of a page that cannot be read: a cursor that is left open would
+keep the connection in the past), because a log that is read cannot be cut back: a history is read by
 asking again behind the last version, with a fixed end, which is exact because events are only ever appended. Nothing is
 held between two pages, so a reader that is left behind costs nothing.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from functools import partial
 from typing import Final, TypeVar
 
@@ -183,14 +185,13 @@ def _read_page(
 ) -> list[RecordedEvent]:
     page: list[RecordedEvent] = []
     size = 0
-    cursor = connection.execute(_EVENTS, (stream_id, after, end, PAGE_EVENTS))
-    for version, position, header, payload, salt, hashed, digest in cursor:
-        of_payload = NO_DIGEST if hashed is None else hashed  # a payload that never was has none in the table
-        page.append(RecordedEvent(stream, version, position, header, payload, salt, of_payload, digest))
-        size += len(header) + len(payload or b"")
-        if size >= PAGE_BYTES:
-            break
-    cursor.close()
+    with closing(connection.execute(_EVENTS, (stream_id, after, end, PAGE_EVENTS))) as cursor:
+        for version, position, header, payload, salt, hashed, digest in cursor:
+            of_payload = NO_DIGEST if hashed is None else hashed  # a payload that never was has none in the table
+            page.append(RecordedEvent(stream, version, position, header, payload, salt, of_payload, digest))
+            size += len(header) + len(payload or b"")
+            if size >= PAGE_BYTES:
+                break
     return page
 
 
@@ -200,14 +201,13 @@ def _log_page(
     """Events in a window of positions, and whether that was all of it."""
     page: list[RecordedEvent] = []
     size = 0
-    cursor = connection.execute(_LOG, (after, until, category, PAGE_EVENTS))
-    for name, version, position, header, payload, salt, hashed, digest in cursor:
-        of_payload = NO_DIGEST if hashed is None else hashed
-        if name is None:
-            raise StoreDamaged(f"the event at position {position} belongs to no stream: its stream was removed")
-        page.append(RecordedEvent(name.decode(), version, position, header, payload, salt, of_payload, digest))
-        size += len(header) + len(payload or b"")
-        if size >= PAGE_BYTES:
-            break
-    cursor.close()
+    with closing(connection.execute(_LOG, (after, until, category, PAGE_EVENTS))) as cursor:
+        for name, version, position, header, payload, salt, hashed, digest in cursor:
+            of_payload = NO_DIGEST if hashed is None else hashed
+            if name is None:
+                raise StoreDamaged(f"the event at position {position} belongs to no stream: its stream was removed")
+            page.append(RecordedEvent(name.decode(), version, position, header, payload, salt, of_payload, digest))
+            size += len(header) + len(payload or b"")
+            if size >= PAGE_BYTES:
+                break
     return page, size < PAGE_BYTES and len(page) < PAGE_EVENTS
