@@ -147,6 +147,7 @@ def write_key_pair(path: Path, key: PrivateKey) -> Path:
 
 def read_private_key(path: Path) -> PrivateKey:
     """The private key in a file that nobody else may read. Raises `AuditError`, `OSError`."""
+    _library()  # what is missing is not the file's fault
     if path.stat().st_mode & _OTHERS:
         raise AuditError(f"{path} can be read by other users, so it is no secret: chmod 600 {path}")
     return _named(path, PrivateKey.parse)

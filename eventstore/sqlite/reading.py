@@ -1,9 +1,10 @@
 """Reading: heads, histories, the whole log, and pages of streams, over a few read-only connections.
 
-A read transaction lasts for one page and no longer (also of a page that cannot be read: a cursor that is left open would
-keep the connection in the past), because a log that is read cannot be cut back: a history is read by
+A read transaction lasts for one page and no longer, because a log that is read cannot be cut back: a history is read by
 asking again behind the last version, with a fixed end, which is exact because events are only ever appended. Nothing is
-held between two pages, so a reader that is left behind costs nothing.
+held between two pages, so a reader that is left behind costs nothing. That holds of a page that cannot be read, too: a
+cursor that is left open would keep its connection in the past. What a row holds that no store has written is
+`StoreDamaged`.
 """
 
 from __future__ import annotations
