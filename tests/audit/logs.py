@@ -75,6 +75,13 @@ async def make_log(path: Path, seed: int = 1) -> tuple[Seal, Seal]:
     return first.seal, second.seal
 
 
+async def make_plain_log(path: Path, seed: int = 1) -> None:
+    """A log without any seal: nothing but its chains and heads."""
+    store = await SqliteStore.open(path, synchronous="NORMAL")
+    await fill(store, seed, commits=36)
+    await store.aclose()
+
+
 def chain(previous: bytes, header: bytes, payload_digest: bytes) -> bytes:
     """As docs/history.md has it."""
     return sha256(b"\x00" + previous + len(header).to_bytes(8, "big") + header + payload_digest).digest()

@@ -117,6 +117,14 @@ async def test_a_log_that_was_changed_proves_nothing(tmp_path: Path) -> None:
     for attempt in (prove_inclusion(store, "run:a", 1, first), prove_consistency(store, first, second)):
         with pytest.raises(DoesNotVerify, match="the log is not what the seal of example.com/shop at size"):
             await attempt
+    editor.restore()
+    editor("DELETE FROM events WHERE position > 10")
+    stream, version = editor("SELECT CAST(s.name AS BLOB), e.version FROM events e JOIN streams s ON s.id = e.stream")[
+        0
+    ]
+    for cut in (prove_inclusion(store, stream.decode(), version, first), prove_consistency(store, first, second)):
+        with pytest.raises(DoesNotVerify, match="the log is not what the seal of example.com/shop at size"):
+            await cut
     editor.close()
     await store.aclose()
 

@@ -11,11 +11,23 @@ from types import ModuleType
 
 import pytest
 
-from engine.audit import AuditFinding, Seal, Verdict, streams, verify
+from engine.audit import AuditFinding, Seal, Verdict, streams, verify, verify_streams
+from eventstore import RecordedEvent
+from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
 from tests.architecture.source import ROOT
-from tests.audit.forgeries import COVERED, PLAIN, Edit
-from tests.audit.logs import KEY, Editor, make_log
+from tests.audit.forgeries import (
+    COVERED,
+    PLAIN,
+    Edit,
+    delete_and_close_the_gap,
+    delete_event,
+    flip_event,
+    halves_of_a_payload,
+    replace_payload,
+    swap_in_stream,
+)
+from tests.audit.logs import KEY, Editor, fill, make_log, make_plain_log
 
 EDITS = 150
 """Of each kind: 16 + 10 kinds of them."""
@@ -36,7 +48,7 @@ SCRIPT = script()
 class Bench:
     """A log, the seals that were kept elsewhere, somebody who edits the file, and somebody who verifies it."""
 
-    def __init__(self, path: Path, seals: tuple[Seal, Seal], store: SqliteStore) -> None:
+    def __init__(self, path: Path, seals: tuple[Seal, ...], store: SqliteStore) -> None:
         self.path, self.seals, self.store = path, seals, store
         self.editor = Editor(path)
         self.files = []
@@ -55,6 +67,18 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     seals = await make_log(path)
     store = await SqliteStore.open(path, read_only=True)
     bench = Bench(path, seals, store)
+    yield bench
+    bench.editor.close()
+    await store.aclose()
+
+
+@pytest.fixture
+async def plain(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Likewise, without a seal anywhere."""
+    path = tmp_path / "plain.db"
+    await make_plain_log(path)
+    store = await SqliteStore.open(path, read_only=True)
+    bench = Bench(path, (), store)
     yield bench
     bench.editor.close()
     await store.aclose()
@@ -79,8 +103,9 @@ async def test_what_was_not_edited_verifies(bench: Bench, known: int) -> None:
 
 
 @pytest.mark.parametrize("edit", PLAIN, ids=lambda edit: edit.__name__)
-async def test_an_edit_is_found(edit: Edit, bench: Bench, known: int) -> None:
-    """Without any seal but those in the log, and whether or not a part of the digests was put in order again."""
+async def test_an_edit_is_found(edit: Edit, plain: Bench, known: int) -> None:
+    """Without any seal, and whether or not a part of the digests was put in order again."""
+    bench = plain
     done = 0
     for seed in range(EDITS if known > 2 else EDITS // 3):
         chance = random.Random(f"{edit.__name__} {seed}")
@@ -146,6 +171,19 @@ async def test_what_was_forgotten_verifies(seed: int, bench: Bench) -> None:
     assert (verdict.findings, verdict.destroyed) == ((), forgotten)
     assert forgotten > 5
     assert SCRIPT.verify(bench.path, bench.files)[0] == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_of_some_streams_each_is_found(seed: int, plain: Bench) -> None:
+    """By its chain and its head alone, the rest of the log not looked at."""
+    edits = [flip_event, delete_event, delete_and_close_the_gap, swap_in_stream, halves_of_a_payload, replace_payload]
+    names = [name.decode() for (name,) in plain.editor("SELECT name FROM streams WHERE version > 0")]
+    assert (await verify_streams(plain.store, names)).findings == ()
+    for edit in edits:
+        if plain.editor.edit(edit, random.Random(f"{edit.__name__} {seed}")):
+            verdict = await verify_streams(plain.store, names)
+            assert len({each.stream for each in verdict.findings}) == len(verdict.findings) >= 1, edit.__name__
+            plain.editor.restore()
 
 
 # -- one of each kind, and what is said of it ------------------------------------------------------------------------------
@@ -250,3 +288,54 @@ async def test_a_seal_in_the_log_that_was_forged_is_found_by_the_key(bench: Benc
     assert (await bench.verdict()).holds
     findings = (await bench.verdict(keyed=True)).findings
     assert [(each.what, each.stream) for each in findings] == [("signature", "seal:example.com/shop")]
+
+
+async def test_a_seal_in_the_log_whose_note_is_genuine_and_whose_header_is_not(bench: Bench) -> None:
+    """The note alone is signed: what stands beside it must be the same, or the key would vouch for another root."""
+    forgeries = [
+        "UPDATE events SET header = replace(header, '\"root\":\"', '\"root\":\"00') WHERE header LIKE '%LogSealed%'",
+        "UPDATE events SET header = replace(header, '\"size\":', '\"size\":1') WHERE header LIKE '%LogSealed%'",
+        "UPDATE events SET payload = json_set(payload, '$.frontier[0]', '00') WHERE header LIKE '%LogSealed%'",
+        "UPDATE events SET payload = json_set(payload, '$.frontier[0]', hex(zeroblob(32))) WHERE header LIKE '%LogSeal%'",
+    ]
+    for sql in forgeries:
+        assert bench.editor.edit(lambda edit, _: (edit(sql), edit.recompute()), random.Random(0)), sql
+        findings = (await bench.verdict(keyed=True)).findings
+        assert [(each.what, each.stream) for each in findings] == [("seal", "seal:example.com/shop")], sql
+        bench.editor.restore()
+
+
+async def test_a_root_that_was_put_beside_a_genuine_note_is_not_vouched_for(bench: Bench) -> None:
+    """All is computed anew, the header of the seal too, so that it is the root of the forged log; the note is left."""
+
+    def forge(editor: Editor, chance: random.Random) -> None:
+        COVERED[0](editor, chance)
+        editor.recompute()
+        for position, size in editor(
+            "SELECT position, json_extract(header, '$.size') FROM events WHERE header LIKE '%LogSealed%' ORDER BY 1"
+        ):
+            tree = SCRIPT.Tree()
+            for (digest,) in editor("SELECT digest FROM events ORDER BY position LIMIT ?", size):
+                tree.append(digest)
+            root = tree.root().hex()
+            editor("UPDATE events SET header = json_set(header, '$.root', ?) WHERE position = ?", root, position)
+            editor.recompute()
+
+    assert bench.editor.edit(forge, random.Random(1))
+    assert not (await bench.verdict(keyed=True)).holds
+
+
+async def test_positions_that_do_not_rise_are_found() -> None:
+    """No SQLite file can hold that; another store might."""
+
+    class Falling(MemoryStore):
+        async def read_all(self, **options: int) -> AsyncIterator[RecordedEvent]:
+            events = [event async for event in super().read_all(**options)]
+            for event in [events[1], events[0], *events[2:]]:
+                yield event
+
+    store = Falling()
+    await fill(store, 1, commits=4)
+    findings = (await verify(store)).findings
+    assert "positions do not rise: 1 comes behind 2" in [each.message for each in findings]
+    await store.aclose()
