@@ -14,7 +14,7 @@ import msgspec
 
 BENCHMARKS = (
     *("sequential", "many_runs", "fan_out", "replay", "long_history"),
-    *("start_up", "sleeping", "dispatch", "limits", "backpressure"),
+    *("start_up", "sleeping", "dispatch", "limits", "backpressure", "proof"),
 )
 
 

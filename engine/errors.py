@@ -10,8 +10,10 @@ from typing import Any
 
 __all__ = [
     "ArgumentsError",
+    "AuditError",
     "DefinitionError",
     "DeterminismError",
+    "DoesNotVerify",
     "EngineClosed",
     "EngineFailed",
     "Evicted",
@@ -120,6 +122,14 @@ class TaskError(HoldfastError):
 
 class HistoryError(HoldfastError):
     """A history cannot be read as what it should be (unknown event, unknown turn rule, not the shape of a run)."""
+
+
+class AuditError(HoldfastError, ValueError):
+    """A key, a seal or a proof is not what it should be, or what is asked of the log cannot be proven or sealed."""
+
+
+class DoesNotVerify(AuditError):
+    """The log is not what was sealed, or a seal or a proof is not what was signed. Nothing was changed by looking."""
 
 
 class EngineClosed(HoldfastError, RuntimeError):

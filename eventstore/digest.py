@@ -16,7 +16,7 @@ from typing import Final
 
 from eventstore.port import NO_DIGEST
 
-__all__ = ["SALT_BYTES", "chain_start", "event_digest", "payload_digest"]
+__all__ = ["NO_DIGEST", "SALT_BYTES", "chain_start", "event_digest", "payload_digest"]
 
 SALT_BYTES: Final = 16
 _START: Final = b"holdfast stream\x00"

@@ -17,6 +17,7 @@ __all__ = [
     "NotAStore",
     "SchemaTooNew",
     "StoreClosed",
+    "StoreDamaged",
     "StoreUnavailable",
     "StreamClosed",
     "StreamNotFound",
@@ -171,6 +172,10 @@ class StoreUnavailable(EventStoreError):
     After an I/O error or corruption the store stays in this state until it is opened anew: after a failed fsync the
     next one lies. What was acknowledged before is unaffected.
     """
+
+
+class StoreDamaged(StoreUnavailable):
+    """What is stored is not what a store writes: a row was edited, or is missing. The rest can still be read."""
 
 
 class NotAStore(StoreUnavailable):

@@ -28,6 +28,7 @@ TINY = {
     "dispatch": ["--tasks", "4", "--microseconds", "10", "--slots", "1", "--rounds", "2"],
     "limits": ["--tasks", "10", "--milliseconds", "1", "--slots", "2", "--runs", "2", "--rounds", "1"],
     "backpressure": ["--tasks", "10", "--children", "4", "--window", "2", "--rounds", "1"],
+    "proof": ["--events", "26", "--rounds", "2"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
 }
 MEASURED = {
@@ -48,6 +49,10 @@ MEASURED = {
         "seconds_unreached_pool_over_none", "seconds_unreached_rate_over_none", "milliseconds_per_task_of_many_runs",
     },
     "backpressure": {"gathered", "window", "children"},
+    "proof": {
+        "verified_events_per_second", "by_hand_events_per_second", "verify_peak_bytes", "by_hand_peak_bytes",
+        "verify_peak_bytes_of_a_tenth", "first_seal_seconds", "next_seal_milliseconds",
+    },
     "sleeping": {"engine", "engine_all_cached", "raw"},
 }  # fmt: skip
 AIMS = {
@@ -59,6 +64,7 @@ AIMS = {
     "dispatch": {"at_most": 1.5},
     "limits": {"at_most": 2.0},
     "backpressure": {"at_most": 0.25},
+    "proof": {"at_most": 4.0},
 }
 SPREAD = {"median", "min", "max", "measured"}
 

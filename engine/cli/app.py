@@ -14,7 +14,7 @@ from typing import Annotated, Final, get_args
 import typer
 
 from engine import RunStatus
-from engine.cli import control_commands, doing, limit_commands, talk_commands
+from engine.cli import audit_commands, control_commands, doing, limit_commands, talk_commands
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import DebugOption, JsonOption, RunArgument, StoreOption, TargetArgument, commands, epilog
@@ -38,6 +38,7 @@ app = commands(
 app.add_typer(talk_commands.group)
 app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
+app.add_typer(audit_commands.group)
 
 GraceOption = Annotated[
     float,

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Final
 
 from engine.errors import (
+    DoesNotVerify,
     EngineFailed,
     HistoryError,
     HoldfastError,
@@ -36,6 +37,7 @@ class Exit(IntEnum):
     REFUSED = 5
     ENDED = 6
     WAITING = 7
+    DOES_NOT_VERIFY = 8
     DEFECT = 70
     INTERRUPTED = 130
 
@@ -57,6 +59,7 @@ _CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
     (QueryFailed, Exit.FAILED),
     (NotPublished, Exit.FAILED),
     (RunSuspendedError, Exit.SUSPENDED),
+    (DoesNotVerify, Exit.DOES_NOT_VERIFY),
 )
 """What the engine says of a run, as exit codes; everything else that it raises on purpose is wrong usage."""
 

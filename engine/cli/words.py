@@ -30,6 +30,7 @@ Exit codes:
     5  refused: the run does not take this request
     6  the run has ended
     7  the time for waiting is over; nothing was taken back
+    8  does not verify: the log, a seal or a proof is not what it was
    70  a defect of holdfast
   130  interrupted; can be resumed"""
 

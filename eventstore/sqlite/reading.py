@@ -2,7 +2,9 @@
 
 A read transaction lasts for one page and no longer, because a log that is read cannot be cut back: a history is read by
 asking again behind the last version, with a fixed end, which is exact because events are only ever appended. Nothing is
-held between two pages, so a reader that is left behind costs nothing.
+held between two pages, so a reader that is left behind costs nothing. That holds of a page that cannot be read, too: a
+cursor that is left open would keep its connection in the past. What a row holds that no store has written is
+`StoreDamaged`.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from functools import partial
 from typing import Final, TypeVar
 
-from eventstore.errors import StoreClosed, StoreUnavailable, StreamNotFound
+from msgspec import MsgspecError
+
+from eventstore.errors import EventStoreError, StoreClosed, StoreDamaged, StoreUnavailable, StreamNotFound
 from eventstore.port import NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.finding import find_page
@@ -41,7 +46,7 @@ _EVENTS: Final = """
 """
 _LOG: Final = """
     SELECT s.name, e.version, e.position, e.header, e.payload, e.salt, e.payload_digest, e.digest
-    FROM events AS e CROSS JOIN streams AS s ON s.id = e.stream
+    FROM events AS e LEFT JOIN streams AS s ON s.id = e.stream
     WHERE e.position > ?1 AND e.position <= ?2 AND (?3 IS NULL OR s.category = ?3) ORDER BY e.position LIMIT ?4
 """
 
@@ -87,7 +92,7 @@ class Readers:
                 return
             page = await self.run(partial(_read_page, stream=stream, stream_id=stream_id, after=after, end=end))
         if after < end:
-            raise StoreUnavailable(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
+            raise StoreDamaged(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
 
     async def log_pages(self, after: int, category: str | None) -> AsyncIterator[list[RecordedEvent]]:
         """Events of the whole log, or of one category, page by page, up to the end that it has now."""
@@ -138,6 +143,12 @@ class Readers:
             if poisons(error):
                 self._on_failure(failure)
             raise failure from error
+        except EventStoreError:
+            raise
+        except (TypeError, ValueError, MsgspecError) as error:  # what a row holds is not what we write
+            raise StoreDamaged(
+                f"{self._path} holds a row that no store has written ({error}): look for it with holdfast verify"
+            ) from error
 
 
 def _nothing() -> None:
@@ -175,14 +186,13 @@ def _read_page(
 ) -> list[RecordedEvent]:
     page: list[RecordedEvent] = []
     size = 0
-    cursor = connection.execute(_EVENTS, (stream_id, after, end, PAGE_EVENTS))
-    for version, position, header, payload, salt, hashed, digest in cursor:
-        of_payload = NO_DIGEST if hashed is None else hashed  # a payload that never was has none in the table
-        page.append(RecordedEvent(stream, version, position, header, payload, salt, of_payload, digest))
-        size += len(header) + len(payload or b"")
-        if size >= PAGE_BYTES:
-            break
-    cursor.close()
+    with closing(connection.execute(_EVENTS, (stream_id, after, end, PAGE_EVENTS))) as cursor:
+        for version, position, header, payload, salt, hashed, digest in cursor:
+            of_payload = NO_DIGEST if hashed is None else hashed  # a payload that never was has none in the table
+            page.append(RecordedEvent(stream, version, position, header, payload, salt, of_payload, digest))
+            size += len(header) + len(payload or b"")
+            if size >= PAGE_BYTES:
+                break
     return page
 
 
@@ -192,12 +202,13 @@ def _log_page(
     """Events in a window of positions, and whether that was all of it."""
     page: list[RecordedEvent] = []
     size = 0
-    cursor = connection.execute(_LOG, (after, until, category, PAGE_EVENTS))
-    for name, version, position, header, payload, salt, hashed, digest in cursor:
-        of_payload = NO_DIGEST if hashed is None else hashed
-        page.append(RecordedEvent(name.decode(), version, position, header, payload, salt, of_payload, digest))
-        size += len(header) + len(payload or b"")
-        if size >= PAGE_BYTES:
-            break
-    cursor.close()
+    with closing(connection.execute(_LOG, (after, until, category, PAGE_EVENTS))) as cursor:
+        for name, version, position, header, payload, salt, hashed, digest in cursor:
+            of_payload = NO_DIGEST if hashed is None else hashed
+            if name is None:
+                raise StoreDamaged(f"the event at position {position} belongs to no stream: its stream was removed")
+            page.append(RecordedEvent(name.decode(), version, position, header, payload, salt, of_payload, digest))
+            size += len(header) + len(payload or b"")
+            if size >= PAGE_BYTES:
+                break
     return page, size < PAGE_BYTES and len(page) < PAGE_EVENTS

@@ -37,7 +37,9 @@ def test_version_names_what_matters(holdfast: Command) -> None:
 VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
 limits set-pool set-rate
+verify seal prove check-proof keygen
 """.split()
+STORELESS = {"check-proof", "keygen"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -47,7 +49,7 @@ def test_help_has_examples(verb: str) -> None:
     assert f"holdfast {verb} " in said.output
     assert "Examples:" in said.output
     assert "130  interrupted; can be resumed" in said.output
-    assert "--store" in said.output
+    assert ("--store" in said.output) == (verb not in STORELESS)
     assert "--json" in said.output
 
 

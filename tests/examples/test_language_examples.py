@@ -92,6 +92,13 @@ OUTPUTS = {
         report\.txt is indexed: final
         the first of them: cancelled
     """,
+    "audit": r"""
+        sealed \d+ events of example\.com/payments
+        proven: version 3 of the run is in the log of example\.com/payments
+        the log: by its chains True, against the seal True
+        the copy: by its chains True, against the seal False
+            seal: against the seal of example\.com/payments at size .*: the first .* are not those that were sealed
+    """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1

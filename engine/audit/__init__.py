@@ -1,0 +1,61 @@
+"""Proof that a log is what it was: verifying it, sealing it, and proving what is in it. See docs/audit.md.
+
+It uses what anybody can import from `engine` and `eventstore`. Signatures need the extra ``audit``; verifying without a
+key does not.
+"""
+
+from __future__ import annotations
+
+from engine.audit.events import LogSealed
+from engine.audit.findings import AuditFinding, AuditProgress, SealCheck, Verdict
+from engine.audit.keys import (
+    PrivateKey,
+    PublicKey,
+    generate_key,
+    read_private_key,
+    read_public_key,
+    write_key_pair,
+)
+from engine.audit.merkle import Tree
+from engine.audit.notes import Seal, SealSignature
+from engine.audit.proving import (
+    ConsistencyProof,
+    InclusionProof,
+    ProvenEvent,
+    decode_proof,
+    encode_proof,
+    prove_consistency,
+    prove_inclusion,
+)
+from engine.audit.sealing import Sealed, read_seal, read_seals, seal
+from engine.audit.verifying import verify, verify_streams
+
+__all__ = [
+    "AuditFinding",
+    "AuditProgress",
+    "ConsistencyProof",
+    "InclusionProof",
+    "LogSealed",
+    "PrivateKey",
+    "ProvenEvent",
+    "PublicKey",
+    "Seal",
+    "SealCheck",
+    "SealSignature",
+    "Sealed",
+    "Tree",
+    "Verdict",
+    "decode_proof",
+    "encode_proof",
+    "generate_key",
+    "prove_consistency",
+    "prove_inclusion",
+    "read_private_key",
+    "read_public_key",
+    "read_seal",
+    "read_seals",
+    "seal",
+    "verify",
+    "verify_streams",
+    "write_key_pair",
+]
