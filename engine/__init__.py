@@ -9,6 +9,7 @@ from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskSta
 from engine.runtime import (
     CircuitState,
     Engine,
+    Gate,
     HistoryEvent,
     LimitState,
     PausedWorkflow,
@@ -16,6 +17,7 @@ from engine.runtime import (
     Rehearsal,
     RunHandle,
     RunSummary,
+    Verdict,
 )
 from engine.tasks import Attempt, Breaker, Happened, NotHappened, Rate, Task, TaskOptions, Transaction, attempt, task
 from engine.workflows import (
@@ -46,6 +48,7 @@ __all__ = [
     "Engine",
     "ErrorInfo",
     "Feed",
+    "Gate",
     "Happened",
     "HistoryEvent",
     "LimitState",
@@ -70,6 +73,7 @@ __all__ = [
     "TaskState",
     "TaskStatus",
     "Transaction",
+    "Verdict",
     "Workflow",
     "attempt",
     "durable",

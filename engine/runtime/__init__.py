@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.runtime.asking import PendingRequest
 from engine.runtime.breakers import CircuitState
 from engine.runtime.engine import Engine
+from engine.runtime.gating import Gate, Verdict
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
@@ -13,6 +14,7 @@ from engine.runtime.rehearsal import Rehearsal
 __all__ = [
     "CircuitState",
     "Engine",
+    "Gate",
     "HistoryEvent",
     "LimitState",
     "PausedWorkflow",
@@ -20,4 +22,5 @@ __all__ = [
     "Rehearsal",
     "RunHandle",
     "RunSummary",
+    "Verdict",
 ]
