@@ -98,7 +98,7 @@ async def gate(
             output.document(_document(verdict))
 
     async with Gate(store, workflows_of(target)) as here:
-        async for verdict in _verdicts(here, target, url=url, closed=closed, processes=processes):
+        async for verdict in _verdicts(here, target, findings, url=url, closed=closed, processes=processes):
             take(verdict)
         while shown := [name for name in findings.unknown if name in here.workflows]:
             # Workflows that are made while others run: known since a run has shown them.
@@ -116,19 +116,22 @@ async def gate(
 
 
 async def _verdicts(
-    gate: Gate, target: Target, *, url: str, closed: int, processes: int | None
+    gate: Gate, target: Target, findings: Findings, *, url: str, closed: int, processes: int | None
 ) -> AsyncIterator[Verdict]:
-    """Of all runs: found here, or by other processes where there are many."""
+    """Of all runs: found here, or by other processes where there are many. The others are counted in `findings`."""
     runs = gate.runs(closed=closed)
     first: list[RunSummary] = []
     while len(first) <= FEW_RUNS and (run := await anext(runs, None)) is not None:
         first.append(run)
 
+    known = set(gate.workflows)  # one that is shown meanwhile is for afterwards, with all of its runs
+
     async def all_of_them() -> AsyncIterator[RunSummary]:
-        for each in first:
-            yield each
-        async for each in runs:
-            yield each
+        async for each in _behind(first, runs):
+            if each.workflow in known:
+                yield each
+            else:
+                findings.unknown[each.workflow] = findings.unknown.get(each.workflow, 0) + 1
 
     many = len(first) > FEW_RUNS if processes is None else processes > 1
     if many:
@@ -141,6 +144,13 @@ async def _verdicts(
     async for each in all_of_them():
         if (verdict_ := await check(gate, each.id)) is not None:
             yield verdict_
+
+
+async def _behind(first: list[RunSummary], rest: AsyncIterator[RunSummary]) -> AsyncIterator[RunSummary]:
+    for each in first:
+        yield each
+    async for each in rest:
+        yield each
 
 
 # ------------------------------------------------------------------------------------------------ what is said

@@ -6,7 +6,7 @@ What cannot be rebuilt is never destroyed: a mismatch becomes a suspension, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct, structs
@@ -16,13 +16,14 @@ from engine.core.compare import Diagnosis
 from engine.core.decided import Decided
 from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored
 from engine.core.replay import Replayer
+from engine.runtime.codes import suspended_with
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
 from engine.runtime.streams import SLOW, STATUS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, Permit, RecordedEvent, StreamHead
-from eventstore.port import COMMIT_MESSAGES_MAX
+from eventstore.port import COMMIT_MESSAGES_MAX, Scalar
 
 __all__ = ["Rebuilt", "Wishes", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
 
@@ -113,16 +114,24 @@ def wishes_of(head: StreamHead) -> Wishes:
 
 
 async def suspend(
-    store: EventStore, lease: Lease, head: StreamHead, diagnosis: Diagnosis, *, clock: Clock, commit_id: str
+    store: EventStore,
+    lease: Lease,
+    head: StreamHead,
+    diagnosis: Diagnosis,
+    *,
+    code: str = "",
+    clock: Clock,
+    commit_id: str,
 ) -> None:
-    """Record that the run waits for code that fits, and give it up.
+    """Record that the run waits for code that fits, and give it up. `code`: the one that does not.
 
     A wish to resume is answered by that; a wish to cancel stays in the box, and is the next thing to be looked at.
     """
     note = suspension(diagnosis, at=max(clock.now(), head.updated_at))
     answered = [message for message in head.messages if isinstance(mail_or_none(message), ResumeMail)]
     rest = structs.replace(head, messages=tuple(answered))
-    await store.commit(_rest(rest, lease, commit_id, [note], {STATUS: "suspended"}, held=True))
+    attributes = suspended_with(head.attributes, code, diagnosis.reason)
+    await store.commit(_rest(rest, lease, commit_id, [note], attributes, held=True))
 
 
 async def terminate(
@@ -193,7 +202,7 @@ def _rest(
     lease: Lease,
     commit_id: str,
     events: Sequence[NewEvent],
-    attributes: dict[str, str],
+    attributes: Mapping[str, Scalar],
     *,
     held: bool,
     closed: bool = False,

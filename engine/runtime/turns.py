@@ -26,7 +26,7 @@ from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import ALONE, EPOCH_START, SLOW, STATUS, new_event, suspension
+from engine.runtime.streams import ALONE, EPOCH_START, SLOW, STATUS, SUSPENDED_FOR, new_event, suspension
 from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
@@ -168,6 +168,7 @@ class Turns:
         step.suspended = step.release = step.held = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
+        step.attributes[SUSPENDED_FOR] = reason
 
 
 def _has_ended(instance: Instance) -> bool:
@@ -181,7 +182,7 @@ def _hold(step: Step, note: Note) -> None:
             step.hold(True, "paused")
         case RunUnpaused() | RunResumed():
             if isinstance(note, RunResumed):
-                step.attributes[ALONE] = None  # a person has looked at it
+                step.attributes[ALONE] = step.attributes[SUSPENDED_FOR] = None  # a person has looked at it
             step.hold(False, "running")
         case _:
             return

@@ -20,9 +20,11 @@ from engine.runtime.breakers import Breakers
 from engine.runtime.bringing import bring_back
 from engine.runtime.capacity import Capacity
 from engine.runtime.claims import busy_streams, claimable, of_residents
+from engine.runtime.codes import Codes
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import NONE_YET, Launches
+from engine.runtime.mending import Mending
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.places import places_on
 from engine.runtime.residents import Residents
@@ -102,6 +104,8 @@ class Worker:
         self.residents = Residents(watches, cached=capacity.cached)
         self.launches = Launches(self, self.residents)
         self.suspects = Suspects(self)
+        self.codes = Codes()
+        self.mending = Mending(self, name=name, only=self._only)
         self._rebuilding: set[str] = set()
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
@@ -156,9 +160,9 @@ class Worker:
             self._claiming.cancel()
         self.dispatcher.stop()
         if self.failure is None:
-            await self._wait_for_attempts(self._capacity.grace, self._hurry)
+            await self.dispatcher.wait_for_attempts(self._capacity.grace, self._hurry)
         self.dispatcher.cancel_all()
-        await self._wait_for_attempts(CANCEL_SECONDS, asyncio.Event())
+        await self.dispatcher.wait_for_attempts(CANCEL_SECONDS, asyncio.Event())
         # What is being written is written; attempts that do not end are left behind, and write nothing any more.
         await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
         self.residents.clear()
@@ -168,20 +172,6 @@ class Worker:
         self.watchdog.close()
         await self.dispatcher.aclose()
         await self._exit.aclose()
-
-    async def _wait_for_attempts(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Wait until all attempts have ended, at most so long, or until there is a hurry."""
-        hurried: asyncio.Future[Any] = asyncio.ensure_future(hurry.wait())
-        try:
-            async with asyncio.timeout(seconds):
-                while self.dispatcher.running and not hurried.done():
-                    running = (running.task for running in self.dispatcher.running)
-                    ended: asyncio.Future[Any] = asyncio.gather(*running, return_exceptions=True)
-                    await asyncio.wait([hurried, ended], return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            return
-        finally:
-            hurried.cancel()
 
     def failed(self, error: BaseException) -> None:
         """The store, or this engine, cannot go on: stop taking work, tell everybody who waits."""
@@ -260,13 +250,15 @@ class Worker:
         finally:
             self._asked_for = 0
         for head in heads:
-            self._take(head)
+            self.take(head)
         await self._look_into_boxes()
         if full:
             # Others may need attention that we cannot give, so the store's own `wait` would not sleep.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.residents.freed.wait(), FULL_SECONDS)
         elif not heads:
+            if self.mending.is_due:  # whoever can go on goes first
+                self.mending.look()
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
             watching = bool(self.residents.drivers or self.paused)
             longest = self.paused.look_seconds if watching else WAIT_SECONDS
@@ -315,12 +307,14 @@ class Worker:
     def _queries(self, *, full: bool) -> Iterable[StreamQuery]:
         if full:
             return of_residents(self.residents.drivers.values())
-        return claimable(self.definitions, self.paused, self._only)
+        codes = [self.codes.of(definition) for definition in self.definitions.values()]
+        return claimable(self.definitions, self.paused, self._only, codes=codes)
 
     def _room_left(self) -> int:
         return self._capacity.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
 
-    def _take(self, head: StreamHead) -> None:
+    def take(self, head: StreamHead) -> None:
+        """A stream was claimed."""
         run_id = run_id_of(head.stream)
         driver = self.residents.drivers.get(run_id)
         if driver is None:
