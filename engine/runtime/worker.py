@@ -257,7 +257,7 @@ class Worker:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.residents.freed.wait(), FULL_SECONDS)
         elif not heads:
-            if self.mending.is_due:  # whoever can go on goes first
+            if not self._rebuilding and self.mending.is_due:  # whoever can go on goes first
                 self.mending.look()
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
             watching = bool(self.residents.drivers or self.paused)
