@@ -9,6 +9,7 @@ from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskSta
 from engine.runtime import (
     CircuitState,
     Engine,
+    Gate,
     HistoryEvent,
     LimitState,
     OnConflict,
@@ -17,6 +18,7 @@ from engine.runtime import (
     Rehearsal,
     RunHandle,
     RunSummary,
+    Verdict,
 )
 from engine.tasks import (
     Attempt,
@@ -59,6 +61,7 @@ __all__ = [
     "Engine",
     "ErrorInfo",
     "Feed",
+    "Gate",
     "Happened",
     "HistoryEvent",
     "LimitState",
@@ -85,6 +88,7 @@ __all__ = [
     "TaskState",
     "TaskStatus",
     "Transaction",
+    "Verdict",
     "Workflow",
     "attempt",
     "durable",

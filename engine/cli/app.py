@@ -14,7 +14,7 @@ from typing import Annotated, Final, get_args
 import typer
 
 from engine import RunStatus
-from engine.cli import audit_commands, control_commands, doing, limit_commands, talk_commands
+from engine.cli import audit_commands, control_commands, doing, gate_commands, limit_commands, talk_commands
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import DebugOption, JsonOption, RunArgument, StoreOption, TargetArgument, commands, epilog
@@ -32,6 +32,7 @@ app = commands(
         "holdfast run shop.py:nightly day=2026-01-31 --id nightly-2026-01-31",
         "holdfast resume shop.py",
         "holdfast runs --status failed",
+        "holdfast gate shop.py",
     ),
     no_args_is_help=True,
 )
@@ -39,6 +40,7 @@ app.add_typer(talk_commands.group)
 app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
 app.add_typer(audit_commands.group)
+app.add_typer(gate_commands.group)
 
 GraceOption = Annotated[
     float,

@@ -17,7 +17,7 @@ import typer
 
 from engine.cli.problems import Exit, problem_of
 
-__all__ = ["change", "change_prepared", "exit_with", "read", "talk", "user", "work"]
+__all__ = ["change", "change_prepared", "exit_with", "judge", "read", "talk", "user", "work"]
 
 T = TypeVar("T")
 Work = Callable[[Any, Any], Coroutine[Any, Any, Exit]]
@@ -109,6 +109,27 @@ def read(do: Work, *, store: str, json: bool, debug: bool) -> None:
             return await do(given, Output(json=json))
 
     exit_with(opened, debug=debug)
+
+
+def judge(
+    do: Callable[[Any, Any, Any], Coroutine[Any, Any, Exit]], *, target: str, store: str, json: bool, debug: bool
+) -> None:
+    """The commands that hold code against a store: load the target, then open the store to look at it."""
+    from engine.cli import stores  # noqa: PLC0415 - see the module
+    from engine.cli.output import Output  # noqa: PLC0415
+    from engine.cli.targets import Target, load  # noqa: PLC0415
+
+    output = Output(json=json)
+
+    async def opened(loaded: Target) -> Exit:
+        async with stores.opened(store, read_only=True) as given:
+            return await do(given, loaded, output)
+
+    def action() -> Coroutine[Any, Any, Exit]:
+        return opened(load(target))
+
+    with output.reserved():
+        exit_with(action, debug=debug)
 
 
 def change(do: Work, *, store: str, json: bool, debug: bool) -> None:

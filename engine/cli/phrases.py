@@ -144,6 +144,7 @@ _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] 
     "ChildTerminated": lambda header, _: f"run {header['run']} is to end without its code",
     "ChildOutcomeIgnored": _ignored,
     "MessageSent": _message_sent,
+    "PatchMarked": lambda header, _: f"goes the new way at patch {header['name']}",
     "SendAccepted": lambda _, __: "delivered",
     "SendRejected": _rejected,
     "AttemptHeartbeat": _heartbeat,

@@ -185,6 +185,7 @@ def _state_document(state: RunState) -> dict[str, Any]:
             }
             for task in state.tasks.values()
         ],
+        "patches": state.patches,
         "slow_turns": state.slow_turns,
         "slowest_turn_seconds": state.slowest_turn / 1_000_000,
         "slow_site": state.slow_site,

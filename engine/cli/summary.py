@@ -146,6 +146,7 @@ def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
         for each in diagnosis.differences:
             table.add_row(_side(each.recorded, each.recorded_site), _side(each.decided, each.decided_site))
         parts += [Text(""), table]
+    parts += [Text(f"Note: {hint}.") for hint in diagnosis.hints]
     parts += [Text(""), Text(diagnosis.advice)]
     return Padding(Group(*parts), _INDENT, expand=False)
 

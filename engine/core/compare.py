@@ -23,6 +23,7 @@ from engine.core.events import (
     Decision,
     FeedPublished,
     MessageSent,
+    PatchMarked,
     RequestAnswered,
     RequestFailed,
     RunCancelled,
@@ -54,7 +55,8 @@ history itself cannot be read; something failed that should not; the run kills i
 _SHOWN: Final = 60  # characters of the arguments that a diagnosis shows
 _ADVICE: Final = (
     "The run is suspended, nothing is lost. Ways on: bring back the code that wrote this history and resume;"
-    " or change the code so that it decides the same up to here; or cancel the run."
+    " or change the code so that it decides the same up to here, for runs that are past a change with"
+    " durable.patched(...) around it; or cancel the run."
 )
 
 
@@ -74,6 +76,7 @@ class Diagnosis(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
     version: int  # of the fact after which code and history disagree
     differences: tuple[Difference, ...] = ()
+    hints: tuple[str, ...] = ()  # what else bears on it: patches that this history has, or has not
     advice: str = _ADVICE
 
     def render(self) -> str:
@@ -87,6 +90,7 @@ class Diagnosis(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ]
             width = max(len(left) for left, _ in rows)
             lines += [f"  {left:<{width}}  |  {right}" for left, right in rows]
+        lines += [f"  note: {hint}" for hint in self.hints]
         lines.append(self.advice)
         return "\n".join(lines)
 
@@ -229,6 +233,8 @@ def _of_others(decided: Decided) -> str:
             return f"answer request {request}: {_shown(decided.payload)}"
         case RequestFailed(request=request, error=error):
             return f"fail request {request} with {error}"
+        case PatchMarked(name=name):
+            return f"patch {name}"
         case _:
             return ""
 

@@ -46,6 +46,7 @@ __all__ = [
     "MessageSent",
     "Note",
     "ParentClose",
+    "PatchMarked",
     "RejectedReason",
     "RequestAnswered",
     "RequestFailed",
@@ -327,6 +328,12 @@ class RequestFailed(Decision, frozen=True, tag="RequestFailed", kw_only=True):
     error: str
 
 
+class PatchMarked(Decision, frozen=True, tag="PatchMarked", kw_only=True):
+    """From here on the run goes the new way at this patch. Told to a replay, and never compared."""
+
+    name: str
+
+
 class ContinuedAsNew(Decision, frozen=True, tag="ContinuedAsNew", kw_only=True):
     """The run goes on from its beginning, with a history of its own behind this. Payload: the arguments."""
 
@@ -534,6 +541,7 @@ AnyEvent: TypeAlias = (
     | RequestAnswered
     | RequestFailed
     | ContinuedAsNew
+    | PatchMarked
     | TaskStarted
     | AttemptFailed
     | AttemptHeartbeat

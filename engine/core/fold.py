@@ -25,6 +25,7 @@ from engine.core.events import (
     EffectReconciled,
     FeedPublished,
     ParentClose,
+    PatchMarked,
     RequestAnswered,
     RequestFailed,
     RequestReceived,
@@ -128,6 +129,7 @@ class RunState(Struct, kw_only=True):
     signals: dict[str, int] = field(default_factory=dict)  # how many arrived, by name
     requests: dict[str, str] = field(default_factory=dict)  # by id: "accepted", "answered" or "failed"
     published: int = 0  # values of feeds
+    patches: dict[str, int] = field(default_factory=dict)  # those it goes the new way at, by name: the marker's version
     epoch: int = 0  # how often it has continued as new; what stands above is of this epoch
     parent: str = ""  # id of the run that started it
     parent_call: str = ""
@@ -198,6 +200,8 @@ class RunState(Struct, kw_only=True):
                 self.states[name] = payload
             case FeedPublished():
                 self.published += 1
+            case PatchMarked(name=name):
+                self.patches[name] = self.version
             case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
                 self.signals[name] = self.signals.get(name, 0) + 1
             case RequestReceived(id=id_):
@@ -312,7 +316,7 @@ class RunState(Struct, kw_only=True):
         if not event.epoch:
             self.started_at = event.at
             return
-        for of_epoch in (self.tasks, self.timers, self.children):
+        for of_epoch in (self.tasks, self.timers, self.children, self.patches):
             of_epoch.clear()
 
     def _end(self, event: RunCompleted | RunFailed | RunCancelled | RunTerminated, payload: bytes | None) -> None:

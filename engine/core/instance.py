@@ -44,6 +44,7 @@ from engine.core.identity import cancel_id
 from engine.core.inbox import Inbox, LeftOver
 from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
+from engine.core.patches import Patches
 from engine.core.pending import PendingTask, PendingTimer
 from engine.core.timers import Timers
 from engine.core.values import present
@@ -70,6 +71,7 @@ class Instance:
         self.inbox = Inbox(self)
         self.outbox = Outbox(self)
         self.cancelling = Cancelling()
+        self.patches = Patches(self)
         self.outcome: Ending | None = None
         self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
@@ -85,10 +87,10 @@ class Instance:
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
-        self._decided: dict[str, Decided] = {}
+        self.decided: dict[str, Decided] = {}  # by this turn, so far
         self.continuing = False  # the workflow has asked to continue as new, and is on its way out
         self._ending = False
-        self._asking = False
+        self.asking = False  # a validator or a query
         self._suspension: Exception | None = None
 
     @property
@@ -152,9 +154,9 @@ class Instance:
             self._end(self._main)
         if self._suspension is not None:
             raise self._suspension
-        if not self._decided:
+        if not self.decided:
             return []
-        decided, self._decided = self._decided, {}
+        decided, self.decided = self.decided, {}
         return list(decided.values())
 
     def _deliver_outside(self, fact: Fact, payload: bytes | None) -> list[Decided]:
@@ -249,16 +251,16 @@ class Instance:
 
     def decide(self, event: Decision, payload: bytes | None = None) -> None:
         """The workflow has decided something; it is written when this turn is."""
-        self._decided[event.id] = Decided(event, payload)
+        self.decided[event.id] = Decided(event, payload)
 
     def undecide(self, id_: str) -> bool:
         """Take back the beginning of something, if it was decided in this very turn: then it never happened."""
-        decided = self._decided.get(id_)
+        decided = self.decided.get(id_)
         if decided is None or not isinstance(decided.event, _BEGINNINGS):
             return False
-        del self._decided[id_]
+        del self.decided[id_]
         if isinstance(decided.event, ChildStarted):
-            self._decided.pop(cancel_id(id_), None)  # nor was it asked to end
+            self.decided.pop(cancel_id(id_), None)  # nor was it asked to end
         return True
 
     def codec_of(self, event: Decision) -> Codec | None:
@@ -282,7 +284,7 @@ class Instance:
         loop = self.loop
         if loop.poisoned:
             loop.check_alive()
-        if self._asking:
+        if self.asking:
             raise ForbiddenInWorkflow(f"{what} was begun by a validator or a query: they read, and decide nothing")
         if self._ending:
             raise WorkflowEnded(f"{what} was begun after workflow {self.definition.name!r} had returned")
@@ -298,12 +300,12 @@ class Instance:
         suspended with its next turn.
         """
         answer: list[Any] = []
-        self._asking = True
+        self.asking = True
         ready = len(self.loop.ready)
         try:
             self.loop.run_inside(lambda: answer.append(fn(*args)))
         finally:
-            self._asking = False
+            self.asking = False
             woken = len(self.loop.ready) > ready
             error = ForbiddenInWorkflow("a validator or a query changed what the workflow waits for")
             if woken:

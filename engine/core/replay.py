@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol
 
-from msgspec import MsgspecError, Struct
+from msgspec import MsgspecError, Struct, structs
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch, Reason, compare
@@ -25,6 +25,7 @@ from engine.core.events import (
     EffectReconciled,
     Fact,
     Note,
+    PatchMarked,
     RunStarted,
     TaskCancelled,
     TaskCompleted,
@@ -103,6 +104,7 @@ class Replayer:
         self._fact_payload: bytes | None = None
         self._fact_version = 0
         self._recorded: dict[str, Decided] = {}
+        self._marked = False  # whether the fact held back has markers of patches behind it
 
     def feed_all(self, page: Iterable[Recorded]) -> None:
         """The next events, as they are stored. The run's loop is made the running one once, not for every fact."""
@@ -133,11 +135,11 @@ class Replayer:
         if type(event) is TaskStarted:
             self._task_started(event)
         elif type(event) is TaskScheduled or isinstance(event, Decision):
+            if type(event) is not TaskScheduled and self._is_marker(event):
+                return
             if event.id in self._recorded:
                 self._refuse("history", f"the decision {event.id!r} is recorded twice behind one fact")
             self._recorded[event.id] = Decided(event, payload)
-            if type(event) is TaskCancelled:
-                self.attempts.pop(event.id, None)
         elif isinstance(event, Fact):
             self._settle(complete=True)
             self._fact, self._fact_payload, self._fact_version = event, payload, version
@@ -154,6 +156,7 @@ class Replayer:
         """The history ends here. Returns what the last turn decided and the log does not hold yet."""
         decided = self._settle(complete=False)
         self.instance.replaying = False
+        self.instance.patches.recorded = None
         return decided
 
     def _begin_epoch(self, version: int) -> None:
@@ -164,6 +167,25 @@ class Replayer:
         self.instance = Instance(before.definition, before.run_id)
         self.instance.replaying = True
         self.attempts.clear()
+
+    def _is_marker(self, event: Decision) -> bool:
+        """Whether it is a patch's marker: what the code is told when it asks, and need not decide again."""
+        if type(event) is not PatchMarked:
+            if type(event) is TaskCancelled:
+                self.attempts.pop(event.id, None)
+            return False
+        patches = self.instance.patches
+        if self._fact is None:
+            self._refuse("history", "a decision stands before the first fact")
+        if not patches.mark(event):
+            self._refuse(
+                "decisions",
+                f"history has patch {event.name!r} here (from {event.site or 'an unknown place'}), but the code has"
+                f" asked for it earlier, at {patches.site_of(event.name)}, where this run went past without it: give"
+                " the earlier place a patch of another name",
+            )
+        self._marked = True
+        return True
 
     def _task_started(self, event: TaskStarted) -> None:
         attempts = self.attempts.get(event.id)
@@ -193,18 +215,23 @@ class Replayer:
         self._fact = None
         if recorded:
             self._recorded = {}
+        patches = self.instance.patches
+        patches.recorded, patches.complete = recorded, complete
         try:
             answer = self.instance.deliver(fact, self._fact_payload)
         except HoldfastError as error:
             self._undelivered(error)
+        if self._marked:
+            self._marked = False
+            patches.turn_told()
         if not answer and not recorded:  # of a fan-out, nearly every fact
             return answer
         decided = {item.event.id: item for item in answer}
         try:
             compare(recorded, decided, version=self._fact_version, complete=complete, codec_of=self.instance.codec_of)
-        except Mismatch:
+        except Mismatch as mismatch:
             self.instance.evict()
-            raise
+            raise Mismatch(structs.replace(mismatch.diagnosis, hints=tuple(patches.hints()))) from None
         return [] if complete else [item for id_, item in decided.items() if id_ not in recorded]
 
     def _undelivered(self, error: HoldfastError) -> NoReturn:
@@ -221,4 +248,6 @@ class Replayer:
 
     def _refuse(self, reason: Reason, message: str) -> NoReturn:
         self.instance.evict()
-        raise Mismatch(Diagnosis(reason=reason, message=message, version=self._fact_version or self.version))
+        version = self._fact_version or self.version
+        hints = tuple(self.instance.patches.hints())
+        raise Mismatch(Diagnosis(reason=reason, message=message, version=version, hints=hints))

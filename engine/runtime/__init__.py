@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.runtime.asking import PendingRequest
 from engine.runtime.breakers import CircuitState
 from engine.runtime.engine import Engine
+from engine.runtime.gating import Gate, Verdict
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
@@ -14,6 +15,7 @@ from engine.runtime.singletons import OnConflict
 __all__ = [
     "CircuitState",
     "Engine",
+    "Gate",
     "HistoryEvent",
     "LimitState",
     "OnConflict",
@@ -22,4 +24,5 @@ __all__ = [
     "Rehearsal",
     "RunHandle",
     "RunSummary",
+    "Verdict",
 ]

@@ -14,6 +14,7 @@ from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.driver import Driver
 from engine.runtime.gates import gates_of, is_waiting
 from engine.runtime.mail import StartMail, mail_or_none
+from engine.runtime.mending import bind
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.recovery import give_up, rebuild_run, settle, suspend, terminate, wishes_of
 from engine.runtime.residents import Residents
@@ -69,9 +70,15 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     try:
         rebuilt = await rebuild_run(store, head, definition, home.watchdog)
     except Mismatch as mismatch:
-        await suspend(store, lease, head, mismatch.diagnosis, clock=home.clock, commit_id=home.next_commit_id())
+        code, commit_id = home.codes.of(definition), home.next_commit_id()
+        await suspend(store, lease, head, mismatch.diagnosis, code=code, clock=home.clock, commit_id=commit_id)
         return
     replayer = rebuilt.replayer
+    try:
+        head = await bind(home, head, definition)
+    except BaseException:
+        replayer.instance.evict()
+        raise
     home.learn(replayer.instance.calls.definitions)
     driver = Driver(home, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts)
     _adopt(home, driver, head, reopened=reopening is not None)

@@ -7,23 +7,34 @@ from typing import Any
 
 from engine.runtime.driver import Driver
 from engine.runtime.pausing import PausedWorkflows
-from engine.runtime.streams import LET_ON, ROOT, RUN_CATEGORY, WORKFLOW, stream_of
+from engine.runtime.streams import CODE, LET_ON, ROOT, RUN_CATEGORY, WORKFLOW, stream_of
 from eventstore import StreamQuery
+from eventstore.port import Scalar
 
-__all__ = ["busy_streams", "claimable", "of_residents"]
+__all__ = ["busy_streams", "claimable", "marked", "of_residents"]
 
 
-def claimable(workflows: Iterable[str], paused: PausedWorkflows, only: tuple[str, ...] | None) -> Iterator[StreamQuery]:
+def claimable(
+    workflows: Iterable[str], paused: PausedWorkflows, only: tuple[str, ...] | None, *, codes: Iterable[str]
+) -> Iterator[StreamQuery]:
     """Runs of these workflows; with `only`, those runs and what they have started as children.
 
-    Of a paused workflow, those that have control mail, or that a cancel has let pass its pause.
+    Of a paused workflow, those that have control mail, or that a cancel has let pass its pause. Of runs that are bound
+    to a code, those bound to one of `codes`.
     """
     names = set(workflows)
+    bound: Mapping[str, Any] = {CODE: (None, *codes)}
     if going := names.difference(paused):
-        yield from _of_family({WORKFLOW: tuple(going)}, only)
+        yield from _of_family({WORKFLOW: tuple(going), **bound}, only)
     if held := names.intersection(paused):
-        yield from _of_family({WORKFLOW: tuple(held)}, only, control=True)
-        yield from _of_family({LET_ON: tuple(paused.pause_of(name) for name in held)}, only)
+        yield from _of_family({WORKFLOW: tuple(held), **bound}, only, control=True)
+        yield from _of_family({LET_ON: tuple(paused.pause_of(name) for name in held), **bound}, only)
+
+
+def marked(workflows: Iterable[str], only: tuple[str, ...] | None, mark: Mapping[str, Scalar]) -> Iterator[StreamQuery]:
+    """Likewise, those whose streams have these attributes."""
+    if names := tuple(workflows):
+        yield from _of_family({WORKFLOW: names, **mark}, only)
 
 
 def _of_family(

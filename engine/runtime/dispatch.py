@@ -245,6 +245,20 @@ class Dispatcher:
         for running in list(self.running):
             running.cancel()
 
+    async def wait_for_attempts(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Wait until all attempts have ended, at most so long, or until there is a hurry."""
+        hurried: asyncio.Future[Any] = asyncio.ensure_future(hurry.wait())
+        try:
+            async with asyncio.timeout(seconds):
+                while self.running and not hurried.done():
+                    running = (running.task for running in self.running)
+                    ended: asyncio.Future[Any] = asyncio.gather(*running, return_exceptions=True)
+                    await asyncio.wait([hurried, ended], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return
+        finally:
+            hurried.cancel()
+
     async def aclose(self) -> None:
         for executor in self._executors.values():
             executor.slots.when_free(None)

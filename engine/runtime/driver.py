@@ -22,6 +22,7 @@ from engine.runtime.alarms import OneAlarm
 from engine.runtime.asking_limits import write_asking
 from engine.runtime.attempts import Outcome
 from engine.runtime.board import Board, heed
+from engine.runtime.codes import tried_now
 from engine.runtime.epochs import told_now
 from engine.runtime.flow import Flow
 from engine.runtime.gates import Gates
@@ -276,6 +277,7 @@ class Driver:
             if self.pen.alarm is not None:
                 step.alarm = None
             if step.suspended:
+                step.attributes |= tried_now(self.site.codes.of(self.instance.definition))
                 self.board.stand_down()
             self.flow.settle(step)
             return

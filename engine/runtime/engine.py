@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
-from importlib import import_module
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -14,7 +13,6 @@ from engine.core.fold import UNFINISHED, RunStatus
 from engine.core.identity import check_run_id
 from engine.core.nesting import here
 from engine.errors import (
-    DefinitionError,
     EngineClosed,
     ForbiddenInWorkflow,
     HoldfastError,
@@ -31,6 +29,7 @@ from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.places import check_tasks, places, processors
+from engine.runtime.serving import by_name
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of
@@ -102,7 +101,7 @@ class Engine(Beginnings):
         stand_in: StandIn | None = None,
     ) -> None:
         self._given = store
-        self._definitions = _by_name(workflows)
+        self._definitions = by_name(workflows)
         self._entropy = entropy
         self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
@@ -291,17 +290,3 @@ class Engine(Beginnings):
             if page.next is None:
                 return None
             cursor = page.next
-
-
-def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
-    found: dict[str, Workflow[..., Any]] = {}
-    for definition in workflows:
-        if not isinstance(definition, Workflow):
-            raise DefinitionError(f"Engine(workflows=[...]) takes what @workflow makes, not {definition!r}")
-        if found.setdefault(definition.name, definition) is not definition:
-            raise DefinitionError(f"two workflows are named {definition.name!r}: give one another @workflow(name=...)")
-        # Made now, so that annotations which cannot be recorded are refused before any run.
-        _ = definition.arguments, definition.result
-    if found:  # imported late: a client that has no workflows reads no source
-        import_module("engine.workflows.screening").refuse(found.values())
-    return found

@@ -16,6 +16,7 @@ from engine.core.compare import Diagnosis
 from engine.core.decided import Decided
 from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored
 from engine.core.replay import Replayer
+from engine.runtime.codes import suspended_with
 from engine.runtime.gates import is_waiting
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.keys import is_singleton
@@ -24,7 +25,7 @@ from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, 
 from engine.runtime.streams import QUEUED, SLOW, STATUS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, Permit, RecordedEvent, StreamHead
-from eventstore.port import COMMIT_MESSAGES_MAX
+from eventstore.port import COMMIT_MESSAGES_MAX, Scalar
 
 __all__ = ["Rebuilt", "Wishes", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
 
@@ -117,16 +118,24 @@ def wishes_of(head: StreamHead) -> Wishes:
 
 
 async def suspend(
-    store: EventStore, lease: Lease, head: StreamHead, diagnosis: Diagnosis, *, clock: Clock, commit_id: str
+    store: EventStore,
+    lease: Lease,
+    head: StreamHead,
+    diagnosis: Diagnosis,
+    *,
+    code: str = "",
+    clock: Clock,
+    commit_id: str,
 ) -> None:
-    """Record that the run waits for code that fits, and give it up.
+    """Record that the run waits for code that fits, and give it up. `code`: the one that does not.
 
     A wish to resume is answered by that; a wish to cancel stays in the box, and is the next thing to be looked at.
     """
     note = suspension(diagnosis, at=max(clock.now(), head.updated_at))
     answered = [message for message in head.messages if isinstance(mail_or_none(message), ResumeMail)]
     rest = structs.replace(head, messages=tuple(answered))
-    await store.commit(_rest(rest, lease, commit_id, [note], {STATUS: "suspended"}, held=True))
+    attributes = suspended_with(head.attributes, code, diagnosis.reason)
+    await store.commit(_rest(rest, lease, commit_id, [note], attributes, held=True))
 
 
 async def terminate(
@@ -197,7 +206,7 @@ def _rest(
     lease: Lease,
     commit_id: str,
     events: Sequence[NewEvent],
-    attributes: Mapping[str, str | None],
+    attributes: Mapping[str, Scalar],
     *,
     held: bool,
     closed: bool = False,

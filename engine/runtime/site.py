@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from engine.core.call import Definition
 from engine.runtime.alarms import Alarms
+from engine.runtime.codes import Codes
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.memos import Memos
 from engine.runtime.shared_limits import SharedLimits
@@ -30,6 +31,7 @@ class Site(Protocol):
     memos: Memos
     watches: Watches
     watchdog: Watchdog
+    codes: Codes
     stopping: bool  # no attempt begins any more
 
     def spawn(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:

@@ -19,6 +19,8 @@ from eventstore import NewEvent
 
 __all__ = [
     "ALONE",
+    "BOUND",
+    "CODE",
     "EPOCH_START",
     "LET_ON",
     "MEMO_CATEGORY",
@@ -32,6 +34,8 @@ __all__ = [
     "SINGLETON",
     "SLOW",
     "STATUS",
+    "SUSPENDED_FOR",
+    "TRIED",
     "WAITS",
     "WORKFLOW",
     "WORKFLOW_CATEGORY",
@@ -57,6 +61,14 @@ SLOW: Final = "slow"
 """Attribute of a run that kept others waiting: microseconds of its slowest turn."""
 ALONE: Final = "alone"
 """Attribute of a run that may have killed its worker: how often that died while the run was the only suspect."""
+SUSPENDED_FOR: Final = "suspended_for"
+"""Attribute of a run that is suspended: the reason of its diagnosis."""
+TRIED: Final = "tried"
+"""Attribute of a run that was suspended: the codes (`codes.Codes`) that it was tried with since, and did not fit."""
+CODE: Final = "code"
+"""Attribute of a run that went on by itself, as other code did not fit: the one that does. Others do not claim it."""
+BOUND: Final = "bound"
+"""Attribute of a run that has a `CODE`: True, so that these runs can be found, whichever it is."""
 WORKFLOW_CATEGORY: Final = "workflow"
 """Streams of workflows: whether one is paused, and who did that."""
 PAUSED: Final = "paused"

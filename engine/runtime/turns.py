@@ -30,7 +30,17 @@ from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimit
 from engine.runtime.gates import Gates
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import ALONE, EPOCH_START, QUEUED, SLOW, STATUS, WAITS, new_event, suspension
+from engine.runtime.streams import (
+    ALONE,
+    EPOCH_START,
+    QUEUED,
+    SLOW,
+    STATUS,
+    SUSPENDED_FOR,
+    WAITS,
+    new_event,
+    suspension,
+)
 from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
@@ -189,7 +199,7 @@ class Turns:
         if isinstance(note, RunPaused | RunUnpaused):
             self.gates.paused = isinstance(note, RunPaused)
         elif isinstance(note, RunResumed):
-            step.attributes[ALONE] = None  # a person has looked at it
+            step.attributes[ALONE] = step.attributes[SUSPENDED_FOR] = None  # a person has looked at it
         else:
             return
         self._mark_gates(step)
@@ -211,6 +221,7 @@ class Turns:
         step.suspended = step.release = step.held = True
         step.alarm = None
         step.attributes[STATUS] = "suspended"
+        step.attributes[SUSPENDED_FOR] = reason
 
 
 def _has_ended(instance: Instance) -> bool:

@@ -20,10 +20,12 @@ from engine.runtime.breakers import Breakers
 from engine.runtime.bringing import bring_back
 from engine.runtime.capacity import Capacity
 from engine.runtime.claims import busy_streams, claimable, of_residents
+from engine.runtime.codes import Codes
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.memos import Memos
+from engine.runtime.mending import Mending
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.places import places_on
 from engine.runtime.residents import Residents
@@ -104,6 +106,8 @@ class Worker:
         self.residents = Residents(watches, cached=capacity.cached)
         self.launches = Launches(self, self.residents)
         self.suspects = Suspects(self)
+        self.codes = Codes()
+        self.mending = Mending(self, name=name, only=self._only)
         self._rebuilding: set[str] = set()
         self._claiming: asyncio.Task[None] | None = None
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE)
@@ -160,9 +164,9 @@ class Worker:
             self._claiming.cancel()
         self.dispatcher.stop()
         if self.failure is None:
-            await self._wait_for_attempts(self._capacity.grace, self._hurry)
+            await self.dispatcher.wait_for_attempts(self._capacity.grace, self._hurry)
         self.dispatcher.cancel_all()
-        await self._wait_for_attempts(CANCEL_SECONDS, asyncio.Event())
+        await self.dispatcher.wait_for_attempts(CANCEL_SECONDS, asyncio.Event())
         # What is being written is written; attempts that do not end are left behind, and write nothing any more.
         await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
         self.residents.clear()
@@ -175,20 +179,6 @@ class Worker:
         if self.failure is None:
             with suppress(EventStoreError):  # others come upon it a little later
                 await self.limits.sweep(self.store, self.next_commit_id, last=True)  # what we had is free now
-
-    async def _wait_for_attempts(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Wait until all attempts have ended, at most so long, or until there is a hurry."""
-        hurried: asyncio.Future[Any] = asyncio.ensure_future(hurry.wait())
-        try:
-            async with asyncio.timeout(seconds):
-                while self.dispatcher.running and not hurried.done():
-                    running = (running.task for running in self.dispatcher.running)
-                    ended: asyncio.Future[Any] = asyncio.gather(*running, return_exceptions=True)
-                    await asyncio.wait([hurried, ended], return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            return
-        finally:
-            hurried.cancel()
 
     def failed(self, error: BaseException) -> None:
         """The store, or this engine, cannot go on: stop taking work, tell everybody who waits."""
@@ -267,13 +257,15 @@ class Worker:
         finally:
             self._asked_for = 0
         for head in heads:
-            self._take(head)
+            self.take(head)
         await self._look_into_boxes()
         if full:
             # Others may need attention that we cannot give, so the store's own `wait` would not sleep.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.residents.freed.wait(), FULL_SECONDS)
         elif not heads:
+            if not self._rebuilding and self.mending.is_due:  # whoever can go on goes first
+                self.mending.look()
             # What was left out for being busy may need attention again as soon as it is not, and no news tells that.
             watching = bool(self.residents.drivers or self.paused)
             longest = self.paused.look_seconds if watching else WAIT_SECONDS
@@ -322,12 +314,14 @@ class Worker:
     def _queries(self, *, full: bool) -> Iterable[StreamQuery]:
         if full:
             return of_residents(self.residents.drivers.values())
-        return claimable(self.definitions, self.paused, self._only)
+        codes = [self.codes.of(definition) for definition in self.definitions.values()]
+        return claimable(self.definitions, self.paused, self._only, codes=codes)
 
     def _room_left(self) -> int:
         return self._capacity.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
 
-    def _take(self, head: StreamHead) -> None:
+    def take(self, head: StreamHead) -> None:
+        """A stream was claimed."""
         run_id = run_id_of(head.stream)
         driver = self.residents.drivers.get(run_id)
         if driver is None:

@@ -25,7 +25,9 @@ from engine.workflows.others import ChildHandle, RunRef
 __all__ = [
     "continue_as_new",
     "deadline",
+    "deprecate_patch",
     "now",
+    "patched",
     "random",
     "run",
     "run_id",
@@ -77,6 +79,29 @@ def deadline() -> datetime | None:
     """When the run must be done (UTC, aware); None when it has no deadline."""
     at = instance_here("durable.deadline").deadline
     return _EPOCH + timedelta(microseconds=at) if at else None
+
+
+def patched(name: str) -> bool:
+    """Whether this run goes the new way at a change of its code: ``if durable.patched("charge-first"): ...``.
+
+    True in a run that reaches it with this code (which is recorded, as `PatchMarked`), and at every replay of that;
+    False where a history went past here before the code asked. The first answer holds for the rest of the epoch, in
+    every branch; an epoch that begins with `continue_as_new` is asked anew.
+
+    `name`: 1 to 100 printable characters, one of its own for each change. Raises `HoldfastError` for another, and
+    `ForbiddenInWorkflow` where a validator or a query is the first to ask. See docs/changing-code.md.
+    """
+    return instance_here("durable.patched").patches.ask(name)
+
+
+def deprecate_patch(name: str) -> None:
+    """Say where a patch was whose old way is gone: runs are still marked, so that code that asks finds them.
+
+    In place of `patched`, once `holdfast gate` says that no open run needs the old way; while workers with the code
+    that asks still run, they must find the marker in runs that begin here. Take it out when there are none. Raises as
+    `patched`.
+    """
+    instance_here("durable.deprecate_patch").patches.ask(name)
 
 
 async def start(call: Call[R], *, id: str | None = None) -> ChildHandle[R]:  # noqa: A002 - the word for it

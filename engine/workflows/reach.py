@@ -16,7 +16,7 @@ from typing import Any
 from engine.core.call import Definition
 from engine.workflows.definition import Workflow
 
-__all__ = ["named", "reachable"]
+__all__ = ["is_foreign", "named", "reachable", "reached"]
 
 
 def reachable(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
@@ -30,6 +30,15 @@ def reachable(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[...
 
 def named(workflows: Iterable[Workflow[..., Any]]) -> Iterator[Definition[..., Any]]:
     """These workflows, and the workflows and tasks that they name; the code of tasks is not looked into."""
+    return (each for each in _walk(workflows) if isinstance(each, Definition))
+
+
+def reached(workflow: Definition[..., Any]) -> Iterator[Definition[..., Any] | FunctionType]:
+    """A workflow, and the definitions and functions that it names, in the same order in every process."""
+    return _walk([workflow])
+
+
+def _walk(workflows: Iterable[Definition[..., Any]]) -> Iterator[Definition[..., Any] | FunctionType]:
     seen: set[int] = set()
     waiting: list[Any] = list(workflows)
     while waiting:
@@ -40,8 +49,9 @@ def named(workflows: Iterable[Workflow[..., Any]]) -> Iterator[Definition[..., A
             seen.add(id(value))
             yield value
             value = value.fn if isinstance(value, Workflow) else None
-        if isinstance(value, FunctionType) and id(value) not in seen and not _foreign(value):
+        if isinstance(value, FunctionType) and id(value) not in seen and not is_foreign(value.__module__):
             seen.add(id(value))
+            yield value
             waiting.extend(_named_by(value))
 
 
@@ -80,7 +90,7 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _foreign(function: FunctionType) -> bool:
-    """Whether it is of the standard library, or of this one: no workflow of a user's is named there."""
-    root = (function.__module__ or "").partition(".")[0]
+def is_foreign(module: str | None) -> bool:
+    """Whether a module is of the standard library, or of this one: no workflow of a user's is named there."""
+    root = (module or "").partition(".")[0]
     return root in sys.stdlib_module_names or root in ("engine", "eventstore", "anyio", "tenacity", "msgspec")

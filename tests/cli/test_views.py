@@ -237,6 +237,7 @@ def test_a_diagnosis_is_two_columns_and_what_to_do() -> None:
         "reason": "decisions",
         "message": "the code decides otherwise than it did",
         "version": 7,
+        "hints": ["patch 'quote-first', asked for at shop.py:40, is not in this history"],
         "differences": [
             {
                 "recorded": 'charge("alice")',
@@ -256,6 +257,7 @@ def test_a_diagnosis_is_two_columns_and_what_to_do() -> None:
     assert any(line.split() == ['charge("alice")', 'quote("alice")'] for line in lines)
     assert any(line.split() == ["shop.py:41", "shop.py:40"] for line in lines)
     assert any(line.split() == ["return", "1", "—"] for line in lines)
+    assert "  Note: patch 'quote-first', asked for at shop.py:40, is not in this history." in lines
     assert Diagnosis.__struct_fields__[-1] == "advice"
     assert "The run is suspended, nothing is lost." in shown(summary(run, now=story.at))
 

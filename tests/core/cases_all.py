@@ -9,6 +9,7 @@ from tests.core import (
     cases_gather,
     cases_groups,
     cases_locks,
+    cases_patches,
     cases_stacks,
     cases_words,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "cases_gather",
     "cases_groups",
     "cases_locks",
+    "cases_patches",
     "cases_stacks",
     "cases_words",
 ]

@@ -93,6 +93,7 @@ SAMPLES: list[Event] = [
     events.RequestAnswered(at=AT, id="answer:q-1", site="shop.py:41", request="q-1"),
     events.RequestFailed(at=AT, id="answer:q-1", request="q-1", error="ValueError"),
     events.ContinuedAsNew(at=AT),
+    events.PatchMarked(at=AT, id="patch:charge-first", site="shop.py:41", name="charge-first"),
     events.TaskHandedOut(at=AT, id="nightly/extract#1", attempt=1),
     events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="completed"),
     events.ChildOutcomeIgnored(at=AT, id="nightly/part#1", outcome="failed", epoch=2),
@@ -276,6 +277,8 @@ RECORDED = {
     "epochs_lose_no_signal": seeded(29),
     "epochs_while_serving": seeded(17),
     "epochs_of_children": seeded(31),
+    "patches_in_branches": seeded(32),
+    "patches_in_epochs": seeded(33),
 }
 WAITED = {"deadline_of_the_run": 3_600, "epochs_lose_no_signal": 3_600, "signal_in_timeouts": 60}
 """Of these there is another golden, of a run that was recorded so many seconds before it began."""

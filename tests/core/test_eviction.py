@@ -82,7 +82,7 @@ def test_put_away_at_every_event_nothing_is_said_and_nothing_is_left(case: Case)
             waiting = dict(instance.pending), dict(instance.timers), instance.outcome
             instance.evict()
             assert (instance.pending, instance.timers, instance.outcome) == waiting, "it decided something"
-            assert not instance._decided
+            assert not instance.decided
             instance.evict()
             assert not [task for task in tasks if task.get_coro().cr_frame is not None], "not closed"
             del replayer, instance, tasks, waiting
@@ -164,7 +164,7 @@ def test_finally_blocks_run_and_decide_nothing() -> None:
         assert "answered" not in heard
         assert set(instance.pending) == {"tidies/branch~1/work#1", "tidies/branch~2/work#1"}
         assert not instance.timers
-        assert not instance._decided
+        assert not instance.decided
     assert not instance.loop.unburied
 
 
@@ -193,7 +193,7 @@ def test_cleaning_up_after_other_branches_decides_nothing_and_ends() -> None:
         instance.evict()
         assert sorted(heard) == ["above", "below"]
         assert (instance.pending, instance.timers) == waiting
-        assert not instance._decided
+        assert not instance.decided
         assert not instance.loop.unburied
         del instance, waiting
 
@@ -221,7 +221,7 @@ def test_every_durable_call_is_refused_and_the_loop_does_nothing() -> None:
         instance.evict()
         assert heard == ["refused"] * 5 + ["True"]
         assert not instance.timers
-        assert not instance._decided
+        assert not instance.decided
         instance.loop.call_soon(heard.append, "never")
         instance.loop.run_until_quiet()
         assert len(heard) == 6
@@ -262,7 +262,7 @@ def test_code_that_swallows_everything_cannot_hold_an_eviction_up() -> None:
     with silence():
         instance.evict()
         assert len(heard) > 4
-        assert not instance._decided
+        assert not instance.decided
         unburied = instance.loop.unburied
         assert len(unburied) == 5, "kept: collected later, their calls of tasks would have effects"
         del instance
@@ -303,7 +303,7 @@ def test_async_generators_are_closed_silently() -> None:
         replayer.instance.evict()
     # One that is suspended in its own await cannot be closed from outside before Python 3.13; it stays silent as well.
     assert set(heard) - {"inner"} == {"file closed", "held"}
-    assert not replayer.instance._decided
+    assert not replayer.instance.decided
     assert len(recorder.history) > 5
 
 

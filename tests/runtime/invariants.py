@@ -24,6 +24,7 @@ from engine.core.events import (
     Fact,
     FeedPublished,
     MessageSent,
+    PatchMarked,
     RequestAnswered,
     RequestFailed,
     RequestReceived,
@@ -165,6 +166,7 @@ class _Told:
         self.signals: set[str] = set()
         self.requests: set[str] = set()
         self.requests_over: set[str] = set()
+        self.patches: set[str] = set()
         self.continued = False
         self.epoch = 0
         self.ended: str = ""
@@ -299,6 +301,9 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             told.paused = False  # what it still does is clean up
         case ContinuedAsNew():
             told.continued = True
+        case PatchMarked(name=name):
+            demand(name not in told.patches, f"{where}: marked twice")
+            told.patches.add(name)
         case RunStarted() | RunBegun() | RunQueued() | StatePublished() | FeedPublished() | TaskHandedOut():
             return
         case _:

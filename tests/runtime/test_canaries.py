@@ -13,8 +13,8 @@ from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.executors.port import Slots
 from engine.runtime import dispatch, post
+from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
-from engine.runtime.worker import Worker
 from eventstore.memory import MemoryLease
 from eventstore.rules import Streams
 from tests.runtime import (
@@ -121,10 +121,10 @@ def _ready_for_the_first(original: Any) -> Any:
 def no_grace(patch: pytest.MonkeyPatch) -> None:
     """Closing waits for nobody."""
 
-    async def wait(self: Worker, seconds: float, hurry: Any) -> None:
+    async def wait(self: Dispatcher, seconds: float, hurry: Any) -> None:
         return
 
-    patch.setattr(Worker, "_wait_for_attempts", wait)
+    patch.setattr(Dispatcher, "wait_for_attempts", wait)
 
 
 def no_wake_up_for_a_cancel(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,181 @@
+"""The gate: whether code that is about to be deployed fits the histories that are there.
+
+Every run is replayed as a worker would bring it back, from the beginning of its last epoch, and put away again. Nothing
+is written, no lease is taken, no task begins: the store may be opened read-only, and workers may go on meanwhile. What
+is found is what they would find: a run that does not fit here would be suspended there, with this diagnosis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from msgspec import Struct, structs
+
+from engine.core.call import Definition
+from engine.core.compare import Diagnosis, Difference, Mismatch, describe_decision
+from engine.core.decided import Decided
+from engine.core.fold import FINAL_STATUSES, RunStatus
+from engine.runtime.anyio_seams import order_anyio_sets
+from engine.runtime.guard import install_guard
+from engine.runtime.handle import RunSummary, summary_of
+from engine.runtime.histories import head_of
+from engine.runtime.logs import quiet_replays
+from engine.runtime.recovery import rebuild_run
+from engine.runtime.serving import by_name
+from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW
+from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
+from engine.workflows import Workflow
+from engine.workflows.reach import reachable
+from eventstore import EventStore, EventStoreError, StreamHead, StreamQuery, SystemClock
+from eventstore.port import FIND_LIMIT_MAX
+
+__all__ = ["Gate", "Verdict"]
+
+_OPEN: Final[tuple[RunStatus, ...]] = ("running", "paused", "suspended")
+_ADVICE: Final = (
+    "With this code the run would be suspended; nothing would be lost. Ways out: put the change behind"
+    " durable.patched(...), so that runs which are past it go the old way; or give the changed workflow a version of"
+    " its own and keep the old one beside it; or deploy when these runs have ended."
+)
+
+
+class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether one run fits the code there is.
+
+    `version`: events in its history. `known`: whether its workflow is among those of the gate; one that is not was not
+    replayed. `diagnosis`: how it does not fit. `ahead`: decisions that the code would take as soon as it had the run,
+    and that are not recorded; what a crash kept from being written, or what is new in this code.
+    """
+
+    run: str
+    workflow: str
+    status: RunStatus
+    version: int
+    known: bool = True
+    diagnosis: Diagnosis | None = None
+    ahead: int = 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether a worker with this code can go on with it."""
+        return self.known and self.diagnosis is None
+
+
+class Gate:
+    """Replays the runs of a store with these workflows: ``async with Gate(store, [nightly]) as gate: ...``.
+
+    `store`: an open one, which stays open; read-only is enough. `turn_seconds`: after how long a turn is broken off.
+    Workflows that these call as children are found as an engine finds them. Raises `DefinitionError` and
+    `DeterminismError` for workflows that no engine would take. One replay at a time: use several processes for more.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        workflows: Iterable[Workflow[..., Any]],
+        *,
+        turn_seconds: float = TURN_SECONDS_MAX,
+    ) -> None:
+        self._store = store
+        self._definitions: dict[str, Definition[..., Any]] = {**reachable(by_name(workflows).values())}
+        self._watchdog = Watchdog(SystemClock(), warn=min(TURN_WARN_SECONDS, turn_seconds), limit=turn_seconds)
+
+    async def __aenter__(self) -> Self:
+        order_anyio_sets()
+        install_guard()
+        quiet_replays()
+        self._watchdog.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._watchdog.close()
+
+    @property
+    def workflows(self) -> tuple[str, ...]:
+        """The names of the workflows that it knows, those included that it was shown by runs as their children."""
+        return tuple(self._definitions)
+
+    async def runs(self, *, closed: int = 0) -> AsyncIterator[RunSummary]:
+        """All open runs, whatever their workflow, oldest first; then the newest `closed` of each workflow it knows."""
+        query = StreamQuery(category=RUN_CATEGORY, attributes={STATUS: _OPEN}, limit=FIND_LIMIT_MAX, newest_first=False)
+        while True:
+            page = await self._store.find(query)
+            for head in page.items:
+                yield summary_of(head)
+            if page.next is None:
+                break
+            query = structs.replace(query, cursor=page.next)
+        for name in self.workflows if closed else ():
+            async for run in self._closed(name, closed):
+                yield run
+
+    async def _closed(self, name: str, count: int) -> AsyncIterator[RunSummary]:
+        attributes: dict[str, Any] = {WORKFLOW: name, STATUS: tuple(sorted(FINAL_STATUSES))}
+        cursor: str | None = None
+        while count > 0:
+            query = StreamQuery(
+                category=RUN_CATEGORY,
+                attributes=attributes,
+                limit=min(count, FIND_LIMIT_MAX),
+                cursor=cursor,
+                newest_first=True,
+            )
+            page = await self._store.find(query)
+            for head in page.items:
+                yield summary_of(head)
+            count, cursor = count - len(page.items), page.next
+            if cursor is None:
+                return
+
+    async def check(self, run_id: str) -> Verdict:
+        """Replay one run. Raises `RunNotFound`, and what the store raises."""
+        head = await head_of(self._store, run_id)
+        definition = self._definitions.get(str(head.attributes.get(WORKFLOW)))
+        if definition is None:
+            return _verdict(head, known=False)
+        try:
+            rebuilt = await rebuild_run(self._store, head, definition, self._watchdog)
+        except Mismatch as mismatch:
+            return _verdict(head, diagnosis=mismatch.diagnosis)
+        except EventStoreError:
+            raise
+        except Exception as error:  # the user's, in a place we call; or ours
+            message = f"{type(error).__qualname__}: {error}"
+            return _verdict(head, diagnosis=Diagnosis(reason="internal", message=message, version=head.version))
+        instance = rebuilt.replayer.instance
+        try:
+            for name, learnt in instance.calls.definitions.items():
+                self._definitions.setdefault(name, learnt)
+            if head.closed and rebuilt.backlog and head.attributes.get(STATUS) != "terminated":
+                return _verdict(head, diagnosis=_more(rebuilt.backlog, head.version))
+            return _verdict(head, ahead=len(rebuilt.backlog))
+        finally:
+            instance.evict()
+
+
+def _more(backlog: list[Decided], version: int) -> Diagnosis:
+    """A run that has ended has all that its last turn decided."""
+    return Diagnosis(
+        reason="decisions",
+        message="the code decides more than it did when the run ended",
+        version=version,
+        differences=tuple(
+            Difference(decided=describe_decision(item), decided_site=item.event.site) for item in backlog
+        ),
+    )
+
+
+def _verdict(head: StreamHead, *, diagnosis: Diagnosis | None = None, **said: Any) -> Verdict:
+    summary = summary_of(head)
+    return Verdict(
+        run=summary.id,
+        workflow=summary.workflow,
+        status=summary.status,
+        version=summary.version,
+        diagnosis=None if diagnosis is None else structs.replace(diagnosis, advice=_ADVICE),
+        **said,
+    )

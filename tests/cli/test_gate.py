@@ -1,0 +1,249 @@
+"""`holdfast gate` as a process: which runs break with changed code, where, and what to do; nothing else happens."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Engine
+from tests.cli.command import Command, Ended
+
+SHOP = Path(__file__).parent / "shop.py"
+CHARGE = "    found.append(await charge(who))  # here\n"
+QUOTE = "    found.append(await quote(who))\n"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with 40 open runs of two workflows and their children, some of them paused, and 5 that have ended."""
+    folder = tmp_path_factory.mktemp("gate")
+    shutil.copy(SHOP, folder / "shop.py")
+    asyncio.run(fill(folder, load(folder)))
+    return folder
+
+
+def load(folder: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("gate_shop", folder / "shop.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gate_shop"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+async def fill(folder: Path, shop: Any) -> None:
+    url = f"sqlite:///{folder}/holdfast.db?synchronous=NORMAL"
+    async with Engine(url, workflows=[shop.order, shop.other]) as engine, asyncio.timeout(60):
+        for n in range(10):
+            await engine.start(shop.order(f"customer {n}"), id=f"order-{n}")
+            await engine.start(shop.other(n), id=f"other-{n}")
+        for n in range(5):
+            run = await engine.start(shop.order("done", ends=True), id=f"done-{n}")
+            await run.result()
+        for n in range(10):
+            await engine.run(f"order-{n}").pause() if n % 3 == 0 else None
+        while True:
+            heads = [await engine.store.head(f"run:order-{n}") for n in range(10)]
+            if all(head.owner is None and head.version >= 8 + (n % 3 == 0) for n, head in enumerate(heads)):
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def shop(recorded: Path, tmp_path: Path) -> Command:
+    """The command in a folder with the store and the code that wrote it."""
+    shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
+    return Command(tmp_path)
+
+
+def change(shop: Command, before: str = CHARGE, after: str = QUOTE) -> None:
+    text = SHOP.read_text()
+    assert text.count(before) == 1
+    (shop.folder / "shop.py").write_text(text.replace(before, after))
+
+
+def lines(ended: Ended) -> list[Any]:
+    return [json.loads(line) for line in ended.out.splitlines()]
+
+
+def test_the_code_that_wrote_them_fits(shop: Command) -> None:
+    before = digest(shop)
+    ended = shop("gate", "shop.py", "--closed", "3")
+    assert ended.code == 0, ended
+    assert "replayed 33 runs of sqlite:///holdfast.db with shop.py" in ended.out
+    assert "3 of them ended" in ended.out
+    assert "33 fit, 0 break" in ended.out
+    assert digest(shop) == before, "the gate changed the store"
+
+
+def digest(shop: Command) -> str:
+    return hashlib.sha256((shop.folder / "holdfast.db").read_bytes()).hexdigest()
+
+
+def test_changed_code_breaks_the_runs_that_are_past_it(shop: Command) -> None:
+    change(shop)
+    ended = shop("gate", "shop.py", "--closed", "100")
+    assert ended.code == 4, ended
+    assert "order: 15 runs break: order-0, order-1, order-2, order-3, order-4 and 10 more" in ended.out
+    assert "history has" in ended.out
+    assert "the code now asks for" in ended.out
+    line = SHOP.read_text().splitlines().index(CHARGE.rstrip()) + 1
+    assert 'charge("customer 0")' in ended.out
+    assert 'quote("customer 0")' in ended.out
+    assert ended.out.count(f"shop.py:{line}") == 2
+    assert "durable.patched(...)" in ended.out
+    assert "replayed 35 runs" in ended.out
+    assert "20 fit, 15 break" in ended.out
+
+
+def test_json_names_each_that_breaks_and_then_the_sums(shop: Command) -> None:
+    change(shop)
+    ended = shop("gate", "shop.py", "--json")
+    assert ended.code == 4, ended
+    *broken, sums = lines(ended)
+    assert {each["run"] for each in broken} == {f"order-{n}" for n in range(10)}
+    assert {each["status"] for each in broken} == {"running", "paused"}
+    for each in broken:
+        assert not each["fits"]
+        assert each["workflow"] == "order"
+        assert each["diagnosis"]["reason"] == "decisions"
+        assert each["diagnosis"]["version"] == 4
+    assert sums.pop("seconds") >= 0
+    assert sums == {"replayed": 30, "closed": 0, "fit": 20, "break": 10, "ahead": 0, "not_in_target": {}}
+
+
+def test_a_patch_mends_it(shop: Command) -> None:
+    patched = "    found.append(await (quote(who) if durable.patched('quote') else charge(who)))\n"
+    change(shop, CHARGE, patched)
+    assert shop("gate", "shop.py", "--closed", "100").code == 0
+
+
+@pytest.mark.parametrize("code", ["shop.py", "changed.py"])
+def test_other_processes_find_the_same(shop: Command, code: str) -> None:
+    change(shop)
+    (shop.folder / "shop.py").rename(shop.folder / "changed.py")
+    shutil.copy(SHOP, shop.folder / "shop.py")
+    here, there = (shop("gate", code, "--processes", processes, "--closed", "2", "--json") for processes in ("1", "3"))
+    assert (here.code, there.code) == ((0, 0) if code == "shop.py" else (4, 4)), there
+    assert "loaded and run" in there.err
+    found = [lines(each) for each in (here, there)]
+    for each in found:
+        del each[-1]["seconds"]
+    assert sorted(map(json.dumps, found[0])) == sorted(map(json.dumps, found[1]))
+
+
+def test_what_is_not_in_the_target_is_counted_and_named(shop: Command) -> None:
+    ended = shop("gate", "shop.py:order")
+    assert ended.code == 0, ended
+    assert "20 fit, 0 break" in ended.out  # its children are known by its code
+    assert "not replayed: 10 runs of workflow other, which shop.py:order does not have" in ended.out
+    assert lines(shop("gate", "shop.py:other", "--json"))[-1]["not_in_target"] == {"order": 10, "part": 10}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_workflows_made_while_others_run_are_known_once_a_run_has_shown_them(shop: Command, processes: str) -> None:
+    made = """
+def _made():
+    @workflow(name="part")
+    async def made(who: str) -> int:
+        return await go.receive()
+    return made
+"""
+    text = SHOP.read_text()
+    head, _, tail = text.partition("@workflow\nasync def part")
+    text = head + made + "\n\n" + tail[tail.index("@workflow") :].replace("part(who)", "_made()(who)")
+    (shop.folder / "shop.py").write_text(text)
+    sums = lines(shop("gate", "shop.py", "--json", "--processes", processes))[-1]
+    assert (sums["fit"], sums["break"], sums["not_in_target"]) == (30, 0, {})
+
+
+def test_what_a_crash_kept_from_being_written_or_is_new_is_said(shop: Command) -> None:
+    change(
+        shop,
+        "    if not ends:\n",
+        "    if not ends:\n        await asyncio.sleep(0)\n        marked = durable.patched('x')\n",
+    )
+    ended = shop("gate", "shop.py")
+    assert ended.code == 0, ended  # the runs are at the place: they go the new way, and say so
+    change(
+        shop,
+        "    return await go.receive()\n\n\n@workflow\nasync def order",
+        "    durable.patched('y')\n    return await go.receive()\n\n\n@workflow\nasync def order",
+    )
+    ended = shop("gate", "shop.py")
+    assert ended.code == 0, ended
+    assert "10 of those that fit decide something new as soon as this code has them: " in ended.out
+
+
+def test_a_run_that_kills_the_process_is_named(shop: Command) -> None:
+    change(
+        shop,
+        CHARGE,
+        "    if who == 'customer 7':\n        import os\n        os._exit(9)  # deterministic: a test\n" + CHARGE,
+    )
+    ended = shop("gate", "shop.py", "--processes", "2", "--json")
+    assert ended.code == 4, ended
+    (broken, sums) = lines(ended)
+    assert (broken["run"], broken["diagnosis"]["reason"]) == ("order-7", "crashes")
+    assert (sums["replayed"], sums["break"]) == (30, 1)
+
+
+def test_a_turn_that_does_not_wait_is_a_break_like_others(shop: Command) -> None:
+    change(shop, CHARGE, CHARGE + "    while who == 'customer 3':\n        await asyncio.sleep(0)\n")
+    ended = shop("gate", "shop.py")
+    assert ended.code == 4, ended
+    assert "order: 1 run breaks: order-3" in ended.out
+    assert "without waiting" in ended.out
+
+
+def test_an_exception_in_the_code_is_a_decision_like_others(shop: Command) -> None:
+    change(shop, CHARGE, "    raise ValueError(who)\n")
+    ended = shop("gate", "shop.py")
+    assert ended.code == 4, ended
+    assert "raise ValueError" in ended.out, ended
+
+
+def test_bad_input(shop: Command) -> None:
+    ended = shop("gate", "shop.py", "--store", "sqlite:///none.db")
+    assert ended.code == 3, ended
+    assert "none.db" in ended.err
+    assert not (shop.folder / "none.db").exists()
+    assert shop("gate", "nowhere.py").code == 2
+    assert shop("gate", "shop.py", "--processes", "0").code == 2
+    change(shop, CHARGE, CHARGE + "    import random\n    random.random()\n")
+    ended = shop("gate", "shop.py")
+    assert ended.code == 2, ended
+    assert "random.random()" in ended.err
+
+
+def test_interrupted_it_leaves_no_process_behind(shop: Command) -> None:
+    change(
+        shop,
+        CHARGE,
+        CHARGE
+        + "    open_ = __import__('time').time\n    while True:  # deterministic: a test\n        open_()  # deterministic: a test\n",
+    )
+    started = shop.start("gate", "shop.py", "--processes", "2", fresh=True)
+    started.until(lambda: children_of(started.process.pid), "a process was begun")
+    pids = children_of(started.process.pid)
+    started.signal(signal.SIGINT)
+    ended = started.end()
+    assert ended.code == 130, ended
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(each) for each in task.read_text().split()]
+    return found
