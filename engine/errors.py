@@ -23,6 +23,7 @@ __all__ = [
     "NotRecordable",
     "PayloadTooLarge",
     "QueryFailed",
+    "RepairRefused",
     "RequestFailedError",
     "RequestRefused",
     "ResultError",
@@ -178,6 +179,10 @@ class TokenError(HoldfastError, ValueError):
 
 class RunConflict(HoldfastError, ValueError):
     """The id belongs to a run of another workflow, or with other arguments."""
+
+
+class RepairRefused(HoldfastError, ValueError):
+    """A run cannot be reopened, forked or run again as asked. The message says why, and what can be done instead."""
 
 
 class ResultError(HoldfastError):

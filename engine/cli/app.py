@@ -14,7 +14,7 @@ from typing import Annotated, Final, get_args
 import typer
 
 from engine import RunStatus
-from engine.cli import control_commands, doing, limit_commands, talk_commands
+from engine.cli import compare_commands, control_commands, doing, limit_commands, talk_commands
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import DebugOption, JsonOption, RunArgument, StoreOption, TargetArgument, commands, epilog
@@ -38,6 +38,7 @@ app = commands(
 app.add_typer(talk_commands.group)
 app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
+app.add_typer(compare_commands.group)
 
 GraceOption = Annotated[
     float,
@@ -175,18 +176,30 @@ def runs(
     )
 
 
-@app.command(epilog=epilog("holdfast show nightly-k7m2qd", "holdfast show nightly-k7m2qd --json"))
+@app.command(
+    epilog=epilog(
+        "holdfast show nightly-k7m2qd", "holdfast show nightly-k7m2qd --at 41", "holdfast show nightly-k7m2qd --json"
+    )
+)
 def show(
-    run_id: RunArgument, store: StoreOption = DEFAULT_STORE, json: JsonOption = False, debug: DebugOption = False
+    *,
+    run_id: RunArgument,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", metavar="VERSION", min=1, help="As it stood behind this event.", show_default=False),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Show how a run stands: status, arguments, result or error, tasks, timers, children, and what was said to it.
 
-    Read from its history alone: its code is not needed, and not run.
+    Read from its history alone, up to any version: its code is not needed, and not run.
     """
     from engine.cli import reading  # noqa: PLC0415 - see the module
 
     doing.read(
-        lambda given, output: reading.show(given, output, run_id, every_frame=debug),
+        lambda given, output: reading.show(given, output, run_id, at=at, every_frame=debug),
         store=store,
         json=json,
         debug=debug,

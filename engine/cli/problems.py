@@ -15,6 +15,7 @@ from engine.errors import (
     HoldfastError,
     NotPublished,
     QueryFailed,
+    RepairRefused,
     RequestFailedError,
     RequestRefused,
     RunEnded,
@@ -53,6 +54,7 @@ class Problem(Exception):
 _CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
     (RunEnded, Exit.ENDED),
     (RequestRefused, Exit.REFUSED),
+    (RepairRefused, Exit.REFUSED),
     (RequestFailedError, Exit.FAILED),
     (QueryFailed, Exit.FAILED),
     (NotPublished, Exit.FAILED),

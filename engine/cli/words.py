@@ -27,7 +27,7 @@ Exit codes:
     2  wrong usage: target, arguments, run id
     3  a problem with the store or a file
     4  suspended: code and history disagree, or its worker died again and again
-    5  refused: the run does not take this request
+    5  refused: the run does not take this request, or cannot be repaired so
     6  the run has ended
     7  the time for waiting is over; nothing was taken back
    70  a defect of holdfast

@@ -8,7 +8,8 @@ JSON). Additive change only: a field may be added with a default, a tag never ch
 * `Decision`: what only workflow code can cause; written directly behind the fact that led to it.
 * `Note`: written by the engine, never seen by workflow code, skipped by replay.
 
-All times are integer microseconds since the Unix epoch and never go back within a run.
+All times are integer microseconds since the Unix epoch and never go back within a run; but what a fork has copied is
+older than the `RunForked` that it stands behind.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ __all__ = [
     "MessageSent",
     "Note",
     "ParentClose",
+    "PrefixEnded",
     "RejectedReason",
     "RequestAnswered",
     "RequestFailed",
@@ -52,7 +54,9 @@ __all__ = [
     "RunCancelled",
     "RunCompleted",
     "RunFailed",
+    "RunForked",
     "RunPaused",
+    "RunReopened",
     "RunResumed",
     "RunStarted",
     "RunSuspended",
@@ -136,6 +140,8 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     deadline: int = 0  # microseconds since the epoch; 0: none
     epoch: int = 0  # how often the run has continued as new
     carried: int = 0  # so many facts of the last epoch follow, and are there before the code begins
+    rerun_of: str = ""  # id of the run whose workflow and arguments these are, if a person asked for it to run again
+    reason: str = ""  # why, of such a run
 
 
 class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
@@ -416,6 +422,36 @@ class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
     reason: str = ""
 
 
+class RunReopened(Note, frozen=True, tag="RunReopened", kw_only=True):
+    """A run that had ended goes on. Of the turn that ended it, the decisions count as never taken.
+
+    `turn`: the version of the fact that led to them; 0: the run was terminated, and nothing is taken back but that.
+    The fact itself counts as never arrived, unless `retold`: then it is told again, now, to the code there is now.
+    """
+
+    by: str = ""
+    reason: str = ""
+    turn: int = 0
+    retold: bool = False
+
+
+class RunForked(Note, frozen=True, tag="RunForked", kw_only=True):
+    """First event of a fork. Behind it stand events of its origin, copied, until `PrefixEnded`."""
+
+    origin: str  # the run's id
+    version: int  # the last of its events that was copied
+    digest: str  # the origin's at that version, 64 hex digits
+    by: str = ""
+    reason: str = ""
+    substituted: tuple[str, ...] = ()  # ids of the tasks whose results were given with the fork
+
+
+class PrefixEnded(Note, frozen=True, tag="PrefixEnded", kw_only=True):
+    """From here on a fork is a run of its own. `retold`: the last fact is told again, now, to the code there is now."""
+
+    retold: bool = False
+
+
 class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
     """A turn kept the engine's other runs waiting for `took` microseconds. Stands behind its decisions."""
 
@@ -491,6 +527,9 @@ AnyEvent: TypeAlias = (
     | LimitSet
     | RunSuspended
     | RunResumed
+    | RunReopened
+    | RunForked
+    | PrefixEnded
     | RunTerminated
     | TurnSlow
 )

@@ -212,6 +212,13 @@ class Instance:
         """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
         self.cancelling.missed(branch)
 
+    def postpone(self, by: int) -> None:
+        """Let that many microseconds not count: the run stood still."""
+        self.clocks.postpone(by)
+        for pending in self.pending.values():
+            pending.scheduled_at += by
+        self.deadline = self.deadline and self.deadline + by
+
     # -- decisions ----------------------------------------------------------------------------------------------------
 
     def begin(self, call: Call[Any]) -> Coroutine[Any, Any, Any]:

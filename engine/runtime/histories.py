@@ -45,6 +45,7 @@ class Outcome(Struct, frozen=True):
     status: RunStatus
     payload: bytes | None
     reason: str = ""
+    error: str = ""  # the exception's qualified type
 
 
 async def head_of(store: EventStore, run_id: str) -> StreamHead:
@@ -106,7 +107,8 @@ async def outcome_of(store: EventStore, head: StreamHead, run_id: str) -> Outcom
         async for item in read_events(store, run_id, after=start, until=end):
             status = status_of(item.event)
             if status is not None:
-                found = Outcome(status, item.payload, getattr(item.event, "reason", ""))
+                event = item.event
+                found = Outcome(status, item.payload, getattr(event, "reason", ""), getattr(event, "error", ""))
         if found is not None:
             return found
         end, size = start, size * 4
