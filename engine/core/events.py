@@ -67,6 +67,7 @@ __all__ = [
     "SignalIgnored",
     "SignalReceived",
     "StatePublished",
+    "TakenBack",
     "TaskCancelled",
     "TaskCompleted",
     "TaskFailed",
@@ -96,6 +97,8 @@ MessageKind: TypeAlias = Literal["signal", "cancel", "terminate"]
 """What a run may send to another one."""
 EffectAnswer: TypeAlias = Literal["not_happened", "unknown"]
 """What the outside said of an effect, short of a result."""
+TakenBack: TypeAlias = Literal["turn", "decisions", "end"]
+"""What counts no more of a run's last turn, once it is reopened."""
 RejectedReason: TypeAlias = Literal["not_found", "closed"]
 """Why a message was not delivered: there is no such run, or it has ended."""
 
@@ -423,16 +426,15 @@ class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
 
 
 class RunReopened(Note, frozen=True, tag="RunReopened", kw_only=True):
-    """A run that had ended goes on. Of the turn that ended it, the decisions count as never taken.
+    """A run that had ended goes on; what is taken back, counts as never having happened.
 
-    `turn`: the version of the fact that led to them; 0: the run was terminated, and nothing is taken back but that.
-    The fact itself counts as never arrived, unless `retold`: then it is told again, now, to the code there is now.
+    That is the last turn, its fact and what was decided; or the decisions alone, and the fact is told again, now, to
+    the code there is now; or, of a run that was terminated, its end alone.
     """
 
     by: str = ""
     reason: str = ""
-    turn: int = 0
-    retold: bool = False
+    takes_back: TakenBack = "turn"
 
 
 class RunForked(Note, frozen=True, tag="RunForked", kw_only=True):

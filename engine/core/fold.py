@@ -351,9 +351,10 @@ class RunState(Struct, kw_only=True):
                 self.origin, self.origin_version = origin, version
             case RunReopened():
                 self.reopened += 1
-                if event.turn:
-                    self.turn.take_back(self.tasks, self.children, self.timers, fact=not event.retold)
-                    asked = isinstance(self.turn.fact, CancelRequested) and not event.retold
+                if event.takes_back != "end":
+                    never = event.takes_back == "turn"
+                    self.turn.take_back(self.tasks, self.children, self.timers, fact=never)
+                    asked = never and isinstance(self.turn.fact, CancelRequested)
                     self.cancel_requested = self.cancel_requested and not asked
                 self._go_on(event.at)
             case PrefixEnded():

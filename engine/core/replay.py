@@ -227,17 +227,16 @@ class Replayer:
     def _reopen(self, note: RunReopened) -> None:
         """The turn that ended the run is taken back; what it called off goes on, and what it tells of is tried anew."""
         fact = self._fact
-        if note.turn and (fact is None or note.turn != self._fact_version):
-            self._refuse("history", f"it was reopened before version {note.turn}, which is not its last turn")
         stood_from = self._stands_still()
-        if not note.turn:
+        if note.takes_back == "end":
             self._settle(complete=True)
+        elif fact is None:
+            self._refuse("history", "a turn is taken back, and there is none")
         else:
-            assert fact is not None
             self._recorded = {}
-            if self._called_off_behind == note.turn:
+            if self._called_off_behind == self._fact_version:
                 self.attempts.update(self._called_off)
-            if not note.retold:
+            if note.takes_back == "turn":
                 self._fact = None
                 if isinstance(fact, TaskFailed) and (ended := self._ended) is not None:
                     # It counts on, so that no number is given twice; but its policy is asked as if it had not begun.
@@ -248,7 +247,7 @@ class Replayer:
                         heartbeat=ended.heartbeat,
                         failure=self._fact_payload,
                     )
-        self._go_on(note, stood_from, retold=note.retold and note.turn > 0)
+        self._go_on(note, stood_from, retold=note.takes_back == "decisions")
 
     def _end_prefix(self, note: PrefixEnded) -> None:
         """The fork begins: what it asks for from here on, it asks for as itself, and nothing of it is tried yet."""

@@ -34,9 +34,9 @@ def standing(history: Iterable[T]) -> list[T]:
         event = item.event
         if isinstance(event, RunReopened):
             behind = found[last_fact:]
-            if event.turn:
+            if event.takes_back != "end":
                 behind = [each for each in behind if not isinstance(each.event, Decision)]
-                behind = behind if event.retold else behind[1:]
+                behind = behind[1:] if event.takes_back == "turn" else behind
             found[last_fact:] = [each for each in behind if not isinstance(each.event, RunTerminated)]
         elif isinstance(event, Fact):
             last_fact = len(found)

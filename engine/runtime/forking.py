@@ -78,8 +78,8 @@ class _Turns(Struct):
                 self.fact, self.base, self.open, self.ends = item, item.version, True, False
             case Decision():
                 self.ends = self.ends or isinstance(event, _ENDS)
-            case RunReopened(turn=turn, retold=retold) if turn:
-                self.base, self.open, self.ends = item.version, retold, False
+            case RunReopened(takes_back="turn" | "decisions" as taken):
+                self.base, self.open, self.ends = item.version, taken == "decisions", False
             case RunForked():
                 self.is_fork = True
             case PrefixEnded(retold=retold):

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from engine.core.events import AnyEvent, decode_header
+from engine.core.events import AnyEvent, RunForked, RunStarted, decode_header
 from engine.core.fold import RunState, RunStatus
 from engine.errors import EngineClosed, HistoryError, RunNotFound
 from engine.runtime.streams import EPOCH_START, run_id_of, status_of, stream_of
@@ -19,6 +19,7 @@ __all__ = [
     "epoch_start",
     "head_of",
     "outcome_of",
+    "read_beginning",
     "read_events",
     "read_known_state",
     "read_state",
@@ -79,6 +80,18 @@ async def read_events(
         raise RunNotFound(f"no run {run_id!r} in this store") from None
     except StoreClosed:
         raise EngineClosed("the engine was closed") from None
+
+
+async def read_beginning(store: EventStore, run_id: str, *, start: int = 1) -> tuple[RunStarted, bytes | None] | None:
+    """The `RunStarted` that an epoch begins with which begins at version `start`, and its arguments; of a fork, the one
+    that it has copied. None: its parent has asked for it, and it has not begun. Raises `RunNotFound`, `HistoryError`.
+    """
+    async for item in read_events(store, run_id, after=start - 1):
+        if isinstance(item.event, RunStarted):
+            return item.event, item.payload
+        if not isinstance(item.event, RunForked):
+            raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
+    return None
 
 
 async def read_known_state(store: EventStore, head: StreamHead) -> RunState:

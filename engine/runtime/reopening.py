@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.core.call import Definition
 from engine.core.calls import CANCELLED
@@ -35,6 +35,7 @@ from engine.core.events import (
     RequestAnswered,
     RequestFailed,
     RunReopened,
+    TakenBack,
     TaskFailed,
 )
 from engine.core.failures import decode_error
@@ -76,7 +77,7 @@ async def reopen(
         _check_ended(head, run_id)
         definition = definition_named(str(head.attributes.get(WORKFLOW, "")))
         at = max(clock.now(), head.updated_at)
-        plan = await _plan(store, head, definition, run_id, RunReopened(at=at, by=by, reason=reason))
+        plan = await _plan(store, head, definition, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
         try:
             await store.commit(
                 Commit(
@@ -124,7 +125,7 @@ async def _plan(
         await feed(replayer, store, head)
         fact = replayer.last_turn.fact
         if head.attributes.get(STATUS) != "terminated":
-            note = await _about(store, replayer, note, run_id)
+            note = structs.replace(note, takes_back=await _what_is_taken_back(store, replayer, run_id))
         replayer.feed(head.version + 1, note, None)
         decided = replayer.finish()
         _check_goes_on(replayer, decided, run_id, fact)
@@ -141,8 +142,7 @@ async def _plan(
     return _Plan(note, letters)
 
 
-async def _about(store: EventStore, replayer: Replayer, note: RunReopened, run_id: str) -> RunReopened:
-    """The note, once it says what it takes back."""
+async def _what_is_taken_back(store: EventStore, replayer: Replayer, run_id: str) -> TakenBack:
     turn = replayer.last_turn
     fact = turn.fact
     assert fact is not None, "a run that its code has ended ended in a turn"
@@ -152,7 +152,7 @@ async def _about(store: EventStore, replayer: Replayer, note: RunReopened, run_i
         retold = pending is None or not await _has_completed(store, pending.run_id)
     else:
         retold = not (isinstance(fact, CancelRequested) or (isinstance(fact, TaskFailed) and fact.error != CANCELLED))
-    return RunReopened(at=note.at, by=note.by, reason=note.reason, turn=turn.version, retold=retold)
+    return "decisions" if retold else "turn"
 
 
 async def _has_completed(store: EventStore, run_id: str) -> bool:
