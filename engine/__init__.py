@@ -9,6 +9,7 @@ from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskSta
 from engine.runtime import (
     CircuitState,
     Engine,
+    HistoryDiff,
     HistoryEvent,
     LimitState,
     PausedWorkflow,
@@ -16,6 +17,7 @@ from engine.runtime import (
     Rehearsal,
     RunHandle,
     RunSummary,
+    WhatIf,
 )
 from engine.tasks import Attempt, Breaker, Happened, NotHappened, Rate, Task, TaskOptions, Transaction, attempt, task
 from engine.workflows import (
@@ -47,6 +49,7 @@ __all__ = [
     "ErrorInfo",
     "Feed",
     "Happened",
+    "HistoryDiff",
     "HistoryEvent",
     "LimitState",
     "NotHappened",
@@ -70,6 +73,7 @@ __all__ = [
     "TaskState",
     "TaskStatus",
     "Transaction",
+    "WhatIf",
     "Workflow",
     "attempt",
     "durable",

@@ -185,6 +185,9 @@ def _state_document(state: RunState) -> dict[str, Any]:
             }
             for task in state.tasks.values()
         ],
+        "rerun_of": state.rerun_of or None,
+        "fork_of": {"run": state.origin, "version": state.origin_version} if state.origin else None,
+        "reopened": state.reopened,
         "slow_turns": state.slow_turns,
         "slowest_turn_seconds": state.slowest_turn / 1_000_000,
         "slow_site": state.slow_site,

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import msgspec
 from msgspec import Struct, to_builtins
 
-from engine.core.events import AnyEvent, Decision, Fact, Note, RequestReceived, SignalReceived, TimerStarted
+from engine.core.events import AnyEvent, Decision, Fact, Note, RequestReceived, RunForked, SignalReceived, TimerStarted
 from engine.core.standing import standing
 
 __all__ = ["Differences", "SideBySide", "differences"]
@@ -59,8 +59,7 @@ class Differences(Struct, Generic[T], frozen=True):
 def differences(left: Sequence[T], right: Sequence[T], *, ids: tuple[str, str]) -> Differences[T]:
     """Set two histories, of runs with these ids, side by side."""
     lefts, rights = _ordered(left), _ordered(right)
-    left_keys = [_key(item, ids[0]) for item in lefts]
-    right_keys = [_key(item, ids[1]) for item in rights]
+    left_keys, right_keys = _keys(lefts, left, ids[0]), _keys(rights, right, ids[1])
     pairs = zip(left_keys, right_keys, strict=False)
     alike = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(lefts), len(rights)))
     rows = _rows(lefts[alike:], rights[alike:], left_keys[alike:], right_keys[alike:])
@@ -106,7 +105,14 @@ def _id(item: Recorded) -> tuple[bool, str]:
     return not id_, id_
 
 
-def _key(item: Recorded, run_id: str) -> bytes:
+def _keys(ordered: list[T], history: Sequence[T], run_id: str) -> list[bytes]:
+    """What is compared. The ids of children begin with that of their parent: a fork's own, or one of its origins'."""
+    own = [run_id, *(item.event.origin for item in history if isinstance(item.event, RunForked))]
+    own.sort(key=len, reverse=True)
+    return [_key(item, own) for item in ordered]
+
+
+def _key(item: Recorded, own: list[str]) -> bytes:
     event = item.event
     fields: dict[str, Any] = {key: value for key, value in to_builtins(event).items() if key not in _NOT_COMPARED}
     if isinstance(event, TimerStarted):
@@ -116,7 +122,7 @@ def _key(item: Recorded, run_id: str) -> bytes:
     if "request" in fields:
         del fields["request"], fields["id"]
     if isinstance(run := fields.get("run"), str):
-        fields["run"] = run.removeprefix(run_id)
+        fields["run"] = next((run.removeprefix(each) for each in own if run.startswith(f"{each}/")), run)
     value = _error(item.payload) if fields["type"] in _ERRORS else item.payload
     return msgspec.json.encode([fields, None if value is None else value.hex()])
 

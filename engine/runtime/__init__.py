@@ -9,10 +9,13 @@ from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
+from engine.runtime.repairs import HistoryDiff
+from engine.runtime.what_if import WhatIf
 
 __all__ = [
     "CircuitState",
     "Engine",
+    "HistoryDiff",
     "HistoryEvent",
     "LimitState",
     "PausedWorkflow",
@@ -20,4 +23,5 @@ __all__ = [
     "Rehearsal",
     "RunHandle",
     "RunSummary",
+    "WhatIf",
 ]

@@ -12,12 +12,15 @@ from engine.core.identity import check_run_id
 from engine.errors import HoldfastError
 from engine.runtime.forking import fork
 from engine.runtime.handle import RunHandle
+from engine.runtime.histories import head_of
 from engine.runtime.limits import LimitState, checked_limits, read_limits, set_limit
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.reopening import reopen
-from engine.runtime.repairs import Diff, diff_runs, rerun
+from engine.runtime.repairs import HistoryDiff, diff_runs, rerun
+from engine.runtime.streams import WORKFLOW
 from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.watches import Watches
+from engine.runtime.what_if import WhatIf, suppose
 from engine.tasks import RateLike, Task, rate_of
 from engine.workflows import Workflow
 from eventstore import Clock, EventStore
@@ -125,7 +128,7 @@ class Operations(ABC):
 
     # -- repair -------------------------------------------------------------------------------------------------------
 
-    async def diff(self, left: str, right: str) -> Diff:
+    async def diff(self, left: str, right: str) -> HistoryDiff:
         """Two runs side by side, by their ids: where their histories part, and what stands there from then on.
 
         Facts, decisions and values are compared, without times and places. Raises `RunNotFound`, `HistoryError`.
@@ -208,6 +211,17 @@ class Operations(ABC):
             next_id=self.message_id,
         )
         return self.run(new_id)
+
+    async def what_if(self, run_id: str, *, at: int, substitute: Mapping[str, Any] = NONE_GIVEN) -> WhatIf:
+        """What would have come of a run, had it been forked at a version: told all that happened to it behind that.
+
+        With the code there is now, and with `substitute`: results by task id, whenever these tasks are called. Nothing
+        runs but the workflow's own code, and nothing is written. Raises `RepairRefused` when it cannot be cut there or
+        the code does not fit what comes before, `RunNotFound`, `UnknownWorkflow`, `NotRecordable`.
+        """
+        head = await head_of(self.store, check_run_id(run_id))
+        definition = self.definition_named(str(head.attributes.get(WORKFLOW, "")))
+        return await suppose(self.store, definition, run_id, at=at, substitute=substitute)
 
     def _new_id(self, run_id: str) -> str:
         """A fresh id that shows whose rerun, or fork, the run is."""

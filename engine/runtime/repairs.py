@@ -8,6 +8,7 @@ the rerun. Nothing is written to the run that it is a rerun of: that may be clos
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from msgspec import structs
 
@@ -21,12 +22,13 @@ from engine.runtime.streams import ORIGIN, STATUS, WORKFLOW, new_event, stream_o
 from engine.runtime.versions import PYTHON
 from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
 
-__all__ = ["Diff", "diff_runs", "rerun"]
+__all__ = ["HistoryDiff", "diff_runs", "rerun"]
 
-Diff = Differences[HistoryEvent]
+HistoryDiff: TypeAlias = Differences[HistoryEvent]
+"""Two histories side by side."""
 
 
-async def diff_runs(store: EventStore, left: str, right: str) -> Diff:
+async def diff_runs(store: EventStore, left: str, right: str) -> HistoryDiff:
     """Set two histories side by side. Raises `RunNotFound`, `HistoryError`."""
     histories = [[item async for item in read_events(store, check_run_id(run_id))] for run_id in (left, right)]
     return differences(histories[0], histories[1], ids=(left, right))

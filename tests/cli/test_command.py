@@ -36,7 +36,7 @@ def test_version_names_what_matters(holdfast: Command) -> None:
 
 VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
-limits set-pool set-rate
+limits set-pool set-rate diff rerun reopen fork what-if
 """.split()
 
 
