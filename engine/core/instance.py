@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from msgspec import structs
+
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
@@ -217,7 +219,9 @@ class Instance:
         self.clocks.postpone(by)
         for pending in self.pending.values():
             pending.scheduled_at += by
-        self.deadline = self.deadline and self.deadline + by
+        if self.deadline and self.started is not None:
+            self.deadline += by
+            self.started = structs.replace(self.started, deadline=self.started.deadline + by)  # for epochs to come
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 

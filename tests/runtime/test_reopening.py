@@ -601,3 +601,37 @@ async def test_a_run_at_rest_is_left_to_whoever_comes(world: World) -> None:
     outside.down = False
     async with world.engine(load) as engine:
         assert await soon(engine.run("r").result()) == 13
+
+
+@workflow
+async def lives_within(n: int) -> int:
+    if n < 1:
+        await solid(n)
+        await fragile()
+        await durable.continue_as_new(lives_within(n + 1))
+    await asyncio.sleep(20)
+    return n
+
+
+async def test_a_runs_deadline_stands_still_too(world: World) -> None:
+    """Also for the epochs to come, and its children: an hour later it has as long as it had left."""
+    async with world.engine(lives_within) as engine:
+        run = await engine.start(lives_within(0), id="r", deadline=60)
+        with pytest.raises(RunFailedError):
+            await soon(run.result())
+        deadline = (await run.state()).deadline
+        world.clock.advance(HOUR)
+        outside.down = False
+        await engine.reopen("r")
+        assert (await run.state()).deadline >= deadline + round(HOUR * 1e6)
+        await until_async(lambda: sleeps(run))
+        assert (await run.state()).epoch == 1
+        assert (await run.state()).deadline >= deadline + round(HOUR * 1e6)
+        world.clock.advance(20)
+        assert await soon(run.result()) == 1
+    await check_history(await world.store(), "r", lives_within)
+
+
+async def sleeps(run: Any) -> bool:
+    state = await run.state()
+    return state.epoch == 1 and len(state.timers) == 2
