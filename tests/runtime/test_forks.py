@@ -528,3 +528,74 @@ async def test_a_long_prefix_is_copied_in_parts(worlds, monkeypatch: pytest.Monk
 @workflow
 async def wide(n: int) -> int:
     return sum(await asyncio.gather(*(extract(index) for index in range(n))))
+
+
+@workflow
+async def families(n: int) -> str:
+    found = await child(n)
+    if n < 1:
+        await durable.continue_as_new(families(n + 1))
+    return f"{found} {await word.receive()} {await child(n)}"
+
+
+async def test_a_fork_within_an_epoch_is_rebuilt_under_its_origins_identity(world: World) -> None:
+    """From wherever it is read: whoever rebuilds the fork must know by which id its prefix went."""
+    async with world.engine(families, child) as engine:
+        run = await engine.start(families(0), id="r")
+        await until_async(lambda: waits_in_epoch(run, 1))
+        at = len(await events_of(run))
+        fork = await engine.fork("r", at=at, id="f")
+        await until_async(lambda: was_taken_up(engine, "f"))
+    async with world.engine(families, child) as engine:
+        fork = engine.run("f")
+        await fork.signal(word, "x")
+        assert await soon(fork.result()) == "1 x 1"
+        runs = [event.run for event in await events_of(fork) if isinstance(event, ChildStarted)]
+        assert runs == ["r/child#1", "r/child#1@1", "f/child#2@1"]
+    await check_history(await world.store(), "f", families)
+
+
+async def was_taken_up(engine: Engine, run_id: str) -> bool:
+    head = await engine.store.head(f"run:{run_id}")
+    return head.alarm is None and head.owner is None
+
+
+async def waits_in_epoch(run: Any, epoch: int) -> bool:
+    state = await run.state()
+    return state.epoch == epoch and any(each.status == "completed" for each in state.children.values())
+
+
+@workflow
+async def impatient() -> str:
+    try:
+        async with asyncio.timeout(10):
+            await waits_for_word.options(parent_close="terminate", on_cancel="abandon")()
+    except TimeoutError:
+        return await word.receive()
+    return "too soon"
+
+
+@workflow
+async def waits_for_word() -> str:
+    try:
+        return await word.receive()
+    except asyncio.CancelledError:
+        return await word.receive()  # it takes its time
+
+
+async def test_the_end_of_a_fork_ends_no_child_of_its_origin(world: World) -> None:
+    async with world.engine(impatient, waits_for_word) as engine:
+        run = await engine.start(impatient(), id="r")
+        await until_async(lambda: has(run, "ChildStarted"))
+        world.clock.advance(10)
+        await until_async(lambda: has(run, "ChildCancelled"))
+        fork = await engine.fork("r", at=len(await events_of(run)), id="f")
+        await fork.signal(word, "done")
+        assert await soon(fork.result()) == "done"
+        assert "ChildTerminated" not in await kinds_of(fork)
+        (started,) = [event.run for event in await events_of(run) if isinstance(event, ChildStarted)]
+        assert await engine.run(started).status() == "running"
+        await run.signal(word, "done, too")
+        assert await soon(run.result()) == "done, too"
+        assert "ChildTerminated" in await kinds_of(run)
+    await check_history(await world.store(), "f", impatient)
