@@ -10,6 +10,7 @@ from engine.runtime import (
     CircuitState,
     Engine,
     Gate,
+    HistoryDiff,
     HistoryEvent,
     LimitState,
     OnConflict,
@@ -19,6 +20,7 @@ from engine.runtime import (
     RunHandle,
     RunSummary,
     Verdict,
+    WhatIf,
 )
 from engine.tasks import (
     Attempt,
@@ -63,6 +65,7 @@ __all__ = [
     "Feed",
     "Gate",
     "Happened",
+    "HistoryDiff",
     "HistoryEvent",
     "LimitState",
     "Memo",
@@ -89,6 +92,7 @@ __all__ = [
     "TaskStatus",
     "Transaction",
     "Verdict",
+    "WhatIf",
     "Workflow",
     "attempt",
     "durable",

@@ -25,6 +25,7 @@ __all__ = [
     "NotRecordable",
     "PayloadTooLarge",
     "QueryFailed",
+    "RepairRefused",
     "RequestFailedError",
     "RequestRefused",
     "ResultError",
@@ -204,6 +205,10 @@ class SingletonHeld(HoldfastError, ValueError):
             f"run {run_id!r} of workflow {workflow!r} has the singleton key {key!r} and has not ended: wait for it"
             f" (engine.run({run_id!r})), or say on_conflict= 'attach', 'queue' or 'replace'"
         )
+
+
+class RepairRefused(HoldfastError, ValueError):
+    """A run cannot be reopened, forked or run again as asked. The message says why, and what can be done instead."""
 
 
 class ResultError(HoldfastError):

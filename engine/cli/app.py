@@ -9,20 +9,38 @@ import contextlib
 import os
 import sys
 import threading
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final
 
 import typer
 
-from engine import RunStatus
-from engine.cli import audit_commands, control_commands, doing, gate_commands, limit_commands, talk_commands
+from engine.cli import (
+    audit_commands,
+    compare_commands,
+    control_commands,
+    doing,
+    gate_commands,
+    limit_commands,
+    repair_commands,
+    talk_commands,
+)
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
-from engine.cli.words import DebugOption, JsonOption, RunArgument, StoreOption, TargetArgument, commands, epilog
+from engine.cli.words import (
+    DebugOption,
+    GraceOption,
+    JsonOption,
+    RunArgument,
+    StatusOption,
+    StoreOption,
+    TargetArgument,
+    commands,
+    epilog,
+    statuses_of,
+)
 
 __all__ = ["app", "entry"]
 
 _THREADS_END_SECONDS: Final = 1.0
-_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 
 app = commands(
     name="holdfast",
@@ -41,13 +59,8 @@ app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
 app.add_typer(audit_commands.group)
 app.add_typer(gate_commands.group)
-
-GraceOption = Annotated[
-    float,
-    typer.Option(
-        "--grace", metavar="SECONDS", min=0, help="How long tasks may go on after Ctrl-C; what is cut off runs again."
-    ),
-]
+app.add_typer(compare_commands.group)
+app.add_typer(repair_commands.group)
 
 
 def entry() -> None:
@@ -150,10 +163,7 @@ def resume(
 def runs(
     *,
     workflow: Annotated[str | None, typer.Option("--workflow", metavar="NAME", help="Runs of this one only.")] = None,
-    status: Annotated[
-        list[str] | None,
-        typer.Option("--status", metavar="STATUS", help=f"Only {', '.join(_STATUSES)}; may be given again."),
-    ] = None,
+    status: StatusOption = None,
     parent: Annotated[
         str | None, typer.Option("--parent", metavar="RUN", help="Only the children of this run.", show_default=False)
     ] = None,
@@ -165,9 +175,7 @@ def runs(
     """List runs, newest first."""
     from engine.cli import reading  # noqa: PLC0415 - see the module
 
-    statuses = tuple(each for each in _STATUSES if each in (status or ()))
-    if wrong := sorted(set(status or ()) - set(_STATUSES)):
-        raise typer.BadParameter(f"{wrong[0]!r} is none of {', '.join(_STATUSES)}", param_hint="--status")
+    statuses = statuses_of(status)
     doing.read(
         lambda given, output: reading.runs(
             given, output, workflow=workflow, status=statuses, parent=parent, limit=limit
@@ -178,18 +186,30 @@ def runs(
     )
 
 
-@app.command(epilog=epilog("holdfast show nightly-k7m2qd", "holdfast show nightly-k7m2qd --json"))
+@app.command(
+    epilog=epilog(
+        "holdfast show nightly-k7m2qd", "holdfast show nightly-k7m2qd --at 41", "holdfast show nightly-k7m2qd --json"
+    )
+)
 def show(
-    run_id: RunArgument, store: StoreOption = DEFAULT_STORE, json: JsonOption = False, debug: DebugOption = False
+    *,
+    run_id: RunArgument,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", metavar="VERSION", min=1, help="As it stood behind this event.", show_default=False),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Show how a run stands: status, arguments, result or error, tasks, timers, children, and what was said to it.
 
-    Read from its history alone: its code is not needed, and not run.
+    Read from its history alone, up to any version: its code is not needed, and not run.
     """
     from engine.cli import reading  # noqa: PLC0415 - see the module
 
     doing.read(
-        lambda given, output: reading.show(given, output, run_id, every_frame=debug),
+        lambda given, output: reading.show(given, output, run_id, at=at, every_frame=debug),
         store=store,
         json=json,
         debug=debug,

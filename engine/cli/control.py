@@ -11,11 +11,13 @@ from engine import Engine, HistoryEvent, RunHandle, RunState
 from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.readable import by_and_why
+from engine.cli.searching import Many, deal_with
 from eventstore import EventStore
 
-__all__ = ["cancel", "pause", "pause_workflow", "terminate", "unpause", "unpause_workflow"]
+__all__ = ["cancel", "cancel_many", "pause", "pause_workflow", "terminate", "unpause", "unpause_workflow"]
 
 _Events: TypeAlias = AsyncGenerator[HistoryEvent, None]
+FINAL: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
 _TAKEN_UP_SECONDS: Final = 2.0
 """How long it is looked whether somebody who works on the run takes the request up."""
 
@@ -31,6 +33,20 @@ async def cancel(store: EventStore, output: Output, run_id: str, *, reason: str,
     return await _ask(
         store, output, run_id, "cancel", lambda run: run.cancel(reason=reason, by=by), enough=_has_ended, said=said
     )
+
+
+async def cancel_many(store: EventStore, output: Output, many: Many, *, reason: str, by: str) -> Exit:
+    """Ask for many runs to be cancelled; those that have ended meanwhile are left as they are."""
+    async with Engine(store) as client:
+
+        async def ask(run_id: str) -> str:
+            run = client.run(run_id)
+            if (status := await run.status()) in FINAL:
+                return f"run {run_id} has already ended: {status}"
+            await run.cancel(reason=reason, by=by)
+            return f"the request to cancel run {run_id} is recorded"
+
+        return await deal_with(client, output, many, "cancel", ask, then="")
 
 
 async def terminate(store: EventStore, output: Output, run_id: str, *, reason: str, by: str) -> Exit:

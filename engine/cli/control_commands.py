@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from engine import RunStatus
 from engine.cli import doing
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
@@ -14,38 +15,60 @@ from engine.cli.words import (
     JsonOption,
     ReasonOption,
     RunArgument,
+    SomeRunArgument,
+    StatusOption,
     StoreOption,
     by_whom,
     commands,
     epilog,
+    statuses_of,
 )
 
 __all__ = ["group"]
 
 group = commands()
 
-SomeRunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
 WorkflowOption = Annotated[
     str | None,
     typer.Option("--workflow", metavar="NAME", help="All runs of this workflow, also future ones.", show_default=False),
 ]
 
 
-@group.command(epilog=epilog("holdfast cancel nightly-k7m2qd --reason 'wrong day'"))
+@group.command(
+    epilog=epilog(
+        "holdfast cancel nightly-k7m2qd --reason 'wrong day'",
+        "holdfast cancel --workflow nightly --status paused --limit 5 --yes",
+    )
+)
 def cancel(
     *,
-    run_id: RunArgument,
+    run_id: SomeRunArgument = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", metavar="NAME", help="Many: runs of this workflow.", show_default=False)
+    ] = None,
+    status: StatusOption = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="Many: at most so many.")] = 100,
+    yes: Annotated[bool, typer.Option("--yes", help="Many: do it; without this they are only shown.")] = False,
     reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Ask for a run to be cancelled. The request is recorded; the workflow may clean up."""
-    from engine.cli import control  # noqa: PLC0415 - see `doing`
+    """Ask for a run to be cancelled. The request is recorded; the workflow may clean up.
 
+    Many at once with --workflow and --status: they are shown, and cancelled with --yes.
+    """
+    from engine.cli import control, searching  # noqa: PLC0415 - see `doing`
+
+    unfinished: tuple[RunStatus, ...] = ("running", "paused", "suspended")
+    many = searching.many_of(run_id, workflow, statuses_of(status), unfinished, limit=limit, yes=yes)
     doing.change(
-        lambda given, output: control.cancel(given, output, run_id, reason=reason, by=by_whom(by)),
+        lambda given, output: (
+            control.cancel(given, output, run_id or "", reason=reason, by=by_whom(by))
+            if many is None
+            else control.cancel_many(given, output, many, reason=reason, by=by_whom(by))
+        ),
         store=store,
         json=json,
         debug=debug,

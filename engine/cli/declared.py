@@ -19,7 +19,7 @@ from engine.cli.arguments import short_type, type_text
 from engine.cli.problems import Problem
 from engine.cli.targets import Target
 
-__all__ = ["INPUT_BYTES_MAX", "declared", "find", "find_or_none", "types_text", "unknown", "value_of"]
+__all__ = ["INPUT_BYTES_MAX", "declared", "find", "find_or_none", "modules_of", "types_text", "unknown", "value_of"]
 
 D = TypeVar("D", Signal[Any], Request[Any, Any], Query[Any, Any], State[Any], Feed[Any])
 
@@ -67,7 +67,7 @@ def find_or_none(target: Target, kind: type[D], name: str) -> D | None:
 def declared(target: Target, kind: type[D], *, asked: str = "") -> dict[str, D]:
     """All of a kind by name. `asked`: the name of which there must not be two that differ."""
     found: dict[str, D] = {}
-    for modules in _nearest_first(target):
+    for modules in modules_of(target):
         near: dict[str, D] = {}
         for module in modules:
             for value in list(vars(module).values()):
@@ -83,7 +83,8 @@ def declared(target: Target, kind: type[D], *, asked: str = "") -> dict[str, D]:
     return found
 
 
-def _nearest_first(target: Target) -> Iterator[list[ModuleType]]:
+def modules_of(target: Target) -> Iterator[list[ModuleType]]:
+    """Where the target's names may be declared, the nearest first."""
     yield [target.module]
     names = dict.fromkeys(each.fn.__module__ for each in target.workflows)
     homes = [module for name in names if (module := sys.modules.get(name)) is not None and module is not target.module]

@@ -32,8 +32,13 @@ def work(
     grace: float,
     json: bool,
     debug: bool,
+    by: str | None = None,
+    must_exist: bool = False,
 ) -> None:
-    """`run` and `resume`: load the target, read the arguments, and only then open the store and work."""
+    """`run`, `resume` and their like: load the target, read the arguments, and only then open the store and work.
+
+    `must_exist`: a store that is not there is an error, and is not made.
+    """
     from engine.cli import stores  # noqa: PLC0415 - see the module
     from engine.cli.arguments import bind  # noqa: PLC0415
     from engine.cli.output import Output  # noqa: PLC0415
@@ -43,7 +48,7 @@ def work(
     output = Output(json=json)
 
     async def opened(loaded: Target, bound: tuple[tuple[Any, ...], dict[str, Any]]) -> Exit:
-        async with stores.opened(store) as given:
+        async with stores.existing(store) if must_exist else stores.opened(store) as given:
             session = Session(
                 target=loaded,
                 bound=bound,
@@ -51,7 +56,7 @@ def work(
                 url=store,
                 output=output,
                 grace=grace,
-                by=user(),
+                by=user() if by is None else by,
                 debug=debug,
             )
             return await do(session)

@@ -128,6 +128,35 @@ def _heartbeat(header: Mapping[str, Any], payload: bytes | None) -> str:
     return f"attempt {header['attempt']} lives{details}"
 
 
+def _started(header: Mapping[str, Any], payload: bytes | None) -> str:
+    rerun = f"rerun of {header['rerun_of']}{by_and_why('', header.get('reason', ''))}  " if "rerun_of" in header else ""
+    said = {key: value for key, value in header.items() if key not in {"rerun_of", "reason"}}
+    return rerun + _fields(said, payload)
+
+
+_TAKEN_BACK: Final[Mapping[str, str]] = {
+    "turn": "the turn that ended it is taken back, and with it what led to that",
+    "decisions": "what the last turn decided is taken back, and its fact told again",
+    "end": "its end is taken back",
+}
+
+
+def _reopened(header: Mapping[str, Any], payload: bytes | None) -> str:
+    who = _by_whom(header, payload)
+    return f"{_TAKEN_BACK[header.get('takes_back', 'turn')]}{f'; {who}' if who else ''}"
+
+
+def _forked(header: Mapping[str, Any], payload: bytes | None) -> str:
+    who = _by_whom(header, payload)
+    given = [short_id(id_) for id_ in header.get("substituted", ())]
+    results = f", with the result of {', '.join(given)} given" if given else ""
+    return f"from run {header['origin']} at version {header['version']}{results}{f'; {who}' if who else ''}"
+
+
+def _prefix_ended(header: Mapping[str, Any], _payload: bytes | None) -> str:
+    return "from here on it is a run of its own" + (", and the last fact is told again" if header.get("retold") else "")
+
+
 _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] = {
     "TaskCompleted": _task_completed,
     "SignalReceived": _received,
@@ -155,5 +184,9 @@ _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] 
     "CancelRequested": _cancel_requested,
     "RunQueued": _queued,
     "RunTerminated": _by_whom,
+    "RunStarted": _started,
+    "RunReopened": _reopened,
+    "RunForked": _forked,
+    "PrefixEnded": _prefix_ended,
 }
 """The events whose fields do not speak for themselves."""

@@ -120,6 +120,7 @@ _ASKED: Final[Mapping[str, str]] = {
     "RunPaused": "paused",
     "RunUnpaused": "unpaused",
     "RunResumed": "resumed",
+    "RunReopened": "reopened",
     "SignalReceived": "signal",
     "RequestReceived": "request",
 }

@@ -16,6 +16,7 @@ from engine.errors import (
     HoldfastError,
     NotPublished,
     QueryFailed,
+    RepairRefused,
     RequestFailedError,
     RequestRefused,
     RunEnded,
@@ -55,6 +56,7 @@ class Problem(Exception):
 _CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
     (RunEnded, Exit.ENDED),
     (RequestRefused, Exit.REFUSED),
+    (RepairRefused, Exit.REFUSED),
     (RequestFailedError, Exit.FAILED),
     (QueryFailed, Exit.FAILED),
     (NotPublished, Exit.FAILED),

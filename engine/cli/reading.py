@@ -10,7 +10,7 @@ from engine import Engine, HistoryEvent, PausedWorkflow, RunState, RunStatus, Ru
 from engine.cli.exchange import Exchange
 from engine.cli.output import Output
 from engine.cli.plain import workflow_paused_line
-from engine.cli.problems import Exit
+from engine.cli.problems import Exit, Problem
 from engine.cli.readable import instant
 from engine.cli.tables import history_line, runs_table, state_view
 from eventstore import EventStore
@@ -79,14 +79,22 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
     }
 
 
-async def show(store: EventStore, output: Output, run_id: str, *, every_frame: bool) -> Exit:
-    """How a run stands, from its history alone."""
+async def show(
+    store: EventStore, output: Output, run_id: str, *, at: int | None = None, every_frame: bool = False
+) -> Exit:
+    """How a run stands, or stood `at` a version, from its history alone."""
     state, exchange = RunState(run_id=run_id), Exchange()
     async with Engine(store) as client:
         async for recorded in client.run(run_id).events():
+            if at is not None and recorded.version > at:
+                break
             state.apply(recorded.version, recorded.event, recorded.payload)
             exchange.take(recorded)
-        paused = {each.name: each for each in await client.paused_workflows()}.get(state.workflow)
+        if at is not None and state.version < at:
+            raise Problem(f"run {run_id} has {state.version:,} events: there is no version {at:,}")
+        # A pause of its workflow is no part of its history: it says something of the present only.
+        pauses = await client.paused_workflows() if at is None else ()
+    paused = {each.name: each for each in pauses}.get(state.workflow)
     if output.json:
         output.document({**_state_document(state), **_talk_document(state, exchange, paused)})
     else:
@@ -186,6 +194,9 @@ def _state_document(state: RunState) -> dict[str, Any]:
             for task in state.tasks.values()
         ],
         "patches": state.patches,
+        "rerun_of": state.rerun_of or None,
+        "fork_of": {"run": state.origin, "version": state.origin_version} if state.origin else None,
+        "reopened": state.reopened,
         "slow_turns": state.slow_turns,
         "slowest_turn_seconds": state.slowest_turn / 1_000_000,
         "slow_site": state.slow_site,

@@ -28,7 +28,7 @@ from engine.cli.targets import Target
 from engine.errors import HoldfastError, RunNotFound
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
 
-__all__ = ["Session", "resume_all", "resume_one", "run"]
+__all__ = ["Session", "resume_all", "resume_one", "run", "work_on"]
 
 _ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # nothing that is mistaken for something else
 _ID_LETTERS: Final = 6
@@ -108,6 +108,14 @@ async def resume_all(session: Session) -> Exit:
                 session.output.line(f"no unfinished run of {names} in {session.url}")
             return Exit.COMPLETED
         return await _resume(session, watched, stop, single=False)
+
+
+async def work_on(session: Session, run_id: str) -> Exit:
+    """Go on with a run that the target has the workflow of."""
+    with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
+        async with Engine(session.store) as client:
+            watched = session.watched(await client.run(run_id).state())
+        return await _resume(session, [watched], stop, single=True)
 
 
 async def _resume(session: Session, watched: list[Watched], stop: StopRequest, *, single: bool) -> Exit:

@@ -199,12 +199,8 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
     else:
         facts.add_row("last event", clock(state.updated_at))
     facts.add_row("events", f"{state.version:,}")
-    for name, text in _beginning(state):
+    for name, text in (*_beginning(state), *_beginnings(state).items()):
         facts.add_row(name, Text(text))
-    if state.parent:
-        facts.add_row("parent", Text(f"run {state.parent}, call {short_id(state.parent_call)}"))
-    if state.epoch:
-        facts.add_row("epoch", f"{state.epoch:,}: so often it has continued as new")
     if state.deadline:
         facts.add_row("deadline", clock(state.deadline))
     for name, pause in _pauses(state, workflow_paused):
@@ -239,6 +235,22 @@ def _beginning(state: RunState) -> Iterable[tuple[str, str]]:
         yield "singleton", state.singleton
     if state.begun_at > state.started_at:
         yield "begun", clock(state.begun_at)
+
+
+def _beginnings(state: RunState) -> dict[str, str]:
+    """What it comes from, and how often it began again."""
+    found: dict[str, str] = {}
+    if state.parent:
+        found["parent"] = f"run {state.parent}, call {short_id(state.parent_call)}"
+    if state.rerun_of:
+        found["rerun of"] = f"run {state.rerun_of}"
+    if state.origin:
+        found["fork of"] = f"run {state.origin} at version {state.origin_version:,}"
+    if state.reopened:
+        found["reopened"] = "once" if state.reopened == 1 else f"{state.reopened:,} times"
+    if state.epoch:
+        found["epoch"] = f"{state.epoch:,}: so often it has continued as new"
+    return found
 
 
 def _slow(state: RunState) -> str:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import typer
+
+from engine import RunStatus
 
 __all__ = [
     "ByOption",
     "DebugOption",
+    "GraceOption",
     "JsonOption",
     "ReasonOption",
     "RunArgument",
+    "SomeRunArgument",
+    "StatusOption",
     "StoreOption",
     "TargetArgument",
     "ValueArgument",
     "by_whom",
     "commands",
     "epilog",
+    "statuses_of",
 ]
+
+_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 
 _EXIT_CODES: Final = """\b
 Exit codes:
@@ -27,7 +35,7 @@ Exit codes:
     2  wrong usage: target, arguments, run id
     3  a problem with the store or a file
     4  suspended, or would be: code and history disagree, or its worker died again and again
-    5  refused: the run does not take this request
+    5  refused: the run does not take this request, or cannot be repaired so
     6  the run has ended
     7  the time for waiting is over; nothing was taken back
     8  does not verify: the log, a seal or a proof is not what it was
@@ -47,6 +55,17 @@ ValueArgument = Annotated[
         show_default=False,
     ),
 ]
+SomeRunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
+StatusOption = Annotated[
+    list[str] | None,
+    typer.Option("--status", metavar="STATUS", help=f"Only {', '.join(_STATUSES)}; may be given again."),
+]
+GraceOption = Annotated[
+    float,
+    typer.Option(
+        "--grace", metavar="SECONDS", min=0, help="How long tasks may go on after Ctrl-C; what is cut off runs again."
+    ),
+]
 StoreOption = Annotated[str, typer.Option("--store", metavar="URL", help="Where runs are recorded.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks in full.")]
@@ -62,6 +81,13 @@ def by_whom(by: str | None) -> str:
     from engine.cli.doing import user  # noqa: PLC0415 - see there
 
     return user() if by is None else by
+
+
+def statuses_of(words: list[str] | None) -> tuple[RunStatus, ...]:
+    """The statuses that were named. Raises `typer.BadParameter` for what is none."""
+    if wrong := sorted(set(words or ()) - set(_STATUSES)):
+        raise typer.BadParameter(f"{wrong[0]!r} is none of {', '.join(_STATUSES)}", param_hint="--status")
+    return tuple(each for each in _STATUSES if each in (words or ()))
 
 
 def epilog(*examples: str, codes: bool = True) -> str:

@@ -8,7 +8,8 @@ JSON). Additive change only: a field may be added with a default, a tag never ch
 * `Decision`: what only workflow code can cause; written directly behind the fact that led to it.
 * `Note`: written by the engine, never seen by workflow code, skipped by replay.
 
-All times are integer microseconds since the Unix epoch and never go back within a run.
+All times are integer microseconds since the Unix epoch and never go back within a run; but what a fork has copied is
+older than the `RunForked` that it stands behind.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ __all__ = [
     "Note",
     "ParentClose",
     "PatchMarked",
+    "PrefixEnded",
     "RejectedReason",
     "RequestAnswered",
     "RequestFailed",
@@ -57,8 +59,10 @@ __all__ = [
     "RunCancelled",
     "RunCompleted",
     "RunFailed",
+    "RunForked",
     "RunPaused",
     "RunQueued",
+    "RunReopened",
     "RunResumed",
     "RunStarted",
     "RunSuspended",
@@ -69,6 +73,7 @@ __all__ = [
     "SignalIgnored",
     "SignalReceived",
     "StatePublished",
+    "TakenBack",
     "TaskCancelled",
     "TaskCompleted",
     "TaskFailed",
@@ -98,6 +103,8 @@ MessageKind: TypeAlias = Literal["signal", "cancel", "terminate"]
 """What a run may send to another one."""
 EffectAnswer: TypeAlias = Literal["not_happened", "unknown"]
 """What the outside said of an effect, short of a result."""
+TakenBack: TypeAlias = Literal["turn", "decisions", "end"]
+"""What counts no more of a run's last turn, once it is reopened."""
 RejectedReason: TypeAlias = Literal["not_found", "closed"]
 """Why a message was not delivered: there is no such run, or it has ended."""
 
@@ -145,6 +152,8 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     waits: bool = False  # it is recorded, and begins with `RunBegun`; signals may come before
     begins_at: int = 0  # of one that waits: not before, microseconds since the epoch; 0: as soon as nothing holds it
     singleton: str = ""  # key: of this workflow's runs with it, one at most has begun and not ended
+    rerun_of: str = ""  # id of the run whose workflow and arguments these are, if a person asked for it to run again
+    reason: str = ""  # why, of such a run
 
 
 class RunBegun(Fact, frozen=True, tag="RunBegun", kw_only=True):
@@ -450,6 +459,35 @@ class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
     reason: str = ""
 
 
+class RunReopened(Note, frozen=True, tag="RunReopened", kw_only=True):
+    """A run that had ended goes on; what is taken back, counts as never having happened.
+
+    That is the last turn, its fact and what was decided; or the decisions alone, and the fact is told again, now, to
+    the code there is now; or, of a run that was terminated, its end alone.
+    """
+
+    by: str = ""
+    reason: str = ""
+    takes_back: TakenBack = "turn"
+
+
+class RunForked(Note, frozen=True, tag="RunForked", kw_only=True):
+    """First event of a fork. Behind it stand events of its origin, copied, until `PrefixEnded`."""
+
+    origin: str  # the run's id
+    version: int  # the last of its events that was copied
+    digest: str  # the origin's at that version, 64 hex digits
+    by: str = ""
+    reason: str = ""
+    substituted: tuple[str, ...] = ()  # ids of the tasks whose results were given with the fork
+
+
+class PrefixEnded(Note, frozen=True, tag="PrefixEnded", kw_only=True):
+    """From here on a fork is a run of its own. `retold`: the last fact is told again, now, to the code there is now."""
+
+    retold: bool = False
+
+
 class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
     """A turn kept the engine's other runs waiting for `took` microseconds. Stands behind its decisions."""
 
@@ -559,6 +597,9 @@ AnyEvent: TypeAlias = (
     | CallDebounced
     | RunSuspended
     | RunResumed
+    | RunReopened
+    | RunForked
+    | PrefixEnded
     | RunTerminated
     | TurnSlow
     | ResultMemoised

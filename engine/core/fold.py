@@ -23,9 +23,11 @@ from engine.core.events import (
     ChildStarted,
     ChildTerminated,
     EffectReconciled,
+    Fact,
     FeedPublished,
     ParentClose,
     PatchMarked,
+    PrefixEnded,
     RequestAnswered,
     RequestFailed,
     RequestReceived,
@@ -33,8 +35,10 @@ from engine.core.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunForked,
     RunPaused,
     RunQueued,
+    RunReopened,
     RunResumed,
     RunStarted,
     RunSuspended,
@@ -54,6 +58,7 @@ from engine.core.events import (
     TurnSlow,
 )
 from engine.core.failures import ErrorInfo, decode_error
+from engine.core.turn_state import TurnState
 from engine.errors import HistoryError
 
 __all__ = ["FINAL_STATUSES", "UNFINISHED", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
@@ -141,6 +146,11 @@ class RunState(Struct, kw_only=True):
     begun_at: int = 0  # 0: not yet
     singleton: str = ""  # the key that one run of the workflow has at a time
     queued_behind: str = ""  # id of the run that had it when this one queued for it
+    origin: str = ""  # of a fork: the id of the run that it was forked from
+    origin_version: int = 0  # and the last version of that which it has copied
+    rerun_of: str = ""  # the id of the run whose workflow and arguments it has, if it was asked for as a rerun
+    reopened: int = 0  # how often it has gone on behind an end
+    turn: TurnState = field(default_factory=TurnState)  # the last one
 
     @property
     def ended(self) -> bool:
@@ -158,6 +168,8 @@ class RunState(Struct, kw_only=True):
         """Fold one event in. Events of a run are applied in order, each once."""
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
+        if isinstance(event, Fact):
+            self.turn = TurnState(event.at, event)
         match event:
             case (
                 TaskScheduled()
@@ -173,8 +185,10 @@ class RunState(Struct, kw_only=True):
                 self._apply_to_task(of_task, payload)
             case TimerStarted(id=id_, deadline=deadline):
                 self.timers[id_] = deadline
-            case TimerFired(id=id_) | TimerCancelled(id=id_):
+            case TimerFired(id=id_):
                 self.timers.pop(id_, None)
+            case TimerCancelled(id=id_):
+                self.turn.timers[id_] = self.timers.pop(id_, 0)
             case (
                 ChildStarted()
                 | ChildCompleted()
@@ -188,7 +202,15 @@ class RunState(Struct, kw_only=True):
                 self._begin(event, payload)
             case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
                 self._end(event, payload)
-            case RunPaused() | RunUnpaused() | RunSuspended() | RunResumed():
+            case (
+                RunPaused()
+                | RunUnpaused()
+                | RunSuspended()
+                | RunResumed()
+                | RunReopened()
+                | RunForked()
+                | PrefixEnded()
+            ):
                 self._hold(event, payload)
             case _:
                 self._apply_to_talk(event, payload)
@@ -255,6 +277,7 @@ class RunState(Struct, kw_only=True):
                 task.failures += 1
             case TaskCancelled(at=at):
                 task.status, task.ended_at = "cancelled", at
+                self.turn.tasks.append(task.id)
             case TaskHandedOut():
                 task.status = "handed out"
 
@@ -296,6 +319,7 @@ class RunState(Struct, kw_only=True):
                 child.status, child.ended_at = outcome, at
             case _:
                 child.asked_to_end = True
+                self.turn.children.append(child.id)
 
     def _begin(self, event: RunStarted | RunBegun | RunQueued, payload: bytes | None) -> None:
         if isinstance(event, RunQueued):
@@ -307,7 +331,7 @@ class RunState(Struct, kw_only=True):
             return
         self.workflow, self.arguments, self.epoch = event.workflow, payload, event.epoch
         self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
-        self.root, self.deadline = event.root, event.deadline
+        self.root, self.deadline, self.rerun_of = event.root, event.deadline, event.rerun_of
         self.singleton, self.waits, self.begins_at = event.singleton, event.waits, event.begins_at
         if event.waits:
             self.status = "queued"
@@ -331,8 +355,14 @@ class RunState(Struct, kw_only=True):
             case RunTerminated(reason=reason):
                 self.status, self.reason = "terminated", reason
 
-    def _hold(self, event: RunPaused | RunUnpaused | RunSuspended | RunResumed, payload: bytes | None) -> None:
+    def _hold(
+        self,
+        event: RunPaused | RunUnpaused | RunSuspended | RunResumed | RunReopened | RunForked | PrefixEnded,
+        payload: bytes | None,
+    ) -> None:
         match event:
+            case RunReopened() | RunForked() | PrefixEnded():
+                self._repair(event)
             case RunPaused(at=at, by=by, reason=reason):
                 self.status = "paused"
                 self.paused_at, self.paused_by, self.pause_reason = at, by, reason
@@ -341,6 +371,37 @@ class RunState(Struct, kw_only=True):
             case RunUnpaused() | RunResumed():
                 self.status, self.diagnosis = "queued" if self.waits else "running", None
                 self.paused_at, self.paused_by, self.pause_reason = None, "", ""
+
+    def _repair(self, event: RunReopened | RunForked | PrefixEnded) -> None:
+        match event:
+            case RunForked(origin=origin, version=version):
+                self.origin, self.origin_version = origin, version
+            case RunReopened():
+                self.reopened += 1
+                if event.takes_back != "end":
+                    never = event.takes_back == "turn"
+                    self.turn.take_back(self.tasks, self.children, self.timers, fact=never)
+                    asked = never and isinstance(self.turn.fact, CancelRequested)
+                    self.cancel_requested = self.cancel_requested and not asked
+                self._go_on(event.at)
+            case PrefixEnded():
+                self.parent = self.parent_call = self.root = ""
+                self.parent_epoch = 0
+                self._go_on(event.at)
+
+    def _go_on(self, at: int) -> None:
+        """It goes on, and the time in which it stood still does not count."""
+        pause = max(0, at - self.turn.at)
+        self.timers = {id_: deadline + pause for id_, deadline in self.timers.items()}
+        self.deadline = self.deadline and self.deadline + pause
+        self.turn = TurnState(at, self.turn.fact)
+        self.status, self.ended_at, self.result, self.error, self.diagnosis = "running", None, None, None, None
+        self.reason = self.paused_by = self.pause_reason = ""
+        self.paused_at = None
+        for task in self.tasks.values():
+            if task.ended_at is None:
+                task.scheduled_at += pause
+                task.status = "scheduled" if task.status == "running" else task.status
 
 
 def _error(type_: str, payload: bytes | None) -> ErrorInfo:

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
@@ -234,6 +236,15 @@ class Instance:
     def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
         """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
         self.cancelling.missed(branch)
+
+    def postpone(self, by: int) -> None:
+        """Let that many microseconds not count: the run stood still."""
+        self.clocks.postpone(by)
+        for pending in self.pending.values():
+            pending.scheduled_at += by
+        if self.deadline and self.started is not None:
+            self.deadline += by
+            self.started = structs.replace(self.started, deadline=self.started.deadline + by)  # for epochs to come
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,9 @@ Facts are delivered through `Instance.deliver`, exactly as when they happened; t
 compared with what the code decides now. Notes are not delivered; what the shell must know of them (attempts made,
 whether the run is suspended) is kept on the side. The last group of a history may be incomplete, for a large one is
 written in chunks: what is missing there is returned by `finish`, to be appended.
+
+A fact is held back until its decisions are known, so a turn that a person has taken back (`RunReopened`) never reaches
+the instance. While its origin's events are replayed a fork goes by its origin's id (`RunForked`, `PrefixEnded`).
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ from engine.core.events import (
     Fact,
     Note,
     PatchMarked,
+    PrefixEnded,
+    RunForked,
+    RunReopened,
     RunStarted,
     TaskCancelled,
     TaskCompleted,
@@ -40,7 +46,7 @@ from engine.core.inbox import LeftOver
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, HoldfastError, NotRecordable, StepLimitExceeded
 
-__all__ = ["Attempts", "Replayer"]
+__all__ = ["Attempts", "LastTurn", "Replayer"]
 
 
 class Attempts(Struct, gc=False):
@@ -77,6 +83,14 @@ class Attempts(Struct, gc=False):
             self.failure = payload
 
 
+class LastTurn(Struct, frozen=True):
+    """The last turn of a history so far. `fact` is None when none is held back: there is no turn to take back."""
+
+    version: int  # of the fact
+    fact: Fact | None
+    decisions: dict[str, Decided]
+
+
 class Recorded(Protocol):
     """An event as a store returns it."""
 
@@ -105,6 +119,17 @@ class Replayer:
         self._fact_version = 0
         self._recorded: dict[str, Decided] = {}
         self._marked = False  # whether the fact held back has markers of patches behind it
+        # In case the turn is taken back: the attempts of the task that its fact has ended, and of those called off.
+        self._ended: Attempts | None = None
+        self._called_off: dict[str, Attempts] = {}
+        self._called_off_behind = 0  # which fact
+        self._stood_until = 0  # when the run last went on after it had stood still
+        self._identities: list[str] = []  # own ids, while those of origins are replayed
+
+    @property
+    def last_turn(self) -> LastTurn:
+        """The last turn, recorded and not delivered yet."""
+        return LastTurn(self._fact_version, self._fact, dict(self._recorded))
 
     def feed_all(self, page: Iterable[Recorded]) -> None:
         """The next events, as they are stored. The run's loop is made the running one once, not for every fact."""
@@ -144,7 +169,7 @@ class Replayer:
             self._settle(complete=True)
             self._fact, self._fact_payload, self._fact_version = event, payload, version
             if type(event) is TaskCompleted or type(event) is TaskFailed:
-                self.attempts.pop(event.id, None)
+                self._ended = self.attempts.pop(event.id, None)
             elif type(event) is RunStarted and event.epoch > self.instance.epoch:
                 self._begin_epoch(version)
             elif self.carrying and getattr(event, "carried", False):
@@ -163,7 +188,9 @@ class Replayer:
         """The run has continued as new: of what was before only that matters which nobody has taken."""
         before = self.instance
         before.evict()
-        self.epoch_version, self.carrying = version, before.left_over
+        self.carrying = before.left_over
+        if not self._identities:  # else a replay from here would not know whose identity it goes by
+            self.epoch_version = version
         self.instance = Instance(before.definition, before.run_id)
         self.instance.replaying = True
         self.attempts.clear()
@@ -172,7 +199,7 @@ class Replayer:
         """Whether it is a patch's marker: what the code is told when it asks, and need not decide again."""
         if type(event) is not PatchMarked:
             if type(event) is TaskCancelled:
-                self.attempts.pop(event.id, None)
+                self._call_off(event.id)
             return False
         patches = self.instance.patches
         if self._fact is None:
@@ -200,8 +227,90 @@ class Replayer:
                 self.attempts.setdefault(id_, Attempts()).noted(event, payload, at=event.at)
             case TaskHandedOut(id=id_):
                 self.attempts.setdefault(id_, Attempts()).handed_out = True
+            case RunReopened():
+                self._reopen(event)
+            case RunForked():
+                self._identities.append(self.instance.run_id)
+                self.instance.run_id = event.origin
+            case PrefixEnded():
+                self._end_prefix(event)
             case _:
                 return
+
+    # -- what a person has taken back, or forked -----------------------------------------------------------------------
+
+    def _call_off(self, task_id: str) -> None:
+        attempts = self.attempts.pop(task_id, None)
+        if self._called_off_behind != self._fact_version:
+            self._called_off_behind, self._called_off = self._fact_version, {}
+        if attempts is not None:
+            self._called_off[task_id] = attempts
+
+    def _reopen(self, note: RunReopened) -> None:
+        """The turn that ended the run is taken back; what it called off goes on, and what it tells of is tried anew."""
+        fact = self._fact
+        stood_from = self._stands_still()
+        if note.takes_back == "end":
+            self._settle(complete=True)
+        elif fact is None:
+            self._refuse("history", "a turn is taken back, and there is none")
+        else:
+            self._recorded = {}
+            if self._called_off_behind == self._fact_version:
+                self.attempts.update(self._called_off)
+            if note.takes_back == "turn":
+                self._fact = None
+                if isinstance(fact, TaskFailed) and (ended := self._ended) is not None:
+                    # It counts on, so that no number is given twice; but its policy is asked as if it had not begun.
+                    self.attempts[fact.id] = Attempts(
+                        started=ended.started,
+                        open=ended.open,
+                        settled=ended.settled,
+                        heartbeat=ended.heartbeat,
+                        failure=self._fact_payload,
+                    )
+        self._go_on(note, stood_from, retold=note.takes_back == "decisions")
+
+    def _end_prefix(self, note: PrefixEnded) -> None:
+        """The fork begins: what it asks for from here on, it asks for as itself, and nothing of it is tried yet."""
+        if not self._identities:
+            self._refuse("history", "it says that a prefix has ended, but it is no fork")
+        stood_from = self._stands_still()
+        if not note.retold:
+            self._settle(complete=True)
+        elif self._recorded:
+            self._refuse("history", "a fork holds decisions of the turn that it was to decide anew")
+        self.instance.run_id = self._identities.pop()
+        for id_, attempts in self.attempts.items():
+            self.attempts[id_] = Attempts(started=attempts.started, settled=attempts.started)
+        if self.instance.started is not None:
+            self.instance.started = _orphaned(self.instance.started)
+        self.instance.calls.abandoned.clear()  # children of the origin, which are no business of its fork's end
+        self._go_on(note, stood_from, retold=note.retold)
+
+    def _stands_still(self) -> int:
+        """Since when: since the last fact, or since it last went on."""
+        return max(self._stood_until, self._fact.at if self._fact is not None else self.instance.now)
+
+    def _go_on(self, note: RunReopened | PrefixEnded, stood_from: int, *, retold: bool) -> None:
+        """Time in which the run stood still does not count: neither for its timers nor for the deadlines of its tasks.
+
+        `retold`: its last fact is told as of now.
+        """
+        pause = max(0, note.at - stood_from)
+        self._stood_until = note.at
+        fact = self._fact
+        if retold and fact is None:
+            self._refuse("history", "a fact is to be told again, and there is none")
+        if retold and isinstance(fact, RunStarted):
+            fact = _orphaned(fact) if isinstance(note, PrefixEnded) else fact
+            self._fact = structs.replace(fact, at=note.at, deadline=fact.deadline and fact.deadline + pause)
+            return
+        if retold and fact is not None:
+            self._fact = structs.replace(fact, at=note.at)
+        self.instance.postpone(pause)
+
+    # -- turns ---------------------------------------------------------------------------------------------------------
 
     def _settle(self, *, complete: bool) -> list[Decided]:
         """Deliver the fact held back until its recorded decisions were known, and compare."""
@@ -251,3 +360,8 @@ class Replayer:
         version = self._fact_version or self.version
         hints = tuple(self.instance.patches.hints())
         raise Mismatch(Diagnosis(reason=reason, message=message, version=version, hints=hints))
+
+
+def _orphaned(started: RunStarted) -> RunStarted:
+    """How a fork's epoch begins, whoever started its origin: nobody waits for its end."""
+    return structs.replace(started, parent="", parent_call="", parent_epoch=0, root="")

@@ -67,6 +67,12 @@ class Timers:
             raise HistoryError(f"{fact!r}: no such timer is running")
         self._host.loop.fire(found.timer)
 
+    def postpone(self, by: int) -> None:
+        """Let all of them fire that many microseconds later."""
+        for id_, pending in self.running.items():
+            self.running[id_] = pending._replace(deadline=pending.deadline + by)
+        self._deadlines = [(deadline + by, serial, id_) for deadline, serial, id_ in self._deadlines]
+
     def next_deadline(self) -> int | None:
         """Microseconds since the epoch at which the earliest running timer is due, or the run is to begin."""
         if self.begins_at is not None:

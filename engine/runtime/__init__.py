@@ -10,12 +10,15 @@ from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
+from engine.runtime.repairs import HistoryDiff
 from engine.runtime.singletons import OnConflict
+from engine.runtime.what_if import WhatIf
 
 __all__ = [
     "CircuitState",
     "Engine",
     "Gate",
+    "HistoryDiff",
     "HistoryEvent",
     "LimitState",
     "OnConflict",
@@ -25,4 +28,5 @@ __all__ = [
     "RunHandle",
     "RunSummary",
     "Verdict",
+    "WhatIf",
 ]

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from engine.core.events import AnyEvent, decode_header
+from engine.core.events import AnyEvent, RunForked, RunStarted, decode_header
 from engine.core.fold import RunState, RunStatus
 from engine.errors import EngineClosed, HistoryError, RunNotFound
 from engine.runtime.streams import EPOCH_START, run_id_of, status_of, stream_of
@@ -19,6 +19,7 @@ __all__ = [
     "epoch_start",
     "head_of",
     "outcome_of",
+    "read_beginning",
     "read_events",
     "read_known_state",
     "read_state",
@@ -45,6 +46,7 @@ class Outcome(Struct, frozen=True):
     status: RunStatus
     payload: bytes | None
     reason: str = ""
+    error: str = ""  # the exception's qualified type
 
 
 async def head_of(store: EventStore, run_id: str) -> StreamHead:
@@ -80,6 +82,18 @@ async def read_events(
         raise EngineClosed("the engine was closed") from None
 
 
+async def read_beginning(store: EventStore, run_id: str, *, start: int = 1) -> tuple[RunStarted, bytes | None] | None:
+    """The `RunStarted` that an epoch begins with which begins at version `start`, and its arguments; of a fork, the one
+    that it has copied. None: its parent has asked for it, and it has not begun. Raises `RunNotFound`, `HistoryError`.
+    """
+    async for item in read_events(store, run_id, after=start - 1):
+        if isinstance(item.event, RunStarted):
+            return item.event, item.payload
+        if not isinstance(item.event, RunForked):
+            raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
+    return None
+
+
 async def read_known_state(store: EventStore, head: StreamHead) -> RunState:
     """The fold of a run's last epoch, leaving out events that this version does not know."""
     state = RunState(run_id=run_id_of(head.stream))
@@ -106,7 +120,8 @@ async def outcome_of(store: EventStore, head: StreamHead, run_id: str) -> Outcom
         async for item in read_events(store, run_id, after=start, until=end):
             status = status_of(item.event)
             if status is not None:
-                found = Outcome(status, item.payload, getattr(item.event, "reason", ""))
+                event = item.event
+                found = Outcome(status, item.payload, getattr(event, "reason", ""), getattr(event, "error", ""))
         if found is not None:
             return found
         end, size = start, size * 4

@@ -5,14 +5,25 @@ were handed out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeVar, overload
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, overload
 
-from engine.core.call import Call
+from engine.core.call import Call, Definition
+from engine.core.identity import check_run_id
 from engine.errors import HoldfastError
 from engine.runtime.forgetting import forget
+from engine.runtime.forking import fork
+from engine.runtime.handle import RunHandle
+from engine.runtime.histories import head_of
 from engine.runtime.limits import LimitState, read_limits, set_limit, slots_of
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
+from engine.runtime.reopening import reopen
+from engine.runtime.repairs import HistoryDiff, diff_runs, rerun
+from engine.runtime.streams import WORKFLOW
 from engine.runtime.tokens import complete_task, reject_task
+from engine.runtime.watches import Watches
+from engine.runtime.what_if import WhatIf, suppose
 from engine.tasks import RateLike, Task, rate_of
 from engine.workflows import Workflow
 from eventstore import Clock, EventStore
@@ -21,11 +32,17 @@ __all__ = ["Operations"]
 
 R = TypeVar("R")
 
+SHOWN_ID: Final = 100
+"""Characters of a run's id that the ids of its reruns and forks begin with."""
+NONE_GIVEN: Final[Mapping[str, Any]] = MappingProxyType({})
+
 
 class Operations(ABC):
-    """The part of an `Engine` that needs nothing but its store and its clock."""
+    """The part of an `Engine` that starts no call: it needs its store and its clock, and sometimes its workflows."""
 
     _clock: Clock
+    _entropy: Any
+    _watches: Watches
 
     @property
     @abstractmethod
@@ -35,6 +52,14 @@ class Operations(ABC):
     @abstractmethod
     def message_id(self) -> str:
         """A fresh id for a message."""
+
+    @abstractmethod
+    def run(self, id: str) -> RunHandle[Any]:  # noqa: A002 - the word for it
+        """A handle on a run."""
+
+    @abstractmethod
+    def definition_named(self, name: str) -> Definition[..., Any]:
+        """The workflow of that name, if this engine has it. Raises `UnknownWorkflow`."""
 
     @abstractmethod
     async def _look_at_pauses(self) -> None:
@@ -122,3 +147,104 @@ class Operations(ABC):
     async def limits(self) -> tuple[LimitState, ...]:
         """The pools and rates of this store, with who set them and why."""
         return await read_limits(self.store)
+
+    # -- repair -------------------------------------------------------------------------------------------------------
+
+    async def diff(self, left: str, right: str) -> HistoryDiff:
+        """Two runs side by side, by their ids: where their histories part, and what stands there from then on.
+
+        Facts, decisions and values are compared, without times and places. Raises `RunNotFound`, `HistoryError`.
+        """
+        return await diff_runs(self.store, left, right)
+
+    async def rerun(
+        self,
+        run_id: str,
+        *,
+        id: str | None = None,  # noqa: A002
+        by: str = "",
+        reason: str = "",
+    ) -> RunHandle[Any]:
+        """Run a run again: a new one from the start, with the same workflow, arguments and first signals.
+
+        Its first event says who asked, when, why, and of what it is the rerun (`RunStarted.rerun_of`); the other run is
+        left as it is, whether it has ended or not. The same `id` again is the same rerun. Needs no code; whoever has
+        the workflow works on it. Raises `RunNotFound`, `RunConflict`, `RepairRefused`.
+        """
+        new_id = check_run_id(self._new_id(run_id) if id is None else id)
+        await rerun(
+            self.store, check_run_id(run_id), new_id, by=by, reason=reason, clock=self._clock, entropy=self._entropy
+        )
+        return self.run(new_id)
+
+    async def reopen(self, run_id: str, *, by: str = "", reason: str = "") -> RunHandle[Any]:
+        """Let a run that failed, or was cancelled or terminated, go on behind its end; see docs/repair.md.
+
+        The task whose failure ended it is tried anew, under the same idempotency key; what was completed stays. Of a
+        cancelled run the cancellation counts as never asked for. The note `RunReopened` says who asked, when and why.
+        A parent that has heard of the end is not told again.
+
+        Raises `RepairRefused` when that would lead nowhere, and says what would; `RunNotFound`; `UnknownWorkflow`, for
+        the run is tried with the engine's code before anything is written.
+        """
+        await reopen(
+            self.store,
+            self.definition_named,
+            check_run_id(run_id),
+            by=by,
+            reason=reason,
+            clock=self._clock,
+            next_id=self.message_id,
+        )
+        self._watches.goes_on(run_id)
+        return self.run(run_id)
+
+    async def fork(
+        self,
+        run_id: str,
+        *,
+        at: int,
+        id: str | None = None,  # noqa: A002
+        substitute: Mapping[str, Any] = NONE_GIVEN,
+        by: str = "",
+        reason: str = "",
+    ) -> RunHandle[Any]:
+        """Make a new run that has lived through another one's history up to version `at`; see docs/repair.md.
+
+        It goes on with the code there is now. If `at` is a fact, or stands within its turn, that turn is decided anew.
+        `substitute`: results by task id, for tasks that are under way there, or whose outcome stands at `at`. The
+        fork's first event says who asked, when and why; the origin is left as it is. The same `id` again is the same
+        fork.
+
+        Raises `RepairRefused` when it cannot be cut there, or the code does not fit what comes before; `RunNotFound`,
+        `RunConflict`, `UnknownWorkflow`; `NotRecordable` for a result that is not of its task's type.
+        """
+        new_id = check_run_id(self._new_id(run_id) if id is None else id)
+        await fork(
+            self.store,
+            self.definition_named,
+            check_run_id(run_id),
+            new_id,
+            at=at,
+            substitute=substitute,
+            by=by,
+            reason=reason,
+            clock=self._clock,
+            next_id=self.message_id,
+        )
+        return self.run(new_id)
+
+    async def what_if(self, run_id: str, *, at: int, substitute: Mapping[str, Any] = NONE_GIVEN) -> WhatIf:
+        """What would have come of a run, had it been forked at a version: told all that happened to it behind that.
+
+        With the code there is now, and with `substitute`: results by task id, whenever these tasks are called. Nothing
+        runs but the workflow's own code, and nothing is written. Raises `RepairRefused` when it cannot be cut there or
+        the code does not fit what comes before, `RunNotFound`, `UnknownWorkflow`, `NotRecordable`.
+        """
+        head = await head_of(self.store, check_run_id(run_id))
+        definition = self.definition_named(str(head.attributes.get(WORKFLOW, "")))
+        return await suppose(self.store, definition, run_id, at=at, substitute=substitute)
+
+    def _new_id(self, run_id: str) -> str:
+        """A fresh id that shows whose rerun, or fork, the run is."""
+        return f"{run_id[:SHOWN_ID]}~{self._entropy(4).hex()}"

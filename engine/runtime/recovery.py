@@ -27,7 +27,7 @@ from engine.runtime.watchdog import Watchdog
 from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, Permit, RecordedEvent, StreamHead
 from eventstore.port import COMMIT_MESSAGES_MAX, Scalar
 
-__all__ = ["Rebuilt", "Wishes", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
+__all__ = ["Rebuilt", "Wishes", "feed", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
 
 PAGE_EVENTS: Final = 500
 """Events that are replayed in one go; between two of them the engine's other runs get their turn."""
@@ -52,21 +52,26 @@ async def rebuild_run(
         replayer.instance.around = watchdog.watch(
             run_id, definition.name, slowest=slowest if isinstance(slowest, int) else 0
         )
-    page: list[RecordedEvent] = []
     try:
-        async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):
-            page.append(recorded)
-            if len(page) >= PAGE_EVENTS:
-                replayer.feed_all(page)
-                page.clear()
-                await asyncio.sleep(0)
-        replayer.feed_all(page)
+        await feed(replayer, store, head)
         backlog = replayer.finish()
         begun = replayer.epoch_version
         return Rebuilt(replayer, backlog, begun if begun != epoch_start(head) else None)
     except BaseException:
         replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
         raise
+
+
+async def feed(replayer: Replayer, store: EventStore, head: StreamHead) -> None:
+    """Tell a replayer the history of a stream from the start of its last epoch. Raises `Mismatch`."""
+    page: list[RecordedEvent] = []
+    async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):
+        page.append(recorded)
+        if len(page) >= PAGE_EVENTS:
+            replayer.feed_all(page)
+            page.clear()
+            await asyncio.sleep(0)
+    replayer.feed_all(page)
 
 
 class Wishes(Struct):

@@ -37,6 +37,7 @@ class Residents:
     def adopt(self, driver: Driver) -> None:
         """The run is driven here: whoever waits for it will be told by its driver, of all that comes from now on."""
         self.drivers[driver.run_id] = driver
+        self._watches.goes_on(driver.run_id)
 
     def drop(self, driver: Driver) -> bool:
         """The run is no longer driven here, and its instance is put away. Whether it was driven by this driver."""

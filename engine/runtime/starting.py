@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from engine.core.call import Definition
 from engine.core.events import RunStarted
-from engine.errors import HistoryError, RunConflict, RunNotFound
-from engine.runtime.histories import read_events
+from engine.errors import RunConflict, RunNotFound
+from engine.runtime.histories import read_beginning
 from engine.runtime.launching import AtTheDoor
 from engine.runtime.mail import signal_message
 from engine.runtime.sending import send_data
@@ -87,11 +87,7 @@ class Start(Struct):
 
 async def is_run_of(store: EventStore, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool:
     """Whether the run is one of this workflow with these arguments. Raises `RunNotFound`, `HistoryError`."""
-    async for item in read_events(store, run_id, until=1):
-        event = item.event
-        if not isinstance(event, RunStarted):
-            raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
-        if event.workflow != definition.name or item.payload is None:
-            return False
-        return item.payload == arguments or definition.arguments.same(item.payload, arguments)
-    return False
+    began = await read_beginning(store, run_id)
+    if began is None or began[0].workflow != definition.name or began[1] is None:
+        return False
+    return began[1] == arguments or definition.arguments.same(began[1], arguments)

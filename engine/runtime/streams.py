@@ -25,6 +25,7 @@ __all__ = [
     "LET_ON",
     "MEMO_CATEGORY",
     "MEMO_OF",
+    "ORIGIN",
     "PARENT",
     "PAUSED",
     "QUEUED",
@@ -57,6 +58,8 @@ ROOT: Final = "root"
 """Attribute of a child's stream: the id of the run at the top of its tree."""
 EPOCH_START: Final = "epoch_start"
 """Attribute of a run that has continued as new: the version of the event that its epoch begins with."""
+ORIGIN: Final = "origin"
+"""Attribute of a rerun, or of a fork: the id of the run that it is one of."""
 SLOW: Final = "slow"
 """Attribute of a run that kept others waiting: microseconds of its slowest turn."""
 ALONE: Final = "alone"

@@ -14,11 +14,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.core.events import RunStarted
 from engine.core.failures import describe, encode_error
 from engine.core.values import ValueCodec
 from engine.errors import HoldfastError, RunNotFound, TokenError
-from engine.runtime.histories import epoch_start, head_of, read_events
+from engine.runtime.histories import epoch_start, head_of, read_beginning
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.sending import send_data
 from engine.runtime.streams import stream_of
@@ -83,13 +82,12 @@ async def _known(store: EventStore, text: str, task: Task[..., Any] | None) -> T
         head = await head_of(store, token.run_id)
     except RunNotFound:
         raise TokenError(f"this completion token is for a run that is not in this store, {token.run_id!r}") from None
-    start = epoch_start(head)
-    async for item in read_events(store, token.run_id, after=start - 1, until=start):
-        if isinstance(item.event, RunStarted) and item.event.epoch == token.epoch:
-            check_token(token, item.event.seed)
-            if task is not None and _task_name(token.task_id) != task.name:
-                raise TokenError(f"this completion token is for task {token.task_id!r}, not for {task.where}")
-            return token
+    began = await read_beginning(store, token.run_id, start=epoch_start(head))
+    if began is not None and began[0].epoch == token.epoch:
+        check_token(token, began[0].seed)
+        if task is not None and _task_name(token.task_id) != task.name:
+            raise TokenError(f"this completion token is for task {token.task_id!r}, not for {task.where}")
+        return token
     raise TokenError(f"this completion token is of an earlier epoch of run {token.run_id!r}")
 
 

@@ -138,6 +138,11 @@ class Watches:
         if (watch := self._by_id.get(run_id)) is not None:
             watch.moved()
 
+    def goes_on(self, run_id: str) -> None:
+        """The run is in memory, or was reopened: an end of it that was told before is none."""
+        if (watch := self._by_id.get(run_id)) is not None:
+            watch.status, watch.payload, watch.reason = None, None, ""
+
     def ring(self, run_id: str) -> None:
         """Tell whoever waits for the run to look again."""
         if (watch := self._by_id.get(run_id)) is not None:

@@ -39,6 +39,7 @@ run resume runs show history signal request query state feed complete reject can
 limits set-pool set-rate
 verify seal prove check-proof keygen
 gate
+diff rerun reopen fork what-if
 """.split()
 STORELESS = {"check-proof", "keygen"}
 

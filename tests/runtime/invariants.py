@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -25,6 +26,7 @@ from engine.core.events import (
     FeedPublished,
     MessageSent,
     PatchMarked,
+    PrefixEnded,
     RequestAnswered,
     RequestFailed,
     RequestReceived,
@@ -32,8 +34,10 @@ from engine.core.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunForked,
     RunPaused,
     RunQueued,
+    RunReopened,
     RunResumed,
     RunStarted,
     RunSuspended,
@@ -57,6 +61,7 @@ from engine.core.events import (
     decode_header,
 )
 from engine.core.replay import Replayer
+from engine.core.standing import standing
 from eventstore import EventStore, RecordedEvent
 from eventstore.digest import NO_DIGEST, chain_start, event_digest
 
@@ -80,8 +85,8 @@ async def check_history(store: EventStore, run_id: str, definition: Definition[.
     try:
         check_chain(f"run:{run_id}", recorded)
         demand(head.version == len(recorded), f"the head says version {head.version}")
-        check_events(events)
-        check_marks(head, events)
+        check_events(counting(events))
+        check_marks(head, counting(events))
         if definition is not None:
             check_replay(definition, run_id, recorded, events)
     except Broken as broken:
@@ -152,6 +157,7 @@ class _Told:
 
     def __init__(self) -> None:
         self.scheduled: dict[str, int] = {}
+        self.given: set[str] = set()  # tasks whose results were given with a fork
         self.started: dict[str, int] = {}  # attempts begun
         self.failed: dict[str, int] = {}  # the last attempt that is recorded as failed
         self.over: dict[str, str] = {}
@@ -178,22 +184,37 @@ class _Told:
         self.begins_at = 0
 
 
+@dataclass
+class _Item:
+    version: int
+    event: Any
+
+
+def counting(events: list[Any]) -> list[Any]:
+    """Those that count: without what was taken back when the run was reopened."""
+    return [item.event for item in standing(_Item(version, event) for version, event in enumerate(events, 1))]
+
+
 def check_events(events: list[Any]) -> None:
     """The grammar of a history."""
     demand(events, "it is empty")
-    demand(isinstance(events[0], RunStarted), f"it begins with {events[0]!r}")
     told, last = _Told(), 0
-    for version, event in enumerate(events, 1):
-        where = f"version {version}, {event!r}"
+    forks = 0
+    while isinstance(events[forks], RunForked):
+        told.given |= set(events[forks].substituted)
+        forks += 1
+    demand(isinstance(events[forks], RunStarted), f"it begins with {events[forks]!r}")
+    for version, event in enumerate(events[forks:], 1):
+        where = f"version {version + forks}, {event!r}"
         demand(event.at >= last, f"{where}: time goes back from {last}")
         last = event.at
         if isinstance(event, RunStarted) and version > 1:
             demand(told.continued, f"{where}: it starts twice")
             demand(not event.waits, f"{where}: it has begun long since")
             demand(event.epoch == told.epoch + 1, f"{where}: behind epoch {told.epoch}")
-            paused = told.paused
+            before = told
             told = _Told()
-            told.epoch, told.paused = event.epoch, paused
+            told.epoch, told.paused, told.given = event.epoch, before.paused, before.given
         if told.ended:
             late = AttemptOutcomeIgnored | ChildOutcomeIgnored | SignalIgnored | TaskStarted | TurnSlow | Decision
             demand(isinstance(event, late), f"{where}: after {told.ended}")
@@ -258,9 +279,13 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             reused = isinstance(event, TaskCompleted) and bool(event.reused_run)
             demand(not reused or attempt == begun == 0, f"{where}: reused, and yet it was tried")
             least = 0 if reused or (isinstance(event, TaskFailed) and (id_ in told.unwanted or not begun)) else 1
-            demand(least <= attempt <= begun, f"{where}: that attempt did not begin")
+            demand(least <= attempt <= begun or id_ in told.given, f"{where}: that attempt did not begin")
             demand(
-                attempt > told.failed.get(id_, 0) or id_ in told.unwanted or is_of_the_outside(event) or not begun,
+                attempt > told.failed.get(id_, 0)
+                or id_ in told.unwanted
+                or id_ in told.given
+                or is_of_the_outside(event)
+                or not begun,
                 f"{where}: that attempt has failed already",
             )
             told.over[id_] = type(event).__name__
@@ -283,6 +308,11 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
         case TimerCancelled(id=id_):
             demand(id_ in told.timers and id_ not in told.timers_over, f"{where}: no such timer is running")
             told.timers_over.add(id_)
+        case RunReopened() | PrefixEnded():
+            # What stood still goes on later, and as if it had stood still.
+            told.suspended = told.paused = False
+        case RunForked():
+            raise Broken(f"{where}: a fork within a history")
         case RunSuspended():
             told.suspended = True
         case RunResumed():
@@ -369,6 +399,9 @@ def check_marks(head: Any, events: list[Any]) -> None:
         demand(head.closed, "it has ended, but its stream is open")
         return
     demand(not head.closed, "it has not ended, but its stream is closed")
+    # What was held when it ended, or was forked, is held no more.
+    since = max((n for n, event in enumerate(events) if isinstance(event, RunReopened | PrefixEnded)), default=0)
+    events = events[since:]
     marks = [event for event in events if isinstance(event, RunSuspended | RunResumed)]
     suspended = bool(marks) and isinstance(marks[-1], RunSuspended)
     marks = [event for event in events if isinstance(event, RunPaused | RunUnpaused | CancelRequested)]
@@ -394,5 +427,5 @@ def check_replay(
     except Exception as error:
         raise Broken(f"it does not replay: {error}") from error
     replayer.instance.evict()
-    if any(isinstance(event, ENDS) for event in events):
+    if any(isinstance(event, ENDS) for event in counting(events)):
         demand(rest == [], f"replay decides what is not recorded: {rest!r}")

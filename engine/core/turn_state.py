@@ -1,0 +1,42 @@
+"""What the last turn of a run has ended, as its history tells: kept by the fold in case the turn is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct, field
+
+from engine.core.events import Fact
+
+__all__ = ["TurnState"]
+
+
+class TurnState(Struct):
+    """See the module."""
+
+    at: int = 0  # microseconds since the epoch: of its fact, or when the run last went on after it had stood still
+    fact: Fact | None = None
+    tasks: list[str] = field(default_factory=list)  # called off
+    timers: dict[str, int] = field(default_factory=dict)  # likewise, with their deadlines
+    children: list[str] = field(default_factory=list)  # asked to end
+
+    def take_back(
+        self,
+        tasks: Mapping[str, Any],
+        children: Mapping[str, Any],
+        timers: dict[str, int],
+        *,
+        fact: bool,
+    ) -> None:
+        """The turn was never taken; with `fact`, nor did its fact arrive. The mappings are those of a `RunState`."""
+        of_fact = getattr(self.fact, "id", "") if fact else ""
+        for task in map(tasks.get, [*self.tasks, of_fact]):
+            if task is not None:
+                task.status, task.ended_at = "scheduled", None
+        for asked in map(children.get, self.children):
+            if asked is not None:
+                asked.asked_to_end = False
+        if (child := children.get(of_fact)) is not None:
+            child.status, child.ended_at = "running", None
+        timers.update(self.timers)

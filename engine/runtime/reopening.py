@@ -1,0 +1,196 @@
+"""Reopening: a run that has ended goes on behind its end, with everything that was completed.
+
+Of the last turn, which ended it, the decisions are taken back (`RunReopened`, see `core.replay`). What becomes of the
+fact that led to them depends on what it is:
+
+* A task had failed for good, or the run was cancelled: that counts as never having arrived. The task is tried anew,
+  under the same idempotency key, its attempts counted on; what it had called off goes on.
+* A child run had failed, and was reopened since, and has completed: likewise, and its result is told.
+* Anything else: the code itself raised. The fact is told again to the code there is now, which must decide otherwise.
+
+A terminated run had no last turn: nothing is taken back but its end. What was said to others in the last turn cannot be
+taken back, so such a run is refused, as is one whose present code would end at once.
+
+Whether it works is tried before anything is written, by a replay. The note is then written to the run's own stream,
+without a lease: the stream is nobody's, for the run has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from msgspec import Struct, structs
+
+from engine.core.call import Definition
+from engine.core.calls import CANCELLED
+from engine.core.compare import Mismatch, describe_decision
+from engine.core.decided import Decided
+from engine.core.events import (
+    CancelRequested,
+    ChildFailed,
+    ChildStarted,
+    Fact,
+    MessageSent,
+    RequestAnswered,
+    RequestFailed,
+    RunReopened,
+    TakenBack,
+    TaskFailed,
+)
+from engine.core.failures import decode_error
+from engine.core.replay import Replayer
+from engine.errors import RepairRefused
+from engine.runtime.children_told import outcome_letters
+from engine.runtime.histories import head_of
+from engine.runtime.reconciling import is_cut_off
+from engine.runtime.recovery import feed
+from engine.runtime.streams import ALONE, LET_ON, STATUS, WORKFLOW, new_event
+from eventstore import Clock, Commit, EventStore, LeaseLost, Message, StreamHead, UnknownMessage, VersionConflict
+
+__all__ = ["reopen"]
+
+_SAID_TO_OTHERS: Final = (ChildStarted, MessageSent, RequestAnswered, RequestFailed)
+_ENDS: Final = ("failed", "cancelled", "terminated")
+
+
+class _Plan(Struct):
+    """What is written so that a run goes on: the note, and the outcomes of children that it was not told."""
+
+    note: RunReopened
+    letters: list[Message]
+
+
+async def reopen(
+    store: EventStore,
+    definition_named: Callable[[str], Definition[..., Any]],
+    run_id: str,
+    *,
+    by: str,
+    reason: str,
+    clock: Clock,
+    next_id: Callable[[], str],
+) -> None:
+    """See the module. Raises `RepairRefused`, `RunNotFound`, `UnknownWorkflow`, and what the store raises."""
+    while True:
+        head = await head_of(store, run_id)
+        _check_ended(head, run_id)
+        definition = definition_named(str(head.attributes.get(WORKFLOW, "")))
+        at = max(clock.now(), head.updated_at)
+        plan = await _plan(store, head, definition, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
+        try:
+            await store.commit(
+                Commit(
+                    id=next_id(),
+                    stream=head.stream,
+                    expected_version=head.version,
+                    events=(new_event(plan.note),),
+                    # Whoever asked for something before this asked a run that had ended: it was to come to nothing.
+                    consumes=tuple(message.id for message in head.messages),
+                    sends=tuple(plan.letters),
+                    alarm=at,
+                    held=False,
+                    closed=False,
+                    attributes={STATUS: "running", ALONE: None, LET_ON: None},
+                    progress=True,
+                )
+            )
+        except (VersionConflict, UnknownMessage):
+            continue  # a late outcome was noted, or somebody else has reopened it
+        except LeaseLost:
+            raise RepairRefused(
+                f"run {run_id!r} has ended, but attempts of it are still under way: reopen it once they have ended"
+            ) from None
+        else:
+            return
+
+
+def _check_ended(head: StreamHead, run_id: str) -> None:
+    status = head.attributes.get(STATUS)
+    if head.closed and status in _ENDS:
+        return
+    if head.closed:
+        raise RepairRefused(
+            f"run {run_id!r} has {status}: there is nothing to go on with; run it again, or fork it at a version"
+        )
+    what = "resume it" if status == "suspended" else "unpause it" if status == "paused" else "nothing is to be done"
+    raise RepairRefused(f"run {run_id!r} has not ended: it is {status}; {what}")
+
+
+async def _plan(
+    store: EventStore, head: StreamHead, definition: Definition[..., Any], run_id: str, note: RunReopened
+) -> _Plan:
+    replayer = Replayer(definition, run_id)
+    try:
+        await feed(replayer, store, head)
+        fact = replayer.last_turn.fact
+        if head.attributes.get(STATUS) != "terminated":
+            note = structs.replace(note, takes_back=await _what_is_taken_back(store, replayer, run_id))
+        replayer.feed(head.version + 1, note, None)
+        decided = replayer.finish()
+        _check_goes_on(replayer, decided, run_id, fact)
+        letters = await outcome_letters(
+            store, replayer.instance, but={item.event.id for item in decided}, stamp=f"reopen:{head.version + 1}"
+        )
+    except Mismatch as mismatch:
+        raise RepairRefused(
+            f"run {run_id!r} cannot be reopened with the present code, which does not fit its history:"
+            f" {mismatch.diagnosis.render()}"
+        ) from mismatch
+    finally:
+        replayer.instance.evict()
+    return _Plan(note, letters)
+
+
+async def _what_is_taken_back(store: EventStore, replayer: Replayer, run_id: str) -> TakenBack:
+    turn = replayer.last_turn
+    fact = turn.fact
+    assert fact is not None, "a run that its code has ended ended in a turn"
+    _check_unheard(turn.decisions.values(), run_id)
+    if isinstance(fact, ChildFailed):
+        pending = replayer.instance.children.get(fact.id)
+        retold = pending is None or not await _has_completed(store, pending.run_id)
+    else:
+        retold = not (isinstance(fact, CancelRequested) or (isinstance(fact, TaskFailed) and fact.error != CANCELLED))
+    return "decisions" if retold else "turn"
+
+
+async def _has_completed(store: EventStore, run_id: str) -> bool:
+    return (await head_of(store, run_id)).attributes.get(STATUS) == "completed"
+
+
+def _check_unheard(decisions: Iterable[Decided], run_id: str) -> None:
+    for item in decisions:
+        if isinstance(item.event, _SAID_TO_OTHERS):
+            raise RepairRefused(
+                f"run {run_id!r} cannot be reopened: in its last turn it has said something to others, which cannot be"
+                f" taken back ({describe_decision(item)}); fork it before that, or run it again"
+            )
+
+
+def _check_goes_on(replayer: Replayer, decided: list[Decided], run_id: str, fact: Fact | None) -> None:
+    instance = replayer.instance
+    if instance.over:
+        child = (
+            f" Its child of call {fact.id!r} had not completed: reopen that." if isinstance(fact, ChildFailed) else ""
+        )
+        raise RepairRefused(
+            f"run {run_id!r} cannot be reopened: no task had failed in the turn that ended it, and its code ends it"
+            f" again: {_end_of(decided)}.{child} Change the code first, fork it before that, or run it again"
+        )
+    for id_, pending in instance.pending.items():
+        attempts = replayer.attempts.get(id_)
+        if attempts is not None and is_cut_off(pending, attempts):
+            raise RepairRefused(
+                f"run {run_id!r} cannot be reopened: task {id_!r} has begun, and effect='at_most_once' says that it is"
+                " never tried again; fork the run, and give the result of that task with the fork"
+            )
+
+
+def _end_of(decided: list[Decided]) -> str:
+    end = decided[-1]
+    text = describe_decision(end)
+    if end.payload is not None and text.startswith("raise"):
+        info = decode_error(end.payload)
+        return f"{text}: {info.message}" if info.message else text
+    return text

@@ -1,0 +1,102 @@
+"""What people do about a run as it is recorded: run it again. What has ended, and what a fork is: `reopening`,
+`forking`.
+
+A rerun is a run of its own, with a history of its own whose first event says who asked, when, why, and of what it is
+the rerun. Nothing is written to the run that it is a rerun of: that may be closed for long, and no event of it is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from msgspec import structs
+
+from engine.core.differences import Differences, differences
+from engine.core.events import AnyEvent, RunForked, RunStarted, SignalReceived
+from engine.core.identity import check_run_id
+from engine.errors import HistoryError, RepairRefused, RunConflict, RunNotFound
+from engine.runtime.anyio_seams import anyio_version
+from engine.runtime.histories import HistoryEvent, read_events
+from engine.runtime.streams import ORIGIN, STATUS, WORKFLOW, new_event, stream_of
+from engine.runtime.versions import PYTHON
+from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
+
+__all__ = ["HistoryDiff", "diff_runs", "rerun"]
+
+HistoryDiff: TypeAlias = Differences[HistoryEvent]
+"""Two histories side by side."""
+
+
+async def diff_runs(store: EventStore, left: str, right: str) -> HistoryDiff:
+    """Set two histories side by side. Raises `RunNotFound`, `HistoryError`."""
+    histories = [[item async for item in read_events(store, check_run_id(run_id))] for run_id in (left, right)]
+    return differences(histories[0], histories[1], ids=(left, right))
+
+
+async def rerun(
+    store: EventStore, run_id: str, new_id: str, *, by: str, reason: str, clock: Clock, entropy: Callable[[int], bytes]
+) -> None:
+    """Make a run with the workflow, the arguments and the first signals of another. The same again is the same run.
+
+    Raises `RunNotFound`, `RunConflict` when the id is taken by anything else, `RepairRefused`.
+    """
+    origin, told = await _beginning(store, run_id)
+    if origin.payload is None:
+        raise RepairRefused(f"the arguments of run {run_id!r} were destroyed: it cannot be run again")
+    before = origin.event
+    assert isinstance(before, RunStarted)
+    now = clock.now()
+    fact = RunStarted(
+        at=now,
+        workflow=before.workflow,
+        seed=entropy(16).hex(),
+        python=PYTHON,
+        anyio=anyio_version(),
+        by=by,
+        deadline=before.deadline and now + before.deadline - before.at,  # as long as it had
+        carried=before.carried,
+        rerun_of=run_id,
+        reason=reason,
+    )
+    commit = Commit(
+        id=entropy(12).hex(),
+        stream=stream_of(check_run_id(new_id)),
+        expected_version=NEW,
+        events=(new_event(fact, origin.payload), *(_told_now(item, now) for item in told)),
+        alarm=now,
+        attributes={WORKFLOW: before.workflow, STATUS: "running", ORIGIN: run_id},
+        progress=True,
+    )
+    try:
+        await store.commit(commit)
+    except VersionConflict:
+        there, _ = await _beginning(store, new_id)
+        if not (isinstance(there.event, RunStarted) and there.event.rerun_of == run_id):
+            raise RunConflict(
+                f"run {new_id!r} exists already, and is no rerun of {run_id!r}: choose another id"
+            ) from None
+
+
+async def _beginning(store: EventStore, run_id: str) -> tuple[HistoryEvent, list[HistoryEvent]]:
+    """What a run began with: its `RunStarted`, and the signals that were there before its code."""
+    started: HistoryEvent | None = None
+    told: list[HistoryEvent] = []
+    async for item in read_events(store, run_id):
+        event: AnyEvent = item.event
+        if started is None and not isinstance(event, RunForked):
+            if not isinstance(event, RunStarted):
+                raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
+            started = item
+        elif started is not None and isinstance(event, SignalReceived) and event.carried:
+            told.append(item)
+        elif started is not None:
+            break
+    if started is None:
+        raise RunNotFound(f"run {run_id!r} was asked for by its parent, and has not begun yet")
+    return started, told
+
+
+def _told_now(item: HistoryEvent, now: int) -> NewEvent:
+    assert isinstance(item.event, SignalReceived)
+    return new_event(structs.replace(item.event, at=now), item.payload)

@@ -1,0 +1,605 @@
+"""Forks: a run that has lived through another one's history up to a version, and goes its own way from there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import Engine, Request, Signal, State, attempt, durable, task, workflow
+from engine.core.events import (
+    ChildStarted,
+    PrefixEnded,
+    RunForked,
+    RunStarted,
+    TaskCompleted,
+    TaskStarted,
+    TimerFired,
+    TimerStarted,
+)
+from engine.errors import (
+    HoldfastError,
+    NotRecordable,
+    RepairRefused,
+    RunConflict,
+    RunFailedError,
+    RunNotFound,
+    UnknownWorkflow,
+)
+from eventstore import StoreUnavailable
+from tests.runtime.faulty import FaultyStore, at_call
+from tests.runtime.invariants import check_history, check_store
+from tests.runtime.worlds import World, events_of, kinds_of, soon, until, until_async
+
+word = Signal("word", str)
+double = Request("double", int, int)
+phase = State("phase", str)
+
+
+class Outside:
+    """What tasks do to it: how often, by task and key."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.effects: Counter[tuple[str, str]] = Counter()
+        self.keys: dict[str, list[str]] = {}
+        self.gate = asyncio.Event()
+        self.mended = False
+
+    def of(self, name: str) -> int:
+        return sum(count for (task_, _), count in self.effects.items() if task_ == name)
+
+
+outside = Outside()
+
+
+@pytest.fixture(autouse=True)
+def _outside() -> None:
+    outside.clear()
+
+
+def effect(name: str) -> None:
+    key = attempt().idempotency_key
+    outside.effects[name, key] += 1
+    outside.keys.setdefault(name, []).append(key)
+
+
+@task
+async def extract(n: int) -> int:
+    effect("extract")
+    return n
+
+
+@task
+async def load(n: int) -> int:
+    effect("load")
+    return n * 10
+
+
+@task
+async def gated() -> int:
+    effect("gated")
+    await outside.gate.wait()
+    return 7
+
+
+@workflow
+async def nightly(n: int) -> int:
+    await phase.publish("extracting")
+    found = await extract(n)
+    await phase.publish("loading")
+    loaded = await load(found + (1 if outside.mended else 0))
+    return loaded + found
+
+
+async def version_of(run: Any, wanted: Callable[[Any], bool]) -> int:
+    return next(n for n, event in enumerate(await events_of(run), 1) if wanted(event))
+
+
+def completed(name: str) -> Callable[[Any], bool]:
+    return lambda event: isinstance(event, TaskCompleted) and event.id.endswith(f"/{name}#1")
+
+
+async def test_a_turn_is_decided_anew_with_the_code_there_is_now(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        assert await soon(run.result()) == 44
+        before = await events_of(run)
+        at = await version_of(run, completed("extract"))
+        outside.mended = True
+        fork = await engine.fork("r", at=at, id="f", by="ann", reason="load was given too little")
+        assert await soon(fork.result()) == 54
+        assert outside.of("extract") == 1, "what is in its prefix is not done again"
+        assert outside.of("load") == 2
+        assert len(set(outside.keys["load"])) == 2, "what the fork does, it does under a key of its own"
+        assert await events_of(run) == before
+        events = await events_of(fork)
+        first = events[0]
+        assert isinstance(first, RunForked)
+        assert (first.origin, first.version, first.by, first.reason) == ("r", at, "ann", "load was given too little")
+        digests = [item.digest.hex() async for item in run.events()]
+        assert first.digest == digests[at - 1]
+        assert events[1 : at + 1] == before[:at], "copied byte by byte"
+        assert events[at + 1] == PrefixEnded(at=first.at, retold=True)
+        assert events[1].seed == before[0].seed
+        state = await fork.state()
+        assert (state.origin, state.origin_version, state.status) == ("r", at, "completed")
+        assert await fork.read(phase) == "loading"
+    await check_history(await world.store(), "f", nightly)
+
+
+async def test_behind_a_turn_it_goes_on_with_what_was_decided(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        at = await version_of(run, lambda event: isinstance(event, TaskStarted) and "load" in event.id)
+        fork = await engine.fork("r", at=at)
+        assert fork.id.startswith("r~")
+        assert await soon(fork.result()) == 44
+        assert (outside.of("extract"), outside.of("load")) == (1, 2)
+        started = [event for event in await events_of(fork) if isinstance(event, TaskStarted)]
+        assert [event.attempt for event in started if "load" in event.id] == [1, 2]
+        assert not any(event.retold for event in await events_of(fork) if isinstance(event, PrefixEnded))
+        assert await fork.read(phase) == "loading"
+    await check_store(await world.store(), nightly)
+
+
+async def test_from_every_version_it_comes_to_the_same_end(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        versions = len(await events_of(run))
+        for at in range(1, versions + 1):
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert await soon(fork.result()) == 44, f"forked at {at}"
+        for again in (1, versions):  # and forks of forks
+            own = await version_of(engine.run(f"f{again}"), lambda event: isinstance(event, PrefixEnded))
+            with pytest.raises(RepairRefused, match="stands in what it has copied as a fork"):
+                await engine.fork(f"f{again}", at=own - 1)
+            for at in range(own, len(await events_of(engine.run(f"f{again}"))) + 1):
+                fork = await engine.fork(f"f{again}", at=at, id=f"ff{again}-{at}")
+                assert await soon(fork.result()) == 44, f"a fork of the fork at {again}, at {at}"
+    await check_store(await world.store(), nightly)
+
+
+async def test_with_the_result_of_a_task_given(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        at = await version_of(run, completed("extract"))
+        task_id = "nightly/extract#1"
+        fork = await engine.fork("r", at=at, id="f", substitute={task_id: 5}, by="ann")
+        assert await soon(fork.result()) == 55
+        assert (outside.of("extract"), outside.of("load")) == (1, 2)
+        assert (await events_of(fork))[0].substituted == (task_id,)
+        # As well where the task was under way, and where its turn had come to its end.
+        for version in (at - 1, at + 2):
+            other = await engine.fork("r", at=version, substitute={task_id: 6})
+            assert await soon(other.result()) == 66, version
+        assert outside.of("extract") == 1, "what is given is not done"
+        with pytest.raises(RepairRefused, match="does not wait for task 'nightly/extract#1' at version"):
+            await engine.fork("r", at=len(await events_of(run)), substitute={task_id: 5})
+        with pytest.raises(RepairRefused, match="does not wait for task 'nightly/nobody#1'"):
+            await engine.fork("r", at=at, substitute={"nightly/nobody#1": 5})
+        with pytest.raises(NotRecordable):
+            await engine.fork("r", at=at, substitute={task_id: "five"})
+        assert len((await engine.runs()).items) == 4
+    await check_store(await world.store(), nightly)
+
+
+@workflow
+async def patient() -> list[str]:
+    async with asyncio.timeout(3_600):
+        value = await gated()
+    return [str(value), durable.run_id()]
+
+
+async def test_tasks_and_timers_at_the_cut_are_its_own_and_begin_anew(world: World) -> None:
+    async with world.engine(patient) as engine:
+        run = await engine.start(patient(), id="r")
+        await until(lambda: outside.of("gated") == 1)
+        at = len(await events_of(run))
+        world.clock.advance(1_000)
+        fork = await engine.fork("r", at=at, id="f")
+        await until(lambda: outside.of("gated") == 2)
+        assert len(set(outside.keys["gated"])) == 2
+        world.clock.advance(3_000)  # the origin's hour has passed
+        with pytest.raises(RunFailedError):
+            await soon(run.result())
+        (timer,) = (await fork.state()).timers.values()
+        (begun,) = [event for event in await events_of(run) if isinstance(event, TimerStarted)]
+        assert timer == begun.deadline + 1_000_000_000
+        assert await fork.status() == "running"
+        outside.gate.set()
+        assert await soon(fork.result()) == ["7", "f"]
+        assert not [event for event in await events_of(fork) if isinstance(event, TimerFired)]
+    await check_store(await world.store(), patient)
+
+
+@workflow
+async def child(n: int) -> int:
+    return await extract(n)
+
+
+@workflow
+async def slow_child() -> int:
+    return await gated()
+
+
+@workflow
+async def family(n: int) -> int:
+    first = await child(n)
+    second = await child(first + 1)
+    return first + second
+
+
+async def test_children_of_the_prefix_are_the_origins_and_new_ones_its_own(world: World) -> None:
+    async with world.engine(family, child) as engine:
+        run = await engine.start(family(1), id="r")
+        assert await soon(run.result()) == 3
+        at = await version_of(run, lambda event: type(event).__name__ == "ChildCompleted")
+        fork = await engine.fork("r", at=at, id="f")
+        assert await soon(fork.result()) == 3
+        started = [event.run for event in await events_of(fork) if isinstance(event, ChildStarted)]
+        assert started == ["r/child#1", "f/child#2"]
+        # Where it was under way, and has ended since, its end is told.
+        told = await engine.fork("r", at=at - 1, id="g")
+        assert await soon(told.result()) == 3
+        assert outside.of("extract") == 4, "the first child of either is the one that there was"
+    await check_store(await world.store(), family, child)
+
+
+@workflow
+async def waits_for_a_child() -> int:
+    return await slow_child()
+
+
+async def test_a_child_that_still_runs_stands_in_the_way(world: World) -> None:
+    async with world.engine(waits_for_a_child, slow_child) as engine:
+        run = await engine.start(waits_for_a_child(), id="r")
+        await until(lambda: outside.of("gated") == 1)
+        with pytest.raises(RepairRefused, match="child run 'r/slow_child#1' has not ended, and run 'f' would not hear"):
+            await engine.fork("r", at=2, id="f")
+        fork = await engine.fork("r", at=1, id="g")  # before it was started
+        await until(lambda: outside.of("gated") == 2)
+        outside.gate.set()
+        assert await soon(run.result()) == await soon(fork.result()) == 7
+
+
+async def test_the_fork_of_a_child_has_no_parent(world: World) -> None:
+    """Nobody waits for it; and the origin's parent is told nothing of it."""
+    async with world.engine(waits_for_a_child, slow_child) as engine:
+        run = await engine.start(waits_for_a_child(), id="r")
+        await until(lambda: outside.of("gated") == 1)
+        at = len(await events_of(engine.run("r/slow_child#1")))
+        fork = await engine.fork("r/slow_child#1", at=at, id="f", substitute={"slow_child/gated#1": 1})
+        assert await soon(fork.result()) == 1
+        state = await fork.state()
+        assert (state.parent, state.root) == ("", "")
+        again = await engine.fork("r/slow_child#1", at=1, id="g")
+        await until(lambda: outside.of("gated") == 2)
+        assert (await again.state()).parent == ""
+        assert await run.status() == "running"
+        outside.gate.set()
+        assert await soon(run.result()) == 7
+        assert await soon(again.result()) == 7
+    await check_store(await world.store(), waits_for_a_child, slow_child)
+
+
+@workflow
+async def two_words() -> str:
+    first = await word.receive()
+    await extract(1)
+    return first + await word.receive()
+
+
+async def test_signals_of_the_prefix_were_received_and_others_are_not(world: World) -> None:
+    async with world.engine(two_words) as engine:
+        run = await engine.start(two_words(), id="r", signals=[word.message("a", id="m-1")])
+        await until_async(lambda: has(run, "TaskCompleted"))
+        at = len(await events_of(run))
+        await run.signal(word, "b")
+        assert await soon(run.result()) == "ab"
+        fork = await engine.fork("r", at=at, id="f")
+        await fork.signal(word, "c")
+        assert await soon(fork.result()) == "ac"
+        with pytest.raises(
+            RepairRefused, match="stands before all that it began with was told: fork it 1 events later"
+        ):
+            await engine.fork("r", at=1)
+    await check_store(await world.store(), two_words)
+
+
+async def has(run: Any, kind: str) -> bool:
+    return kind in await kinds_of(run)
+
+
+@workflow
+async def speaks() -> str:
+    await durable.run("other").signal(word, "x")
+    return "said"
+
+
+async def test_a_message_that_is_under_way_stands_in_the_way(world: World) -> None:
+    async with world.engine(speaks, two_words) as engine:
+        await engine.start(two_words(), id="other")
+        run = await engine.start(speaks(), id="r")
+        await soon(run.result())
+        with pytest.raises(RepairRefused, match="at version 2 a signal of run 'r' to run 'other' is under way"):
+            await engine.fork("r", at=2)
+        fork = await engine.fork("r", at=3)
+        assert await soon(fork.result()) == "said"
+        assert (await engine.run("other").state()).signals == {"word": 1}
+
+
+@workflow
+async def lives(n: int) -> int:
+    if n < 2:
+        await extract(n)
+        await durable.continue_as_new(lives(n + 1))
+    return n + await load(1)
+
+
+async def test_a_run_that_has_continued_as_new(world: World) -> None:
+    async with world.engine(lives) as engine:
+        run = await engine.start(lives(0), id="r")
+        assert await soon(run.result()) == 12
+        versions = len(await events_of(run))
+        for at in range(1, versions + 1):
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert await soon(fork.result()) == 12, at
+    async with world.engine(lives) as engine:
+        for at in range(1, versions + 1):
+            assert await soon(engine.run(f"f{at}").result()) == 12
+    await check_store(await world.store(), lives)
+
+
+async def test_a_reopened_run(world: World) -> None:
+    async with world.engine(fragile) as engine:
+        run = await engine.start(fragile(), id="r")
+        with pytest.raises(RunFailedError):
+            await soon(run.result())
+        outside.mended = True
+        await engine.reopen("r")
+        assert await soon(run.result()) == 3
+        for at in range(1, len(await events_of(run)) + 1):
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            try:
+                assert await soon(fork.result()) == 3, at
+            except RunFailedError:
+                kinds = await kinds_of(run)
+                assert kinds.index("TaskFailed") < at <= kinds.index("RunReopened"), "there it had failed"
+                await engine.reopen(fork.id)
+                with pytest.raises(RepairRefused, match="has not ended|has completed"):
+                    await engine.reopen(fork.id)
+                assert await soon(fork.result()) == 3
+    await check_store(await world.store(), fragile)
+
+
+@task
+async def breaks() -> int:
+    if not outside.mended:
+        raise ConnectionError("down")
+    return 2
+
+
+@workflow
+async def fragile() -> int:
+    return await extract(1) + await breaks()
+
+
+async def test_code_that_does_not_fit_the_prefix_is_refused(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        at = await version_of(run, completed("extract"))
+
+    @workflow(name="nightly")
+    async def other(n: int) -> int:
+        return await load(n)
+
+    async with world.engine(other) as engine:
+        with pytest.raises(RepairRefused, match="the present code does not fit run 'r' up to version") as refused:
+            await engine.fork("r", at=at)
+        assert "publish phase" in str(refused.value)
+        fork = await engine.fork("r", at=1)
+        assert await soon(fork.result()) == 40
+
+
+async def test_nonsense_is_refused(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        number = len(await events_of(run))
+        for at in (0, -1, number + 1):
+            with pytest.raises(
+                RepairRefused, match=f"run 'r' has {number} events: it cannot be forked at version {at}"
+            ):
+                await engine.fork("r", at=at)
+        with pytest.raises(RunNotFound):
+            await engine.fork("nobody", at=1)
+        with pytest.raises(RunConflict, match="run 'r' exists already, and is another one than this fork"):
+            await engine.fork("r", at=1, id="r")
+        with pytest.raises(HoldfastError, match="cannot be a run's id"):
+            await engine.fork("r", at=1, id="\n")
+    async with world.engine(patient) as engine:
+        with pytest.raises(UnknownWorkflow):
+            await engine.fork("r", at=1)
+
+
+async def test_the_same_fork_asked_for_twice_is_one(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        for _ in range(2):
+            fork = await engine.fork("r", at=3, id="f")
+            assert await soon(fork.result()) == 44
+        assert len((await engine.runs()).items) == 2
+        with pytest.raises(RunConflict):
+            await engine.fork("r", at=4, id="f")
+
+
+async def test_its_tokens_and_starts_are_its_own(world: World) -> None:
+    """What is handed out by the origin is not what the fork waits for."""
+    async with world.engine(handing) as engine:
+        run = await engine.start(handing(), id="r")
+        await until_async(lambda: has(run, "TaskHandedOut"))
+        fork = await engine.fork("r", at=len(await events_of(run)), id="f")
+        await until(lambda: len(tokens) == 2)
+        await engine.complete(tokens[0], "origin")
+        assert await soon(run.result()) == "origin"
+        assert await fork.status() == "running"
+        await engine.complete(tokens[1], "fork", task=ask_someone)
+        assert await soon(fork.result()) == "fork"
+        joined = await engine.start(handing(), id="f")
+        assert await soon(joined.result()) == "fork"
+    tokens.clear()
+    await check_store(await world.store(), handing)
+
+
+tokens: list[str] = []
+
+
+@task
+async def ask_someone() -> str:
+    tokens.append(attempt().token)
+    attempt().later()
+
+
+@workflow
+async def handing() -> str:
+    return await ask_someone()
+
+
+@pytest.mark.parametrize("fault", ["die before", "die after", "lose reply", "refuse"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_crash_at_every_commit(worlds, fault: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied by twos: what is not whole is nobody's, and asking again completes it."""
+    monkeypatch.setattr("engine.runtime.forking.CHUNK_EVENTS", 2)
+    for number in range(1, 60):
+        outside.clear()
+        world = worlds(kind)
+        async with world.engine(nightly) as engine:
+            run = await engine.start(nightly(4), id="r")
+            await soon(run.result())
+            at = await version_of(run, completed("load"))
+        handle = await world.store()
+        store = FaultyStore(handle, at_call(number, fault, only="commit"))
+        try:
+            async with Engine(store, workflows=[nightly], clock=world.clock, grace=0) as engine:
+                assert await soon((await engine.fork("r", at=at - 1, id="f")).result()) == 44
+        except (StoreUnavailable, HoldfastError):
+            assert store.faults
+        if not store.dead:
+            store.die()
+        await world.release(handle)
+        async with world.engine(nightly) as engine:
+            left = [run.id for run in (await engine.runs()).items if not run.workflow]
+            assert left in ([], ["f"])
+            if left:
+                await engine.run("f").cancel()  # whatever is asked of what is not whole, nobody takes it up
+            fork = await engine.fork("r", at=at - 1, id="f")
+            if left:
+                with pytest.raises(HoldfastError):
+                    await soon(fork.result())
+            else:
+                assert await soon(fork.result()) == 44
+        assert outside.of("extract") == 1
+        await check_store(await world.store(), nightly)
+        if not store.faults:
+            return
+    pytest.fail("it makes more than 60 commits")
+
+
+async def test_a_long_prefix_is_copied_in_parts(worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.runtime.forking.CHUNK_EVENTS", 7)
+    world = worlds()
+    async with world.engine(wide) as engine:
+        run = await engine.start(wide(30), id="r")
+        assert await soon(run.result()) == 435
+        at = len(await events_of(run)) // 2
+        fork = await engine.fork("r", at=at)
+        assert await soon(fork.result()) == 435
+        assert isinstance((await events_of(fork))[1], RunStarted)
+    await check_store(world.data, wide)
+
+
+@workflow
+async def wide(n: int) -> int:
+    return sum(await asyncio.gather(*(extract(index) for index in range(n))))
+
+
+@workflow
+async def families(n: int) -> str:
+    found = await child(n)
+    if n < 1:
+        await durable.continue_as_new(families(n + 1))
+    return f"{found} {await word.receive()} {await child(n)}"
+
+
+async def test_a_fork_within_an_epoch_is_rebuilt_under_its_origins_identity(world: World) -> None:
+    """From wherever it is read: whoever rebuilds the fork must know by which id its prefix went."""
+    async with world.engine(families, child) as engine:
+        run = await engine.start(families(0), id="r")
+        await until_async(lambda: waits_in_epoch(run, 1))
+        at = len(await events_of(run))
+        fork = await engine.fork("r", at=at, id="f")
+        await until_async(lambda: was_taken_up(engine, "f"))
+    async with world.engine(families, child) as engine:
+        fork = engine.run("f")
+        await fork.signal(word, "x")
+        assert await soon(fork.result()) == "1 x 1"
+        runs = [event.run for event in await events_of(fork) if isinstance(event, ChildStarted)]
+        assert runs == ["r/child#1", "r/child#1@1", "f/child#2@1"]
+    await check_history(await world.store(), "f", families)
+
+
+async def was_taken_up(engine: Engine, run_id: str) -> bool:
+    head = await engine.store.head(f"run:{run_id}")
+    return head.alarm is None and head.owner is None
+
+
+async def waits_in_epoch(run: Any, epoch: int) -> bool:
+    state = await run.state()
+    return state.epoch == epoch and any(each.status == "completed" for each in state.children.values())
+
+
+@workflow
+async def impatient() -> str:
+    try:
+        async with asyncio.timeout(10):
+            await waits_for_word.options(parent_close="terminate", on_cancel="abandon")()
+    except TimeoutError:
+        return await word.receive()
+    return "too soon"
+
+
+@workflow
+async def waits_for_word() -> str:
+    try:
+        return await word.receive()
+    except asyncio.CancelledError:
+        return await word.receive()  # it takes its time
+
+
+async def test_the_end_of_a_fork_ends_no_child_of_its_origin(world: World) -> None:
+    async with world.engine(impatient, waits_for_word) as engine:
+        run = await engine.start(impatient(), id="r")
+        await until_async(lambda: has(run, "ChildStarted"))
+        world.clock.advance(10)
+        await until_async(lambda: has(run, "ChildCancelled"))
+        fork = await engine.fork("r", at=len(await events_of(run)), id="f")
+        await fork.signal(word, "done")
+        assert await soon(fork.result()) == "done"
+        assert "ChildTerminated" not in await kinds_of(fork)
+        (started,) = [event.run for event in await events_of(run) if isinstance(event, ChildStarted)]
+        assert await engine.run(started).status() == "running"
+        await run.signal(word, "done, too")
+        assert await soon(run.result()) == "done, too"
+        assert "ChildTerminated" in await kinds_of(run)
+    await check_history(await world.store(), "f", impatient)
