@@ -17,8 +17,16 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Struct
 
+from engine.core.event_kinds import Decision, Event, Fact, Note
+from engine.core.other_events import (
+    CallDebounced,
+    LimitSet,
+    ResultForgotten,
+    ResultMemoised,
+    WorkflowPaused,
+    WorkflowUnpaused,
+)
 from engine.errors import HistoryError
 
 __all__ = [
@@ -43,6 +51,7 @@ __all__ = [
     "Event",
     "Fact",
     "FeedPublished",
+    "LimitSet",
     "MessageKind",
     "MessageSent",
     "Note",
@@ -107,30 +116,6 @@ TakenBack: TypeAlias = Literal["turn", "decisions", "end"]
 """What counts no more of a run's last turn, once it is reopened."""
 RejectedReason: TypeAlias = Literal["not_found", "closed"]
 """Why a message was not delivered: there is no such run, or it has ended."""
-
-
-class Event(Struct, frozen=True, gc=False, tag_field="type", kw_only=True, omit_defaults=True):
-    """What every event has: its tag (`type`) and its time."""
-
-    at: int
-
-
-class Fact(Event, frozen=True, kw_only=True):
-    """Delivered to the workflow."""
-
-
-class Decision(Event, frozen=True, kw_only=True):
-    """Caused by workflow code. `id` is unique among a turn's decisions: they are compared as a mapping."""
-
-    id: str = ""
-    site: str = ""  # file and line that asked for it; outside the comparison
-
-
-class Note(Event, frozen=True, kw_only=True):
-    """Written by the engine; workflow code never sees it."""
-
-
-# Facts ---------------------------------------------------------------------------------------------------------------
 
 
 class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
@@ -493,61 +478,6 @@ class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
 
     took: int
     site: str = ""  # file and line where it was seen
-
-
-class WorkflowPaused(Note, frozen=True, tag="WorkflowPaused", kw_only=True):
-    """In the stream of a workflow: nothing of its runs begins."""
-
-    workflow: str
-    by: str = ""
-    reason: str = ""
-
-
-class WorkflowUnpaused(Note, frozen=True, tag="WorkflowUnpaused", kw_only=True):
-    """In the stream of a workflow: its runs go on."""
-
-    workflow: str
-    by: str = ""
-
-
-class LimitSet(Note, frozen=True, tag="LimitSet", kw_only=True):
-    """In the stream of a pool or a rate: what it gives from here on. `window`: microseconds; 0: a pool of slots."""
-
-    name: str
-    limit: int
-    window: int = 0
-    by: str = ""
-    reason: str = ""
-
-
-class ResultMemoised(Note, frozen=True, tag="ResultMemoised", kw_only=True):
-    """In the stream of a memo: what a task returned, for later calls under its key. Payload: the result."""
-
-    task: str
-    code_version: str
-    run: str  # where it comes from: the id of the run,
-    id: str  # and of the task call in it
-    key: str = ""  # as JSON, if it is short
-    expires_at: int = 0  # microseconds since the epoch; 0: never
-
-
-class ResultForgotten(Note, frozen=True, tag="ResultForgotten", kw_only=True):
-    """In the stream of a memo: nothing before this is used any more."""
-
-    task: str
-    by: str = ""
-
-
-class CallDebounced(Note, frozen=True, tag="CallDebounced", kw_only=True):
-    """In the stream of a debounced key: this call's run is the one that is to begin, and the one before is not."""
-
-    workflow: str
-    key: str
-    run: str  # id of this call's run
-    since: int  # microseconds since the epoch: of the first call since there was quiet
-    begins_at: int
-    instead_of: str = ""  # id of the run of the call before
-    by: str = ""
 
 
 AnyEvent: TypeAlias = (

@@ -91,7 +91,7 @@ class Instance:
         self._main: asyncio.Task[Any] | None = None
         self.decided: dict[str, Decided] = {}  # by this turn, so far
         self.continuing = False  # the workflow has asked to continue as new, and is on its way out
-        self._ending = False
+        self.ending = False  # the workflow function has returned: what still runs of it is being cancelled
         self.asking = False  # a validator or a query
         self._suspension: Exception | None = None
 
@@ -107,11 +107,6 @@ class Instance:
     def now(self) -> int:
         """Microseconds since the epoch: the time of the last delivered fact."""
         return self.loop.now
-
-    @property
-    def ending(self) -> bool:
-        """Whether the workflow function has returned: what still runs of it is being cancelled."""
-        return self._ending
 
     @property
     def over(self) -> bool:
@@ -297,7 +292,7 @@ class Instance:
             loop.check_alive()
         if self.asking:
             raise ForbiddenInWorkflow(f"{what} was begun by a validator or a query: they read, and decide nothing")
-        if self._ending:
+        if self.ending:
             raise WorkflowEnded(f"{what} was begun after workflow {self.definition.name!r} had returned")
 
     def suspend(self, error: Exception) -> None:
@@ -329,7 +324,7 @@ class Instance:
 
     def _end(self, main: asyncio.Task[Any]) -> None:
         """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
-        self._ending = True
+        self.ending = True
         event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self.cancelling.reason)
         loop = self.loop
         for branch in list(loop.tasks.values()):

@@ -180,7 +180,7 @@ def event_classes() -> set[type[Event]]:
     pending: list[type[Event]] = [Event]
     while pending:
         for child in pending.pop().__subclasses__():
-            if child.__module__ == events.__name__:
+            if child.__module__.startswith("engine.core."):
                 found.add(child)
                 pending.append(child)
     return found - {Fact, Decision, Note}
