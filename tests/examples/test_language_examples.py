@@ -73,7 +73,7 @@ OUTPUTS = {
         the process that ran task 'search' was killed by signal 9 \(SIGKILL\); the system does that when memory runs out
     """,
     "limits": r"""
-        bob is done long before ann: True; at most [28] at once
+        bob is done long before ann: True; at most [2-8] at once
         70 orders
         mail: 4 in 0\.5 s
         task/look_up: 100 in 60 s
