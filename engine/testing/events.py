@@ -21,6 +21,7 @@ __all__ = [
     "Pattern",
     "answered",
     "attempted",
+    "begun",
     "cancel_requested",
     "cancelled",
     "completed",
@@ -66,6 +67,11 @@ def started(workflow: Workflow[..., Any] | Call[Any] | None = None) -> Pattern:
     if workflow is None:
         return event("RunStarted")
     return _of_call(("RunStarted",), "started", workflow)
+
+
+def begun() -> Pattern:
+    """A run that had been recorded before it might begin began."""
+    return event("RunBegun")
 
 
 def scheduled(what: Task[..., Any] | Workflow[..., Any] | Call[Any]) -> Pattern:

@@ -24,18 +24,22 @@ PATIENCE_SECONDS = 60.0
 KILLS_MAX = 6
 
 
+def process_on(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.crash.turns", *words],
+        cwd=ROOT,
+        env={**os.environ, "TURNS_FOLDER": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def killed_until_done(folder: Path, dice: Random) -> str:
     """What it prints in the end; it is killed when its first task has begun, and then at any moment."""
     kills = 0
     while True:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.turns"],
-            cwd=ROOT,
-            env={**os.environ, "TURNS_FOLDER": str(folder)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = process_on(folder)
         try:
             if not kills:
                 until(lambda: (folder / "effects").exists())
@@ -51,9 +55,19 @@ def killed_until_done(folder: Path, dice: Random) -> str:
         return out.strip()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_turns_survive_kill_9(seed: int, tmp_path: Path) -> None:
-    assert killed_until_done(tmp_path, Random(seed)) == f"{list(NAMES)} late 4"
+@pytest.mark.parametrize(("seed", "beside"), [(1, False), (2, False), (3, True), (4, True)])
+async def test_turns_survive_kill_9(seed: int, beside: bool, tmp_path: Path) -> None:
+    """`beside`: another process is on the same file all the time, and takes over what the killed one had."""
+    other = process_on(tmp_path, "beside") if beside else None
+    try:
+        assert killed_until_done(tmp_path, Random(seed)) == f"{list(NAMES)} late 4"
+        if other is not None:
+            out, err = other.communicate(timeout=PATIENCE_SECONDS)
+            assert (other.returncode, out.strip()) == (0, f"{list(NAMES)} late"), err
+    finally:
+        if other is not None and other.poll() is None:
+            other.kill()
+            other.communicate()
     lines = [line.split() for line in (tmp_path / "effects").read_text().splitlines()]
     in_order = [name for name, _ in itertools.groupby(name for name, _ in lines if name in NAMES)]
     assert in_order == list(NAMES), "two had the key at once, or one began out of its turn"

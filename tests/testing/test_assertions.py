@@ -26,6 +26,7 @@ async def test_events_in_their_order() -> None:
         [
             events.started(order("ann")),
             events.signalled(approve, True),
+            events.begun(),
             charge("ann"),
             events.attempted(charge, number=1),
             events.completed(charge, "paid"),
