@@ -227,7 +227,7 @@ class Driver:
 
     def expects_work(self) -> bool:
         """See `pump.Pumped`: attempts that are under way will bring some."""
-        return bool(self.board.running) and not (self.discarded or self._terminating or self.site.stopping)
+        return bool(self.board.running) and not (self._terminating or self.site.stopping)
 
     def has_work(self) -> bool:
         """See `pump.Pumped`."""

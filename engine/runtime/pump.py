@@ -73,7 +73,7 @@ class Pump:
             while True:
                 while owner.has_work():
                     await owner.step()
-                if not owner.expects_work():
+                if self._closed or not owner.expects_work():
                     break
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
