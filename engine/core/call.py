@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Generator, Iterable, Mapping
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
 
 from engine.core.mapping import mapped
 from engine.core.nesting import here
@@ -97,11 +97,26 @@ class Definition(Generic[P, R]):
 class Call(Coroutine[Any, Any, R_co]):
     """What calling a task or workflow returns: awaitable, not yet begun. May be awaited once, like any coroutine."""
 
-    __slots__ = ("__weakref__", "_code", "_hash", "_instruction", "_runner", "args", "definition", "kwargs")
+    __slots__ = (
+        "__name__",
+        "__qualname__",
+        "__weakref__",
+        "_code",
+        "_hash",
+        "_instruction",
+        "_runner",
+        "args",
+        "definition",
+        "kwargs",
+    )
+    _asyncio_future_blocking: Final = None  # how asyncio is told, without an error inside, that it is no future
 
     def __init__(
         self, definition: Definition[..., R_co], args: tuple[Any, ...], kwargs: Mapping[str, Any], frame: Any
     ) -> None:
+        # What asyncio and anyio ask a coroutine for when they name or show a task. Slots, and no `__getattr__`: a class
+        # that has one is slow at every attribute.
+        self.__name__ = self.__qualname__ = definition.name
         self.definition = definition
         self.args = args
         self.kwargs = kwargs
@@ -115,14 +130,6 @@ class Call(Coroutine[Any, Any, R_co]):
 
     def __hash__(self) -> int:
         return self._hash
-
-    if not TYPE_CHECKING:  # a typed __getattr__ would let checkers take a call for anything
-
-        def __getattr__(self, name: str) -> Any:
-            # What asyncio and anyio ask a coroutine for when they name or show a task.
-            if name in ("__qualname__", "__name__"):
-                return self.definition.name
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def site(self) -> str:
@@ -142,22 +149,28 @@ class Call(Coroutine[Any, Any, R_co]):
         """Mark it as handed on (to `engine.start`, say), so that nobody warns that it was never awaited."""
         self._runner = cast("Coroutine[Any, Any, R_co]", _Taken())
 
-    def for_branch(self) -> Coroutine[Any, Any, R_co]:
-        """What a branch that is made of it steps; itself, once it was begun."""
-        return self if self._runner is not None else self._begin()
+    def for_branch(self, loop: Any) -> Coroutine[Any, Any, R_co]:
+        """What a branch of this workflow's loop that is made of it steps; itself, once it was begun."""
+        if self._runner is not None:
+            return self
+        return self._begin_in(loop)
 
     def _begin(self) -> Coroutine[Any, Any, R_co]:
         if self._runner is None:
             loop = here.loop
             if loop is not None:
-                try:
-                    self._runner = loop.host.begin(self)
-                except BaseException:
-                    self.take()  # it was awaited, and refused
-                    raise
-            else:
-                self._runner = self.definition.outside(self)
+                return self._begin_in(loop)
+            self._runner = self.definition.outside(self)
         return self._runner
+
+    def _begin_in(self, loop: Any) -> Coroutine[Any, Any, R_co]:
+        try:
+            runner: Coroutine[Any, Any, R_co] = loop.host.begin(self)
+        except BaseException:
+            self.take()  # it was awaited, and refused
+            raise
+        self._runner = runner
+        return runner
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         if self._runner is not None:

@@ -287,7 +287,7 @@ class Instance:
 
     def check_open(self, what: object) -> None:
         """Raise if nothing can be decided: the instance is being put away, the workflow has returned, or is asked."""
-        loop = self.loop
+        loop = self._loop or self.loop
         if loop.poisoned:
             loop.check_alive()
         if self.asking:

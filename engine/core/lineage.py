@@ -39,6 +39,9 @@ class Branch:
 
     def next_id(self, name: str) -> str:
         """The id of the next call (or timer) of that name made by this branch."""
+        if not self._first:  # of a fan-out's branches, the only one there is
+            self._first = name
+            return f"{self.id}/{name}#1"
         return f"{self.id}/{name}#{self._count(name)}"
 
     def _count(self, name: str) -> int:

@@ -238,7 +238,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         parent = self.current_branch()
         label: str | None = None
         if type(coro) is Call:  # it says what it is; stepping what it runs saves a call at each step
-            label, coro = coro.definition.name, coro.for_branch()
+            label, coro = coro.definition.name, coro.for_branch(self)
         task = BranchTask(coro, loop=self, name=name, context=context)
         if WAIT_FOR_WRAPS and made_by_wait_for():
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not

@@ -66,7 +66,16 @@ class PendingTask(PendingCall):
         *,
         arguments: bytes,
     ) -> None:
-        PendingCall.__init__(self, loop, canceller, id, definition)
+        # All of the class between, in place: a fan-out makes many.
+        self.stable_hash = loop.next_hash()
+        asyncio.Future.__init__(self, loop=loop)
+        self._workflow_loop = loop
+        self._canceller = canceller
+        self.id = id
+        self.definition = definition
+        self.asked_to_end = False
+        self.held = 0
+        self.cancel_message = None
         self.arguments = arguments
         self.scheduled_at: int = loop.now
 

@@ -209,14 +209,14 @@ class Driver:
         self.pen.report(error)
         self.site.failed(error)
 
-    def pumped(self) -> None:
-        """See `pump.Pumped`."""
-        if self.discarded:
-            return
+    def pumped(self) -> bool:
+        """See `pump.Pumped`: attempts that are under way will bring more to do."""
+        under_way = bool(self.board.running)
         if self._terminating:
             self.site.left(self, lost=True)  # and is brought back without its code, to be ended
-        elif self.instance.over and not self.board.running:
+        elif self.instance.over and not under_way:
             self.site.left(self)
+        return under_way and not (self._terminating or self.site.stopping)
 
     @property
     def _between_epochs(self) -> bool:
@@ -226,10 +226,6 @@ class Driver:
     @property
     def _holding(self) -> bool:
         return bool(self.gates or self.set_aside)
-
-    def expects_work(self) -> bool:
-        """See `pump.Pumped`: attempts that are under way will bring some."""
-        return bool(self.board.running) and not (self.discarded or self._terminating or self.site.stopping)
 
     def has_work(self) -> bool:
         """See `pump.Pumped`."""

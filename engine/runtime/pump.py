@@ -22,17 +22,14 @@ class Pumped(Protocol):
     def has_work(self) -> bool:
         """Whether there is something to do."""
 
-    def expects_work(self) -> bool:
-        """Whether there will be, soon, and nobody waits for the pump to end."""
-
     async def step(self) -> None:
         """Do some of it."""
 
-    def pumped(self) -> None:
-        """Hear that nothing is left to do, and nothing is expected; or that it has failed."""
+    def pumped(self) -> bool:
+        """Hear that nothing is left to do. Whether there will be soon, and nobody waits for the pump to end."""
 
     def broke(self, error: Exception) -> None:
-        """Hear that a step has failed."""
+        """Hear that a step has failed, which is the last."""
 
     def discard(self) -> None:
         """The program's loop is ending under us: put the run out of memory."""
@@ -73,7 +70,7 @@ class Pump:
             while True:
                 while owner.has_work():
                     await owner.step()
-                if not owner.expects_work():
+                if self._closed or not owner.pumped():
                     break
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
@@ -84,4 +81,3 @@ class Pump:
             owner.broke(error)
         finally:
             self._running, self._idle = False, None
-        owner.pumped()

@@ -104,7 +104,8 @@ class Starts:
     def clear_queue(self) -> None:
         """Nobody waits for a slot any more; what was granted is still to be used."""
         self._queued.clear()
-        self._wake_for_rates(None)
+        if self._rates is not None:
+            self._rates.set(None)
 
     def stand_down(self) -> None:
         """Nothing begins for now: slots and places in queues are given back."""
@@ -222,7 +223,11 @@ class Starts:
         if step.asked is None:
             return
         self._flow.written(step)
-        self._wake_for_rates(self._flow.next_due())
+        at = self._flow.next_due()
+        if self._rates is None and at is not None:
+            self._rates = OneAlarm(self._dispatcher.alarms, self._rates_due)
+        if self._rates is not None:
+            self._rates.set(at)
 
     def _take_out(self, step: Step, claims: Iterable[Claim]) -> None:
         gone = {claim.line.task_id: id(claim.event) for claim in claims}
@@ -256,13 +261,8 @@ class Starts:
         """Those who wait for a rate that should have room by now try to start."""
         for line in self._flow.due(self._dispatcher.clock.now()):
             self.call(line)
-        self._wake_for_rates(self._flow.next_due())
-
-    def _wake_for_rates(self, at: int | None) -> None:
-        if self._rates is None and at is not None:
-            self._rates = OneAlarm(self._dispatcher.alarms, self._rates_due)
         if self._rates is not None:
-            self._rates.set(at)
+            self._rates.set(self._flow.next_due())
 
     def ended(self, task_id: str) -> None:
         """Its attempt has ended, or it is wanted no more: its permits are given back."""

@@ -10,6 +10,7 @@ import pytest
 
 from engine import Engine, task, workflow
 from engine.errors import EngineFailed, RunTerminatedError
+from engine.runtime.watches import Watch
 from eventstore import StoreUnavailable
 from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_history
@@ -121,3 +122,34 @@ async def test_a_follower_is_told_what_was_written_elsewhere_before_the_run_came
             await asyncio.wait([following])
             with suppress(EngineFailed, StoreUnavailable):
                 await there.__aexit__(None, None, None)
+
+
+async def test_who_waits_for_the_end_sleeps_through_the_steps_before_it(
+    memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And who follows the run hears of each."""
+    looks: list[str] = []
+    end_bell, bell = Watch.end_bell, Watch.bell
+    monkeypatch.setattr(Watch, "end_bell", lambda self: looks.append("end") or end_bell(self))
+    monkeypatch.setattr(Watch, "bell", lambda self: looks.append("step") or bell(self))
+    names = [f"gate {n}" for n in range(6)]
+    async with Engine(memory.data, workflows=[working], clock=memory.clock) as engine:
+        run = await engine.start(working(names), id="a")
+        ended = asyncio.ensure_future(run.result())
+        followed: list[str] = []
+
+        async def follow() -> None:
+            async for item in run.events(follow=True):
+                followed.append(type(item.event).__name__)
+
+        following = asyncio.ensure_future(follow())
+        for count, name in enumerate(names, start=1):
+            await until(lambda count=count: len(began) == count)
+            await until(lambda count=count: followed.count("TaskStarted") == count)
+            assert not ended.done()
+            gates[name].set()
+        assert await soon(ended) == len(names)
+        await soon(following)
+    assert looks.count("end") == 1
+    assert looks.count("step") >= len(names)
+    assert followed[-1] == "RunCompleted"

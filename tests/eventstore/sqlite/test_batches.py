@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from eventstore import NEW, Commit, LeaseLost, Message, NewEvent, VersionConflict
 from eventstore.conformance.harness import ANY, begin, data, event, history, step
-from eventstore.sqlite import SqliteStore, statements
+from eventstore.sqlite import SqliteStore, statements, transaction
 from eventstore.sqlite.requests import SendRequest
 from eventstore.sqlite.threads import on_thread
 from eventstore.sqlite.writer import BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_ROWS_MAX
@@ -340,3 +343,41 @@ async def test_after_closing_nothing_is_taken(store: SqliteStore) -> None:
     await asyncio.gather(store.aclose(), store.aclose())
     done = await asyncio.gather(*commits, return_exceptions=True)
     assert done == [None] * 50
+
+
+async def test_what_goes_with_every_event_is_bound_without_looking_for_an_adapter(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is stored as it ever was: no payload is NULL, an empty one is not, digests are BLOBs."""
+    bound: list[Any] = []
+    execute_rows = transaction.execute_rows
+
+    def seen(sql: Any, head: str, columns: int, parameters: Any, *args: Any, **options: Any) -> None:
+        bound.extend(parameters)
+        execute_rows(sql, head, columns, parameters, *args, **options)
+
+    await begin(store, "run:a", "run:b")
+    monkeypatch.setattr(transaction, "execute_rows", seen)
+    events = (event(), event(payload=b""), event(payload=b"0"), event(payload=b"{}"))
+    two = (store.commit(step("run:a", 1, *events)), store.commit(step("run:b", 1, event())))
+    await asyncio.gather(*two)
+    await store.commit(step("run:b", 2, event(payload=b"\x00")))
+    kinds = Counter(type(value) for value in bound)
+    assert set(kinds) == {int, str, bytearray, bytes}
+    assert kinds[bytes] == 1  # the payload that is no text
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        rows = connection.execute(
+            "SELECT typeof(payload), typeof(salt), typeof(payload_digest), typeof(digest), payload FROM events"
+            " WHERE version > 1 ORDER BY stream, version"
+        ).fetchall()
+        undelivered = connection.execute("SELECT DISTINCT typeof(commit_undelivered) FROM streams").fetchall()
+    nothing, text, blob = ("null", "null", "null", "blob"), ("text", "blob", "blob", "blob"), ("blob",) * 4
+    assert rows == [
+        (*nothing, None),
+        (*text, ""),
+        (*text, "0"),
+        (*text, "{}"),
+        (*nothing, None),
+        (*blob, b"\x00"),
+    ]
+    assert undelivered == [("null",)]
