@@ -270,6 +270,9 @@ async def test_a_seal_in_the_log_that_the_key_has_not_signed_is_not_gone_on_from
         "UPDATE events SET header = replace(header, '\"size\":', '\"size\":1') WHERE header LIKE '%LogSealed%'",
         "UPDATE events SET header = '{}' WHERE header LIKE '%LogSealed%'",
     ]
+    forgeries.append(
+        "UPDATE events SET payload = json_set(payload, '$.frontier[0]', hex(zeroblob(32))) WHERE header LIKE '%LogSeal%'"
+    )
     for sql in forgeries:
         editor = Editor(tmp_path / "log.db")
         editor(sql)

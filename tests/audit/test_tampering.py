@@ -26,8 +26,9 @@ from tests.audit.forgeries import (
     halves_of_a_payload,
     replace_payload,
     swap_in_stream,
+    swap_positions,
 )
-from tests.audit.logs import KEY, Editor, fill, make_log, make_plain_log
+from tests.audit.logs import KEY, Editor, append, fill, make_log, make_plain_log
 
 EDITS = 150
 """Of each kind: 16 + 10 kinds of them."""
@@ -338,4 +339,23 @@ async def test_positions_that_do_not_rise_are_found() -> None:
     await fill(store, 1, commits=4)
     findings = (await verify(store)).findings
     assert "positions do not rise: 1 comes behind 2" in [each.message for each in findings]
+    await store.aclose()
+
+
+async def test_an_order_is_found_out_also_of_streams_that_are_no_longer_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two events of one stream stands one of another, and there is room for one."""
+    monkeypatch.setattr(streams, "KNOWN_MAX", 1)
+    store = await SqliteStore.open(tmp_path / "log.db")
+    for _ in range(3):
+        await append(store, "run:a", b"1")
+        await append(store, "run:b", b"1")
+    assert (await verify(store)).holds
+    editor = Editor(tmp_path / "log.db")
+    editor.edit(lambda edit, _: swap_positions(edit, 3, 5), random.Random(0))
+    editor.close()
+    (finding,) = (await verify(store)).findings
+    assert (finding.what, finding.stream, finding.version) == ("reordered", "run:a", 3)
+    assert finding.message == "version 2 stands behind it in the log, at position 5"
     await store.aclose()
