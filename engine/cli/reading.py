@@ -69,6 +69,8 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
         "run": run.id,
         "workflow": run.workflow,
         "status": run.status,
+        "workflow_version": run.workflow_version or None,
+        "suspended_for": run.suspended_for or None,
         "parent": run.parent or None,
         "version": run.version,
         "created_at": instant(run.created_at),
@@ -98,6 +100,7 @@ def _talk_document(state: RunState, exchange: Exchange, paused: PausedWorkflow |
         "parent_call": state.parent_call or None,
         "root": state.root or None,
         "epoch": state.epoch,
+        "workflow_version": state.workflow_version or None,
         "deadline": instant(state.deadline or None),
         "paused": {"at": instant(state.paused_at), "by": state.paused_by, "reason": state.pause_reason}
         if state.status == "paused"

@@ -137,6 +137,7 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     deadline: int = 0  # microseconds since the epoch; 0: none
     epoch: int = 0  # how often the run has continued as new
     carried: int = 0  # so many facts of the last epoch follow, and are there before the code begins
+    version: str = ""  # of the workflow, if it has versions
 
 
 class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
@@ -261,6 +262,7 @@ class ChildStarted(Decision, frozen=True, tag="ChildStarted", kw_only=True):
     run: str  # the child's run id
     parent_close: ParentClose = "cancel"
     deadline: int = 0  # microseconds since the epoch; 0: none
+    version: str = ""  # of the workflow, if it has versions
 
 
 class ChildCancelled(Decision, frozen=True, tag="ChildCancelled", kw_only=True):
@@ -316,7 +318,13 @@ class PatchMarked(Decision, frozen=True, tag="PatchMarked", kw_only=True):
 
 
 class ContinuedAsNew(Decision, frozen=True, tag="ContinuedAsNew", kw_only=True):
-    """The run goes on from its beginning, with a history of its own behind this. Payload: the arguments."""
+    """The run goes on from its beginning, with a history of its own behind this. Payload: the arguments.
+
+    As the newest version of its workflow that its worker has; `pinned`: as this `version`.
+    """
+
+    pinned: bool = False
+    version: str = ""
 
 
 # Notes ---------------------------------------------------------------------------------------------------------------

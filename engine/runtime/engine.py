@@ -32,7 +32,7 @@ from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.operating import Operations
 from engine.runtime.places import check_tasks, places, processors
-from engine.runtime.serving import by_name
+from engine.runtime.serving import Served, served
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of, start_or_join
@@ -43,7 +43,6 @@ from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Worker
 from engine.tasks import Breaker, RateLike
 from engine.workflows import SignalMessage, Workflow
-from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
@@ -105,7 +104,8 @@ class Engine(Operations):
         stand_in: StandIn | None = None,
     ) -> None:
         self._given = store
-        self._definitions = by_name(workflows)
+        self._given_workflows = tuple(workflows)
+        self._definitions = served(self._given_workflows, reach=False)
         self._entropy = entropy
         self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
@@ -118,7 +118,7 @@ class Engine(Operations):
         self._executors = tuple(executors)
         every = places(concurrency=concurrency, threads=threads, processes=processes, given=self._executors)
         if stand_in is None:  # else what stands in runs where it can
-            check_tasks(self._definitions.values(), every)
+            check_tasks(self._given_workflows, every)
         if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
         self._shared = checked_limits(pools, rates)
@@ -151,12 +151,13 @@ class Engine(Operations):
         self._watches.revive()
         try:
             self._observer = Observer(store, self._spawn)
-            workflows = self._definitions.values()
-            shared = await declare(store, self._shared, workflows, clock=self._clock, next_id=self.message_id)
+            shared = await declare(
+                store, self._shared, self._given_workflows, clock=self._clock, next_id=self.message_id
+            )
             if self._definitions:
                 self._worker = Worker(
                     store,
-                    reachable(self._definitions.values()),
+                    served(self._given_workflows, reach=True),
                     name=self._worker_name,
                     capacity=self._capacity,
                     only=self._only,
@@ -266,6 +267,7 @@ class Engine(Operations):
             anyio=self._anyio,
             by=by,
             deadline=absolute(deadline, self._clock.now()),
+            version=definition.version,
         )
         told = {signal.id or self.message_id(): signal for signal in signals}
         watch = self._watches.of(run_id)
@@ -282,17 +284,17 @@ class Engine(Operations):
         if self._worker is not None:
             await self._worker.look_at_pauses(afresh=True)
 
-    def definition_named(self, name: str) -> Definition[..., Any]:
+    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
         """See `handle.Desk`."""
-        known: Mapping[str, Definition[..., Any]] = (
-            self._worker.definitions if self._worker is not None else self._definitions
-        )
-        if name not in known:
+        known: Served = self._worker.definitions if self._worker is not None else self._definitions
+        found = known.find(name, version)
+        if found is None:
+            said = f"workflow {name!r}" + (f" in version {version!r}" if version else "")
             raise UnknownWorkflow(
-                f"workflow {name!r} is not among this engine's workflows ({', '.join(sorted(known)) or 'none'}):"
+                f"{said} is not among this engine's workflows ({', '.join(sorted(known)) or 'none'}):"
                 " give it to Engine(workflows=[...])"
             )
-        return known[name]
+        return found
 
     def _is_resident(self, run_id: str) -> bool:
         return self._worker is not None and run_id in self._worker.residents.drivers
@@ -344,7 +346,7 @@ class Engine(Operations):
         if not isinstance(call, Call):
             raise HoldfastError(f"an engine starts a call of a workflow, as in start(nightly(day)), not {call!r}")
         definition = call.definition
-        if getattr(self._definitions.get(definition.name), "fn", None) is not definition.fn:
+        if getattr(self._definitions.find(definition.name, definition.version), "fn", None) is not definition.fn:
             known = ", ".join(sorted(self._definitions)) or "none"
             raise UnknownWorkflow(
                 f"{definition.where} is not among this engine's workflows ({known}): give it to Engine(workflows=[...])"

@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 from msgspec import Struct, structs
 
-from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Difference, Mismatch, describe_decision
 from engine.core.decided import Decided
 from engine.core.fold import FINAL_STATUSES, RunStatus
@@ -23,11 +22,10 @@ from engine.runtime.handle import RunSummary, summary_of
 from engine.runtime.histories import head_of
 from engine.runtime.logs import quiet_replays
 from engine.runtime.recovery import rebuild_run
-from engine.runtime.serving import by_name
+from engine.runtime.serving import served
 from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.workflows import Workflow
-from engine.workflows.reach import reachable
 from eventstore import EventStore, EventStoreError, StreamHead, StreamQuery, SystemClock
 from eventstore.port import FIND_LIMIT_MAX
 
@@ -79,7 +77,7 @@ class Gate:
         turn_seconds: float = TURN_SECONDS_MAX,
     ) -> None:
         self._store = store
-        self._definitions: dict[str, Definition[..., Any]] = {**reachable(by_name(workflows).values())}
+        self._definitions = served(workflows, reach=True)
         self._watchdog = Watchdog(SystemClock(), warn=min(TURN_WARN_SECONDS, turn_seconds), limit=turn_seconds)
 
     async def __aenter__(self) -> Self:
@@ -134,11 +132,11 @@ class Gate:
     async def check(self, run_id: str) -> Verdict:
         """Replay one run. Raises `RunNotFound`, and what the store raises."""
         head = await head_of(self._store, run_id)
-        definition = self._definitions.get(str(head.attributes.get(WORKFLOW)))
+        definition = self._definitions.of(head.attributes)
         if definition is None:
             return _verdict(head, known=False)
         try:
-            rebuilt = await rebuild_run(self._store, head, definition, self._watchdog)
+            rebuilt = await rebuild_run(self._store, head, definition, self._watchdog, versions=self._definitions.find)
         except Mismatch as mismatch:
             return _verdict(head, diagnosis=mismatch.diagnosis)
         except EventStoreError:
@@ -148,8 +146,8 @@ class Gate:
             return _verdict(head, diagnosis=Diagnosis(reason="internal", message=message, version=head.version))
         instance = rebuilt.replayer.instance
         try:
-            for name, learnt in instance.calls.definitions.items():
-                self._definitions.setdefault(name, learnt)
+            for learnt in instance.calls.definitions.values():
+                self._definitions.add(learnt, newest=False)
             if head.closed and rebuilt.backlog and head.attributes.get(STATUS) != "terminated":
                 return _verdict(head, diagnosis=_more(rebuilt.backlog, head.version))
             return _verdict(head, ahead=len(rebuilt.backlog))

@@ -21,7 +21,7 @@ from engine.runtime.mail import signal_message
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
-from engine.runtime.streams import STATUS, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import STATUS, VERSION, WORKFLOW, new_event, stream_of
 from engine.workflows import SignalMessage
 from eventstore import NEW, Commit
 
@@ -94,7 +94,7 @@ class Launches:
                 events=(new_event(fact, arguments), *told),
                 sends=tuple(signal_message(run_id, id_, signal) for id_, signal in signals.items()),
                 alarm=fact.at,
-                attributes={WORKFLOW: definition.name, STATUS: "running"},
+                attributes={WORKFLOW: definition.name, STATUS: "running", VERSION: fact.version or None},
                 progress=True,
             )
         )

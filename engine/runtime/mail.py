@@ -87,6 +87,7 @@ class StartMail(Struct, frozen=True, tag="start", omit_defaults=True):
     root: str
     epoch: int = 0  # the parent's
     deadline: int = 0
+    version: str = ""  # of the workflow
 
 
 class SignalMail(Struct, frozen=True, tag="signal", omit_defaults=True):

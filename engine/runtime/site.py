@@ -10,6 +10,7 @@ from engine.core.call import Definition
 from engine.runtime.alarms import Alarms
 from engine.runtime.codes import Codes
 from engine.runtime.dispatch import Dispatcher
+from engine.runtime.serving import Served
 from engine.runtime.shared_limits import SharedLimits
 from engine.runtime.watchdog import Watchdog
 from engine.runtime.watches import Watches
@@ -30,6 +31,7 @@ class Site(Protocol):
     watches: Watches
     watchdog: Watchdog
     codes: Codes
+    definitions: Served
     stopping: bool  # no attempt begins any more
 
     def spawn(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:

@@ -32,6 +32,7 @@ __all__ = [
     "STATUS",
     "SUSPENDED_FOR",
     "TRIED",
+    "VERSION",
     "WORKFLOW",
     "WORKFLOW_CATEGORY",
     "is_state_attribute",
@@ -45,6 +46,8 @@ __all__ = [
 
 RUN_CATEGORY: Final = "run"
 WORKFLOW: Final = "workflow"
+VERSION: Final = "version"
+"""Attribute of a run of a workflow that has versions: the one that its last epoch is of."""
 STATUS: Final = "status"
 PARENT: Final = "parent"
 """Attributes of a run's stream; the last is a child's: the id of the run that started it."""

@@ -26,7 +26,7 @@ from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
-from engine.runtime.streams import ALONE, EPOCH_START, SLOW, STATUS, SUSPENDED_FOR, new_event, suspension
+from engine.runtime.streams import ALONE, EPOCH_START, SLOW, STATUS, SUSPENDED_FOR, VERSION, new_event, suspension
 from engine.runtime.watchdog import TurnWatch
 from eventstore import Clock
 
@@ -95,6 +95,9 @@ class Turns:
         """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
         if self._epoch_version is not None and not self._instance.untold:
             step.attributes[EPOCH_START], self._epoch_version = self._epoch_version, None
+            started = self._instance.started
+            assert started is not None
+            step.attributes[VERSION] = started.version or None
 
     def take_late(self, step: Step, arrival: Arrival, *, at: int) -> None:
         """Mail to a run whose end is decided, and about to be written.
@@ -134,6 +137,8 @@ class Turns:
         instance = self._instance
         if isinstance(fact, RunStarted) and not step.base:
             step.began_at = fact.at
+            if fact.version:
+                step.mark(VERSION, fact.version)
         if isinstance(fact, RunStarted) and fact.epoch:
             self._epoch_version = step.base + len(step.events)
         watch = instance.around if isinstance(instance.around, TurnWatch) else None

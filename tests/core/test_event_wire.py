@@ -116,6 +116,9 @@ SAMPLES: list[Event] = [
         epoch=2,
     ),
     events.RunStarted(at=AT, workflow="part", seed="ff", epoch=2, carried=7),
+    events.RunStarted(at=AT, workflow="part", seed="ff", version="2"),
+    events.ChildStarted(at=AT, id="nightly/part#2", workflow="part", run="n-1/part#2", version="2"),
+    events.ContinuedAsNew(at=AT, pinned=True, version="2"),
 ]
 
 PAYLOADS: dict[str, bytes] = {
