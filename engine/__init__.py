@@ -18,6 +18,7 @@ from engine.runtime import (
     RunHandle,
     RunSummary,
     Verdict,
+    diagnose,
 )
 from engine.tasks import Attempt, Breaker, Happened, NotHappened, Rate, Task, TaskOptions, Transaction, attempt, task
 from engine.workflows import (
@@ -76,6 +77,7 @@ __all__ = [
     "Verdict",
     "Workflow",
     "attempt",
+    "diagnose",
     "durable",
     "task",
     "workflow",

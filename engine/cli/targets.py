@@ -95,9 +95,9 @@ def _is_file(source: str) -> bool:
 
 
 def _named(module: ModuleType, source: str, name: str, workflows: tuple[Workflow[..., Any], ...]) -> Workflow[..., Any]:
-    meant = [each for each in workflows if each.name == name]
-    if meant:
-        return meant[-1]  # of several versions the newest
+    found = [each for each in workflows if each.name == name]
+    if found:
+        return found[-1]  # of several versions the newest
     value = getattr(module, name, None)
     if isinstance(value, Workflow):
         return value

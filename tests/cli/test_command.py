@@ -36,7 +36,7 @@ def test_version_names_what_matters(holdfast: Command) -> None:
 
 VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
-limits set-pool set-rate gate
+limits set-pool set-rate gate export
 """.split()
 
 
