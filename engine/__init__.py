@@ -21,6 +21,7 @@ from engine.runtime import (
     RunSummary,
     Verdict,
     WhatIf,
+    diagnose,
 )
 from engine.tasks import (
     Attempt,
@@ -95,6 +96,7 @@ __all__ = [
     "WhatIf",
     "Workflow",
     "attempt",
+    "diagnose",
     "durable",
     "task",
     "workflow",

@@ -44,7 +44,8 @@ _answers: Final = msgspec.json.Decoder(Answer)
 def workflows_of(target: Target) -> Sequence[Workflow[..., Any]]:
     """The workflow that the target names, or else all that its module holds."""
     named = target.text != target.source
-    return (target.only(),) if named else target.workflows
+    name = target.only().name if named else ""
+    return [each for each in target.workflows if not named or each.name == name]
 
 
 async def check(gate: Gate, run_id: str) -> Verdict | None:

@@ -60,7 +60,7 @@ def load(text: str) -> Target:
         raise Problem(f"{source} has no workflow: decorate an `async def` with @workflow (from engine import workflow)")
     # Workflows that a file imports are there for its own to call; its own are what it is about.
     candidates = own or list(workflows)
-    chosen = candidates[0] if len(candidates) == 1 else None
+    chosen = candidates[-1] if len({each.name for each in candidates}) == 1 else None  # the newest of its versions
     return Target(text=text, source=source, file=file, module=module, workflows=workflows, chosen=chosen)
 
 
@@ -95,9 +95,9 @@ def _is_file(source: str) -> bool:
 
 
 def _named(module: ModuleType, source: str, name: str, workflows: tuple[Workflow[..., Any], ...]) -> Workflow[..., Any]:
-    for each in workflows:
-        if each.name == name:
-            return each
+    found = [each for each in workflows if each.name == name]
+    if found:
+        return found[-1]  # of several versions the newest
     value = getattr(module, name, None)
     if isinstance(value, Workflow):
         return value

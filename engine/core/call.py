@@ -33,6 +33,7 @@ class Definition(Generic[P, R]):
     """A function that a history can name. `name` is its bare name unless given; `fn` is the plain function."""
 
     kind = "definition"
+    version: str = ""  # of a workflow that is there in several
     on_cancel: OnCancel = "abandon"
     raises: tuple[type[BaseException], ...] = ()
 

@@ -58,7 +58,7 @@ class Calls:
     def __init__(self, host: CallHost) -> None:
         self.tasks: dict[str, PendingTask] = {}
         self.children: dict[str, PendingChild] = {}
-        self.definitions: dict[str, Definition[..., Any]] = {}  # of child runs, by name: learnt as they are called
+        self.definitions: dict[str, Definition[..., Any]] = {}  # of child runs, by name and version
         self.abandoned: dict[str, str] = {}  # run ids of children whose await was given up, and that our end terminates
         self._host = host
 
@@ -112,7 +112,7 @@ class Calls:
             parent_close=options.parent_close,
             chosen=bool(options.id),
         )
-        self.definitions.setdefault(definition.name, definition)
+        self.definitions.setdefault(f"{definition.name} {definition.version}", definition)
         event = ChildStarted(
             at=loop.now,
             id=id_,
@@ -121,6 +121,7 @@ class Calls:
             run=run_id,
             parent_close=options.parent_close,
             deadline=self._deadline(options.deadline),
+            version=definition.version,
         )
         host.decide(event, arguments)
         return pending

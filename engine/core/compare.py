@@ -155,12 +155,15 @@ def _same(was: Decided, now: Decided, codec_of: Callable[[Decision], Codec | Non
     match before, after:
         case TimerStarted(deadline=deadline), TimerStarted(deadline=other_deadline):
             return deadline == other_deadline
-        case (RunCompleted(), _) | (ContinuedAsNew(), _) | (RequestAnswered(), _):
+        case ContinuedAsNew() as old, ContinuedAsNew() as new:
+            return (old.pinned, old.version) == (new.pinned, new.version) and _same_values(was, now, codec_of)
+        case (RunCompleted(), _) | (RequestAnswered(), _):
             return _same_values(was, now, codec_of)
-        case RunFailed(error=error), RunFailed(error=other_error):
+        case (RunFailed(error=error), RunFailed(error=other_error)) | (
+            RequestFailed(error=error),
+            RequestFailed(error=other_error),
+        ):
             return error == other_error  # the message and the traceback may name lines that have moved
-        case RequestFailed(error=error), RequestFailed(error=other_error):
-            return error == other_error
         case ChildStarted() as child, ChildStarted() as other_child:
             return (child.workflow, child.run) == (other_child.workflow, other_child.run) and _same_values(
                 was, now, codec_of

@@ -19,8 +19,9 @@ Ending: TypeAlias = RunCompleted | RunFailed | RunCancelled | ContinuedAsNew
 class ContinueAsNew(BaseException):
     """Raised by `durable.continue_as_new`: leaves the workflow function, through its `finally` blocks."""
 
-    def __init__(self, call: Call[Any]) -> None:
+    def __init__(self, call: Call[Any], *, newest: bool = True) -> None:
         self.call = call
+        self.newest = newest
         super().__init__("the run continues as new")
 
 
@@ -45,23 +46,25 @@ def ending_of(
     try:
         if error is None:
             return RunCompleted(at=at), definition.result.encode_checked(main.result())
-        if (call := _continuation(error)) is not None:
-            arguments = definition.arguments.encode(call.args, call.kwargs)
-            definition.arguments.decode(arguments)
-            return ContinuedAsNew(at=at), arguments
+        if (wish := _continuation(error)) is not None:
+            next_ = wish.call.definition
+            arguments = next_.arguments.encode(wish.call.args, wish.call.kwargs)
+            next_.arguments.decode(arguments)
+            pinned = "" if wish.newest else next_.version
+            return ContinuedAsNew(at=at, pinned=not wish.newest, version=pinned), arguments
     except (DefinitionError, NotRecordable, PayloadTooLarge, ArgumentsError) as refused:
         error = refused
     info = describe(error)
     return RunFailed(at=at, error=info.type), encode_error(info)
 
 
-def _continuation(error: BaseException) -> Call[Any] | None:
-    """The call to go on with, also where a task group has wrapped the wish in a group with nothing else in it."""
+def _continuation(error: BaseException) -> ContinueAsNew | None:
+    """The wish to go on, also where a task group has wrapped the wish in a group with nothing else in it."""
     if isinstance(error, ContinueAsNew):
-        return error.call
+        return error
     if isinstance(error, BaseExceptionGroup):
-        calls = [_continuation(member) for member in error.exceptions]
-        return calls[0] if None not in calls else None
+        wishes = [_continuation(member) for member in error.exceptions]
+        return wishes[0] if None not in wishes else None
     return None
 
 

@@ -139,6 +139,7 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     singleton: str = ""  # key: of this workflow's runs with it, one at most has begun and not ended
     rerun_of: str = ""  # id of the run whose workflow and arguments these are, if a person asked for it to run again
     reason: str = ""  # why, of such a run
+    version: str = ""  # of the workflow, if it has versions
 
 
 class RunBegun(Fact, frozen=True, tag="RunBegun", kw_only=True):
@@ -274,6 +275,7 @@ class ChildStarted(Decision, frozen=True, tag="ChildStarted", kw_only=True):
     run: str  # the child's run id
     parent_close: ParentClose = "cancel"
     deadline: int = 0  # microseconds since the epoch; 0: none
+    version: str = ""  # of the workflow, if it has versions
 
 
 class ChildCancelled(Decision, frozen=True, tag="ChildCancelled", kw_only=True):
@@ -329,7 +331,13 @@ class PatchMarked(Decision, frozen=True, tag="PatchMarked", kw_only=True):
 
 
 class ContinuedAsNew(Decision, frozen=True, tag="ContinuedAsNew", kw_only=True):
-    """The run goes on from its beginning, with a history of its own behind this. Payload: the arguments."""
+    """The run goes on from its beginning, with a history of its own behind this. Payload: the arguments.
+
+    As the newest version of its workflow that its worker has; `pinned`: as this `version`.
+    """
+
+    pinned: bool = False
+    version: str = ""
 
 
 # Notes ---------------------------------------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ class RunState(Struct, kw_only=True):
     requests: dict[str, str] = field(default_factory=dict)  # by id: "accepted", "answered" or "failed"
     published: int = 0  # values of feeds
     patches: dict[str, int] = field(default_factory=dict)  # those it goes the new way at, by name: the marker's version
+    workflow_version: str = ""  # if its workflow has versions
     epoch: int = 0  # how often it has continued as new; what stands above is of this epoch
     parent: str = ""  # id of the run that started it
     parent_call: str = ""
@@ -289,6 +290,7 @@ class RunState(Struct, kw_only=True):
         self.workflow, self.arguments, self.epoch = event.workflow, payload, event.epoch
         self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
         self.root, self.deadline, self.rerun_of = event.root, event.deadline, event.rerun_of
+        self.workflow_version = event.version
         self.singleton, self.waits, self.begins_at = event.singleton, event.waits, event.begins_at
         if event.waits:
             self.status = "queued"

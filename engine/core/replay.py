@@ -11,7 +11,7 @@ the instance. While its origin's events are replayed a fork goes by its origin's
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
 from msgspec import MsgspecError, Struct, structs
@@ -103,9 +103,19 @@ class Recorded(Protocol):
 
 
 class Replayer:
-    """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more."""
+    """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more.
 
-    def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
+    `versions`: finds another version of a workflow, by name and version, for an epoch that goes on as that.
+    """
+
+    def __init__(
+        self,
+        definition: Definition[..., Any],
+        run_id: str,
+        *,
+        versions: Callable[[str, str], Definition[..., Any] | None] | None = None,
+    ) -> None:
+        self._versions = versions
         self.instance = Instance(definition, run_id)
         self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
@@ -171,7 +181,7 @@ class Replayer:
             if type(event) is TaskCompleted or type(event) is TaskFailed:
                 self._ended = self.attempts.pop(event.id, None)
             elif type(event) is RunStarted and event.epoch > self.instance.epoch:
-                self._begin_epoch(version)
+                self._begin_epoch(version, event.version)
             elif self.carrying and getattr(event, "carried", False):
                 del self.carrying[0]  # they are told in order, before anything else
         else:
@@ -184,14 +194,21 @@ class Replayer:
         self.instance.patches.recorded = None
         return decided
 
-    def _begin_epoch(self, version: int) -> None:
-        """The run has continued as new: of what was before only that matters which nobody has taken."""
+    def _begin_epoch(self, version: int, of: str) -> None:
+        """The run has continued as new, in that version of its workflow: of what was before only that matters which
+        nobody has taken.
+        """
         before = self.instance
         before.evict()
+        definition: Definition[..., Any] | None = before.definition
+        if self._versions is not None:
+            definition = self._versions(before.definition.name, of)
+        if definition is None:
+            self._refuse("history", f"the run goes on as version {of!r} of its workflow, which is not there")
         self.carrying = before.left_over
         if not self._identities:  # else a replay from here would not know whose identity it goes by
             self.epoch_version = version
-        self.instance = Instance(before.definition, before.run_id)
+        self.instance = Instance(definition, before.run_id)
         self.instance.replaying = True
         self.attempts.clear()
 

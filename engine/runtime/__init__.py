@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.runtime.asking import PendingRequest
 from engine.runtime.breakers import CircuitState
 from engine.runtime.engine import Engine
-from engine.runtime.gating import Gate, Verdict
+from engine.runtime.gating import Gate, Verdict, diagnose
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
 from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
@@ -29,4 +29,5 @@ __all__ = [
     "RunSummary",
     "Verdict",
     "WhatIf",
+    "diagnose",
 ]

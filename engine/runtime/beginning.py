@@ -19,12 +19,13 @@ from engine.runtime.debouncing import debounce, quiet_of
 from engine.runtime.handle import RunHandle
 from engine.runtime.mail import StartMail
 from engine.runtime.operating import Operations
+from engine.runtime.serving import Served
 from engine.runtime.singletons import OnConflict, check_key, singleton_of, start_single
 from engine.runtime.starting import Start
 from engine.runtime.versions import PYTHON
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Worker
-from engine.workflows import SignalMessage, Workflow
+from engine.workflows import SignalMessage
 
 __all__ = ["Beginnings"]
 
@@ -34,7 +35,7 @@ R = TypeVar("R")
 class Beginnings(Operations):
     """The part of an `Engine` that makes runs."""
 
-    _definitions: dict[str, Workflow[..., Any]]
+    _definitions: Served
     _entropy: Any
     _anyio: str
     _only: tuple[str, ...] | None
@@ -50,7 +51,7 @@ class Beginnings(Operations):
         """See `handle.Desk`."""
 
     @abstractmethod
-    def definition_named(self, name: str) -> Definition[..., Any]:
+    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
         """See `handle.Desk`."""
 
     async def start(
@@ -95,6 +96,7 @@ class Beginnings(Operations):
         fact = RunStarted(
             at=now,
             workflow=definition.name,
+            version=definition.version,
             seed=self._entropy(16).hex(),
             python=PYTHON,
             anyio=self._anyio,
@@ -132,7 +134,7 @@ class Beginnings(Operations):
         definition, arguments = self._taken(call)
         quiet = quiet_of(seconds, longest)
         run_id = self._fresh_id(definition)
-        mail = StartMail(workflow=definition.name, seed=self._entropy(16).hex(), by=by)
+        mail = StartMail(workflow=definition.name, version=definition.version, seed=self._entropy(16).hex(), by=by)
         watch = self._watches.of(run_id)
         await debounce(
             self.store,
@@ -161,7 +163,7 @@ class Beginnings(Operations):
         if not isinstance(call, Call):
             raise HoldfastError(f"an engine starts a call of a workflow, as in start(nightly(day)), not {call!r}")
         definition = call.definition
-        if getattr(self._definitions.get(definition.name), "fn", None) is not definition.fn:
+        if getattr(self._definitions.find(definition.name, definition.version), "fn", None) is not definition.fn:
             known = ", ".join(sorted(self._definitions)) or "none"
             raise UnknownWorkflow(
                 f"{definition.where} is not among this engine's workflows ({known}): give it to Engine(workflows=[...])"

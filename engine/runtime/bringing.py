@@ -20,7 +20,7 @@ from engine.runtime.recovery import give_up, rebuild_run, settle, suspend, termi
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
-from engine.runtime.streams import STATUS, WAITS, WORKFLOW, new_event
+from engine.runtime.streams import STATUS, WAITS, new_event
 from engine.runtime.versions import PYTHON
 from eventstore import Commit, StreamHead
 
@@ -30,7 +30,6 @@ __all__ = ["bring_back"]
 class Home(Site, Protocol):
     """The worker that a run is brought back to."""
 
-    definitions: dict[str, Definition[..., Any]]
     residents: Residents
 
     paused: PausedWorkflows
@@ -42,7 +41,8 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     if head.closed:
         await settle(store, lease, head, commit_id=home.next_commit_id())
         return
-    definition = home.definitions[str(head.attributes[WORKFLOW])]
+    definition = home.definitions.of(head.attributes)
+    assert definition is not None, "it was asked for by name and version"
     aside = home.paused.aside(definition.name, head.attributes)
     if aside and not any(message.control for message in head.messages):  # paused since the store was asked
         await give_up(store, lease, head, clock=home.clock, commit_id=home.next_commit_id())
@@ -68,14 +68,14 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         driver.go_on(head, reopened_by=reopening)
         return
     try:
-        rebuilt = await rebuild_run(store, head, definition, home.watchdog)
+        rebuilt = await rebuild_run(store, head, definition, home.watchdog, versions=home.definitions.find)
     except Mismatch as mismatch:
         code, commit_id = home.codes.of(definition), home.next_commit_id()
         await suspend(store, lease, head, mismatch.diagnosis, code=code, clock=home.clock, commit_id=commit_id)
         return
     replayer = rebuilt.replayer
     try:
-        head = await bind(home, head, definition)
+        head = await bind(home, head, replayer.instance.definition)
     except BaseException:
         replayer.instance.evict()
         raise
@@ -123,6 +123,7 @@ async def _begin(
         deadline=mail.deadline,
         waits=waits,
         begins_at=mail.begins_at,
+        version=mail.version,
     )
     if waits:
         rests = len(head.messages) == 1 and mail.begins_at > fact.at

@@ -7,7 +7,8 @@ from typing import Any
 
 from engine.runtime.driver import Driver
 from engine.runtime.pausing import PausedWorkflows
-from engine.runtime.streams import CODE, LET_ON, ROOT, RUN_CATEGORY, WORKFLOW, stream_of
+from engine.runtime.serving import Served
+from engine.runtime.streams import CODE, LET_ON, ROOT, RUN_CATEGORY, VERSION, WORKFLOW, stream_of
 from eventstore import StreamQuery
 from eventstore.port import Scalar
 
@@ -15,20 +16,21 @@ __all__ = ["busy_streams", "claimable", "marked", "of_residents"]
 
 
 def claimable(
-    workflows: Iterable[str], paused: PausedWorkflows, only: tuple[str, ...] | None, *, codes: Iterable[str]
+    workflows: Served, paused: PausedWorkflows, only: tuple[str, ...] | None, *, codes: Iterable[str]
 ) -> Iterator[StreamQuery]:
-    """Runs of these workflows; with `only`, those runs and what they have started as children.
+    """Runs of these workflows, in the versions that there are.
 
+    With `only`, those runs and what they have started as children.
     Of a paused workflow, those that have control mail, or that a cancel has let pass its pause. Of runs that are bound
     to a code, those bound to one of `codes`.
     """
-    names = set(workflows)
-    bound: Mapping[str, Any] = {CODE: (None, *codes)}
-    if going := names.difference(paused):
-        yield from _of_family({WORKFLOW: tuple(going), **bound}, only)
-    if held := names.intersection(paused):
-        yield from _of_family({WORKFLOW: tuple(held), **bound}, only, control=True)
-        yield from _of_family({LET_ON: tuple(paused.pause_of(name) for name in held), **bound}, only)
+    names, bound = set(workflows), (None, *codes)
+    for going, versions in workflows.groups(names.difference(paused)):
+        yield from _of_family({WORKFLOW: going, VERSION: versions, CODE: bound}, only)
+    for held, versions in workflows.groups(names.intersection(paused)):
+        yield from _of_family({WORKFLOW: held, VERSION: versions, CODE: bound}, only, control=True)
+        pauses = tuple(paused.pause_of(name) for name in held)
+        yield from _of_family({LET_ON: pauses, VERSION: versions, CODE: bound}, only)
 
 
 def marked(workflows: Iterable[str], only: tuple[str, ...] | None, mark: Mapping[str, Scalar]) -> Iterator[StreamQuery]:

@@ -368,11 +368,11 @@ class Driver:
         before = self.instance
         self._timer.set(None)
         self.board.close()
-        self.instance = Instance(before.definition, before.run_id)
+        self.instance = Instance(self.site.definitions.next_of(before), before.run_id)
         self.instance.around = before.around
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
         self.board = Board(self, {})
-        self.intake.begin_epoch(before)
+        self.intake.begin_epoch(before, self.instance.definition.version)
         self.site.watches.moved(self.run_id)
         self.kick()
 

@@ -29,7 +29,7 @@ from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
 from engine.runtime.places import check_tasks, places, processors
-from engine.runtime.serving import by_name
+from engine.runtime.serving import Served, served
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of
@@ -39,7 +39,6 @@ from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Worker
 from engine.tasks import Breaker, RateLike
 from engine.workflows import Workflow
-from engine.workflows.reach import reachable
 from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
 from eventstore.urls import open_store
 
@@ -101,7 +100,8 @@ class Engine(Beginnings):
         stand_in: StandIn | None = None,
     ) -> None:
         self._given = store
-        self._definitions = by_name(workflows)
+        self._given_workflows = tuple(workflows)
+        self._definitions = served(self._given_workflows, reach=False)
         self._entropy = entropy
         self._stand_in = stand_in
         self._clock = SystemClock() if clock is None else clock
@@ -114,7 +114,7 @@ class Engine(Beginnings):
         self._executors = tuple(executors)
         every = places(concurrency=concurrency, threads=threads, processes=processes, given=self._executors)
         if stand_in is None:  # else what stands in runs where it can
-            check_tasks(self._definitions.values(), every)
+            check_tasks(self._given_workflows, every)
         if min(turn_seconds) <= 0:
             raise HoldfastError(f"Engine(turn_seconds={turn_seconds!r}): two numbers of seconds above 0")
         self._shared = checked_limits(pools, rates)
@@ -147,12 +147,13 @@ class Engine(Beginnings):
         self._watches.revive()
         try:
             self._observer = Observer(store, self._spawn)
-            workflows = self._definitions.values()
-            shared = await declare(store, self._shared, workflows, clock=self._clock, next_id=self.message_id)
+            shared = await declare(
+                store, self._shared, self._given_workflows, clock=self._clock, next_id=self.message_id
+            )
             if self._definitions:
                 self._worker = Worker(
                     store,
-                    reachable(self._definitions.values()),
+                    served(self._given_workflows, reach=True),
                     name=self._worker_name,
                     capacity=self._capacity,
                     only=self._only,
@@ -233,17 +234,17 @@ class Engine(Beginnings):
         if self._worker is not None:
             await self._worker.look_at_pauses(afresh=True)
 
-    def definition_named(self, name: str) -> Definition[..., Any]:
+    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
         """See `handle.Desk`."""
-        known: Mapping[str, Definition[..., Any]] = (
-            self._worker.definitions if self._worker is not None else self._definitions
-        )
-        if name not in known:
+        known: Served = self._worker.definitions if self._worker is not None else self._definitions
+        found = known.find(name, version)
+        if found is None:
+            said = f"workflow {name!r}" + (f" in version {version!r}" if version else "")
             raise UnknownWorkflow(
-                f"workflow {name!r} is not among this engine's workflows ({', '.join(sorted(known)) or 'none'}):"
+                f"{said} is not among this engine's workflows ({', '.join(sorted(known)) or 'none'}):"
                 " give it to Engine(workflows=[...])"
             )
-        return known[name]
+        return found
 
     def _is_resident(self, run_id: str) -> bool:
         return self._worker is not None and run_id in self._worker.residents.drivers

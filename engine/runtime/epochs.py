@@ -26,8 +26,11 @@ from engine.runtime.versions import PYTHON
 __all__ = ["beginning_of_next", "carried_over", "told_now"]
 
 
-def beginning_of_next(before: Instance) -> Iterator[Arrival]:
-    """The next epoch's start, and behind it what had arrived in the last one and was not received or answered."""
+def beginning_of_next(before: Instance, *, version: str | None = None) -> Iterator[Arrival]:
+    """The next epoch's start, and behind it what had arrived in the last one and was not received or answered.
+
+    `version`: that of the workflow which it is of; None: as before.
+    """
     started = before.started
     assert started is not None
     epoch = started.epoch + 1
@@ -41,6 +44,7 @@ def beginning_of_next(before: Instance) -> Iterator[Arrival]:
             carried=len(before.left_over),
             waits=False,
             begins_at=0,
+            version=started.version if version is None else version,
         ),
         before.continuation,
     )

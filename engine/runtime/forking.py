@@ -45,7 +45,16 @@ from engine.errors import RepairRefused, RunConflict
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.histories import HistoryEvent, head_of, read_events
 from engine.runtime.mail import CompletionMail, data_message
-from engine.runtime.streams import ORIGIN, STATUS, WORKFLOW, run_id_of, state_attribute, stream_of
+from engine.runtime.streams import (
+    ORIGIN,
+    STATUS,
+    VERSION,
+    WORKFLOW,
+    run_id_of,
+    state_attribute,
+    stream_of,
+    workflow_of,
+)
 from eventstore import NEW, Clock, Commit, EventStore, Message, NewEvent, StreamNotFound, VersionConflict
 
 __all__ = ["Cut", "cut_of", "fork", "forked"]
@@ -126,7 +135,7 @@ def _cut_at(turns: _Turns, at: int, run_id: str, substituted: Collection[str]) -
 
 async def fork(
     store: EventStore,
-    definition_named: Callable[[str], Definition[..., Any]],
+    definition_named: Callable[[str, str], Definition[..., Any]],
     run_id: str,
     new_id: str,
     *,
@@ -139,7 +148,7 @@ async def fork(
 ) -> None:
     """Make the fork; the same again is the same fork. Raises as `Engine.fork`."""
     origin = await head_of(store, run_id)
-    definition = definition_named(str(origin.attributes.get(WORKFLOW, "")))
+    definition = definition_named(*workflow_of(origin.attributes))
     cut = await cut_of(store, run_id, at, substitute)
     note = RunForked(
         at=max(clock.now(), origin.updated_at),
@@ -171,7 +180,13 @@ async def fork(
             part = {STATUS: "paused"}
             version = await _append(store, stream, version, events, commit_id=next_id(), attributes=part, held=True)
             events = []
-    attributes = {WORKFLOW: definition.name, STATUS: "running", ORIGIN: run_id, **states}
+    attributes = {
+        WORKFLOW: definition.name,
+        VERSION: origin.attributes.get(VERSION),
+        STATUS: "running",
+        ORIGIN: run_id,
+        **states,
+    }
     await _append(
         store,
         stream,

@@ -7,33 +7,35 @@ is found is what they would find: a run that does not fit here would be suspende
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from msgspec import Struct, structs
 
-from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Difference, Mismatch, describe_decision
 from engine.core.decided import Decided
+from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunStarted
 from engine.core.fold import FINAL_STATUSES, RunStatus
+from engine.core.replay import Replayer
+from engine.errors import HoldfastError
 from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunSummary, summary_of
-from engine.runtime.histories import head_of
+from engine.runtime.histories import HistoryEvent, head_of
 from engine.runtime.logs import quiet_replays
 from engine.runtime.recovery import rebuild_run
-from engine.runtime.serving import by_name
+from engine.runtime.serving import served
 from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.workflows import Workflow
-from engine.workflows.reach import reachable
 from eventstore import EventStore, EventStoreError, StreamHead, StreamQuery, SystemClock
 from eventstore.port import FIND_LIMIT_MAX
 
-__all__ = ["Gate", "Verdict"]
+__all__ = ["Gate", "Verdict", "diagnose"]
 
 _OPEN: Final[tuple[RunStatus, ...]] = ("running", "paused", "suspended")
+_ENDS: Final = (RunCompleted, RunFailed, RunCancelled)
 _ADVICE: Final = (
     "With this code the run would be suspended; nothing would be lost. Ways out: put the change behind"
     " durable.patched(...), so that runs which are past it go the old way; or give the changed workflow a version of"
@@ -79,7 +81,7 @@ class Gate:
         turn_seconds: float = TURN_SECONDS_MAX,
     ) -> None:
         self._store = store
-        self._definitions: dict[str, Definition[..., Any]] = {**reachable(by_name(workflows).values())}
+        self._definitions = served(workflows, reach=True)
         self._watchdog = Watchdog(SystemClock(), warn=min(TURN_WARN_SECONDS, turn_seconds), limit=turn_seconds)
 
     async def __aenter__(self) -> Self:
@@ -134,11 +136,11 @@ class Gate:
     async def check(self, run_id: str) -> Verdict:
         """Replay one run. Raises `RunNotFound`, and what the store raises."""
         head = await head_of(self._store, run_id)
-        definition = self._definitions.get(str(head.attributes.get(WORKFLOW)))
+        definition = self._definitions.of(head.attributes)
         if definition is None:
             return _verdict(head, known=False)
         try:
-            rebuilt = await rebuild_run(self._store, head, definition, self._watchdog)
+            rebuilt = await rebuild_run(self._store, head, definition, self._watchdog, versions=self._definitions.find)
         except Mismatch as mismatch:
             return _verdict(head, diagnosis=mismatch.diagnosis)
         except EventStoreError:
@@ -148,13 +150,43 @@ class Gate:
             return _verdict(head, diagnosis=Diagnosis(reason="internal", message=message, version=head.version))
         instance = rebuilt.replayer.instance
         try:
-            for name, learnt in instance.calls.definitions.items():
-                self._definitions.setdefault(name, learnt)
+            for learnt in instance.calls.definitions.values():
+                self._definitions.add(learnt, newest=False)
             if head.closed and rebuilt.backlog and head.attributes.get(STATUS) != "terminated":
                 return _verdict(head, diagnosis=_more(rebuilt.backlog, head.version))
             return _verdict(head, ahead=len(rebuilt.backlog))
         finally:
             instance.evict()
+
+
+def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run_id: str = "run") -> Diagnosis | None:
+    """How a recorded history does not fit these workflows (one, or several versions of it); None: it does.
+
+    `events` as `RunHandle.events` gives them, from the beginning; `run_id` as it was. Raises `HoldfastError` for a
+    history of another workflow, `DefinitionError` and `DeterminismError` as an engine does.
+    """
+    order_anyio_sets()
+    install_guard()
+    quiet_replays()
+    known = served(workflows, reach=False)
+    started = events[0].event if events else None
+    if not isinstance(started, RunStarted):
+        raise HoldfastError("a history begins with RunStarted: give all of its events, the first one first")
+    definition = known.find(started.workflow, started.version)
+    if definition is None:
+        version = f" in version {started.version!r}" if started.version else ""
+        there = ", ".join(known) or "none"
+        raise HoldfastError(f"the history is of workflow {started.workflow!r}{version}, which is not given ({there})")
+    replayer = Replayer(definition, run_id, versions=known.find)
+    try:
+        replayer.feed_all(events)
+        backlog = replayer.finish()
+    except Mismatch as mismatch:
+        return structs.replace(mismatch.diagnosis, advice=_ADVICE)
+    finally:
+        replayer.instance.evict()
+    ended = any(isinstance(item.event, _ENDS) for item in events)
+    return _more(backlog, events[-1].version) if backlog and ended else None
 
 
 def _more(backlog: list[Decided], version: int) -> Diagnosis:

@@ -39,7 +39,18 @@ from engine.runtime.mail import (
 from engine.runtime.published import follow_feed, read_published
 from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
-from engine.runtime.streams import PARENT, SINGLETON, SLOW, STATUS, WAITS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import (
+    PARENT,
+    SINGLETON,
+    SLOW,
+    STATUS,
+    SUSPENDED_FOR,
+    VERSION,
+    WAITS,
+    WORKFLOW,
+    run_id_of,
+    stream_of,
+)
 from engine.runtime.watches import Watch
 from engine.workflows import Feed, Query, Request, Signal, State
 from eventstore import EventStore
@@ -61,6 +72,8 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     version: int  # events in its history
     created_at: int
     updated_at: int
+    workflow_version: str = ""  # if its workflow has versions
+    suspended_for: str = ""  # the reason of its diagnosis, while it is suspended
     parent: str = ""  # id of the run that started it as its child
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
     begins_at: int = 0  # of one that is queued: not before this; 0: as soon as nothing holds it
@@ -77,6 +90,8 @@ def summary_of(head: Any) -> RunSummary:
         version=head.version,
         created_at=head.created_at,
         updated_at=head.updated_at,
+        workflow_version=str(head.attributes.get(VERSION) or ""),
+        suspended_for=str(head.attributes.get(SUSPENDED_FOR) or ""),
         parent=str(head.attributes.get(PARENT, "")),
         slow=head.attributes.get(SLOW) or 0,
         begins_at=(head.attributes.get(WAITS) or 0) if queued else 0,
@@ -88,8 +103,8 @@ class Desk(asking.Desk, Protocol):
     """What a handle needs of its engine: what a request needs, and more."""
 
     def message_id(self) -> str: ...
-    def definition_named(self, name: str) -> Definition[..., Any]:
-        """The workflow of that name, if this engine has it. Raises `UnknownWorkflow`."""
+    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
+        """The workflow of that name and version, if this engine has it. Raises `UnknownWorkflow`."""
 
 
 class RunHandle(Generic[R_co]):

@@ -39,6 +39,11 @@ class HistoryEvent(Struct, frozen=True):
     header: bytes  # as stored
     digest: bytes  # of the chain, 32 bytes
 
+    @classmethod
+    def from_stored(cls, version: int, header: bytes, payload: bytes | None) -> HistoryEvent:
+        """One that was kept elsewhere, with no place in a log. Raises `HistoryError` for what is no event."""
+        return cls(version, version, decode_header(header), payload, header, b"")
+
 
 class Outcome(Struct, frozen=True):
     """How a run came to rest: its status and the payload of the event that says so."""

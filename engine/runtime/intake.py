@@ -247,13 +247,15 @@ class Intake:
             others = [arrival for arrival in self._arrivals if not isinstance(arrival.event, SignalReceived)]
             self._arrivals = deque([*signals, *rest, *others])
 
-    def begin_epoch(self, before: Instance) -> None:
-        """The run continues as new: its next epoch begins, and takes along what it may."""
+    def begin_epoch(self, before: Instance, version: str) -> None:
+        """The run continues as new, as that version of its workflow: its next epoch takes along what it may."""
         left = list(carried_over(self._arrivals, epoch=before.epoch))
         late = [arrival for arrival in left if isinstance(arrival.event, AttemptOutcomeIgnored | ChildOutcomeIgnored)]
         self._arrivals.clear()
         # Notes of the last epoch stand behind it: in the next one their ids mean others.
-        self.add(*late, *beginning_of_next(before), *(arrival for arrival in left if arrival not in late))
+        self.add(
+            *late, *beginning_of_next(before, version=version), *(arrival for arrival in left if arrival not in late)
+        )
 
 
 def _serves(instance: Instance, arrival: Arrival) -> bool:

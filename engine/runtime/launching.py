@@ -21,7 +21,7 @@ from engine.runtime.mail import signal_message
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
-from engine.runtime.streams import SINGLETON, STATUS, WAITS, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import SINGLETON, STATUS, VERSION, WAITS, WORKFLOW, new_event, stream_of
 from engine.workflows import SignalMessage
 from eventstore import NEW, Commit, Message, Permit
 from eventstore.port import Scalar
@@ -113,6 +113,7 @@ class Launches:
                 attributes={
                     WORKFLOW: definition.name,
                     STATUS: "queued",
+                    VERSION: fact.version or None,
                     WAITS: fact.begins_at,
                     **({SINGLETON: fact.singleton} if fact.singleton else {}),
                     **door.attributes,

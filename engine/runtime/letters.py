@@ -34,7 +34,7 @@ from engine.runtime.mail import (
     control_message,
     data_message,
 )
-from engine.runtime.streams import PARENT, REPLY_CATEGORY, ROOT, STATUS, WORKFLOW, stream_of
+from engine.runtime.streams import PARENT, REPLY_CATEGORY, ROOT, STATUS, VERSION, WORKFLOW, stream_of
 from eventstore import Message, Opening
 
 __all__ = [
@@ -82,8 +82,11 @@ def _start_letter(event: ChildStarted, arguments: bytes | None, started: RunStar
         root=root,
         epoch=started.epoch,
         deadline=event.deadline,
+        version=event.version,
     )
     attributes = {WORKFLOW: event.workflow, STATUS: "running", PARENT: run_id, ROOT: root}
+    if event.version:
+        attributes[VERSION] = event.version
     message = data_message(stream_of(event.run), f"start:{key}", mail, arguments, sender=stream_of(run_id))
     return structs.replace(message, opens=Opening(attributes=attributes))
 

@@ -90,6 +90,7 @@ class StartMail(Struct, frozen=True, tag="start", omit_defaults=True):
     deadline: int = 0
     begins_at: int = 0  # not before this, microseconds since the epoch; 0: at once
     by: str = ""  # who asked, of a run that is nobody's child
+    version: str = ""  # of the workflow
 
 
 class SignalMail(Struct, frozen=True, tag="signal", omit_defaults=True):

@@ -55,8 +55,6 @@ OVERDUE_MAX: Final = 16
 class Home(Site, Protocol):
     """The worker that looks."""
 
-    definitions: dict[str, Definition[..., Any]]
-
     def has(self, run_id: str) -> bool: ...
     def take(self, head: StreamHead) -> None: ...
 
@@ -125,7 +123,7 @@ class Mending:
 
     async def _try(self, head: StreamHead) -> None:
         home = self._home
-        definition = home.definitions.get(str(head.attributes[WORKFLOW]))
+        definition = home.definitions.of(head.attributes)
         if definition is None or head.owner is not None or home.has(run_id_of(head.stream)):
             return
         code = home.codes.of(definition)
@@ -146,7 +144,7 @@ class Mending:
     async def _is_overdue(self, head: StreamHead, due: Mapping[str, tuple[int, int | None]], *, new: bool) -> bool:
         """Whether a run that is bound to other code was due at the last look, too, and nobody has done anything."""
         home = self._home
-        definition = home.definitions.get(str(head.attributes[WORKFLOW]))
+        definition = home.definitions.of(head.attributes)
         if definition is None or head.attributes.get(CODE) == home.codes.of(definition):
             return False
         if new and head.owner is None and await self._replay(head, definition) is None:
@@ -177,7 +175,9 @@ class Mending:
     async def _replay(self, head: StreamHead, definition: Definition[..., Any]) -> Diagnosis | None:
         """How the code does not fit; None: it does."""
         try:
-            rebuilt = await rebuild_run(self._home.store, head, definition, self._home.watchdog)
+            rebuilt = await rebuild_run(
+                self._home.store, head, definition, self._home.watchdog, versions=self._home.definitions.find
+            )
         except Mismatch as mismatch:
             return mismatch.diagnosis
         except EventStoreError:

@@ -20,7 +20,7 @@ from engine.runtime.limits import LimitState, read_limits, set_limit, slots_of
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.reopening import reopen
 from engine.runtime.repairs import HistoryDiff, diff_runs, rerun
-from engine.runtime.streams import WORKFLOW
+from engine.runtime.streams import workflow_of
 from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.watches import Watches
 from engine.runtime.what_if import WhatIf, suppose
@@ -58,7 +58,7 @@ class Operations(ABC):
         """A handle on a run."""
 
     @abstractmethod
-    def definition_named(self, name: str) -> Definition[..., Any]:
+    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
         """The workflow of that name, if this engine has it. Raises `UnknownWorkflow`."""
 
     @abstractmethod
@@ -242,7 +242,7 @@ class Operations(ABC):
         the code does not fit what comes before, `RunNotFound`, `UnknownWorkflow`, `NotRecordable`.
         """
         head = await head_of(self.store, check_run_id(run_id))
-        definition = self.definition_named(str(head.attributes.get(WORKFLOW, "")))
+        definition = self.definition_named(*workflow_of(head.attributes))
         return await suppose(self.store, definition, run_id, at=at, substitute=substitute)
 
     def _new_id(self, run_id: str) -> str:

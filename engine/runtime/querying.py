@@ -9,7 +9,7 @@ from engine.core.call import Definition
 from engine.core.compare import Mismatch
 from engine.errors import QueryFailed, RunSuspendedError
 from engine.runtime.recovery import rebuild_run
-from engine.runtime.streams import WORKFLOW, run_id_of
+from engine.runtime.streams import VERSION, WORKFLOW, run_id_of
 from engine.workflows import Query
 from eventstore import EventStore, StreamHead
 
@@ -22,13 +22,13 @@ R = TypeVar("R")
 async def run_query(
     store: EventStore,
     head: StreamHead,
-    definition_named: Callable[[str], Definition[..., Any]],
+    definition_named: Callable[[str, str], Definition[..., Any]],
     query: Query[A, R],
     argument: A,
 ) -> R:
     """Replay the run as of `head`, and ask it. The instance is put away, whatever comes of it."""
     run_id = run_id_of(head.stream)
-    definition = definition_named(str(head.attributes[WORKFLOW]))
+    definition = definition_named(str(head.attributes[WORKFLOW]), str(head.attributes.get(VERSION) or ""))
     recorded = query.argument.decode(query.argument.encode_checked(argument))
     try:
         rebuilt = await rebuild_run(store, head, definition)

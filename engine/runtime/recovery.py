@@ -42,11 +42,19 @@ class Rebuilt(Struct):
 
 
 async def rebuild_run(
-    store: EventStore, head: StreamHead, definition: Definition[..., Any], watchdog: Watchdog | None = None
+    store: EventStore,
+    head: StreamHead,
+    definition: Definition[..., Any],
+    watchdog: Watchdog | None = None,
+    *,
+    versions: Callable[[str, str], Definition[..., Any] | None] | None = None,
 ) -> Rebuilt:
-    """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit."""
+    """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit.
+
+    `versions`: as for a `Replayer`.
+    """
     run_id = run_id_of(head.stream)
-    replayer = Replayer(definition, run_id)
+    replayer = Replayer(definition, run_id, versions=versions)
     if watchdog is not None:
         slowest = head.attributes.get(SLOW)
         replayer.instance.around = watchdog.watch(

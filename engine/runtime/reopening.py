@@ -45,7 +45,7 @@ from engine.runtime.children_told import outcome_letters
 from engine.runtime.histories import head_of
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
-from engine.runtime.streams import ALONE, LET_ON, STATUS, WORKFLOW, new_event
+from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, workflow_of
 from eventstore import Clock, Commit, EventStore, LeaseLost, Message, StreamHead, UnknownMessage, VersionConflict
 
 __all__ = ["reopen"]
@@ -63,7 +63,7 @@ class _Plan(Struct):
 
 async def reopen(
     store: EventStore,
-    definition_named: Callable[[str], Definition[..., Any]],
+    definition_named: Callable[[str, str], Definition[..., Any]],
     run_id: str,
     *,
     by: str,
@@ -75,7 +75,7 @@ async def reopen(
     while True:
         head = await head_of(store, run_id)
         _check_ended(head, run_id)
-        definition = definition_named(str(head.attributes.get(WORKFLOW, "")))
+        definition = definition_named(*workflow_of(head.attributes))
         at = max(clock.now(), head.updated_at)
         plan = await _plan(store, head, definition, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
         try:

@@ -18,7 +18,7 @@ from engine.core.identity import check_run_id
 from engine.errors import HistoryError, RepairRefused, RunConflict, RunNotFound
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.histories import HistoryEvent, read_events
-from engine.runtime.streams import ORIGIN, STATUS, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, stream_of
 from engine.runtime.versions import PYTHON
 from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
 
@@ -50,6 +50,7 @@ async def rerun(
     fact = RunStarted(
         at=now,
         workflow=before.workflow,
+        version=before.version,
         seed=entropy(16).hex(),
         python=PYTHON,
         anyio=anyio_version(),
@@ -65,7 +66,12 @@ async def rerun(
         expected_version=NEW,
         events=(new_event(fact, origin.payload), *(_told_now(item, now) for item in told)),
         alarm=now,
-        attributes={WORKFLOW: before.workflow, STATUS: "running", ORIGIN: run_id},
+        attributes={
+            WORKFLOW: before.workflow,
+            VERSION: before.version or None,
+            STATUS: "running",
+            ORIGIN: run_id,
+        },
         progress=True,
     )
     try:

@@ -11,6 +11,7 @@ from engine.runtime.alarms import Alarms
 from engine.runtime.codes import Codes
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.memos import Memos
+from engine.runtime.serving import Served
 from engine.runtime.shared_limits import SharedLimits
 from engine.runtime.watchdog import Watchdog
 from engine.runtime.watches import Watches
@@ -32,6 +33,7 @@ class Site(Protocol):
     watches: Watches
     watchdog: Watchdog
     codes: Codes
+    definitions: Served
     stopping: bool  # no attempt begins any more
 
     def spawn(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from engine.core.compare import Diagnosis, encode_diagnosis
@@ -16,6 +17,7 @@ from engine.core.events import (
 )
 from engine.core.fold import RunStatus
 from eventstore import NewEvent
+from eventstore.port import Scalar
 
 __all__ = [
     "ALONE",
@@ -37,6 +39,7 @@ __all__ = [
     "STATUS",
     "SUSPENDED_FOR",
     "TRIED",
+    "VERSION",
     "WAITS",
     "WORKFLOW",
     "WORKFLOW_CATEGORY",
@@ -47,10 +50,13 @@ __all__ = [
     "status_of",
     "stream_of",
     "suspension",
+    "workflow_of",
 ]
 
 RUN_CATEGORY: Final = "run"
 WORKFLOW: Final = "workflow"
+VERSION: Final = "version"
+"""Attribute of a run of a workflow that has versions: the one that its last epoch is of."""
 STATUS: Final = "status"
 PARENT: Final = "parent"
 """Attributes of a run's stream; the last is a child's: the id of the run that started it."""
@@ -100,6 +106,11 @@ def stream_of(run_id: str) -> str:
 def run_id_of(stream: str) -> str:
     """The id of the run whose stream this is."""
     return stream.partition(":")[2]
+
+
+def workflow_of(attributes: Mapping[str, Scalar]) -> tuple[str, str]:
+    """The workflow of the run whose stream has these attributes, and its version; empty: it has none."""
+    return str(attributes.get(WORKFLOW, "")), str(attributes.get(VERSION) or "")
 
 
 def state_attribute(name: str) -> str:

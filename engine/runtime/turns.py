@@ -37,6 +37,7 @@ from engine.runtime.streams import (
     SLOW,
     STATUS,
     SUSPENDED_FOR,
+    VERSION,
     WAITS,
     new_event,
     suspension,
@@ -132,6 +133,9 @@ class Turns:
         """From where the run is to be replayed: an epoch's beginning, once all that it carries on stands behind it."""
         if self._epoch_version is not None and not self._instance.untold:
             step.attributes[EPOCH_START], self._epoch_version = self._epoch_version, None
+            started = self._instance.started
+            assert started is not None
+            step.attributes[VERSION] = started.version or None
 
     def take_late(self, step: Step, arrival: Arrival, *, at: int) -> None:
         """Mail to a run whose end is decided, and about to be written.
@@ -171,6 +175,8 @@ class Turns:
         instance = self._instance
         if isinstance(fact, RunStarted) and not step.base:
             step.began_at = fact.at
+            if fact.version:
+                step.mark(VERSION, fact.version)
         if isinstance(fact, RunBegun):
             step.mark(WAITS, None)
             step.mark(STATUS, "running")

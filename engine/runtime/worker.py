@@ -29,6 +29,7 @@ from engine.runtime.mending import Mending
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.places import places_on
 from engine.runtime.residents import Residents
+from engine.runtime.serving import Served
 from engine.runtime.shared_limits import NO_KINDS, SharedLimits
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
@@ -70,7 +71,7 @@ class Worker:
     def __init__(
         self,
         store: EventStore,
-        definitions: Mapping[str, Definition[..., Any]],
+        definitions: Served,
         *,
         name: str,
         capacity: Capacity,
@@ -90,7 +91,7 @@ class Worker:
         self.lease: Lease
         self.alarms: Alarms
         self.dispatcher: Dispatcher
-        self.definitions = dict(definitions)
+        self.definitions = definitions
         self._name = name
         self._capacity = capacity
         self._given = tuple(executors)
@@ -122,7 +123,7 @@ class Worker:
 
     async def open(self) -> None:
         """Take a lease and begin to claim."""
-        to_be_checked = self.definitions.values() if self._stand_in is None else ()
+        to_be_checked = list(self.definitions.every()) if self._stand_in is None else ()
         executors = places_on(self.store, self._capacity, self._given, workflows=to_be_checked)
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
         await self.paused.look()  # before anything begins here
@@ -314,7 +315,7 @@ class Worker:
     def _queries(self, *, full: bool) -> Iterable[StreamQuery]:
         if full:
             return of_residents(self.residents.drivers.values())
-        codes = [self.codes.of(definition) for definition in self.definitions.values()]
+        codes = [self.codes.of(definition) for definition in self.definitions.every()]
         return claimable(self.definitions, self.paused, self._only, codes=codes)
 
     def _room_left(self) -> int:
@@ -362,9 +363,8 @@ class Worker:
         return f"{self.lease.token}-{self._commits}"
 
     def learn(self, definitions: Mapping[str, Definition[..., Any]]) -> None:
-        for name, definition in definitions.items():
-            if name not in self.definitions:
-                self.definitions[name] = definition
+        for definition in definitions.values():
+            if self.definitions.add(definition, newest=False):
                 self._roused.set()
 
     def left(self, driver: Driver, *, lost: bool = False) -> None:

@@ -15,6 +15,7 @@ from engine.testing.given import Given, GivenCall, given
 from engine.testing.histories import History, history
 from engine.testing.lab import Lab, engine
 from engine.testing.outcomes import Outcome
+from engine.testing.recorded import RecordedHistory, assert_replays, load_history
 from engine.testing.report import Finding, Report
 from engine.testing.schedules import Schedule
 
@@ -28,6 +29,7 @@ __all__ = [
     "Lab",
     "NotRepeatable",
     "Outcome",
+    "RecordedHistory",
     "Report",
     "Schedule",
     "Stuck",
@@ -38,9 +40,11 @@ __all__ = [
     "assert_never_ran",
     "assert_order",
     "assert_ran",
+    "assert_replays",
     "engine",
     "events",
     "explore",
     "given",
     "history",
+    "load_history",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Final, ParamSpec, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +19,9 @@ __all__ = ["ChildOptions", "Workflow", "workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+VERSION_MAX: Final = 40
+"""Characters of a workflow's version."""
 
 
 class ChildOptions(Struct, frozen=True, kw_only=True):
@@ -49,8 +52,10 @@ class Workflow(Definition[P, R]):
         *,
         name: str | None = None,
         options: ChildOptions | None = None,
+        version: str = "",
     ) -> None:
         super().__init__(fn, name=name)
+        self.version = _checked_version(version, self.where)
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(
                 f"@workflow decorates an `async def`, {self.name!r} is not one: make it `async def`,"
@@ -68,7 +73,7 @@ class Workflow(Definition[P, R]):
             raise DefinitionError(f"{self.where} has no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
         options = msgspec.structs.replace(self.policy, **changes)
         _check(options, self.where)
-        return Workflow(self.fn, name=self.name, options=options)
+        return Workflow(self.fn, name=self.name, options=options, version=self.version)
 
     def outside(self, call: Call[R]) -> Coroutine[Any, Any, R]:
         call.take()
@@ -82,16 +87,29 @@ class Workflow(Definition[P, R]):
 @overload
 def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
-def workflow(*, name: str | None = None) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
-def workflow(fn: Any = None, /, *, name: str | None = None) -> Any:
+def workflow(
+    *, name: str | None = None, version: str = ""
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
+def workflow(fn: Any = None, /, *, name: str | None = None, version: str = "") -> Any:
     """Make a workflow of an `async def`; with or without parentheses.
 
-    `name` is what histories call it (default: the function's bare name, never its module's). Raises `DefinitionError`
-    for what is no coroutine function or cannot be named so.
+    `name` is what histories call it (default: the function's bare name, never its module's). `version`: of several
+    workflows of one name, which an engine has side by side; a run stays on the one that it began with. Raises
+    `DefinitionError` for what is no coroutine function, or cannot be named so.
     """
     if fn is not None:
         return Workflow(fn, name=name)
-    return lambda function: Workflow(function, name=name)
+    return lambda function: Workflow(function, name=name, version=version)
+
+
+def _checked_version(version: str, where: str) -> str:
+    fits = isinstance(version, str) and len(version) <= VERSION_MAX and version.isprintable() and " " not in version
+    if not fits:
+        raise DefinitionError(
+            f"{where}: version is a text of at most {VERSION_MAX} printable characters without spaces, as in"
+            f' @workflow(version="2"), not {version!r}'
+        )
+    return version
 
 
 def _check(options: ChildOptions, where: str) -> None:

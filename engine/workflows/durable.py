@@ -125,11 +125,14 @@ def run(id: str) -> RunRef:  # noqa: A002 - the word for it
     return RunRef(instance_here("durable.run"), check_run_id(id))
 
 
-async def continue_as_new(call: Call[Any]) -> NoReturn:
+async def continue_as_new(call: Call[Any], *, newest: bool = True) -> NoReturn:
     """Begin again with other arguments, in the same run: ``await durable.continue_as_new(follow(next_page))``.
 
     The history starts afresh behind what there is; the id, signals and requests not taken yet stay. What the workflow
     has left running ends as it does at a run's end.
+
+    Of a workflow in several versions, the run goes on as the newest that its worker has, to which the arguments are
+    given; with ``newest=False`` as the version that `call` is of.
 
     Only in the workflow's main branch: it leaves the workflow function, and from another branch (a handler of requests,
     say) there is no way out of that. Raises `HoldfastError` elsewhere, and for a call of another workflow.
@@ -149,7 +152,7 @@ async def continue_as_new(call: Call[Any]) -> NoReturn:
             " call it there"
         )
     instance.continuing = True
-    raise ContinueAsNew(call)
+    raise ContinueAsNew(call, newest=newest)
 
 
 @asynccontextmanager

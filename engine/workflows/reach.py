@@ -16,16 +16,7 @@ from typing import Any
 from engine.core.call import Definition
 from engine.workflows.definition import Workflow
 
-__all__ = ["is_foreign", "named", "reachable", "reached"]
-
-
-def reachable(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
-    """These workflows and those that they name, by their names. Where two share a name the first found stays."""
-    found: dict[str, Workflow[..., Any]] = {}
-    for definition in named(workflows):
-        if isinstance(definition, Workflow):
-            found.setdefault(definition.name, definition)
-    return found
+__all__ = ["is_foreign", "named", "reached"]
 
 
 def named(workflows: Iterable[Workflow[..., Any]]) -> Iterator[Definition[..., Any]]:

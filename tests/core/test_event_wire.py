@@ -149,6 +149,9 @@ SAMPLES: list[Event] = [
         at=AT + 2, workflow="part", key="customer-7", run="r-2", since=AT, begins_at=AT + 7, instead_of="r-1", by="ann"
     ),
     events.RunStarted(at=AT, workflow="nightly", seed="ff", by="ann", rerun_of="n-1", reason="the source was wrong"),
+    events.RunStarted(at=AT, workflow="part", seed="ff", version="2"),
+    events.ChildStarted(at=AT, id="nightly/part#2", workflow="part", run="n-1/part#2", version="2"),
+    events.ContinuedAsNew(at=AT, pinned=True, version="2"),
 ]
 
 PAYLOADS: dict[str, bytes] = {
