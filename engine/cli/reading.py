@@ -70,6 +70,7 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
         "workflow": run.workflow,
         "status": run.status,
         "parent": run.parent or None,
+        "origin": run.origin or None,
         "version": run.version,
         "created_at": instant(run.created_at),
         "updated_at": instant(run.updated_at),

@@ -39,7 +39,7 @@ from engine.runtime.mail import (
 from engine.runtime.published import follow_feed, read_published
 from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
-from engine.runtime.streams import PARENT, SLOW, STATUS, WORKFLOW, run_id_of, stream_of
+from engine.runtime.streams import ORIGIN, PARENT, SLOW, STATUS, WORKFLOW, run_id_of, stream_of
 from engine.runtime.watches import Watch
 from engine.workflows import Feed, Query, Request, Signal, State
 from eventstore import EventStore
@@ -62,6 +62,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     parent: str = ""  # id of the run that started it as its child
+    origin: str = ""  # id of the run that it is a rerun or a fork of
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
 
 
@@ -75,6 +76,7 @@ def summary_of(head: Any) -> RunSummary:
         created_at=head.created_at,
         updated_at=head.updated_at,
         parent=str(head.attributes.get(PARENT, "")),
+        origin=str(head.attributes.get(ORIGIN, "")),
         slow=head.attributes.get(SLOW) or 0,
     )
 
