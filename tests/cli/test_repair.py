@@ -79,7 +79,19 @@ def test_fork_with_a_result_given(holdfast: Command) -> None:
     completed(holdfast("run", "mend.py:nightly", "--id", "r", "--json"), 44)
     events = [line.split() for line in holdfast.inside("history", "r").out.splitlines()]
     at = next(line[0] for line in events if line[3] == "TaskCompleted")
-    words = ("fork", "mend.py", "r", "--at", at, "--set", 'extract#1={"count": 5}', "--by", "ann", "--reason", "why not")
+    words = (
+        "fork",
+        "mend.py",
+        "r",
+        "--at",
+        at,
+        "--set",
+        'extract#1={"count": 5}',
+        "--by",
+        "ann",
+        "--reason",
+        "why not",
+    )
     completed(holdfast(*words, "--id", "f", "--json"), 55)
     assert holdfast.effects() == ["extract", "load", "load"]
     history = holdfast.inside("history", "f").out
@@ -103,7 +115,10 @@ def test_fork_with_a_result_given(holdfast: Command) -> None:
         (("--at", "4", "--set", "extract#1=five"), "task extract needs Rows as JSON, got"),
         (("--at", "4", "--set", "extract#1={}"), "task extract needs Rows as JSON, got"),
         (("--at", "4", "--set", "nobody#1=5"), "does not wait for task 'nightly/nobody#1'"),
-        (("--at", "4", "--set", 'extract#1={"count":1}', "--set", 'nightly/extract#1={"count":1}'), "gives two results"),
+        (
+            ("--at", "4", "--set", 'extract#1={"count":1}', "--set", 'nightly/extract#1={"count":1}'),
+            "gives two results",
+        ),
         (("--at", "4", "--id", "r"), "run 'r' exists already, and is another one than this fork"),
     ],
 )
@@ -228,7 +243,9 @@ def test_what_if_says_what_would_have_come_of_it(holdfast: Command) -> None:
     words = ("what-if", "mend.py", "r", "--at", "4")
     found = holdfast(*words, "--set", "load#1=70")
     assert found.code == 0, found
-    assert found.out.startswith("it was       failed: ConnectionError: the warehouse is down\nit would be  completed: 74\n")
+    assert found.out.startswith(
+        "it was       failed: ConnectionError: the warehouse is down\nit would be  completed: 74\n"
+    )
     assert "4 facts and decisions are alike; then:" in found.out
     document = holdfast(*words, "--set", "load#1=70", "--json").json()
     assert (document["was"]["status"], document["would_be"]) == (

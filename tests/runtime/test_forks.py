@@ -308,7 +308,9 @@ async def test_signals_of_the_prefix_were_received_and_others_are_not(world: Wor
         fork = await engine.fork("r", at=at, id="f")
         await fork.signal(word, "c")
         assert await soon(fork.result()) == "ac"
-        with pytest.raises(RepairRefused, match="stands before all that it began with was told: fork it 1 events later"):
+        with pytest.raises(
+            RepairRefused, match="stands before all that it began with was told: fork it 1 events later"
+        ):
             await engine.fork("r", at=1)
     await check_store(await world.store(), two_words)
 
@@ -415,7 +417,9 @@ async def test_nonsense_is_refused(world: World) -> None:
         await soon(run.result())
         number = len(await events_of(run))
         for at in (0, -1, number + 1):
-            with pytest.raises(RepairRefused, match=f"run 'r' has {number} events: it cannot be forked at version {at}"):
+            with pytest.raises(
+                RepairRefused, match=f"run 'r' has {number} events: it cannot be forked at version {at}"
+            ):
                 await engine.fork("r", at=at)
         with pytest.raises(RunNotFound):
             await engine.fork("nobody", at=1)
