@@ -72,6 +72,7 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
         "workflow_version": run.workflow_version or None,
         "suspended_for": run.suspended_for or None,
         "parent": run.parent or None,
+        "origin": run.origin or None,
         "version": run.version,
         "created_at": instant(run.created_at),
         "updated_at": instant(run.updated_at),

@@ -40,6 +40,7 @@ from engine.runtime.published import follow_feed, read_published
 from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
 from engine.runtime.streams import (
+    ORIGIN,
     PARENT,
     SINGLETON,
     SLOW,
@@ -75,6 +76,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     workflow_version: str = ""  # if its workflow has versions
     suspended_for: str = ""  # the reason of its diagnosis, while it is suspended
     parent: str = ""  # id of the run that started it as its child
+    origin: str = ""  # id of the run that it is a rerun or a fork of
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
     begins_at: int = 0  # of one that is queued: not before this; 0: as soon as nothing holds it
     singleton: str = ""  # the key that one run of the workflow has at a time
@@ -93,6 +95,7 @@ def summary_of(head: Any) -> RunSummary:
         workflow_version=str(head.attributes.get(VERSION) or ""),
         suspended_for=str(head.attributes.get(SUSPENDED_FOR) or ""),
         parent=str(head.attributes.get(PARENT, "")),
+        origin=str(head.attributes.get(ORIGIN, "")),
         slow=head.attributes.get(SLOW) or 0,
         begins_at=(head.attributes.get(WAITS) or 0) if queued else 0,
         singleton=str(head.attributes.get(SINGLETON, "")),

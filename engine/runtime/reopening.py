@@ -17,6 +17,7 @@ without a lease: the stream is nobody's, for the run has ended.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -50,6 +51,9 @@ from eventstore import Clock, Commit, EventStore, LeaseLost, Message, StreamHead
 
 __all__ = ["reopen"]
 
+LOOK_SECONDS: Final = 0.05
+LOOKS_MAX: Final = 40
+"""How often, and how many times, it is tried again while the run's last attempts are being ended."""
 _SAID_TO_OTHERS: Final = (ChildStarted, MessageSent, RequestAnswered, RequestFailed)
 _ENDS: Final = ("failed", "cancelled", "terminated")
 
@@ -72,6 +76,7 @@ async def reopen(
     next_id: Callable[[], str],
 ) -> None:
     """See the module. Raises `RepairRefused`, `RunNotFound`, `UnknownWorkflow`, and what the store raises."""
+    looks = 0
     while True:
         head = await head_of(store, run_id)
         _check_ended(head, run_id)
@@ -97,10 +102,13 @@ async def reopen(
             )
         except (VersionConflict, UnknownMessage):
             continue  # a late outcome was noted, or somebody else has reopened it
-        except LeaseLost:
-            raise RepairRefused(
-                f"run {run_id!r} has ended, but attempts of it are still under way: reopen it once they have ended"
-            ) from None
+        except LeaseLost:  # whoever ended it ends its attempts, and then gives it up
+            looks += 1
+            if looks > LOOKS_MAX:
+                raise RepairRefused(
+                    f"run {run_id!r} has ended, but attempts of it are still under way: reopen it once they have ended"
+                ) from None
+            await asyncio.sleep(LOOK_SECONDS)
         else:
             return
 

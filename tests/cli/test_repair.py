@@ -100,6 +100,7 @@ def test_fork_with_a_result_given(holdfast: Command) -> None:
     assert "from here on it is a run of its own" in history
     document = holdfast.inside("show", "f", "--json").json()
     assert document["fork_of"]["run"] == "r"
+    assert [each["origin"] for each in holdfast.inside("runs", "--json").json()] == ["r", None]
     text = holdfast("fork", "mend.py", "r", "--at", at)
     assert text.code == 0, text
     assert f"is a fork of r at version {at}" in text.out

@@ -138,6 +138,26 @@ OUTPUTS = {
           booked hotel
         \['flight-1', 'hotel-1'\]
     """,
+    "repair": r"""
+            extract\(1\)
+            load\(\[1, 2\]\)
+        failed: run '\.\.\.' failed with ConnectionError: the warehouse is down
+        what if load had returned 30\?
+            failed -> "loaded 30 from 2 rows"
+        reopen: the failed task is tried anew, what was completed stays
+            load\(\[1, 2\]\)
+            loaded 3 from 2 rows
+            run '\.\.\.' has completed: there is nothing to go on with; .*
+        rerun: a new run, from the start, with the same arguments
+            extract\(1\)
+            load\(\[1, 2\]\)
+            loaded 3 from 2 rows
+            facts and decisions that differ: 0
+        fork: a new run that begins with what this one has lived through
+            load\(\[7, 8, 9\]\)
+            loaded 24 from 3 rows
+            they part at TaskCompleted b'\[1,2\]' b'\[7,8,9\]'
+    """,
     "long_lives": """
         total 31125, in epoch 2
         most of a year passes; nothing waits in memory, there is no process

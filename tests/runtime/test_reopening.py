@@ -635,3 +635,38 @@ async def test_a_runs_deadline_stands_still_too(world: World) -> None:
 async def sleeps(run: Any) -> bool:
     state = await run.state()
     return state.epoch == 1 and len(state.timers) == 2
+
+
+@task
+async def stubborn() -> int:
+    """Takes its time when it is asked to end."""
+    effect("stubborn")
+    try:
+        await asyncio.Event().wait() if outside.down else None
+    except asyncio.CancelledError:
+        await outside.gate.wait()
+        raise
+    return 5
+
+
+@workflow
+async def with_a_stubborn_task() -> int:
+    return sum(await asyncio.gather(stubborn(), fragile()))
+
+
+async def test_while_an_attempt_is_still_being_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ended the run still has it; it is reopened once that is through."""
+    async with world.engine(with_a_stubborn_task) as engine:
+        run = await fails(engine, with_a_stubborn_task())
+        assert (await engine.store.head("run:r")).owner is not None
+        outside.down = False
+        with monkeypatch.context() as patched:
+            patched.setattr("engine.runtime.reopening.LOOKS_MAX", 2)
+            with pytest.raises(RepairRefused, match="attempts of it are still under way"):
+                await engine.reopen("r")
+        reopening = asyncio.create_task(engine.reopen("r"))
+        await settle()
+        outside.gate.set()
+        await soon(reopening)
+        assert await soon(run.result()) == 15
+    await check_history(await world.store(), "r", with_a_stubborn_task)
