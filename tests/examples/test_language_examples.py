@@ -72,6 +72,15 @@ OUTPUTS = {
         part 4: 52527 takes 339 steps
         the process that ran task 'search' was killed by signal 9 \(SIGKILL\); the system does that when memory runs out
     """,
+    "changing": r"""
+        gate of careless: the code decides otherwise than it did
+        gate of tuesday: fits
+        careless: old is suspended
+        tuesday: old went on by itself: \['reserved a lamp'\]
+        friday: new went the new way: \['checked a desk', 'reserved a desk'\]
+        first: reserved a lamp, on the first version
+        second: reserved a desk, on the second
+    """,
     "limits": r"""
         bob is done long before ann: True; at most [2-8] at once
         70 orders

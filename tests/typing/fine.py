@@ -12,6 +12,7 @@ import eventstore
 from engine import (
     Call,
     ChildHandle,
+    Diagnosis,
     Engine,
     Feed,
     Happened,
@@ -29,6 +30,7 @@ from engine import (
     Task,
     Transaction,
     Workflow,
+    diagnose,
     durable,
     task,
     testing,
@@ -241,6 +243,10 @@ async def tests() -> None:
         assert_type(run, RunHandle[Verdict | None])
         assert_type(await lab.result(run), Verdict | None)
         assert_type(await testing.history(run), testing.History)
+    kept = testing.load_history("nightly.jsonl")
+    assert_type(kept, testing.RecordedHistory)
+    testing.assert_replays(kept, nightly)
+    assert_type(diagnose(kept.events, nightly), Diagnosis | None)
     story = testing.given(nightly(date(2026, 1, 1)))
     assert_type(story.task(crunch), testing.GivenCall[float])
     assert_type(story.task(fetch("a")), testing.GivenCall[list[int]])
