@@ -17,7 +17,19 @@ from engine.runtime import (
     RunHandle,
     RunSummary,
 )
-from engine.tasks import Attempt, Breaker, Happened, NotHappened, Rate, Task, TaskOptions, Transaction, attempt, task
+from engine.tasks import (
+    Attempt,
+    Breaker,
+    Happened,
+    Memo,
+    NotHappened,
+    Rate,
+    Task,
+    TaskOptions,
+    Transaction,
+    attempt,
+    task,
+)
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -49,6 +61,7 @@ __all__ = [
     "Happened",
     "HistoryEvent",
     "LimitState",
+    "Memo",
     "NotHappened",
     "PausedWorkflow",
     "PendingRequest",

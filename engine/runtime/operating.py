@@ -1,11 +1,15 @@
-"""What people and other programs do to an engine's store, beside starting runs: pauses, limits, tasks handed out."""
+"""What people and other programs do to an engine's store, beside starting runs: pauses, limits, memos, tasks that
+were handed out.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any, TypeVar, overload
 
+from engine.core.call import Call
 from engine.errors import HoldfastError
+from engine.runtime.forgetting import forget
 from engine.runtime.limits import LimitState, checked_limits, read_limits, set_limit
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.tokens import complete_task, reject_task
@@ -36,6 +40,10 @@ class Operations(ABC):
     async def _look_at_pauses(self) -> None:
         """What is paused has changed."""
 
+    @abstractmethod
+    async def _memos_written(self) -> None:
+        """Wait for the memos that this engine is about to write."""
+
     # -- tasks that were handed out -----------------------------------------------------------------------------------
 
     @overload
@@ -54,6 +62,18 @@ class Operations(ABC):
     async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
         """End a task that handed out this token with a final failure. Raises as `complete`."""
         await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
+
+    # -- results that were memoised -----------------------------------------------------------------------------------
+
+    async def forget(self, what: Call[Any] | Task[..., Any], *, by: str = "") -> int:
+        """Forget what was memoised of a task (``load``), or of one call (``load("flights")``): the next one computes.
+
+        Durable when this returns: how many results were forgotten. Attempts under way are memoised when they end.
+        Raises `HoldfastError` for a call of a task that has no memo, and what the memo's key function does.
+        """
+        store = self.store
+        await self._memos_written()
+        return await forget(store, what, clock=self._clock, message_id=self.message_id, by=by)
 
     # -- workflows ----------------------------------------------------------------------------------------------------
 
