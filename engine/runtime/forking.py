@@ -308,6 +308,11 @@ async def _rehearse(
 
 
 def _check_cut(instance: Instance, decided: Collection[str], note: RunForked) -> None:
+    if instance.waiting is not None:
+        raise RepairRefused(
+            f"version {note.version} of run {note.origin!r} stands before it had begun: fork it behind its RunBegun, or"
+            " run it again"
+        )
     if instance.untold:
         raise RepairRefused(
             f"version {note.version} of run {note.origin!r} stands before all that it began with was told:"

@@ -107,7 +107,12 @@ async def check_store(store: EventStore, *definitions: Definition[..., Any]) -> 
         for head in page.items:
             definition = by_name.get(str(head.attributes["workflow"]))
             events = await check_history(store, head.stream.partition(":")[2], definition)
-            if events and events[0].singleton and (span := await span_of(store, head.stream)) is not None:
+            first = events[0] if events else None  # a fork has no key, whatever its origin had
+            if (
+                isinstance(first, RunStarted)
+                and first.singleton
+                and (span := await span_of(store, head.stream)) is not None
+            ):
                 had.setdefault((events[0].workflow, events[0].singleton), []).append(span)
         if page.next is None:
             return check_singletons(had)
