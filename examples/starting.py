@@ -46,15 +46,15 @@ async def index(document: str, text: str) -> str:
 
 async def later(engine: Engine) -> None:
     """Start now, begin later."""
-    reminder = await engine.start(remind("ann"), delay=0.3)
+    reminder = await engine.start(remind("ann"), delay=1)
     other = await engine.start(remind("bob"), delay=timedelta(days=1))
     print("the reminders are", await reminder.status(), "and", await other.status())
+    await reminder.result()
     await other.cancel(reason="bob has called")
     try:
         await other.result()
     except RunCancelledError as error:
         print(str(error).partition(" was ")[2])
-    await reminder.result()
 
 
 async def one_at_a_time(engine: Engine) -> None:
@@ -85,7 +85,7 @@ async def one_at_a_time(engine: Engine) -> None:
 async def when_it_is_quiet(engine: Engine) -> None:
     """Call often, run once."""
     runs = [
-        await engine.debounce(index("report.txt", text), key="report.txt", seconds=0.2, longest=5)
+        await engine.debounce(index("report.txt", text), key="report.txt", seconds=1, longest=5)
         for text in ("draft", "second draft", "final")
     ]
     await runs[-1].result()

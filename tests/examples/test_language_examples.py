@@ -90,8 +90,8 @@ OUTPUTS = {
     """,
     "starting": r"""
         the reminders are queued and queued
-        cancelled: bob has called
         ann, your table is waiting
+        cancelled: bob has called
         refused: True
         attached: True
         queued: queued True
