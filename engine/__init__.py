@@ -19,7 +19,19 @@ from engine.runtime import (
     RunSummary,
     WhatIf,
 )
-from engine.tasks import Attempt, Breaker, Happened, NotHappened, Rate, Task, TaskOptions, Transaction, attempt, task
+from engine.tasks import (
+    Attempt,
+    Breaker,
+    Happened,
+    Memo,
+    NotHappened,
+    Rate,
+    Task,
+    TaskOptions,
+    Transaction,
+    attempt,
+    task,
+)
 from engine.workflows import (
     ChildHandle,
     ChildOptions,
@@ -52,6 +64,7 @@ __all__ = [
     "HistoryDiff",
     "HistoryEvent",
     "LimitState",
+    "Memo",
     "NotHappened",
     "PausedWorkflow",
     "PendingRequest",

@@ -43,7 +43,7 @@ async def unload(boxes: int) -> str:
     async with durable.shielded():
         await phase.publish("unloading")
         for box in range(boxes):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
             await say(f"box {box + 1} of {boxes}")
     await say("nobody gets here when it was cancelled meanwhile")
     return "unloaded"
@@ -89,7 +89,7 @@ async def main(file: str) -> None:
         await run.pause(reason="lunch")
         while await run.status() != "paused":
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)  # the timer of the box is due, and nothing comes of it
+        await asyncio.sleep(0.6)  # the timer of the box is due, and nothing comes of it
         print("   ", await run.status())
         await run.unpause()
         print("   ", await run.result())

@@ -97,6 +97,13 @@ def _reconciled(header: Mapping[str, Any], payload: bytes | None) -> str:
     return f"asked what became of attempt {header['attempt']}: {found}"
 
 
+def _task_completed(header: Mapping[str, Any], payload: bytes | None) -> str:
+    if not header.get("reused_run"):
+        return _fields(header, payload)
+    source = f"reused from run {header['reused_run']}, {short_id(header['reused_id'])}"
+    return f"{source}  {one_line(payload, _WIDTH)}"
+
+
 def _by_whom(header: Mapping[str, Any], _payload: bytes | None) -> str:
     return by_and_why(header.get("by", ""), header.get("reason", "")).removeprefix(":").strip()
 
@@ -140,6 +147,7 @@ def _prefix_ended(header: Mapping[str, Any], _payload: bytes | None) -> str:
 
 
 _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] = {
+    "TaskCompleted": _task_completed,
     "SignalReceived": _received,
     "RequestReceived": _received,
     "RequestAnswered": lambda _, payload: one_line(payload, _WIDTH),

@@ -58,6 +58,8 @@ def _text(run: Watched, event: Mapping[str, Any], *, many: bool) -> str | None:
     task = run.state.tasks.get(event.get("id", ""))
     match event["type"]:
         case "TaskCompleted" if task is not None:
+            if task.reused_run:
+                return f"done {run.done}/{len(run.state.tasks)}  {short_id(task.id)}, reused from run {task.reused_run}"
             seconds = task_seconds(task)
             took = "" if seconds is None else f" in {duration(seconds)}"
             again = f", attempt {task.attempts}" if task.attempts > 1 else ""

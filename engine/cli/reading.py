@@ -183,6 +183,8 @@ def _state_document(state: RunState) -> dict[str, Any]:
                 "retry_at": instant(task.retry_at),
                 "heartbeat_at": instant(task.heartbeat_at),
                 "heartbeat": _raw(task.heartbeat),
+                "reused_run": task.reused_run,
+                "reused_id": task.reused_id,
             }
             for task in state.tasks.values()
         ],

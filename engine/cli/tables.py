@@ -264,6 +264,8 @@ def _task_detail(task: TaskState) -> Text:
     elif task.error is not None and task.status != "completed":
         retry = f"retry at {clock(task.retry_at, day=False)}: " if task.retry_at is not None else ""
         said, style = clipped(f"{retry}{error_text(task.error)}", _DETAIL_WIDTH), "red"
+    elif task.reused_run:
+        said, style = clipped(f"reused from run {task.reused_run}, {short_id(task.reused_id)}", _DETAIL_WIDTH), "dim"
     else:
         said, style = "" if task.arguments in {None, b"{}"} else one_line(task.arguments, _DETAIL_WIDTH), "dim"
     return Text(said, style=style, no_wrap=True, overflow="ellipsis")

@@ -51,6 +51,8 @@ __all__ = [
     "RequestAnswered",
     "RequestFailed",
     "RequestReceived",
+    "ResultForgotten",
+    "ResultMemoised",
     "RunCancelled",
     "RunCompleted",
     "RunFailed",
@@ -148,11 +150,17 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
 
 
 class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
-    """Payload: the result. `reconciled`: not returned by the attempt, but found out afterwards (`EffectReconciled`)."""
+    """Payload: the result. `reconciled`: not returned by the attempt, but found out afterwards (`EffectReconciled`).
+
+    A result that was there already (`ResultMemoised`) is named by the run and the call that it comes from; `attempt` is
+    0 then, for none took place.
+    """
 
     id: str
     attempt: int = 1
     reconciled: bool = False
+    reused_run: str = ""  # id of the run
+    reused_id: str = ""  # and of the task call in it
 
 
 class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
@@ -486,6 +494,24 @@ class LimitSet(Note, frozen=True, tag="LimitSet", kw_only=True):
     reason: str = ""
 
 
+class ResultMemoised(Note, frozen=True, tag="ResultMemoised", kw_only=True):
+    """In the stream of a memo: what a task returned, for later calls under its key. Payload: the result."""
+
+    task: str
+    code_version: str
+    run: str  # where it comes from: the id of the run,
+    id: str  # and of the task call in it
+    key: str = ""  # as JSON, if it is short
+    expires_at: int = 0  # microseconds since the epoch; 0: never
+
+
+class ResultForgotten(Note, frozen=True, tag="ResultForgotten", kw_only=True):
+    """In the stream of a memo: nothing before this is used any more."""
+
+    task: str
+    by: str = ""
+
+
 AnyEvent: TypeAlias = (
     RunStarted
     | TaskCompleted
@@ -534,6 +560,8 @@ AnyEvent: TypeAlias = (
     | PrefixEnded
     | RunTerminated
     | TurnSlow
+    | ResultMemoised
+    | ResultForgotten
 )
 
 _encoder: Final = msgspec.json.Encoder()

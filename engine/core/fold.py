@@ -83,6 +83,8 @@ class TaskState(Struct, kw_only=True):
     retry_at: int | None = None
     heartbeat_at: int | None = None  # when an attempt last said that it lives
     heartbeat: bytes | None = None  # the last details that one gave
+    reused_run: str = ""  # id of the run whose result it has, of a call `reused_id` there; no attempt was made then
+    reused_id: str = ""
 
 
 class ChildState(Struct, kw_only=True):
@@ -257,6 +259,7 @@ class RunState(Struct, kw_only=True):
                 self._apply_word(task, event, payload)
             case TaskCompleted(at=at):
                 task.status, task.result, task.ended_at = "completed", payload, at
+                task.reused_run, task.reused_id = event.reused_run, event.reused_id
             case TaskFailed(at=at):
                 task.status, task.error, task.ended_at = "failed", _error(event.error, payload), at
                 task.failures += 1

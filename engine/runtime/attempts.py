@@ -36,6 +36,7 @@ __all__ = [
     "HandedOut",
     "Outcome",
     "Retried",
+    "Reused",
     "after_failure",
     "failure_of",
     "run_attempt",
@@ -87,7 +88,17 @@ class AskedInVain(Struct, frozen=True):
     retry_at: int
 
 
-Outcome: TypeAlias = Completed | Committed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain
+class Reused(Struct, frozen=True):
+    """No attempt was made: the result is that of a task call `id` in the run of that id, encoded, known to decode."""
+
+    payload: bytes
+    run: str
+    id: str
+
+
+Outcome: TypeAlias = (
+    Completed | Committed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain | Reused
+)
 
 
 class Asked(Protocol):

@@ -1,4 +1,4 @@
-"""The task board of one run: which of its tasks wait for a retry, for a slot, for a token, or are being tried.
+"""The task board of one run: which of its tasks are looked up, wait for a retry, for a slot, for a token, or are tried.
 
 Every pending task of a run that is in memory stands in exactly one of these places, or is about to be written. The
 board decides nothing about the workflow; it keeps attempts moving. It is the board of one epoch: what ended attempts
@@ -28,6 +28,7 @@ from engine.runtime.dispatch import Running
 from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
 from engine.runtime.limiting import timed_out
+from engine.runtime.memos import Lookups
 from engine.runtime.outcomes import heartbeat
 from engine.runtime.own_sql import OwnSql
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
@@ -71,6 +72,7 @@ class Board:
         self._dispatcher = site.dispatcher
         self._alarms = site.alarms
         self._clock = site.clock
+        self.lookups = Lookups(site.memos, self.run_id, missed=self._due, ended=self.attempt_ended)
         self.starts = Starts(self, owner.instance, site.dispatcher, owner.flow)
         self._retries: dict[str, Alarm] = {}
         self._deadlines: dict[str, Alarm] = {}  # of those handed out, or waiting for a limit, that have one
@@ -78,8 +80,10 @@ class Board:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is tried, or waits for a slot. An attempt that was asked to end is tried until it has."""
-        return not self.running and self.starts.idle
+        """Whether nothing is tried, looked up, or waits for a slot. An attempt that was asked to end is tried until it
+        has.
+        """
+        return not self.running and not self.lookups and self.starts.idle
 
     def next_due(self) -> int | None:
         """Microseconds at which the earliest retry, deadline of a task that nobody tries, or start of a rate is due."""
@@ -90,14 +94,17 @@ class Board:
     def take_up(self, task_id: str) -> None:
         """See to it that a pending task gets its next attempt: when its wait is over, and a slot is free."""
         attempts, pending = self.attempts.setdefault(task_id, Attempts()), self._instance.pending[task_id]
+        kept = self.lookups.plan(pending)
         if attempts.handed_out:
             self.hand_out(task_id)
         elif attempts.retry_at > self._clock.now() and not pending.asked_to_end:
-            self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._retry_due(task_id))
+            self._retries[task_id] = self._alarms.at(attempts.retry_at, lambda: self._due(task_id))
         elif is_cut_off(pending, attempts):
             definition: Any = pending.definition
             error = interrupted(definition, attempts.started)
             self._owner.attempt_ended(task_id, attempts.started, Failed(describe(error)))
+        elif kept and not attempts.started:
+            self.lookups.begin(task_id)
         else:
             self.starts.enqueue(task_id)
 
@@ -107,10 +114,14 @@ class Board:
         return pending is not None and attempts is not None and must_ask(pending, attempts)
 
     def take_up_all(self) -> None:
-        """Take up every pending task that is not being tried, afresh: the run goes on."""
+        """Take up every pending task that is not being tried, afresh: the run goes on.
+
+        One whose `TaskStarted` is being written is as good as tried, and one whose attempt has just ended is heard of.
+        """
         self.forget_waits()
+        busy = self.running.keys() | self.starts.beginning | self._owner.intake.ended_attempts()
         for task_id, pending in self._instance.pending.items():
-            if task_id not in self.running and (not pending.asked_to_end or self.asks(task_id)):
+            if task_id not in busy and (not pending.asked_to_end or self.asks(task_id)):
                 self.take_up(task_id)
 
     def hand_out(self, task_id: str) -> None:
@@ -129,7 +140,7 @@ class Board:
     def postpone(self, task_id: str, until: int) -> None:
         """See `starts.StartsOwner`."""
         if task_id not in self._retries:
-            self._retries[task_id] = self._alarms.at(until, lambda: self._retry_due(task_id))
+            self._retries[task_id] = self._alarms.at(until, lambda: self._due(task_id))
         self.waits(task_id)
 
     def cannot_start(self, task_id: str, error: Exception) -> None:
@@ -188,12 +199,13 @@ class Board:
             self._owner.kick()
 
     def launch(self, step: Step) -> None:
-        """The step is durable: its attempts begin."""
+        """The step is durable: its attempts begin, and what may be known already is looked up."""
         for pending, executor in step.starting:
             if self._deadlines and (alarm := self._deadlines.pop(pending.id, None)) is not None:
                 alarm.cancel()  # the attempt knows it, too
             self._launch(pending, executor)
         self.starts.written(step)
+        self.lookups.written(self._instance)
 
     def _launch(self, pending: PendingTask, executor: Executor, *, asking: bool = False) -> None:
         self.running[pending.id] = self._dispatcher.launch(
@@ -215,6 +227,7 @@ class Board:
             self.starts.ended(task_id)
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
+            self.lookups.drop(task_id)
         elif running is None and self.asks(task_id):
             self.starts.enqueue(task_id)
 
@@ -229,6 +242,7 @@ class Board:
             if (alarm := waits.pop(task_id, None)) is not None:
                 alarm.cancel()
         self.starts.leave_queue(task_id)
+        self.lookups.call_off(task_id)
 
     def forget_waits(self) -> None:
         """Nothing of this run begins here any more; what runs goes on."""
@@ -237,6 +251,7 @@ class Board:
                 alarm.cancel()
             waits.clear()
         self.starts.clear_queue()
+        self.lookups.call_off_all()
 
     def stand_down(self) -> None:
         """Nothing begins for now; slots that were granted, and permits that no attempt has, are given back."""
@@ -255,7 +270,8 @@ class Board:
         for running in list(self.running.values()):
             running.cancel()
 
-    def _retry_due(self, task_id: str) -> None:
+    def _due(self, task_id: str) -> None:
+        """Its wait is over, or its result is not there already: it is to be tried."""
         self._retries.pop(task_id, None)
         if task_id in self._instance.pending and not self._closed:
             self.starts.enqueue(task_id)

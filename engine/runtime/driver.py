@@ -326,6 +326,7 @@ class Driver:
     def _act(self, step: Step) -> None:
         for id_ in step.cancelled:
             self.board.call_off(id_)
+        self.board.lookups.keep(step)
         if self.discarded or self.site.stopping:
             step.give_back()
         else:

@@ -279,6 +279,10 @@ class Engine(Operations):
         """The circuits that tasks here have named so far: which of them are open, and until when."""
         return self._breakers.states()
 
+    async def _memos_written(self) -> None:
+        if self._worker is not None:
+            await self._worker.memos.written()
+
     async def _look_at_pauses(self) -> None:
         if self._worker is not None:
             await self._worker.look_at_pauses(afresh=True)

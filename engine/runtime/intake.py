@@ -12,14 +12,19 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from engine.core.events import (
+    AttemptFailed,
     AttemptOutcomeIgnored,
     CancelRequested,
     ChildOutcomeIgnored,
     ContinuedAsNew,
+    EffectReconciled,
     RunPaused,
     RunStarted,
     RunUnpaused,
     SignalReceived,
+    TaskCompleted,
+    TaskFailed,
+    TaskHandedOut,
     TimerFired,
 )
 from engine.core.instance import Instance
@@ -37,6 +42,7 @@ STEP_FACTS_MAX: Final = 500
 """Facts that one step delivers before it commits: bounds the size of a commit and the wait of the first fact in it."""
 KEPT_MAIL_SECONDS: Final = 0.1
 """How often a run with mail that stays in the box (`Intake.keeps_mail`) is looked at for other mail."""
+_ENDS_OF_ATTEMPTS: Final = (TaskCompleted, TaskFailed, AttemptFailed, EffectReconciled, TaskHandedOut)
 _NO_MAIL: Final[frozenset[str]] = frozenset()
 
 
@@ -125,6 +131,10 @@ class Intake:
             else:
                 self._strange |= {message.id}
         return terminate
+
+    def ended_attempts(self) -> set[str]:
+        """Tasks whose attempt has ended, of which that is not taken yet."""
+        return {arrival.event.id for arrival in self._arrivals if isinstance(arrival.event, _ENDS_OF_ATTEMPTS)}
 
     def can_be_served(self, instance: Instance) -> bool:
         """Whether a request that was set aside is served by now."""

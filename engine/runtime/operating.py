@@ -1,4 +1,6 @@
-"""What people and other programs do to an engine's store, beside starting runs: pauses, limits, tasks handed out."""
+"""What people and other programs do to an engine's store, beside starting runs: pauses, limits, memos, tasks that
+were handed out.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, overload
 
-from engine.core.call import Definition
+from engine.core.call import Call, Definition
 from engine.core.identity import check_run_id
 from engine.errors import HoldfastError
+from engine.runtime.forgetting import forget
 from engine.runtime.forking import fork
 from engine.runtime.handle import RunHandle
 from engine.runtime.histories import head_of
@@ -62,6 +65,10 @@ class Operations(ABC):
     async def _look_at_pauses(self) -> None:
         """What is paused has changed."""
 
+    @abstractmethod
+    async def _memos_written(self) -> None:
+        """Wait for the memos that this engine is about to write."""
+
     # -- tasks that were handed out -----------------------------------------------------------------------------------
 
     @overload
@@ -80,6 +87,18 @@ class Operations(ABC):
     async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
         """End a task that handed out this token with a final failure. Raises as `complete`."""
         await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
+
+    # -- results that were memoised -----------------------------------------------------------------------------------
+
+    async def forget(self, what: Call[Any] | Task[..., Any], *, by: str = "") -> int:
+        """Forget what was memoised of a task (``load``), or of one call (``load("flights")``): the next one computes.
+
+        Durable when this returns: how many results were forgotten. Attempts under way are memoised when they end.
+        Raises `HoldfastError` for a call of a task that has no memo, and what the memo's key function does.
+        """
+        store = self.store
+        await self._memos_written()
+        return await forget(store, what, clock=self._clock, message_id=self.message_id, by=by)
 
     # -- workflows ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from engine.runtime.attempts import (
     HandedOut,
     Outcome,
     Retried,
+    Reused,
 )
 from engine.runtime.steps import Arrival, ignored, task_cancelled, task_failed
 
@@ -35,9 +36,8 @@ def recorded(
     never ended, and whoever has the run next begins another.
     """
     match outcome:
-        case Completed(payload=payload) | FoundDone(payload=payload):
-            reconciled = isinstance(outcome, FoundDone)
-            return Arrival(TaskCompleted(at=0, id=task_id, attempt=number, reconciled=reconciled), payload)
+        case Completed() | FoundDone() | Reused():
+            return _completed(task_id, number, outcome)
         case Failed(error=error):
             return Arrival(task_failed(task_id, number, error), encode_error(error))
         case Retried():
@@ -54,6 +54,17 @@ def recorded(
             return task_cancelled(task_id, number)  # its await lasts until an outcome
         case None:
             return ignored(task_id, number, "cancelled")
+
+
+def _completed(task_id: str, number: int, outcome: Completed | FoundDone | Reused) -> Arrival:
+    match outcome:
+        case Completed():
+            fact = TaskCompleted(at=0, id=task_id, attempt=number)
+        case FoundDone():
+            fact = TaskCompleted(at=0, id=task_id, attempt=number, reconciled=True)
+        case Reused(run=run, id=id_):
+            fact = TaskCompleted(at=0, id=task_id, attempt=0, reused_run=run, reused_id=id_)
+    return Arrival(fact, outcome.payload)
 
 
 def _retried(instance: Instance, task_id: str, number: int, outcome: Retried) -> Arrival:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from engine.core.call import Definition
 from engine.runtime.alarms import Alarms
 from engine.runtime.dispatch import Dispatcher
+from engine.runtime.memos import Memos
 from engine.runtime.shared_limits import SharedLimits
 from engine.runtime.watchdog import Watchdog
 from engine.runtime.watches import Watches
@@ -26,6 +27,7 @@ class Site(Protocol):
     alarms: Alarms
     dispatcher: Dispatcher
     limits: SharedLimits
+    memos: Memos
     watches: Watches
     watchdog: Watchdog
     stopping: bool  # no attempt begins any more

@@ -17,6 +17,7 @@ from engine.executors import Executor
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.dispatch import Asker, Dispatcher
 from engine.runtime.flow import Flow
+from engine.runtime.memos import Lookups
 from engine.runtime.permits import Claim, Line, slot_holder
 from engine.runtime.steps import Step
 from engine.runtime.streams import new_event
@@ -29,6 +30,7 @@ class StartsOwner(Asker, Protocol):
     """A board, as its starts know it."""
 
     attempts: dict[str, Attempts]
+    lookups: Lookups
 
     def asks(self, task_id: str) -> bool:
         """Whether the outside is to be asked what became of the task, before anything else is said of it."""
@@ -53,6 +55,7 @@ class Starts:
         self._dispatcher = dispatcher
         self._flow = flow
         self._rates = OneAlarm(dispatcher.alarms, self._rates_due)
+        self.beginning: set[str] = set()  # those whose `TaskStarted` is being written
         self._queued: set[str] = set()
         self._granted: list[tuple[str, Executor]] = []
 
@@ -70,6 +73,8 @@ class Starts:
 
     def enqueue(self, task_id: str) -> None:
         """It waits for a slot."""
+        if task_id in self._owner.lookups:
+            return  # that comes first, and asks for this if nothing is found
         task = self.instance.pending[task_id]
         definition: Any = task.definition
         if not self._owner.asks(task_id) and self._waits_for_circuit(task):
@@ -126,9 +131,10 @@ class Starts:
             task = pending.get(id_)
             if task is not None and not task.asked_to_end:
                 self._owner.attempts[id_] = Attempts()
-                self._begin(step, task, stamp, worker)
+                if not self._owner.lookups.scheduled(task):
+                    self._begin(step, task, stamp, worker)
         for line in self._flow.fill(step):
-            if (task := pending.get(line.task_id)) is not None:
+            if (task := pending.get(line.task_id)) is not None and line.task_id not in self._owner.lookups:
                 self._begin(step, task, stamp, worker)
 
     def _begin(self, step: Step, task: PendingTask, stamp: Callable[[], int], worker: str) -> None:
@@ -166,6 +172,7 @@ class Starts:
         event = new_event(note)
         step.events.append(event)
         step.starting.append((task, executor))
+        self.beginning.add(task.id)
         if line is not None:
             self._flow.claim(step, line, event)
         return True
@@ -196,7 +203,8 @@ class Starts:
         return [claim.line.task_id for claim in gone]
 
     def written(self, step: Step) -> None:
-        """The step is durable."""
+        """The step is durable, and its attempts begin."""
+        self.beginning.clear()
         if step.asked is None:
             return
         self._flow.written(step)
@@ -209,6 +217,7 @@ class Starts:
             if task.id not in gone:
                 continue
             executor.slots.give_back()
+            self.beginning.discard(task.id)
             if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
                 circuit.not_begun()
             attempts = self._owner.attempts[task.id]

@@ -242,6 +242,8 @@ def ignored(task_id: str, number: int, outcome: str, payload: bytes | None = Non
 def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
     """A fact for a cancelled or finished task becomes a note, never delivered; other stale facts leave no trace."""
     match arrival.event:
+        case TaskCompleted(reused_run=run) if run:
+            return None  # of an attempt that ended there would be something to say
         case TaskCompleted(id=id_, attempt=number):
             return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="completed")
         case TaskFailed(id=id_, attempt=number):

@@ -21,6 +21,8 @@ __all__ = [
     "ALONE",
     "EPOCH_START",
     "LET_ON",
+    "MEMO_CATEGORY",
+    "MEMO_OF",
     "ORIGIN",
     "PARENT",
     "PAUSED",
@@ -63,6 +65,10 @@ LET_ON: Final = "let_on"
 """Attribute of a run that was cancelled while its workflow was paused: which pause that was (`pausing.Aside`)."""
 REPLY_CATEGORY: Final = "reply"
 """Streams that hold the refusal of one request each."""
+MEMO_CATEGORY: Final = "memo"
+"""Streams that hold the results of a task under one key each (`memos`)."""
+MEMO_OF: Final = "task"
+"""Attribute of a memo's stream while there is anything in it to be used: the task's name."""
 
 
 def stream_of(run_id: str) -> str:

@@ -23,6 +23,7 @@ from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from engine.runtime.launching import NONE_YET, Launches
+from engine.runtime.memos import Memos
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.places import places_on
 from engine.runtime.residents import Residents
@@ -97,6 +98,7 @@ class Worker:
         self.paused = PausedWorkflows(store, clock)
         self.limits = SharedLimits(clock, shared)
         self.spawn = Spawner(self.failed)
+        self.memos = Memos(store, clock=clock, spawn=self.spawn, next_commit_id=self.next_commit_id)
         warn, limit = capacity.turn_seconds
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
         self.residents = Residents(watches, cached=capacity.cached)

@@ -8,6 +8,7 @@ from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, TransactionalTask, task
 from engine.tasks.effects import Effect, Happened, NotHappened
 from engine.tasks.limits import EVERY_TASK, Named, Rate, RateLike, rate_of
+from engine.tasks.memo import Memo
 from engine.tasks.transaction import Transaction
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Contact",
     "Effect",
     "Happened",
+    "Memo",
     "Named",
     "NotHappened",
     "Notice",

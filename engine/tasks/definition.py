@@ -15,6 +15,7 @@ from engine.core.values import ArgumentsCodec, resolved_hints
 from engine.errors import DefinitionError, HoldfastError
 from engine.tasks.effects import EFFECTS, Effect, EffectOutside
 from engine.tasks.limits import RateLike, named_limits
+from engine.tasks.memo import Memo, SourceVersion, check_memo
 from engine.tasks.transaction import Transaction
 
 __all__ = ["Task", "TaskOptions", "TransactionalTask", "task"]
@@ -53,6 +54,7 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     rate: RateLike | None = None  # the name of a limit on starts in a window, or one of its own: "10/s"
     priority: int = 0  # higher first, where attempts wait for a limit
     fairness_key: str | Callable[..., str] | None = None  # who shares its turns there; None: the tree of runs it is in
+    memo: Memo | None = None  # how its results are kept for later calls
 
     @property
     def retries(self) -> bool:
@@ -75,6 +77,7 @@ class Task(Definition[P, R]):
         name: str | None = None,
         options: TaskOptions | None = None,
         raises: tuple[type[BaseException], ...] = (),
+        source: SourceVersion | None = None,
     ) -> None:
         super().__init__(fn, name=name)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
@@ -84,6 +87,7 @@ class Task(Definition[P, R]):
         self.on_cancel = self.policy.on_cancel or ("abandon" if self.policy.effect in _EXACT else "wait")
         self.is_coroutine = inspect.iscoroutinefunction(fn)
         self.executor = self.policy.executor or (_FOR_COROUTINES if self.is_coroutine else _FOR_FUNCTIONS)
+        self.source = source or SourceVersion(fn)
         _check(self)
         try:
             self.limits = named_limits(self.name, pool=self.policy.pool, rate=self.policy.rate)
@@ -101,7 +105,7 @@ class Task(Definition[P, R]):
                 f"task {self.name!r} has no option {unknown[0]!r}; there are {', '.join(sorted(known))}"
             )
         options = msgspec.structs.replace(self.policy, **changes)
-        return type(self)(self.fn, name=self.name, options=options, raises=self.raises)
+        return type(self)(self.fn, name=self.name, options=options, raises=self.raises, source=self.source)
 
     def turn_key(self, arguments: bytes) -> str:
         """Who shares the turns of a call with these arguments, where calls wait for a limit (`fairness_key`).
@@ -135,9 +139,10 @@ class TransactionalTask(Task[P, R]):
         name: str | None = None,
         options: TaskOptions | None = None,
         raises: tuple[type[BaseException], ...] = (),
+        source: SourceVersion | None = None,
     ) -> None:
         function: Callable[..., R] = fn
-        super().__init__(function, name=name, options=options, raises=raises)
+        super().__init__(function, name=name, options=options, raises=raises, source=source)
         if self.is_coroutine:
             raise DefinitionError(
                 f"{self.where} is an `async def`: effect='transactional' takes a plain `def`, which a SQLite store"
@@ -216,6 +221,7 @@ def task(
     rate: RateLike | None = None,
     priority: int = 0,
     fairness_key: str | Callable[..., str] | None = None,
+    memo: Memo | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Any = None,
@@ -238,6 +244,7 @@ def task(
     rate: RateLike | None = None,
     priority: int = 0,
     fairness_key: str | Callable[..., str] | None = None,
+    memo: Memo | None = None,
 ) -> Any:
     """Make a task of an `async def` (runs on the loop) or a `def` (runs in a thread); with or without parentheses.
 
@@ -260,6 +267,7 @@ def task(
     `attempt().idempotency_key` and returns `Happened(result)` or `NotHappened()`; asked before any further attempt.
     "transactional": a plain `def` whose first parameter is a `Transaction`; the SQL that it executes, on tables of its
     own in the store's database, commits in one transaction with the task's completion, so it happens exactly once.
+    `memo`: how results are kept and used again by later calls, also of other runs: see `Memo`. For idempotent tasks.
 
     Raises `DefinitionError` for what cannot be a task or an option that cannot be so.
     """
@@ -279,6 +287,7 @@ def task(
         fairness_key=fairness_key,
         effect=effect or ("idempotent" if reconcile is None else "reconcile"),
         reconcile=reconcile,
+        memo=memo,
     )
     make: Any = TransactionalTask if effect == "transactional" else Task
     if fn is not None:
@@ -319,6 +328,8 @@ def _check(definition: Task[Any, Any]) -> None:
     if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
         raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
     _check_effect(definition, options, where)
+    if options.memo is not None:
+        check_memo(options.memo, effect=options.effect, where=where, source=definition.source)
     _check_waiting(options, where)
     if options.on_cancel not in (None, "abandon", "wait"):
         raise DefinitionError(f"{where}: on_cancel is 'abandon' or 'wait', not {options.on_cancel!r}")

@@ -29,6 +29,7 @@ __all__ = [
     "failed",
     "published",
     "requested",
+    "reused",
     "run_cancelled",
     "run_completed",
     "run_failed",
@@ -83,6 +84,12 @@ def attempted(task: Task[..., Any] | Call[Any], *, number: int | None = None) ->
 def completed(what: Task[..., Any] | Workflow[..., Any] | Call[Any], value: Any = UNSET) -> Pattern:
     """A task, or a child run, ended with a result."""
     return _with_value(_of_call(("TaskCompleted", "ChildCompleted"), "completed", what), value)
+
+
+def reused(task: Task[..., Any] | Call[Any], value: Any = UNSET) -> Pattern:
+    """A task ended with a result that was there already, memoised by an earlier call: no attempt was made."""
+    base = _and(_of_call(("TaskCompleted",), "reused", task), "", lambda seen: bool(seen.header.get("reused_run")))
+    return _with_value(base, value)
 
 
 def failed(what: Task[..., Any] | Workflow[..., Any] | Call[Any], error: type[BaseException] | None = None) -> Pattern:

@@ -38,6 +38,7 @@ class TaskCall(Struct, kw_only=True, eq=False):
     id: str  # of the call in its run, as in "nightly/load~2/extract#1"
     at: int  # microseconds since the epoch
     faked: bool = False
+    memoised: bool = False  # its task is: whether there was an attempt at all is no matter
     result: Any = UNSET  # unset: it did not return
     error: BaseException | None = None
 
@@ -174,6 +175,7 @@ class Fakes:
             run=now.run_id,
             id=now.task_id,
             at=self._clock.now(),
+            memoised=task.policy.memo is not None,
         )
         fake = self._find(task, call.arguments)
         call.faked = fake is not None

@@ -41,7 +41,9 @@ class Seen(Struct, frozen=True):
         words = [self.type, about, _clipped(shown.decode(errors="replace"))]
         if (id_ := self.header.get("id")) and self.type not in ("SignalReceived", "RequestReceived"):
             words.append(f"[{id_}]")
-        if "attempt" in self.header:
+        if source := self.header.get("reused_run"):
+            words.append(f"reused from run {source}")
+        elif "attempt" in self.header:
             words.append(f"attempt {self.header['attempt']}")
         return " ".join(filter(None, words))
 

@@ -245,5 +245,6 @@ class _Play:
         if setup.outside:
             found = [snapshot(each) for each in setup.outside]
             return found[0] if len(found) == 1 else found
-        by_key = {call.key: call.text() for call in self._lab.fakes.calls}
+        # A memo may be lost in a crash, and then its task runs once more: that is no effect, but a miss.
+        by_key = {call.key: call.text() for call in self._lab.fakes.calls if not call.memoised}
         return sorted(by_key.values())

@@ -23,6 +23,13 @@ ERROR = {"type": "ValueError", "message": "no [red]funds"}
 @pytest.mark.parametrize(
     ("type_", "fields", "payload", "text"),
     [
+        ("TaskCompleted", {"id": "w/load#1", "attempt": 2}, 7, "load#1  attempt=2 7"),
+        (
+            "TaskCompleted",
+            {"id": "w/load#1", "attempt": 0, "reused_run": "n0/part", "reused_id": "w/part/load#3"},
+            {"rows": 7},
+            'load#1  reused from run n0/part, part/load#3  {"rows":7}',
+        ),
         ("SignalReceived", {"id": "a/b", "name": "approve", "by": "ann"}, True, "approve  true by ann (id a/b)"),
         (
             "SignalReceived",

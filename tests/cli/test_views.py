@@ -152,6 +152,11 @@ def test_a_sleeping_run_says_what_it_waits_for() -> None:
     [
         ("TaskCompleted", {"id": "nightly/load#2", "payload": 1}, "[   1.0 s] done 2/3  load#2 in 3.0 s"),
         (
+            "TaskCompleted",
+            {"id": "nightly/load#2", "attempt": 0, "reused_run": "n0", "reused_id": "nightly/load#9", "payload": 1},
+            "[   1.0 s] done 2/3  load#2, reused from run n0",
+        ),
+        (
             "AttemptFailed",
             {"id": "nightly/load#2", "attempt": 1, "error": "E", "retry_at": START + 10 * SECOND, "payload": ERROR},
             "[   1.0 s] retry in 6.0 s  load#2: attempt 1 failed: ConnectionError: refused [red]here",
@@ -340,3 +345,15 @@ def test_the_last_heartbeat_of_a_running_task_is_shown() -> None:
     line = history_line(beat).plain
     assert "load#1" in line
     assert line.endswith('attempt 1 lives  {"rows":7}')
+
+
+def test_a_reused_result_says_where_it_comes_from() -> None:
+    story = Story().then()
+    story.then(story.tell("RunStarted", workflow="nightly", seed="00", payload={}))
+    story.then(story.tell("TaskScheduled", id="nightly/load#1", task="load", payload={"n": 1}))
+    reused = story.tell(
+        "TaskCompleted", id="nightly/load#1", attempt=0, reused_run="n0", reused_id="nightly/load#9", payload=7
+    )
+    story.then(reused)
+    assert re.search(r"load#1 +completed +0 +reused from run n0, load#9", shown(state_view(story.state), width=140))
+    assert history_line(reused).plain.endswith("load#1  reused from run n0, load#9  7")

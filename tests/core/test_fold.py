@@ -248,10 +248,18 @@ def test_every_event_changes_the_fold_or_is_known_not_to() -> None:
 
     silent = {"AttemptOutcomeIgnored", "SignalIgnored", "MessageSent", "SendAccepted", "SendRejected", "ContinuedAsNew"}
     of_workflows = {"WorkflowPaused", "WorkflowUnpaused", "LimitSet"}
+    of_memos = {"ResultMemoised", "ResultForgotten"}
     source = (ROOT / "engine" / "core" / "fold.py").read_text()
     for cls in typing.get_args(events.AnyEvent):
         known = cls.__name__ in source.partition("__all__")[2]
-        assert known or cls.__name__ in silent | of_workflows, f"the fold says nothing of {cls.__name__}"
+        assert known or cls.__name__ in silent | of_workflows | of_memos, f"the fold says nothing of {cls.__name__}"
+
+
+def test_a_reused_result_had_no_attempt_and_says_where_it_comes_from() -> None:
+    reused = TaskCompleted(at=START + 2, id="w/load#1", attempt=0, reused_run="other", reused_id="w/load#7")
+    task = folded(SCHEDULED, reused, payloads={TaskCompleted: b"7"}).tasks["w/load#1"]
+    assert (task.status, task.attempts, task.started_at, task.result) == ("completed", 0, None, b"7")
+    assert (task.reused_run, task.reused_id) == ("other", "w/load#7")
 
 
 def test_counts() -> None:

@@ -47,6 +47,24 @@ OUTPUTS = {
         the result of task 'payment' is annotated str, but the value does not fit: .*
         sent, receipt 4711
     """,
+    "memos": f"""
+          the bank is asked for USD
+        100 USD: 92.00 euros
+        250 USD: 230.00 euros
+          the bank is asked for CHF
+        10 CHF: 10.50 euros
+          an index is made by ann
+        words: 2
+        words: 2
+        another process, later: 27.60 euros
+          0 attempts, reused from run invoice-{ID}
+        forgotten: 1
+          the bank is asked for USD
+        asked again: 27.60 euros
+          the bank is asked for USD
+          the bank is asked for USD
+        exactly: 27.60 euros, 27.60 euros
+    """,
     "collatz": r"""
         part 1: 13255 takes 275 steps
         part 2: 26623 takes 307 steps, killed once, and went on where it was

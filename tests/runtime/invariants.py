@@ -227,14 +227,18 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             begun = told.started.get(id_, 0)
-            # Asked to end before it began, a task that is waited for fails without an attempt, or behind its last one.
-            least = 0 if isinstance(event, TaskFailed) and id_ in told.unwanted else 1
+            # Asked to end before it began, a task that is waited for fails without an attempt, or behind its last one;
+            # so does one whose memo could not be looked up, for its key function raised. One that was found has none.
+            reused = isinstance(event, TaskCompleted) and bool(event.reused_run)
+            demand(not reused or attempt == begun == 0, f"{where}: reused, and yet it was tried")
+            least = 0 if reused or (isinstance(event, TaskFailed) and (id_ in told.unwanted or not begun)) else 1
             demand(least <= attempt <= begun or id_ in told.given, f"{where}: that attempt did not begin")
             demand(
                 attempt > told.failed.get(id_, 0)
                 or id_ in told.unwanted
                 or id_ in told.given
-                or is_of_the_outside(event),
+                or is_of_the_outside(event)
+                or not begun,
                 f"{where}: that attempt has failed already",
             )
             told.over[id_] = type(event).__name__

@@ -21,6 +21,7 @@ from engine import (
     Engine,
     Feed,
     Happened,
+    Memo,
     NotHappened,
     Request,
     Signal,
@@ -439,6 +440,23 @@ async def reconciled() -> list[str]:
     return [*await asyncio.gather(pay_once("a"), pay_once("b")), await pay_once("c")]
 
 
+@task(memo=Memo(expires=1e9), stop=stop_after_attempt(3), wait=wait_fixed(7))
+async def look_up(label: str) -> str:
+    stage.effect()
+    if stage.failures[label] < 1:
+        stage.failures[label] += 1
+        raise ConnectionError(f"{label} is down")
+    return label.upper()
+
+
+@workflow
+async def memoised() -> list[str]:
+    """Some are found, some not, depending on what a crash has left; the end is the same."""
+    found = list(await asyncio.gather(look_up("a"), look_up("a"), look_up("b")))
+    await asyncio.sleep(3600)
+    return [*found, await look_up("b"), await look_up("c"), await look_up("c")]
+
+
 PLAYS = [
     awaiting(sequential, 4),
     awaiting(reconciled),
@@ -455,4 +473,5 @@ PLAYS = [
     signalled_meanwhile(),
     asked_meanwhile(),
     conversed(),
+    awaiting(memoised),
 ]

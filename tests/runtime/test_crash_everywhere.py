@@ -106,7 +106,7 @@ async def recorded_effects(store: EventStore) -> dict[str, int]:
     """How often the tasks had effects whose end is in the log now."""
     found = {}
     for run_id, epoch, event in await recorded(store):
-        if isinstance(event, TaskCompleted | TaskFailed):
+        if isinstance(event, TaskCompleted | TaskFailed) and not getattr(event, "reused_run", ""):
             key = idempotency_key(run_id, epoch, event.id)
             found[key] = stage.effects[key]
     return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from engine import Request, Signal, workflow
+from engine import Engine, Request, Signal, task, workflow
 from engine.errors import RequestRefused, RunTerminatedError
+from tests.runtime.faulty import FaultyStore
 from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, kinds_of, settle, soon, until_async
 
 go = Signal("go", int)
@@ -105,3 +107,74 @@ async def test_an_engine_that_opens_on_a_paused_workflow_begins_nothing_of_it(me
         await engine.unpause_workflow("attentive")
         assert await engine.paused_workflows() == ()
         assert await soon(run.ask(ask, 1)) == 2
+
+
+async def held_at(memory: MemoryWorld, flow: Any, marker: bytes, meanwhile: Any) -> Any:
+    """Run it; while the first commit with that in a header is being written, its workflow is paused and let go on."""
+    store = FaultyStore(memory.data)
+    seen = False
+
+    async def before(name: str, argument: Any) -> None:
+        nonlocal seen
+        if name != "commit" or seen or not any(marker in event.header for event in argument.events):
+            return
+        seen = True
+        await meanwhile()
+        assert engine._worker is not None
+        driver = engine._worker.residents.drivers["r"]
+        driver.hold(pause="a pause")
+        driver.hold(pause="")
+        await settle()
+
+    async with Engine(store, workflows=[flow], clock=memory.clock) as engine:
+        run = await engine.start(flow(), id="r")
+        store.before = before
+        await run.signal(go, 7)
+        result = await soon(run.result())
+    assert seen
+    return result
+
+
+async def test_an_attempt_whose_start_is_being_written_is_not_made_twice(memory: MemoryWorld) -> None:
+    ran: list[int] = []
+
+    @task
+    async def once(n: int) -> int:
+        ran.append(n)
+        return n
+
+    @workflow
+    async def flow() -> int:
+        return await once(await go.receive())
+
+    async def nothing() -> None:
+        await settle()
+
+    assert await held_at(memory, flow, b"TaskStarted", nothing) == 7
+    assert ran == [7]
+
+
+async def test_an_attempt_that_has_just_ended_was_not_cut_off(memory: MemoryWorld) -> None:
+    ran: list[int] = []
+    last = asyncio.Event()
+
+    @task(effect="at_most_once")
+    async def once(n: int) -> int:
+        ran.append(n)
+        if n == 2:
+            await last.wait()
+        return n
+
+    @workflow
+    async def flow() -> int:
+        await go.receive()
+        return sum(await asyncio.gather(once(1), once(2)))
+
+    async def the_other_ends() -> None:
+        last.set()
+        await settle()
+
+    assert await held_at(memory, flow, b"TaskCompleted", the_other_ends) == 3
+    assert sorted(ran) == [1, 2]
+    async with Engine(memory.data, clock=memory.clock) as engine:
+        assert "AttemptOutcomeIgnored" not in await kinds_of(engine.run("r"))

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Request, Signal, State, durable, task, workflow
+from engine import Memo, Request, Signal, State, durable, task, workflow
 
 approve = Signal("approve", bool)
 price = Request("price", str, int)
@@ -74,6 +74,19 @@ async def seller() -> int:
     received.answer(len(received.value))
     await approve.receive()
     return len(received.value)
+
+
+@task(memo=Memo(expires=timedelta(days=1)))
+async def rate(currency: str) -> int:
+    raise AssertionError("no test is to ask the bank")
+
+
+@workflow
+async def converted(cents: int) -> int:
+    """Asks for the same rate twice, with a wait between."""
+    first = cents * await rate("EUR")
+    await asyncio.sleep(3_600)
+    return first + cents * await rate("EUR")
 
 
 @workflow

@@ -7,7 +7,7 @@ import pytest
 from engine import testing
 from engine.errors import HoldfastError
 from engine.testing import History, assert_history, assert_never_ran, assert_order, assert_ran, events, history
-from tests.testing.shop import approve, both, charge, order, pack, parent, phase, ship
+from tests.testing.shop import approve, both, charge, converted, order, pack, parent, phase, rate, ship
 
 
 async def ordered() -> History:
@@ -43,6 +43,24 @@ async def test_events_in_their_order() -> None:
     ) as caught:
         assert_history(told, [ship, charge])
     assert "TaskScheduled ship" in next(line for line in str(caught.value).splitlines() if line.startswith(">"))
+
+
+async def test_a_result_that_was_there_already() -> None:
+    async with testing.engine(converted) as lab:
+        fake = lab.fake(rate, returns=2)
+        assert await lab.run(converted(10)) == 40
+        run = await lab.start(converted(20))
+        assert await lab.result(run) == 80
+        told = await history(run)
+        await lab.turn(days=1)
+        again = await lab.start(converted(20))
+        await lab.result(again)
+        assert len(fake.calls) == 2
+    assert_ran(told, rate("EUR"), times=2, attempts=0)
+    assert_history(told, [rate, events.reused(rate("EUR"), 2), events.timer_fired(), events.reused(rate)])
+    assert "TaskCompleted rate 2 [converted/rate#1] reused from run converted-" in told.text()
+    with pytest.raises(AssertionError, match="'reused rate'"):
+        assert_history(testing.given(converted(1)).task(rate).returns(2).history, [events.reused(rate)])
 
 
 async def test_exactly_these() -> None:

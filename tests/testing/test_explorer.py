@@ -18,7 +18,7 @@ from engine.errors import HoldfastError
 from engine.testing import Bounds, Lab, explore
 from engine.testing.schedules import Crash, Schedule, Swap, Told, parse
 from tests.architecture.source import ROOT
-from tests.testing.shop import approve, charge, order, parent, ship
+from tests.testing.shop import approve, charge, converted, order, parent, rate, ship
 
 
 def load_example() -> ModuleType:
@@ -64,6 +64,18 @@ async def test_what_was_found_can_be_seen_again() -> None:
     assert again.schedule == report.schedule
     assert again.played == 3
     assert (await explore(EXAMPLE.salary("ann"), outside=[EXAMPLE.account], schedule="undisturbed")).findings == ()
+
+
+async def test_a_memo_that_is_lost_in_a_crash_makes_no_difference() -> None:
+    """Its commits are crashed as all others: the second call then runs once more, which is a miss and no effect."""
+
+    def prepare(lab: Lab) -> None:
+        lab.fake(rate, returns=2)
+
+    report = await explore(converted(10), prepare=prepare)
+    report.raise_for_findings()
+    undisturbed = await report.replay("undisturbed")
+    assert (undisturbed.result, undisturbed.effects) == ("40", [])
 
 
 async def test_it_is_the_same_each_time() -> None:

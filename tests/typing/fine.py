@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date
+from datetime import date, timedelta
 from typing import assert_type
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from engine import (
     Engine,
     Feed,
     Happened,
+    Memo,
     NotHappened,
     PendingRequest,
     Query,
@@ -164,6 +165,19 @@ def booked(tx: Transaction, order: str, *, amount: int = 1) -> list[int]:
 
 def by_hand(tx: eventstore.Transaction) -> None:
     assert_type(booked.fn(tx, "o-1", amount=2), list[int])
+
+
+@task(memo=Memo(expires=timedelta(days=1), key=lambda name: name.lower(), version="1"))
+async def kept(name: str) -> list[int]:
+    return [len(name)]
+
+
+async def memoised(engine: Engine) -> None:
+    assert_type(kept.policy.memo, Memo | None)
+    assert_type(await kept("a"), list[int])
+    assert_type(await kept.options(memo=Memo(expires=0.5))("a"), list[int])
+    assert_type(await engine.forget(kept), int)
+    assert_type(await engine.forget(kept("a"), by="ann"), int)
 
 
 async def mapped() -> None:

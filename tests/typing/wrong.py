@@ -9,6 +9,7 @@ from msgspec import Struct
 from engine import (
     Engine,
     Feed,
+    Memo,
     Query,
     Request,
     RunHandle,
@@ -100,6 +101,8 @@ async def client(run: RunHandle[int], engine: Engine) -> None:
     await engine.start(nightly("today"))  # wrong
     approve.message("yes")  # wrong
     await engine.complete("token", "text", task=fetch)  # wrong
+    await engine.forget("fetch")  # wrong
+    print(Memo(expires="1d"), Memo(60))  # wrong
     print(text, number)
 
 
