@@ -22,7 +22,22 @@ __all__ = ["Differences", "SideBySide", "differences"]
 ALIGNED_MAX: Final = 1_000
 """Events on either side, behind where they part, that are set beside those they are like; the rest as they come."""
 _NOT_COMPARED: Final = frozenset(
-    {"at", "site", "seed", "python", "anyio", "by", "reason", "rerun_of", "attempt", "reconciled", "deadline", "root"}
+    {
+        "at",
+        "site",
+        "seed",
+        "python",
+        "anyio",
+        "by",
+        "reason",
+        "rerun_of",
+        "attempt",
+        "reconciled",
+        "deadline",
+        "root",
+        "reused_run",
+        "reused_id",
+    }
 )
 _ERRORS: Final = frozenset({"TaskFailed", "ChildFailed", "RunFailed", "RequestFailed"})
 
