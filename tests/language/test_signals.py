@@ -499,7 +499,7 @@ async def test_a_look_at_the_mailbox_from_before_it_was_answered_harms_nothing(m
         assert [[message.id for message in head.messages] for head in old] == [["m-1"], ["q-1"]]
         store.before = None
         for head in old:
-            engine._worker._take(head)  # type: ignore[union-attr]
+            engine._worker.take(head)  # type: ignore[union-attr]
             await settle()
         gate.set()
         await other.run("a").signal(number, 2, id="m-2")
