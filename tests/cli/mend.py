@@ -1,5 +1,6 @@
 """A workflow that fails until the file `up` is there, and counts what its tasks do."""
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,8 @@ async def load(rows: Rows) -> int:
     note("load")
     if not Path("up").exists():
         raise ConnectionError("the warehouse is down")
+    while Path("hold").exists():
+        await asyncio.sleep(0.01)
     return rows.count * 10
 
 

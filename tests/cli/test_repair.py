@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,24 @@ def test_what_if_says_what_would_have_come_of_it(holdfast: Command) -> None:
     assert holdfast.inside("history", "r").out == before
     assert holdfast.effects() == ["extract", "load"]
     assert len(holdfast.inside("runs", "--json").json()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "run_id", "loads"),
+    [(("reopen", "mend.py", "r"), "r", 3), (("fork", "mend.py", "r", "--at", "4", "--id", "f"), "f", 3)],
+    ids=["reopen", "fork"],
+)
+def test_killed_while_it_goes_on(holdfast: Command, words: tuple[str, ...], run_id: str, loads: int) -> None:
+    """What was recorded is recorded: whoever comes next goes on with it, and nothing is reopened or forked twice."""
+    failed(holdfast, "r")
+    mend(holdfast)
+    (holdfast.folder / "hold").touch()
+    started = holdfast.start(*words)
+    started.until(lambda: holdfast.effects().count("load") == 2, "the task is tried anew")
+    started.signal(signal.SIGKILL)
+    started.end()
+    (holdfast.folder / "hold").unlink()
+    completed(holdfast("resume", "mend.py", run_id, "--json"), 44)
+    assert holdfast.effects() == ["extract", *["load"] * loads]
+    history = holdfast.inside("history", run_id).out
+    assert history.count("RunReopened") + history.count("RunForked") == 1
