@@ -16,7 +16,7 @@ from engine.errors import ResultError, RunEnded
 from tests.language.talk import has, is_status, signals_in, told_in_order
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, settle, soon
+from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, result_of, settle, soon
 
 number = Signal("number", int)
 stop = Signal("stop", bool)
@@ -364,7 +364,7 @@ async def test_a_wait_that_is_given_up_loses_no_signal_across_crashes(way: str, 
             await settle(step * 3)
     async with memory.engine(impatient) as engine:
         run = engine.run("a")
-        assert await soon(run.result()) == list(range(COUNT))
+        assert await soon(result_of(run)) == list(range(COUNT))  # so many deaths may have parked it
         await check_history(memory.data, "a", impatient)
 
 
