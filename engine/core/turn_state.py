@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from engine.core.events import Fact
+from engine.core.events import AnyEvent
 
 __all__ = ["TurnState"]
 
@@ -16,7 +16,7 @@ class TurnState(Struct):
     """See the module."""
 
     at: int = 0  # microseconds since the epoch: of its fact, or when the run last went on after it had stood still
-    fact: Fact | None = None
+    fact: AnyEvent | None = None
     tasks: list[str] = field(default_factory=list)  # called off
     timers: dict[str, int] = field(default_factory=dict)  # likewise, with their deadlines
     children: list[str] = field(default_factory=list)  # asked to end

@@ -142,6 +142,12 @@ class _Supposition:
                 return
         self.problem = f"it would go on for ever: {TURNS_MAX:,} facts were told, and it has not ended"
 
+    @property
+    def _now(self) -> int:
+        """Its time; of a run that has not begun: that of its last event."""
+        waits = self._instance.waiting is not None
+        return self.history[-1].event.at if waits else self._instance.now
+
     def _give(self, substitute: dict[str, Any]) -> bool:
         """The result of a task that is given, once it is waited for."""
         for task_id in list(substitute):
@@ -165,7 +171,7 @@ class _Supposition:
             del facts[index]
             if isinstance(fact, TaskCompleted | TaskFailed):
                 self.answered[fact.id] = self._instance.pending[fact.id].arguments
-            self._tell(structs.replace(fact, at=max(fact.at, self._instance.now)), item.payload)
+            self._tell(structs.replace(fact, at=max(fact.at, self._now)), item.payload)
             return True
         return False
 
