@@ -423,10 +423,14 @@ async def test_a_paused_workflow_stays_so_over_a_restart(world: World) -> None:
         assert told == []
         await engine.unpause_workflow(asleep)
         assert await soon(engine.run("a").result()) == "slept"
-        await becomes(engine.run("b"), "running")  # its time begins when it does
+        await until_async(lambda: sleeps(engine.run("b")))  # its time begins when it does
         world.clock.advance(1_000)
         assert await soon(engine.run("b").result()) == "slept"
         await check_store(engine.store, asleep)
+
+
+async def sleeps(run: RunHandle[Any]) -> bool:
+    return "TimerStarted" in await kinds_of(run)
 
 
 async def test_a_paused_workflow_costs_no_busy_claims(memory: MemoryWorld) -> None:
