@@ -28,8 +28,9 @@ class Unlisted(ConnectionError):
 def note(folder: str, name: str, text: str = "") -> None:
     """Whole, or not at all."""
     path = Path(folder, name)
-    path.with_suffix(".part").write_text(text)
-    path.with_suffix(".part").rename(path)
+    part = path.with_suffix(f".{os.getpid()}.part")  # names may differ behind the dot alone, and in other processes
+    part.write_text(text)
+    part.rename(path)
 
 
 @task(executor="processes")
