@@ -35,12 +35,13 @@ __all__ = [
     "FoundUndone",
     "HandedOut",
     "Outcome",
+    "Ready",
     "Retried",
     "Reused",
     "after_failure",
     "failure_of",
+    "make_ready",
     "run_attempt",
-    "seconds_left",
 ]
 
 
@@ -120,20 +121,15 @@ async def run_attempt(
     running: Asked,
 ) -> Outcome:
     """Run one attempt in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
-    definition: Any = pending.definition
+    ready = make_ready(pending, attempt, executor=executor, clock=clock)
+    if isinstance(ready, Failed):
+        return ready
+    work, definition = ready.work, ready.work.task
+    run = executor.run(work)
     try:
-        executor.check(definition)
-        args, kwargs = definition.arguments.decode(pending.arguments)
-    except (ArgumentsError, DefinitionError) as error:
-        executor.slots.give_back()
-        return Failed(describe(error))
-    seconds, whole = seconds_left(definition, pending, clock)
-    if seconds is not None and seconds <= 0:
-        executor.slots.give_back()
-        return Failed(describe(timed_out(definition, whole=True)))
-    run = executor.run(Work(definition, pending.arguments, args, kwargs, attempt))
-    try:
-        value = await within(seconds, run, definition, whole=whole, clock=clock, alarms=alarms, pulse=running.pulse)
+        value = await within(
+            ready.seconds, run, definition, whole=ready.whole, clock=clock, alarms=alarms, pulse=running.pulse
+        )
         return Completed(value.payload if isinstance(value, Encoded) else definition.result.encode_checked(value))
     except CompletedLater:
         return HandedOut()
@@ -141,7 +137,34 @@ async def run_attempt(
         failure = failure_of(error, definition, running)
     if isinstance(failure.error, NotRecordable | PayloadTooLarge):
         return Failed(failure.described())  # another attempt would return the same kind of thing
-    return await after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
+    return await after_failure(definition, pending, attempts, failure, ready.arguments, clock=clock, running=running)
+
+
+class Ready(Struct, frozen=True):
+    """What an attempt does, with which arguments, how many seconds it may take, and whether it is the deadline over all
+    attempts that says so.
+    """
+
+    work: Work
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    seconds: float | None
+    whole: bool
+
+
+def make_ready(pending: PendingTask, attempt: Attempt, *, executor: Executor, clock: Clock) -> Ready | Failed:
+    """What an attempt in a slot taken before begins with; or why it cannot begin, and then the slot is given back."""
+    definition: Any = pending.definition
+    try:
+        executor.check(definition)
+        args, kwargs = definition.arguments.decode(pending.arguments)
+    except (ArgumentsError, DefinitionError) as error:
+        executor.slots.give_back()
+        return Failed(describe(error))
+    seconds, whole = _seconds_left(definition, pending, clock)
+    if seconds is not None and seconds <= 0:
+        executor.slots.give_back()
+        return Failed(describe(timed_out(definition, whole=True)))
+    return Ready(Work(definition, pending.arguments, args, kwargs, attempt), (args, kwargs), seconds, whole)
 
 
 class Failure(Struct, frozen=True):
@@ -205,7 +228,7 @@ async def after_failure(
     return Retried(failure.described(), retry_at)
 
 
-def seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock) -> tuple[float | None, bool]:
+def _seconds_left(definition: Task[..., Any], pending: PendingTask, clock: Clock) -> tuple[float | None, bool]:
     """Seconds this attempt may take, and whether it is the deadline over all attempts that says so."""
     timeout, deadline = definition.policy.timeout, definition.policy.deadline
     if deadline is None:

@@ -20,12 +20,11 @@ from engine.core.failures import describe
 from engine.core.instance import Instance
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
-from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
+from engine.errors import DefinitionError, NotRecordable, PayloadTooLarge
 from engine.executors import Executor, Work, bind_attempt
 from engine.executors.port import Slots
 from engine.runtime.alarms import Alarms
-from engine.runtime.attempts import Asked, Committed, Failed, Outcome, after_failure, failure_of, seconds_left
-from engine.runtime.limiting import timed_out
+from engine.runtime.attempts import Asked, Committed, Failed, Outcome, after_failure, failure_of, make_ready
 from engine.tasks import Attempt, CompletedLater, Task, TransactionalTask
 from eventstore import Transaction, TransactionRefused
 from eventstore.clock import Clock
@@ -164,18 +163,10 @@ async def run_transaction(
     transact: Callable[[Transacting], None],
 ) -> Outcome:
     """Run one attempt in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
-    definition: Any = pending.definition
-    try:
-        executor.check(definition)
-        args, kwargs = definition.arguments.decode(pending.arguments)
-    except (ArgumentsError, DefinitionError) as error:
-        executor.slots.give_back()
-        return Failed(describe(error))
-    seconds, _ = seconds_left(definition, pending, clock)
-    if seconds is not None and seconds <= 0:
-        executor.slots.give_back()
-        return Failed(describe(timed_out(definition, whole=True)))
-    work = Work(definition, pending.arguments, args, kwargs, attempt)
+    ready = make_ready(pending, attempt, executor=executor, clock=clock)
+    if isinstance(ready, Failed):
+        return ready
+    work, definition = ready.work, ready.work.task
     own = Transacting(work, running=running, task_id=pending.id, number=attempt.number)
     transact(own)
     try:
@@ -189,7 +180,7 @@ async def run_transaction(
     if isinstance(found, NotRecordable | PayloadTooLarge):
         return Failed(describe(found))  # another attempt would return the same kind of thing
     failure = failure_of(found, definition, running)
-    return await after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
+    return await after_failure(definition, pending, attempts, failure, ready.arguments, clock=clock, running=running)
 
 
 def _handed_out(definition: Task[..., Any]) -> DefinitionError:
