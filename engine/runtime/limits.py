@@ -21,11 +21,11 @@ from engine.tasks import COUNT_MAX, EVERY_TASK, Rate, RateLike, Task, rate_of, w
 from engine.workflows import Workflow
 from engine.workflows.reach import named
 from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamNotFound, StreamQuery, VersionConflict
+from eventstore.holding import limit_of
 from eventstore.port import FIND_LIMIT_MAX, POOL_CATEGORY, pool_stream
 
 __all__ = [
     "LimitState",
-    "Limits",
     "checked_limits",
     "declare",
     "declare_key",
@@ -52,13 +52,7 @@ class LimitState(Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Limits(Struct, frozen=True):
-    """What one engine declares."""
-
-    given: Mapping[str, Given]
-
-
-def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> Limits:
+def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> Mapping[str, Given]:
     """What an engine is given to declare. Raises `HoldfastError` for what is no limit."""
     _refuse_keys((*pools, *rates))
     if twice := sorted(pools.keys() & rates.keys(), key=str):
@@ -73,7 +67,7 @@ def checked_limits(pools: Mapping[str, int], rates: Mapping[str, RateLike]) -> L
                 given[name] = checked(value)
             except ValueError as error:
                 raise HoldfastError(f"Engine({what}s={{{name!r}: {value!r}}}): {error}") from None
-    return Limits(given)
+    return given
 
 
 def _named(name: object, what: str) -> None:
@@ -98,7 +92,7 @@ def _refuse_keys(names: Iterable[object]) -> None:
 
 async def declare(
     store: EventStore,
-    limits: Limits,
+    limits: Mapping[str, Given],
     workflows: Iterable[Workflow[..., Any]],
     *,
     clock: Clock,
@@ -111,7 +105,7 @@ async def declare(
     of the other kind; what is only named while the code runs fails then. Raises `HoldfastError` when the store has no
     shared limits, or one of that name and the other kind.
     """
-    given, wanted = dict(limits.given), list(_wanted(workflows))
+    given, wanted = dict(limits), list(_wanted(workflows))
     if not given and not wanted:
         return {}
     if "permits" not in store.capabilities:
@@ -204,11 +198,10 @@ async def _head(store: EventStore, name: str) -> StreamHead | None:
 
 
 def _given_in(head: StreamHead | None) -> Given | None:
-    limit = None if head is None else head.attributes.get(_LIMIT)
-    if head is None or not isinstance(limit, int):
+    limit = None if head is None else limit_of(head.attributes)
+    if limit is None:
         return None
-    window = head.attributes.get(_WINDOW)
-    return Rate(limit, window / 1_000_000) if isinstance(window, int) else limit
+    return limit.count if limit.window is None else Rate(limit.count, limit.window / 1_000_000)
 
 
 async def declare_key(store: EventStore, pool: str, *, clock: Clock, commit_id: str) -> None:

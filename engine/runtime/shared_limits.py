@@ -16,11 +16,12 @@ from types import MappingProxyType
 from typing import Final
 
 from engine.tasks import EVERY_TASK, Named
-from eventstore import Clock, Commit, EventStore, Permit, StreamHead, StreamNotFound
+from eventstore import Clock, Commit, EventStore, Permit, StreamNotFound
 from eventstore.errors import UnknownPool, VersionConflict
+from eventstore.holding import Limit, limit_of
 from eventstore.port import pool_stream
 
-__all__ = ["FULL_SECONDS", "NO_KINDS", "SWEEP_SECONDS", "SharedLimits", "is_rate"]
+__all__ = ["FULL_SECONDS", "NO_KINDS", "SWEEP_SECONDS", "SharedLimits"]
 
 FULL_SECONDS: Final = 1.0
 """How long a pool that was full is taken to be, when nobody says that it has room again."""
@@ -28,13 +29,6 @@ SWEEP_SECONDS: Final = 5.0
 """How often a worker lets the store look for permits that belong to nobody."""
 NO_KINDS: Final[Mapping[str, bool]] = MappingProxyType({})
 _NOBODY: Final = "nobody"
-
-
-def is_rate(head: StreamHead) -> bool | None:
-    """Whether the limit that this stream is gives starts in a window, not slots; None: it is no limit."""
-    if not isinstance(head.attributes.get("limit"), int):
-        return None
-    return isinstance(head.attributes.get("window"), int)
 
 
 class SharedLimits:
@@ -90,13 +84,10 @@ class SharedLimits:
         """Find out what these are, where that is not known yet. Returns one that is not there, or of the other kind."""
         for need in needs:
             if need.name not in self._kinds:
-                try:
-                    kind = is_rate(await store.head(pool_stream(need.name)))
-                except StreamNotFound:
-                    kind = None
-                if kind is None:
+                limit = await _limit(store, need.name)
+                if limit is None:
                     return need  # and it is looked for again: somebody may declare it
-                self._kinds[need.name] = kind
+                self._kinds[need.name] = limit.window is not None
             if self._kinds[need.name] != need.is_rate:
                 return need
         return None
@@ -123,6 +114,13 @@ class SharedLimits:
         for error in await asyncio.gather(*looks, return_exceptions=True):
             if error is not None:
                 raise error
+
+
+async def _limit(store: EventStore, name: str) -> Limit | None:
+    try:
+        return limit_of((await store.head(pool_stream(name))).attributes)
+    except StreamNotFound:
+        return None
 
 
 async def _look(store: EventStore, name: str, commit_id: str) -> None:
