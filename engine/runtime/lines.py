@@ -58,9 +58,6 @@ class Lines:
     def __iter__(self) -> Iterator[Line]:
         return iter(list(self._lines.values()))
 
-    def __contains__(self, holder: str) -> bool:
-        return holder in self._lines
-
     @property
     def rest(self) -> bool:
         """Whether all of them stand in the store's queues, and hold nothing meanwhile."""

@@ -76,12 +76,13 @@ class Starts:
             return  # that comes first, and asks for this if nothing is found
         task = self.instance.pending[task_id]
         definition: Any = task.definition
-        if not self._owner.asks(task_id) and self._waits_for_circuit(task):
+        asking = self._owner.asks(task_id)
+        if not asking and self._waits_for_circuit(task):
             return
         if (standing := self._standing(task)) is None:
             return
         self._queued.add(task_id)
-        executor = self._dispatcher.executor_for(definition, asking=self._owner.asks(task_id))
+        executor = self._dispatcher.executor_for(definition, asking=asking)
         self._dispatcher.enqueue(self._owner, task_id, executor, priority=standing[0], key=standing[1])
 
     def accept(self, task_id: str, executor: Executor, *, asking: bool) -> bool:
