@@ -59,6 +59,33 @@ async def free(n: int) -> int:
     return await mark(n)
 
 
+async def test_transactions_one_after_another_do_not_wait_for_themselves(sqlite: SqliteWorld) -> None:
+    """The permit of one is returned before the next asks for it: in a pool they cost no commit more."""
+
+    @task(effect="transactional")
+    def book(tx: Transaction, name: str) -> str:
+        return tx.execute("SELECT ?", (name,))[0][0]
+
+    @task(pool="room", effect="transactional")
+    def book_in_room(tx: Transaction, name: str) -> str:
+        return tx.execute("SELECT ?", (name,))[0][0]
+
+    @workflow
+    async def booking(names: list[str], pooled: bool) -> list[str]:
+        return [await (book_in_room if pooled else book)(name) for name in names]
+
+    store = FaultyStore(await sqlite.store())
+    async with Engine(store, workflows=[booking], pools={"room": 1}, clock=sqlite.clock) as engine:
+        commits = []
+        for pooled in (False, True):
+            before = store.calls.count("commit")
+            assert await soon((await engine.start(booking([*"abcde"], pooled))).result()) == [*"abcde"]
+            await settle()
+            commits.append(store.calls.count("commit") - before)
+        await nothing_held(engine.store)
+        assert commits[0] == commits[1]
+
+
 async def in_line(store: Any, count: int, pool: str = "room") -> None:
     """Wait until so many wait in the store."""
 
