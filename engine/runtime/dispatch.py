@@ -128,6 +128,7 @@ class Running:
         if not self._begun:
             self._dispatcher.running.discard(self)
             self._executor.slots.give_back()
+            self._dispatcher.breakers.ended(self._pending.definition, None, None)
             self._asker.attempt_ended(self._pending.id, self.number, None)
 
 

@@ -192,7 +192,7 @@ class Driver:
         except MailWaiting:
             await self._decide_anew(step)
         except BaseException:
-            step.give_back()
+            self.board.starts.not_begun(step.starting)
             raise
         else:
             self.intake.written(step)
@@ -330,7 +330,7 @@ class Driver:
             self.board.call_off(id_)
         self.board.lookups.keep(step)
         if self.discarded or self.site.stopping:
-            step.give_back()
+            self.board.starts.not_begun(step.starting)
         else:
             self.board.launch(step)
         if self.discarded:

@@ -230,15 +230,20 @@ class Starts:
         if self._rates is not None:
             self._rates.set(at)
 
+    def not_begun(self, starting: Iterable[tuple[PendingTask, Executor]]) -> None:
+        """These attempts do not begin after all: their slots are free, and others may see whether a circuit closes."""
+        for task, executor in starting:
+            executor.slots.give_back()
+            if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
+                circuit.not_begun()
+
     def _take_out(self, step: Step, claims: Iterable[Claim]) -> None:
         gone = {claim.line.task_id: id(claim.event) for claim in claims}
         for task, executor in step.starting:
             if task.id not in gone:
                 continue
-            executor.slots.give_back()
+            self.not_begun([(task, executor)])
             self.beginning.discard(task.id)
-            if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
-                circuit.not_begun()
             attempts = self._owner.attempts[task.id]
             attempts.open = False
             attempts.started -= 1

@@ -208,11 +208,6 @@ class Step(Struct):
                 arrivals.append(Arrival(ChildFailed(at=0, id=event.id, status="conflict")))
         return arrivals
 
-    def give_back(self) -> None:
-        """Its attempts will not begin: their slots are free again."""
-        for _, executor in self.starting:
-            executor.slots.give_back()
-
 
 def rejected(id_: str, reason: str) -> SendRejected:
     """The fact that a message was not delivered."""

@@ -11,7 +11,9 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Breaker, Engine, RunHandle, task, workflow
 from engine.errors import DefinitionError, HoldfastError, RunCancelledError, RunFailedError
-from tests.runtime.worlds import LOOK_SECONDS, PATIENCE_SECONDS, World, at_rest, settle, soon, until
+from eventstore import VersionConflict
+from tests.runtime.faulty import FaultyStore
+from tests.runtime.worlds import LOOK_SECONDS, PATIENCE_SECONDS, MemoryWorld, World, at_rest, settle, soon, until
 
 SECONDS = 30.0
 
@@ -138,6 +140,34 @@ async def test_only_one_is_let_through_while_nothing_is_heard_of_it(world: World
         warehouse.hold.set()
         await until_done(world, run)
         assert len(await run.result()) == 50
+
+
+async def test_one_that_is_let_through_and_does_not_begin_keeps_nobody_out(
+    memory: MemoryWorld, warehouse: Warehouse
+) -> None:
+    """Its `TaskStarted` was not written, for the run was not as its worker had it: the next may try at once."""
+    store = FaultyStore(await memory.store())
+    lost: list[str] = []
+
+    async def lose(name: str, argument: Any) -> None:
+        if name == "commit" and not lost and any("TaskStarted" in str(event.header) for event in argument.events):
+            lost.append(argument.stream)
+            raise VersionConflict(argument.stream, expected=1, actual=2)
+
+    breakers = {"warehouse": Breaker(failures=5, seconds=SECONDS)}
+    options: Any = {"clock": memory.clock, "concurrency": 1, "breakers": breakers}
+    async with Engine(store, workflows=[warehouse.many, warehouse.one], **options) as engine:
+        await trip(memory, engine, warehouse, 10)
+        before = len(warehouse.calls)
+        store.before = lose
+        memory.clock.advance(SECONDS + 1)
+        await until(lambda: bool(lost))
+        for _ in range(5):  # less than a circuit waits for one that it has let through
+            await settle()
+            memory.clock.advance(1.0)
+        await until(lambda: len(warehouse.calls) == before + 1)
+        warehouse.down = False
+        await until_done(memory, engine.run("many"))
 
 
 async def test_what_does_not_count_is_an_answer(world: World, warehouse: Warehouse) -> None:
