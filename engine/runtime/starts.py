@@ -79,7 +79,9 @@ class Starts:
         asking = self._owner.asks(task_id)
         if not asking and self._waits_for_circuit(task):
             return
-        if (standing := self._standing(task)) is None:
+        line = self._in_line(task_id)
+        standing = self._standing(task) if line is None else (line.priority, line.key)
+        if standing is None:
             return
         self._queued.add(task_id)
         executor = self._dispatcher.executor_for(definition, asking=asking)
@@ -289,17 +291,20 @@ class Starts:
     def _line(self, task: PendingTask) -> Line | None:
         """How a task stands that needs permits. None: that cannot be said, and it has failed for that."""
         attempt = self._owner.attempts.setdefault(task.id, Attempts()).started + 1
-        holder = self._holder(task.id)
-        line = self._flow.lines.get(holder)
-        if line is not None and line.state != "started":
+        if (line := self._in_line(task.id)) is not None:
             line.attempt = attempt
             return line
         if (standing := self._standing(task)) is None:
             return None
         priority, key = standing
-        line = Line(task.id, holder, self._flow.needs_of(task.definition), priority, key, attempt)
+        line = Line(task.id, self._holder(task.id), self._flow.needs_of(task.definition), priority, key, attempt)
         self._flow.lines.add(line)
         return line
+
+    def _in_line(self, task_id: str) -> Line | None:
+        """How it stands for the permits of its next attempt, if that is known."""
+        line = self._flow.lines.get(self._holder(task_id)) if self._flow.lines else None
+        return None if line is None or line.state == "started" else line
 
     def _holder(self, task_id: str) -> str:
         return slot_holder(self._owner.run_id, self.instance.epoch, task_id)  # which a new instance does not know yet

@@ -211,6 +211,27 @@ async def test_a_key_that_cannot_be_had(wrong: str, free: bool, world: World) ->
         await check_store(engine.store, asking, blocking)
 
 
+async def test_a_key_is_asked_for_once(world: World) -> None:
+    """Of each attempt that waits for a slot of the executor, and then takes its permits."""
+    asked: list[str] = []
+
+    def key(who: str) -> str:
+        asked.append(who)
+        return "k"
+
+    @task(pool="room", fairness_key=key)
+    async def keyed(who: str) -> str:
+        return who
+
+    @workflow
+    async def asking() -> None:
+        await asyncio.gather(*(keyed(who) for who in names("a", 20)))
+
+    async with world.engine(asking, pools={"room": 2}, concurrency=1) as engine:
+        await soon((await engine.start(asking())).result())
+    assert sorted(asked) == sorted(names("a", 20))
+
+
 async def test_keys_of_any_form(world: World) -> None:
     keys = {"none": "", "long": "k" * 10_000, "long-2": "k" * 10_001, "odd": "a\0b", "odder": "\ud800"}
 
