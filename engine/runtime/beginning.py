@@ -17,10 +17,11 @@ from engine.errors import HoldfastError, UnknownWorkflow
 from engine.runtime.deadlines import absolute, beginning
 from engine.runtime.debouncing import debounce, quiet_of
 from engine.runtime.handle import RunHandle
+from engine.runtime.keys import check_key
 from engine.runtime.mail import StartMail
 from engine.runtime.operating import Operations
 from engine.runtime.serving import Served
-from engine.runtime.singletons import OnConflict, check_key, singleton_of, start_single
+from engine.runtime.singletons import OnConflict, singleton_of, start_single
 from engine.runtime.starting import Start
 from engine.runtime.versions import PYTHON
 from engine.runtime.watches import Watch, Watches

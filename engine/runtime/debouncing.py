@@ -9,16 +9,17 @@ was decided by, so of two calls at once one sees the other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any, Final
 
 from msgspec import Struct, structs
 
 from engine.core.events import CallDebounced
 from engine.errors import HoldfastError
+from engine.runtime.histories import head_or_none
+from engine.runtime.keys import keyed_name
 from engine.runtime.mail import CancelMail, StartMail, control_message, data_message
 from engine.runtime.streams import STATUS, WAITS, WORKFLOW, new_event, stream_of
-from eventstore import NEW, Clock, Commit, EventStore, Message, Opening, StreamHead, StreamNotFound, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, Message, Opening, StreamHead, VersionConflict
 from eventstore.port import NAME_BYTES_MAX, Scalar
 
 __all__ = ["DEBOUNCE_CATEGORY", "Quiet", "debounce", "quiet_of"]
@@ -67,9 +68,9 @@ async def debounce(
     next_id: Callable[[], str],
 ) -> None:
     """Record the call. Raises what the store raises."""
-    stream = _stream_of(mail.workflow, key)
+    stream = keyed_name(f"{DEBOUNCE_CATEGORY}:", mail.workflow, key, bytes_max=NAME_BYTES_MAX)
     while True:
-        head = await _head(store, stream)
+        head = await head_or_none(store, stream)
         now = clock.now()
         before, since = _pending(head, now)
         begins_at = quiet.begins_at(now=now, since=since)
@@ -100,21 +101,6 @@ async def debounce(
         except VersionConflict:
             continue  # another call was quicker: ours comes behind it
         return
-
-
-def _stream_of(workflow: str, key: str) -> str:
-    name = f"{DEBOUNCE_CATEGORY}:{workflow}/{key}"
-    if len(name.encode()) <= NAME_BYTES_MAX:  # no workflow's name has a slash, or #
-        return name
-    digest = sha256(f"{workflow}\x00{key}".encode()).hexdigest()
-    return f"{DEBOUNCE_CATEGORY}:#{digest}"
-
-
-async def _head(store: EventStore, stream: str) -> StreamHead | None:
-    try:
-        return await store.head(stream)
-    except StreamNotFound:
-        return None
 
 
 def _pending(head: StreamHead | None, now: int) -> tuple[str, int]:

@@ -11,10 +11,11 @@ from msgspec import structs
 from engine.core.call import Call
 from engine.core.events import ResultForgotten
 from engine.errors import HoldfastError
+from engine.runtime.histories import head_or_none
 from engine.runtime.memos import keyed
 from engine.runtime.streams import MEMO_CATEGORY, MEMO_OF, new_event
 from engine.tasks import Task
-from eventstore import Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict
+from eventstore import Clock, Commit, EventStore, StreamQuery, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = ["forget"]
@@ -52,12 +53,9 @@ async def _forget_one(
     store: EventStore, stream: str, forgotten: Callable[[str], ResultForgotten], message_id: Callable[[], str]
 ) -> int:
     while True:
-        try:
-            head = await store.head(stream)
-        except StreamNotFound:
-            return 0
-        task = head.attributes.get(MEMO_OF)
-        if task is None:
+        head = await head_or_none(store, stream)
+        task = None if head is None else head.attributes.get(MEMO_OF)
+        if head is None or task is None:
             return 0
         commit = Commit(
             id=message_id(),

@@ -18,6 +18,7 @@ __all__ = [
     "Outcome",
     "epoch_start",
     "head_of",
+    "head_or_none",
     "outcome_of",
     "read_beginning",
     "read_events",
@@ -62,6 +63,14 @@ async def head_of(store: EventStore, run_id: str) -> StreamHead:
         raise RunNotFound(f"no run {run_id!r} in this store") from None
     except StoreClosed:
         raise EngineClosed("the engine was closed") from None
+
+
+async def head_or_none(store: EventStore, stream: str) -> StreamHead | None:
+    """The head of any stream, if there is one."""
+    try:
+        return await store.head(stream)
+    except StreamNotFound:
+        return None
 
 
 def epoch_start(head: StreamHead) -> int:

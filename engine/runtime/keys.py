@@ -1,13 +1,17 @@
-"""The keys of singletons, as pools of the store: one slot each, made when first asked for."""
+"""Keys that callers say, of singletons and of debounced calls, and what they are called in the store.
+
+The key of a singleton is a pool with one slot, made when first asked for; that of a debounced call is a stream.
+"""
 
 from __future__ import annotations
 
 from hashlib import sha256
 from typing import Final
 
+from engine.errors import HoldfastError
 from eventstore.port import POOL_BYTES_MAX
 
-__all__ = ["KEY_CHARACTERS_MAX", "SINGLETON_PREFIX", "is_singleton", "pool_of"]
+__all__ = ["KEY_CHARACTERS_MAX", "SINGLETON_PREFIX", "check_key", "is_singleton", "keyed_name", "pool_of"]
 
 SINGLETON_PREFIX: Final = "singleton/"
 """What the names of these pools begin with, and those of no others."""
@@ -16,14 +20,26 @@ KEY_CHARACTERS_MAX: Final = 200
 
 
 def pool_of(workflow: str, key: str) -> str:
-    """The pool that is this key: a name that people can read, unless it is too long."""
-    name = f"{SINGLETON_PREFIX}{workflow}/{key}"
-    if len(name.encode()) <= POOL_BYTES_MAX:  # no workflow's name has a slash, or #
-        return name
-    digest = sha256(f"{workflow}\x00{key}".encode()).hexdigest()
-    return f"{SINGLETON_PREFIX}#{digest}"
+    """The pool that is this key of singletons."""
+    return keyed_name(SINGLETON_PREFIX, workflow, key, bytes_max=POOL_BYTES_MAX)
 
 
 def is_singleton(pool: str) -> bool:
     """Whether a pool is a key of singletons."""
     return pool.startswith(SINGLETON_PREFIX)
+
+
+def keyed_name(prefix: str, workflow: str, key: str, *, bytes_max: int) -> str:
+    """What a workflow's key is called: something that people can read, unless it is too long."""
+    name = f"{prefix}{workflow}/{key}"
+    if len(name.encode()) <= bytes_max:  # no workflow's name has a slash, or #
+        return name
+    digest = sha256(f"{workflow}\x00{key}".encode()).hexdigest()
+    return f"{prefix}#{digest}"
+
+
+def check_key(key: object, *, what: str) -> str:
+    """The key, if it can be one. Raises `HoldfastError` saying why not."""
+    if not isinstance(key, str) or not key or len(key) > KEY_CHARACTERS_MAX or not key.isprintable():
+        raise HoldfastError(f"{what}={key!r}: 1 to {KEY_CHARACTERS_MAX} printable characters")
+    return key

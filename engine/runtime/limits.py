@@ -15,12 +15,13 @@ from msgspec import Struct
 
 from engine.core.events import LimitSet, decode_header
 from engine.errors import DefinitionError, HoldfastError
+from engine.runtime.histories import head_or_none
 from engine.runtime.keys import SINGLETON_PREFIX, is_singleton
 from engine.runtime.streams import SINGLETON, new_event
 from engine.tasks import COUNT_MAX, EVERY_TASK, Rate, RateLike, Task, rate_of, wrong_name
 from engine.workflows import Workflow
 from engine.workflows.reach import named
-from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamNotFound, StreamQuery, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamQuery, VersionConflict
 from eventstore.holding import limit_of
 from eventstore.port import FIND_LIMIT_MAX, POOL_CATEGORY, pool_stream
 
@@ -132,7 +133,7 @@ async def _check(store: EventStore, task: Task[..., Any], given: Mapping[str, Gi
         what, other = ("rate", "pool") if limit.is_rate else ("pool", "rate")
         value = given.get(limit.name)
         if value is None:
-            value = _given_in(await _head(store, limit.name))
+            value = _given_in(await head_or_none(store, pool_stream(limit.name)))
         if value is None:
             raise DefinitionError(
                 f"{task.where}: it names the {what} {limit.name!r}, which no engine on this store has declared:"
@@ -154,7 +155,7 @@ async def set_limit(
 ) -> None:
     """Change what a limit gives. Raises `HoldfastError` when there is none of that name and kind."""
     _refuse_keys([name])
-    before = _given_in(await _head(store, name))
+    before = _given_in(await head_or_none(store, pool_stream(name)))
     what = "rate" if isinstance(value, Rate) else "pool"
     if before is None or isinstance(before, Rate) != isinstance(value, Rate):
         states = await read_limits(store)
@@ -188,13 +189,6 @@ def _state(event: LimitSet) -> LimitState:
     return LimitState(
         name=event.name, limit=event.limit, seconds=seconds, at=event.at, by=event.by, reason=event.reason
     )
-
-
-async def _head(store: EventStore, name: str) -> StreamHead | None:
-    try:
-        return await store.head(pool_stream(name))
-    except StreamNotFound:
-        return None
 
 
 def _given_in(head: StreamHead | None) -> Given | None:
@@ -236,7 +230,7 @@ async def _write(
     if declared:
         attributes[_DECLARED] = str(value)
     while True:
-        head = await _head(store, name)
+        head = await head_or_none(store, pool_stream(name))
         if declared and head is not None and head.attributes.get(_DECLARED) == str(value):
             return
         if (before := _given_in(head)) is not None and isinstance(before, Rate) != isinstance(value, Rate):

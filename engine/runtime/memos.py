@@ -26,10 +26,11 @@ from engine.core.values import ValueCodec
 from engine.errors import HistoryError, NotRecordable
 from engine.runtime.attempts import Failed, Outcome, Reused
 from engine.runtime.dispatch import Spawn
+from engine.runtime.histories import head_or_none
 from engine.runtime.steps import Step
 from engine.runtime.streams import MEMO_CATEGORY, MEMO_OF, new_event
 from engine.tasks import Task
-from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, StreamQuery, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = ["KEY_BYTES_SHOWN", "Keyed", "Lookups", "Memos", "keyed"]
@@ -181,10 +182,8 @@ class Memos:
 
     async def _write(self, stream: str, event: ResultMemoised, payload: bytes, version: int | None) -> None:
         if version is None:
-            try:
-                version = (await self._store.head(stream)).version
-            except StreamNotFound:
-                version = NEW
+            head = await head_or_none(self._store, stream)
+            version = NEW if head is None else head.version
         commit = Commit(
             id=self._next_commit_id(),
             stream=stream,

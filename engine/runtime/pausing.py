@@ -15,9 +15,10 @@ from typing import Any, Final
 from msgspec import Struct
 
 from engine.core.events import CancelRequested, WorkflowPaused, WorkflowUnpaused, decode_header
+from engine.runtime.histories import head_or_none
 from engine.runtime.steps import Step
 from engine.runtime.streams import LET_ON, PAUSED, WORKFLOW_CATEGORY, new_event
-from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, StreamQuery, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = [
@@ -158,19 +159,15 @@ async def _mark(
 ) -> None:
     stream = f"{WORKFLOW_CATEGORY}:{name}"
     while True:
-        try:
-            head = await store.head(stream)
-            version, now_paused = head.version, head.attributes.get(PAUSED) is True or head.attributes.get(PAUSED) == 1
-        except StreamNotFound:
-            version, now_paused = NEW, False
-        if now_paused == paused:
+        head = await head_or_none(store, stream)
+        if bool(head is not None and head.attributes.get(PAUSED)) == paused:
             return
         try:
             await store.commit(
                 Commit(
                     id=commit_id,
                     stream=stream,
-                    expected_version=version,
+                    expected_version=NEW if head is None else head.version,
                     events=(new_event(event),),
                     attributes={PAUSED: True if paused else None},
                 )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from engine.runtime.histories import head_or_none
 from engine.tasks import EVERY_TASK, Named
 from eventstore import Clock, Commit, EventStore, Permit, StreamNotFound
 from eventstore.errors import UnknownPool, VersionConflict
@@ -117,10 +118,8 @@ class SharedLimits:
 
 
 async def _limit(store: EventStore, name: str) -> Limit | None:
-    try:
-        return limit_of((await store.head(pool_stream(name))).attributes)
-    except StreamNotFound:
-        return None
+    head = await head_or_none(store, pool_stream(name))
+    return None if head is None else limit_of(head.attributes)
 
 
 async def _look(store: EventStore, name: str, commit_id: str) -> None:

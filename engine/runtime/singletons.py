@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from engine.core.events import RunQueued
 from engine.errors import HoldfastError, RunEnded, SingletonHeld
-from engine.runtime.keys import KEY_CHARACTERS_MAX, pool_of
+from engine.runtime.keys import check_key, pool_of
 from engine.runtime.launching import AtTheDoor
 from engine.runtime.limits import declare_key
 from engine.runtime.mail import CancelMail, control_message, signal_message
@@ -27,7 +27,7 @@ from eventstore import Commit, LimitReached, Message, Permit, StreamClosed, Stre
 from eventstore.errors import UnknownPool, VersionConflict
 from eventstore.port import FIND_LIMIT_MAX, pool_stream
 
-__all__ = ["OnConflict", "Singleton", "check_key", "singleton_of", "start_single"]
+__all__ = ["OnConflict", "Singleton", "singleton_of", "start_single"]
 
 OnConflict: TypeAlias = Literal["reject", "attach", "replace", "queue"]
 """What is done when another run has the key: refuse to start; return that run; ask it to end, and be the next; or wait
@@ -42,13 +42,6 @@ class Singleton(Struct, frozen=True):
 
     key: str
     on_conflict: OnConflict
-
-
-def check_key(key: object, *, what: str) -> str:
-    """The key, if it can be one. Raises `HoldfastError` saying why not."""
-    if not isinstance(key, str) or not key or len(key) > KEY_CHARACTERS_MAX or not key.isprintable():
-        raise HoldfastError(f"{what}={key!r}: 1 to {KEY_CHARACTERS_MAX} printable characters")
-    return key
 
 
 def singleton_of(key: str | None, on_conflict: str | None) -> Singleton | None:
