@@ -21,6 +21,7 @@ from eventstore.errors import (
     UnsupportedCapability,
     VersionConflict,
 )
+from eventstore.finding import find_all
 from eventstore.port import (
     NEW,
     Commit,
@@ -77,4 +78,5 @@ __all__ = [
     "UnsupportedCapability",
     "VersionConflict",
     "WaitingMessage",
+    "find_all",
 ]

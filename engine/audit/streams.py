@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Final, TypeAlias, cast
 
 from engine.audit.findings import AuditFinding, What, is_destroyed, wrong_with
-from eventstore import EventStore, RecordedEvent, StoreDamaged, StreamHead, StreamNotFound, StreamQuery
+from eventstore import EventStore, RecordedEvent, StoreDamaged, StreamHead, StreamNotFound, StreamQuery, find_all
 from eventstore.digest import chain_start
 
 __all__ = ["FINDINGS_MAX", "KNOWN_MAX", "Chains", "LastEvent", "event_at", "heads"]
@@ -31,14 +31,8 @@ LastEvent: TypeAlias = tuple[int, int, bytes]
 
 async def heads(store: EventStore, *, category: str | None = None) -> AsyncIterator[StreamHead]:
     """The heads of all streams, or of a category, oldest first."""
-    cursor: str | None = None
-    while True:
-        page = await store.find(StreamQuery(category=category, newest_first=False, limit=_PAGE, cursor=cursor))
-        for head in page.items:
-            yield head
-        cursor = page.next
-        if cursor is None:
-            return
+    async for head in find_all(store, StreamQuery(category=category, newest_first=False)):
+        yield head
 
 
 async def event_at(store: EventStore, stream: str, version: int) -> RecordedEvent | None:

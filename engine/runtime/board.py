@@ -189,16 +189,6 @@ class Board:
         elif not self._closed:
             self._owner.attempt_ended(task_id, number, outcome)
 
-    def committed(self, task_id: str) -> None:
-        """Its completion is recorded, in its own transaction: nothing of it is under way any more.
-
-        Its permits go back with the next step, as those of any attempt whose end is written: the next task of the run
-        may want the same.
-        """
-        self.running.pop(task_id, None)
-        self.attempts.pop(task_id, None)
-        self.starts.ended(task_id)
-
     def granted(self, task_id: str, executor: Executor) -> None:
         """A slot was given for this task; it may no longer want it."""
         asking = self.asks(task_id)
@@ -243,7 +233,11 @@ class Board:
             self.starts.enqueue(task_id)
 
     def settled(self, task_id: str) -> None:
-        """The task has its outcome, and nothing of it runs."""
+        """The task has its outcome, and nothing of it runs.
+
+        Its permits go back with the next step, as those of any attempt whose end is written: the next task of the run
+        may want the same.
+        """
         self.forget_wait(task_id)
         self.starts.ended(task_id)
 

@@ -21,9 +21,9 @@ from engine.runtime.streams import SINGLETON, new_event
 from engine.tasks import COUNT_MAX, EVERY_TASK, Rate, RateLike, Task, rate_of, wrong_name
 from engine.workflows import Workflow
 from engine.workflows.reach import named
-from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamQuery, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, StreamHead, StreamQuery, VersionConflict, find_all
 from eventstore.holding import limit_of
-from eventstore.port import FIND_LIMIT_MAX, POOL_CATEGORY, pool_stream
+from eventstore.port import POOL_CATEGORY, pool_stream
 
 __all__ = [
     "LimitState",
@@ -170,18 +170,12 @@ async def set_limit(
 async def read_limits(store: EventStore) -> tuple[LimitState, ...]:
     """All limits of a store, by name; keys of singletons are none of them."""
     found: list[LimitState] = []
-    cursor: str | None = None
-    while True:
-        query = StreamQuery(category=POOL_CATEGORY, attributes={SINGLETON: None}, limit=FIND_LIMIT_MAX, cursor=cursor)
-        page = await store.find(query)
-        for head in page.items:
-            async for recorded in store.read(head.stream, after=head.version - 1, until=head.version):
-                event = decode_header(recorded.header, where=f", version {recorded.version} of {head.stream!r},")
-                if isinstance(event, LimitSet):
-                    found.append(_state(event))
-        if page.next is None:
-            return tuple(sorted(found, key=lambda state: state.name))
-        cursor = page.next
+    async for head in find_all(store, StreamQuery(category=POOL_CATEGORY, attributes={SINGLETON: None})):
+        async for recorded in store.read(head.stream, after=head.version - 1, until=head.version):
+            event = decode_header(recorded.header, where=f", version {recorded.version} of {head.stream!r},")
+            if isinstance(event, LimitSet):
+                found.append(_state(event))
+    return tuple(sorted(found, key=lambda state: state.name))
 
 
 def _state(event: LimitSet) -> LimitState:

@@ -7,8 +7,8 @@ behind it, before anything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, MutableMapping
+from typing import Any, Protocol
 
 from engine.core.events import TaskCompleted
 from engine.core.instance import Instance
@@ -32,7 +32,11 @@ class Run(Protocol):
 class Board(Protocol):
     """Its board, likewise."""
 
-    def committed(self, task_id: str) -> None: ...
+    @property
+    def running(self) -> MutableMapping[str, Any]: ...
+    @property
+    def attempts(self) -> MutableMapping[str, Any]: ...
+    def settled(self, task_id: str) -> None: ...
 
 
 class OwnSql:
@@ -80,7 +84,9 @@ class OwnSql:
             if not attempt.failed(error):
                 raise
         else:
-            board.committed(attempt.task_id)
+            for known in (board.running, board.attempts):  # nothing of the task is under way any more
+                known.pop(attempt.task_id, None)
+            board.settled(attempt.task_id)
             self._completed = fact, attempt.payload
             attempt.done()
 

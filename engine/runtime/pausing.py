@@ -18,8 +18,7 @@ from engine.core.events import CancelRequested, WorkflowPaused, WorkflowUnpaused
 from engine.runtime.histories import head_or_none
 from engine.runtime.steps import Step
 from engine.runtime.streams import LET_ON, PAUSED, WORKFLOW_CATEGORY, new_event
-from eventstore import NEW, Clock, Commit, EventStore, StreamQuery, VersionConflict
-from eventstore.port import FIND_LIMIT_MAX
+from eventstore import NEW, Clock, Commit, EventStore, StreamQuery, VersionConflict, find_all
 
 __all__ = [
     "LOOK_SECONDS",
@@ -33,6 +32,7 @@ __all__ = [
 
 LOOK_SECONDS: Final = 1.0
 """How soon a worker with anything in memory sees that a workflow was paused, or no longer is."""
+_PAUSED: Final = StreamQuery(category=WORKFLOW_CATEGORY, attributes={PAUSED: True})
 
 
 class PausedWorkflow(Struct, frozen=True, kw_only=True):
@@ -117,15 +117,14 @@ class PausedWorkflows(Collection[str]):
         if self._looked_at >= 0 and now - self._looked_at < LOOK_SECONDS:
             return False
         self._looked_at = now
-        query = StreamQuery(category=WORKFLOW_CATEGORY, attributes={PAUSED: True}, limit=FIND_LIMIT_MAX)
         self._begun += 1
         this = self._begun
-        page = await self._store.find(query)
+        heads = [head async for head in find_all(self._store, _PAUSED)]
         if this < self._seen:
             return False  # one that began later has answered: what this one saw is older
         self._seen = this
         # A workflow's stream has an event for each pause, so its version tells this one from those before.
-        pauses = {(name := head.stream.partition(":")[2]): f"{name}@{head.version}" for head in page.items}
+        pauses = {(name := head.stream.partition(":")[2]): f"{name}@{head.version}" for head in heads}
         changed, self._pauses = pauses != self._pauses, pauses
         return changed
 
@@ -144,9 +143,8 @@ async def unpause_workflow(store: EventStore, name: str, *, clock: Clock, commit
 
 async def read_paused(store: EventStore) -> tuple[PausedWorkflow, ...]:
     """The workflows that are paused now, with who and why."""
-    query = StreamQuery(category=WORKFLOW_CATEGORY, attributes={PAUSED: True}, limit=FIND_LIMIT_MAX)
     found: list[PausedWorkflow] = []
-    for head in (await store.find(query)).items:
+    async for head in find_all(store, _PAUSED):
         async for recorded in store.read(head.stream, after=head.version - 1, until=head.version):
             event = decode_header(recorded.header, where=f", version {recorded.version} of {head.stream!r},")
             if isinstance(event, WorkflowPaused):

@@ -23,9 +23,9 @@ from engine.runtime.mail import CancelMail, control_message, signal_message
 from engine.runtime.sending import send_data
 from engine.runtime.starting import Start
 from engine.runtime.streams import QUEUED, RUN_CATEGORY, run_id_of, stream_of
-from eventstore import Commit, LimitReached, Message, Permit, StreamClosed, StreamQuery
+from eventstore import Commit, LimitReached, Message, Permit, StreamClosed, StreamQuery, find_all
 from eventstore.errors import UnknownPool, VersionConflict
-from eventstore.port import FIND_LIMIT_MAX, pool_stream
+from eventstore.port import pool_stream
 
 __all__ = ["OnConflict", "Singleton", "singleton_of", "start_single"]
 
@@ -161,23 +161,9 @@ class _Turnstile:
 
     async def _queued(self) -> AsyncIterator[str]:
         """The runs in the queue for the key."""
-        cursor: str | None = None
-        while True:
-            page = await self._store.find(
-                StreamQuery(
-                    category=RUN_CATEGORY,
-                    attributes={QUEUED: self.pool},
-                    closed=False,
-                    newest_first=False,
-                    limit=FIND_LIMIT_MAX,
-                    cursor=cursor,
-                )
-            )
-            for head in page.items:
-                yield run_id_of(head.stream)
-            if page.next is None:
-                return
-            cursor = page.next
+        query = StreamQuery(category=RUN_CATEGORY, attributes={QUEUED: self.pool}, closed=False, newest_first=False)
+        async for head in find_all(self._store, query):
+            yield run_id_of(head.stream)
 
     async def _holder(self) -> str | None:
         """Who has the key, if anybody: asked by a commit that takes it and gives it back, or is refused."""

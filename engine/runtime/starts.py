@@ -79,7 +79,7 @@ class Starts:
         asking = self._owner.asks(task_id)
         if not asking and self._waits_for_circuit(task):
             return
-        line = self._in_line(task_id)
+        line = _in_line(self._flow, self._holder, task_id)
         standing = self._standing(task) if line is None else (line.priority, line.key)
         if standing is None:
             return
@@ -291,7 +291,7 @@ class Starts:
     def _line(self, task: PendingTask) -> Line | None:
         """How a task stands that needs permits. None: that cannot be said, and it has failed for that."""
         attempt = self._owner.attempts.setdefault(task.id, Attempts()).started + 1
-        if (line := self._in_line(task.id)) is not None:
+        if (line := _in_line(self._flow, self._holder, task.id)) is not None:
             line.attempt = attempt
             return line
         if (standing := self._standing(task)) is None:
@@ -300,11 +300,6 @@ class Starts:
         line = Line(task.id, self._holder(task.id), self._flow.needs_of(task.definition), priority, key, attempt)
         self._flow.lines.add(line)
         return line
-
-    def _in_line(self, task_id: str) -> Line | None:
-        """How it stands for the permits of its next attempt, if that is known."""
-        line = self._flow.lines.get(self._holder(task_id)) if self._flow.lines else None
-        return None if line is None or line.state == "started" else line
 
     def _holder(self, task_id: str) -> str:
         return slot_holder(self._owner.run_id, self.instance.epoch, task_id)  # which a new instance does not know yet
@@ -321,6 +316,12 @@ class Starts:
         except Exception as error:
             self._owner.cannot_start(task.id, error)
             return None
+
+
+def _in_line(flow: Flow, holder_of: Callable[[str], str], task_id: str) -> Line | None:
+    """How a task stands for the permits of its next attempt, if that is known."""
+    line = flow.lines.get(holder_of(task_id)) if flow.lines else None
+    return None if line is None or line.state == "started" else line
 
 
 def _task_named(instance: Instance, holder_of: Callable[[str], str], holder: str) -> PendingTask | None:

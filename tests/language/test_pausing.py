@@ -12,7 +12,7 @@ from engine import Engine, Request, RunHandle, Signal, State, task, workflow
 from engine.errors import RunCancelledError, RunEnded, RunTerminatedError
 from engine.runtime.histories import read_state
 from engine.runtime.published import read_published
-from eventstore.port import MAILBOX_PAGE
+from eventstore.port import FIND_LIMIT_MAX, MAILBOX_PAGE
 from tests.language.hands import becomes, gate, held, rests, tell, told
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_store
@@ -409,6 +409,21 @@ async def test_a_workflow_that_is_paused_elsewhere_pauses_here(world: World) -> 
             await asyncio.sleep(0.005)
         assert await result == "over"
         await check_store(engine.store, two_steps)
+
+
+async def test_more_paused_workflows_than_a_page_of_them(memory: MemoryWorld) -> None:
+    """Newest first: the one that was paused before all others is on the second page, and is paused all the same."""
+    async with memory.engine(two_steps) as engine:
+        await engine.pause_workflow("two_steps")
+        for n in range(FIND_LIMIT_MAX):
+            await engine.pause_workflow(f"other-{n}")
+        assert len({each.name for each in await engine.paused_workflows()}) == FIND_LIMIT_MAX + 1
+        run = await engine.start(two_steps(), id="a")
+        await at_rest(engine.store, "a")
+        assert not told
+        await engine.unpause_workflow(two_steps)
+        gate("one").set()
+        assert await soon(run.result()) == "over"
 
 
 async def test_a_paused_workflow_stays_so_over_a_restart(world: World) -> None:
