@@ -10,6 +10,9 @@ from typing import Any
 
 __all__ = [
     "ArgumentsError",
+    "AssetDefinitionError",
+    "AssetError",
+    "AssetNotFound",
     "AuditError",
     "DefinitionError",
     "DeterminismError",
@@ -21,6 +24,7 @@ __all__ = [
     "HeartbeatTimeout",
     "HistoryError",
     "HoldfastError",
+    "MaterializationFailed",
     "NotPublished",
     "NotRecordable",
     "PayloadTooLarge",
@@ -63,6 +67,22 @@ class DeterminismError(DefinitionError):
     def __init__(self, message: str, findings: tuple[Any, ...] = ()) -> None:
         self.findings = findings
         super().__init__(message)
+
+
+class AssetError(HoldfastError, ValueError):
+    """Something about assets that cannot be so: a selection, an environment, a configuration, a value of an asset."""
+
+
+class AssetDefinitionError(AssetError, DefinitionError):
+    """An asset, a check or a `Definitions` cannot be what it says; the message names file and line."""
+
+
+class AssetNotFound(AssetError, LookupError):
+    """There is no asset of this key, or none of its versions is what was asked for."""
+
+
+class MaterializationFailed(AssetError, RuntimeError):
+    """Not all that was to be materialized was: the message names what failed, and what was skipped for that."""
 
 
 class ArgumentsError(HoldfastError, TypeError):

@@ -1,0 +1,104 @@
+"""`@check`: what must hold of an asset's value before anybody builds on it.
+
+A check is a function of the value (and of what else an asset's function may ask for). A *blocking* check that fails
+keeps the value from being published; a *warning* is recorded and shown.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from engine.assets.metadata import checked_metadata
+from engine.errors import AssetDefinitionError, AssetError
+
+__all__ = ["SAMPLE_ROWS_MAX", "Check", "CheckResult", "Severity", "check", "check_name"]
+
+Severity: TypeAlias = Literal["blocking", "warning"]
+
+SAMPLE_ROWS_MAX: Final = 20
+"""Failing rows that are kept in the log; a check may count as many as it likes."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+class CheckResult:
+    """What a check has found. `rows`: a sample of those that fail, as mappings; the first SAMPLE_ROWS_MAX are kept."""
+
+    __slots__ = ("description", "metadata", "passed", "rows")
+
+    def __init__(
+        self,
+        passed: bool,
+        description: str = "",
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        rows: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        if not isinstance(passed, bool):
+            raise AssetError(f"CheckResult(passed=...) is True or False, not {passed!r}")
+        self.passed = passed
+        self.description = description
+        self.metadata = checked_metadata(metadata or {}, "CheckResult")
+        self.rows = [dict(row) for row in rows[:SAMPLE_ROWS_MAX]]
+
+
+class Check(Struct, frozen=True, kw_only=True, eq=False):
+    """A check of an asset; made by `check`, and by the functions of `engine.assets.builtin`.
+
+    `fn` takes the value as its first parameter, and returns a `CheckResult`, or whether it holds.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    asset: str = ""  # its key; "" until it stands in an asset's `checks`
+    severity: Severity = "blocking"
+    description: str = ""
+    code_version: str | None = None
+    where: str = ""
+
+
+def check(
+    asset: Any,
+    *,
+    blocking: bool = True,
+    name: str | None = None,
+    description: str | None = None,
+    code_version: str | None = None,
+) -> Callable[[Callable[..., Any]], Check]:
+    """Make a check of `asset` (the asset, or its key) of a function, ``def`` or ``async def``.
+
+    Its first parameter is given the asset's value, as its annotation says; the others are upstream assets, resources
+    and an `AssetContext`, as for an asset. Hand it to `Definitions(checks=...)`.
+    Raises `AssetDefinitionError` for what cannot be so.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Check:
+        if not inspect.isfunction(fn):
+            raise AssetDefinitionError(f"@check decorates a function, not {fn!r}")
+        where = f"{Path(fn.__code__.co_filename).name}:{fn.__code__.co_firstlineno}"
+        key = asset if isinstance(asset, str) else getattr(asset, "key", None)
+        if not isinstance(key, str):
+            raise AssetDefinitionError(f"{where}: @check takes an asset or its key, not {asset!r}")
+        return Check(
+            name=check_name(fn.__name__ if name is None else name, where),
+            fn=fn,
+            asset=key,
+            severity="blocking" if blocking else "warning",
+            description=inspect.getdoc(fn) or "" if description is None else description,
+            code_version=code_version,
+            where=where,
+        )
+
+    return decorate
+
+
+def check_name(name: object, where: str) -> str:
+    """The name of a check. Raises `AssetDefinitionError` for what cannot be one."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    raise AssetDefinitionError(f"{where}: {name!r} cannot name a check: letters, digits, '_' and '-', at most 80")

@@ -1,0 +1,341 @@
+"""`@asset`, `@assets` and `external_asset`: what there is to be, what it is made from, and how.
+
+An asset's function stays a function: called, it computes, so that a unit test needs nothing of this package. What its
+parameters are (upstream assets, the context, configuration, resources) is decided where all assets are known: see
+`definitions`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from msgspec import Struct
+
+from engine import TaskOptions
+from engine.assets.checks import Check
+from engine.assets.keys import check_key
+from engine.assets.mappings import Mapping as PartitionMapping
+from engine.assets.metadata import MetadataValue, checked_metadata
+from engine.assets.partitions import Partitions
+from engine.errors import AssetDefinitionError
+
+__all__ = [
+    "FORMATS",
+    "Asset",
+    "AssetSpec",
+    "In",
+    "Out",
+    "asset",
+    "assets",
+    "external_asset",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FORMATS: Final = ("parquet", "json", "text", "bytes", "joblib", "external")
+_NO_OPTION: Final = {
+    "effect": "an asset's task may be run again: what it writes has the name of its content",
+    "reconcile": "an asset's task may be run again: what it writes has the name of its content",
+    "memo": "versions of assets are what memos are for tasks",
+    "on_cancel": "nobody awaits it but its run",
+}
+
+
+class In(Struct, frozen=True):
+    """Which upstream asset a parameter is, when its name does not say so: ``rows: Annotated[Table, In("raw/orders")]``."""
+
+    key: str
+    mapping: PartitionMapping | None = None
+
+
+class AssetSpec(Struct, frozen=True, kw_only=True):
+    """What one asset is called, and what is said of it."""
+
+    key: str
+    description: str = ""
+    group: str = ""
+    owners: tuple[str, ...] = ()
+    tags: Mapping[str, str] = {}  # of a tag without a value: ""
+    metadata: Mapping[str, MetadataValue] = {}
+    format: str | None = None  # one of FORMATS; None: by the value's type
+    checks: tuple[Check, ...] = ()
+
+
+class Out:
+    """One of the assets that a function of `assets` makes; the options are those of `asset`."""
+
+    def __init__(
+        self,
+        key: str | None = None,
+        *,
+        description: str = "",
+        group: str | None = None,
+        owners: Sequence[str] = (),
+        tags: Iterable[str] | Mapping[str, str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | None = None,
+        checks: Sequence[Check] = (),
+    ) -> None:
+        self.key = key
+        self.description = description
+        self.group = group
+        self.owners = owners
+        self.tags = tags
+        self.metadata = metadata
+        self.io = io
+        self.checks = checks
+
+
+class Asset(Generic[P, R]):
+    """What `@asset` and `@assets` make of a function: one or several assets that are made together.
+
+    `external`: it is observed and not made; `fn` is then what observes it, if anything does.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, Any] | None,
+        outs: tuple[AssetSpec, ...],
+        *,
+        deps: tuple[str, ...] = (),
+        partitions: Partitions | None = None,
+        mappings: Mapping[str, PartitionMapping] | None = None,
+        code_version: str | None = None,
+        options: TaskOptions | None = None,
+        several: bool = False,
+        external: bool = False,
+        where: str,
+    ) -> None:
+        self.fn = fn
+        self.outs = outs
+        self.deps = deps
+        self.partitions = partitions
+        self.mappings = {} if mappings is None else dict(mappings)
+        self.code_version = code_version
+        self.options = options or TaskOptions()
+        self.several = several
+        self.external = external
+        self.where = where
+        if fn is not None:
+            self.__name__, self.__qualname__ = fn.__name__, fn.__qualname__
+            self.__module__, self.__doc__, self.__wrapped__ = fn.__module__, fn.__doc__, fn
+
+    @property
+    def key(self) -> str:
+        """Its key; of several assets that are made together, the first one's."""
+        return self.outs[0].key
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, as it is."""
+        if self.fn is None:
+            raise AssetDefinitionError(f"{self.where}: {self.key} is external, and nothing observes it")
+        result: R = self.fn(*args, **kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<asset {', '.join(each.key for each in self.outs)}>"
+
+
+# ------------------------------------------------------------------------------------------------ decorators
+
+
+@overload
+def asset(fn: Callable[P, R], /) -> Asset[P, R]: ...
+@overload
+def asset(
+    *,
+    key: str | None = None,
+    deps: Sequence[str | Asset[..., Any]] = (),
+    description: str | None = None,
+    group: str = "",
+    owners: Sequence[str] = (),
+    tags: Iterable[str] | Mapping[str, str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    partitions: Partitions | None = None,
+    mappings: Mapping[str, PartitionMapping] | None = None,
+    code_version: str | None = None,
+    io: str | None = None,
+    checks: Sequence[Check] = (),
+    **options: Any,
+) -> Callable[[Callable[P, R]], Asset[P, R]]: ...
+def asset(
+    fn: Any = None,
+    /,
+    *,
+    key: str | None = None,
+    deps: Sequence[str | Asset[..., Any]] = (),
+    description: str | None = None,
+    group: str = "",
+    owners: Sequence[str] = (),
+    tags: Iterable[str] | Mapping[str, str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    partitions: Partitions | None = None,
+    mappings: Mapping[str, PartitionMapping] | None = None,
+    code_version: str | None = None,
+    io: str | None = None,
+    checks: Sequence[Check] = (),
+    **options: Any,
+) -> Any:
+    """Make an asset of a function, ``def`` or ``async def``; with or without parentheses.
+
+    `key`: what it is called; the function's name if not given. Its parameters are the upstream assets of their names
+    (or what `In` says), an `AssetContext`, a `Config`, and resources by their types. `deps`: upstream assets that it
+    does not read. `partitions`: of which it has a value each. `mappings`: by upstream key, which partitions of that a
+    partition is made from, where the default is not meant. `code_version`: what tells one logic from another; without
+    one the digest of the function's source, and of the functions of its module that it names. `io`: how the value is
+    stored (one of FORMATS), by its type if not given; "external": the function writes it elsewhere by itself, and
+    returns `Materialized`. `checks`: what must hold of the value. `options`: those of a task (`stop`, `wait`, `retry`,
+    `timeout`, `deadline`, `pool`, `rate`, `priority`, `executor`, ...).
+
+    Raises `AssetDefinitionError` for what cannot be so, with file and line.
+    """
+
+    def decorate(function: Callable[P, R]) -> Asset[P, R]:
+        where = _where(function)
+        out = Out(
+            key,
+            description=inspect.getdoc(function) or "" if description is None else description,
+            group=group,
+            owners=owners,
+            tags=tags,
+            metadata=metadata,
+            io=io,
+            checks=checks,
+        )
+        return Asset(
+            function,
+            (_spec(out, function.__name__, group, where),),
+            deps=_keys(deps, where),
+            partitions=partitions,
+            mappings=mappings,
+            code_version=code_version,
+            options=_options(options, where),
+            where=where,
+        )
+
+    return decorate if fn is None else decorate(fn)
+
+
+def assets(
+    *,
+    outs: Mapping[str, Out],
+    deps: Sequence[str | Asset[..., Any]] = (),
+    group: str = "",
+    partitions: Partitions | None = None,
+    mappings: Mapping[str, PartitionMapping] | None = None,
+    code_version: str | None = None,
+    **options: Any,
+) -> Callable[[Callable[P, R]], Asset[P, R]]:
+    """Make several assets of a function that makes them together: it returns a mapping from the names in `outs` to
+    values, or a tuple in their order. The rest is as for `asset`; what `outs` say of one asset goes before.
+    """
+
+    def decorate(function: Callable[P, R]) -> Asset[P, R]:
+        where = _where(function)
+        if not outs:
+            raise AssetDefinitionError(f"{where}: outs names no asset: outs={{'orders': Out()}}")
+        specs = tuple(_spec(out, name, group, where) for name, out in outs.items())
+        return Asset(
+            function,
+            specs,
+            deps=_keys(deps, where),
+            partitions=partitions,
+            mappings=mappings,
+            code_version=code_version,
+            options=_options(options, where),
+            several=True,
+            where=where,
+        )
+
+    return decorate
+
+
+def external_asset(
+    key: str,
+    *,
+    observe: Callable[..., Any] | None = None,
+    description: str = "",
+    group: str = "",
+    owners: Sequence[str] = (),
+    tags: Iterable[str] | Mapping[str, str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    partitions: Partitions | None = None,
+    **options: Any,
+) -> Asset[..., Any]:
+    """An asset that something else makes. `observe` returns its data version, or a `Materialized`; without it nothing is
+    known of it but that it is there. Raises `AssetDefinitionError` for what cannot be so.
+    """
+    caller = inspect.stack()[1]
+    where = _where(observe) if observe is not None else f"{Path(caller.filename).name}:{caller.lineno}"
+    out = Out(key, description=description, owners=owners, tags=tags, metadata=metadata, io="external")
+    return Asset(
+        observe,
+        (_spec(out, key, group, where),),
+        partitions=partitions,
+        options=_options(options, where),
+        external=True,
+        where=where,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ checking
+
+
+def _where(fn: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(fn), "__code__", None) if callable(fn) else None
+    if code is None:
+        raise AssetDefinitionError(f"@asset decorates a function, not {fn!r}")
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+
+
+def _spec(out: Out, name: str, group: str, where: str) -> AssetSpec:
+    key = check_key(name if out.key is None else out.key, where)
+    if out.io is not None and out.io not in FORMATS:
+        raise AssetDefinitionError(f"{where}: asset {key}: io is one of {', '.join(FORMATS)}, not {out.io!r}")
+    wrong = [each for each in out.checks if not isinstance(each, Check)]
+    if wrong:
+        raise AssetDefinitionError(f"{where}: asset {key}: checks takes checks, not {wrong[0]!r}")
+    return AssetSpec(
+        key=key,
+        description=out.description,
+        group=group if out.group is None else out.group,
+        owners=tuple(out.owners),
+        tags=_tags(out.tags, f"{where}: asset {key}"),
+        metadata=checked_metadata(out.metadata or {}, f"{where}: asset {key}"),
+        format=out.io,
+        checks=tuple(out.checks),
+    )
+
+
+def _tags(given: Iterable[str] | Mapping[str, str], where: str) -> dict[str, str]:
+    if isinstance(given, str):
+        raise AssetDefinitionError(f"{where}: tags is a list of texts, as in tags=['{given}'], not one text")
+    pairs = given.items() if isinstance(given, Mapping) else (each.partition("=")[::2] for each in given)
+    tags = dict(pairs)
+    for name, value in tags.items():
+        if not name or not name.isprintable() or not value.isprintable() or set(name) & set(" ,=:+"):
+            raise AssetDefinitionError(f"{where}: {name!r} cannot be a tag: no spaces, ',', '=', ':' or '+'")
+    return tags
+
+
+def _keys(given: Sequence[str | Asset[..., Any]], where: str) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise AssetDefinitionError(f"{where}: deps is a list, as in deps=['{given}'], not one text")
+    keys: list[str] = []
+    for each in given:
+        keys += [out.key for out in each.outs] if isinstance(each, Asset) else [check_key(each, where)]
+    return tuple(keys)
+
+
+def _options(given: Mapping[str, Any], where: str) -> TaskOptions:
+    for name, why in _NO_OPTION.items():
+        if name in given:
+            raise AssetDefinitionError(f"{where}: an asset takes no {name}: {why}")
+    known = set(TaskOptions.__struct_fields__) - _NO_OPTION.keys()
+    if unknown := sorted(given.keys() - known):
+        raise AssetDefinitionError(f"{where}: no option {unknown[0]!r}; of a task's there are {', '.join(sorted(known))}")
+    return TaskOptions(**given)
