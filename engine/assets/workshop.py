@@ -1,0 +1,241 @@
+"""What the tasks of a materializing run do: pin what is read, hand it to the asset's function, check, publish.
+
+Everything here may be done again after a crash. What is written lies under the digest of its content; what is said is
+said into the asset's stream once, because whoever is about to say it looks first whether it was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from engine.assets.appending import Appender
+from engine.assets.catalog import AssetView, Catalog, Version
+from engine.assets.code_versions import code_version_of
+from engine.assets.definitions import Definitions
+from engine.assets.environments import catalog_of
+from engine.assets.events import (
+    AssetFailed,
+    AssetObserved,
+    AssetPublished,
+    AssetSkipped,
+    AssetStarted,
+    CheckOutcome,
+    Details,
+    Upstream,
+    UpstreamVersion,
+    new_event,
+)
+from engine.assets.keys import asset_stream
+from engine.assets.nodes import Input, Node
+from engine.assets.plans import Begun, Made, MadeOut, Pinned, PinnedVersion, StepRef, titled
+from engine.assets.provenance import config_digest, inputs_digest, provenance_of
+from engine.assets.values import Config
+from engine.errors import AssetError
+from eventstore import Clock, EventStore, NewEvent, StreamNotFound
+
+__all__ = ["INPUT_VERSIONS_MAX", "Workshop"]
+
+INPUT_VERSIONS_MAX: Final = 10_000
+"""Partitions of one upstream asset that one step reads."""
+NAMED_VERSIONS: Final = 20
+"""Upstream versions that an event names one by one; of more it says as of when, and their digest."""
+_LOOK_SECONDS: Final = 0.5
+"""Between two looks whether another run has ended that is making the same."""
+
+
+class Workshop:
+    """Definitions on a store. One for all runs of an engine."""
+
+    def __init__(self, definitions: Definitions, store: EventStore, clock: Clock) -> None:
+        self.definitions = definitions
+        self.store = store
+        self.clock = clock
+        self._catalogs: dict[str, Catalog] = {}
+        self._appenders: dict[str, Appender] = {}
+        self._code: dict[str, str] = {}
+        self._ended: set[str] = set()  # runs that were seen to have ended
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    async def catalog(self, environment: str) -> Catalog:
+        """The catalog of an environment. Raises `AssetError` when there is none of that name."""
+        found = self._catalogs.get(environment)
+        if found is None:
+            found = self._catalogs[environment] = await catalog_of(self.store, environment)
+        return found
+
+    def code_version(self, node: Node) -> str:
+        """Of the function that makes it, declared or computed. Raises `AssetDefinitionError`."""
+        found = self._code.get(node.name)
+        if found is None:
+            asset = node.asset
+            found = asset.code_version or ("" if asset.fn is None else code_version_of(asset.fn, asset.where))
+            self._code[node.name] = found
+        return found
+
+    def config_of(self, node: Node, given: Mapping[str, Any]) -> Config | None:
+        """What a function's configuration is in a run. Raises `AssetError` for what it does not take."""
+        if node.wiring.config is None:
+            if given:
+                raise AssetError(f"{node.name} takes no configuration, and was given {', '.join(sorted(given))}")
+            return None
+        _, kind = node.wiring.config
+        try:
+            return msgspec.convert(dict(given), kind)
+        except msgspec.ValidationError as error:
+            raise AssetError(f"the configuration of {node.name} does not fit {kind.__name__}: {error}") from None
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    async def begin(self, step: StepRef, run_id: str) -> Begun:
+        """Pin what the step reads; say that it has begun, unless it need not be made, or cannot be."""
+        node = self.definitions.node_of(step.node)
+        catalog = await self.catalog(step.environment)
+        while True:
+            begun = await self._pinned(node, step, catalog)
+            if begun.unchanged or begun.missing:
+                return begun
+            other = await self._start(node, begun, catalog, run_id)
+            if other is None:
+                return begun
+            while not await self._has_ended(other):
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
+        views = await catalog.view([*node.keys, *(each.key for each in node.inputs)])
+        inputs: list[Pinned] = []
+        missing: list[str] = []
+        for each in node.inputs:
+            pinned = await self._pin(each, step, catalog, views[each.key], missing)
+            inputs.append(pinned)
+        config = config_digest(self.config_of(node, step.config))
+        code = self.code_version(node)
+        digests = {each.key: each.digest for each in inputs}
+        provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
+        currents = [views[key].current(step.partition) for key in node.keys]
+        same = all(each is not None and each.provenance == provenance for each in currents)
+        return Begun(
+            step=step,
+            provenance=provenance,
+            code_version=code,
+            config=config,
+            inputs=tuple(inputs),
+            started_at=self.clock.now(),
+            unchanged=same and not step.force and not node.asset.external,
+            missing=tuple(missing),
+        )
+
+    async def _pin(
+        self, each: Input, step: StepRef, catalog: Catalog, view: AssetView, missing: list[str]
+    ) -> Pinned:
+        upstream = self.definitions.node_of(each.key)
+        partitions = each.upstream_of(step.partition)
+        found: list[tuple[str, Version | None]] = [(name, view.current(name)) for name in partitions]
+        if not upstream.asset.external:
+            missing += [titled(each.key, name) for name, version in found if version is None]
+        reads = each.parameter is not None and not missing
+        if reads and len(found) > INPUT_VERSIONS_MAX:
+            raise AssetError(
+                f"{step.title} would read {len(found):,} partitions of {each.key}, at most {INPUT_VERSIONS_MAX:,} are"
+                " read at once: map it onto fewer, or name it in deps= and read it by yourself"
+            )
+        versions = [
+            PinnedVersion(
+                partition=name,
+                version=version.version,
+                data_version=version.data_version,
+                stored=await self._stored(each.key, version, catalog) if reads else None,
+            )
+            for name, version in found
+            if version is not None and (reads or len(found) <= NAMED_VERSIONS)
+        ]
+        return Pinned(
+            key=each.key,
+            environment=step.environment,
+            as_of=view.own.as_of,
+            partitions=str(partitions),
+            count=len(found),
+            digest=inputs_digest((name, "" if version is None else version.data_version) for name, version in found),
+            parameter=each.parameter or "",
+            versions=tuple(versions),
+        )
+
+    async def _stored(self, key: str, version: Version, catalog: Catalog) -> Any:
+        stored = (await catalog.details(key, version)).stored
+        if stored is None:
+            raise AssetError(f"{key}@{version.version} has no value that could be read: its payload was destroyed")
+        return msgspec.structs.replace(stored, schema=None)  # the reader finds it in the file
+
+    async def _start(self, node: Node, begun: Begun, catalog: Catalog, run_id: str) -> str | None:
+        """Say that the step has begun. The run that is making the same partition, if another is."""
+        state = await catalog.state(node.name)
+        partition = begun.step.partition
+        other: list[str] = []
+
+        def decide() -> NewEvent | None:
+            other.clear()
+            started = state.of(partition).started
+            if started is not None and started.run == run_id and started.provenance == begun.provenance:
+                return None
+            if started is not None and started.run != run_id and started.run not in self._ended:
+                other.append(started.run)
+                return None
+            event = AssetStarted(
+                at=begun.started_at, partition=partition, run=run_id, provenance=begun.provenance
+            )
+            return new_event(event)
+
+        await self._appender(node.name, catalog).append(partition, decide)
+        return other[0] if other else None
+
+    async def _has_ended(self, run_id: str) -> bool:
+        """Whether that run makes nothing any more."""
+        try:
+            ended = (await self.store.head(f"run:{run_id}")).closed
+        except StreamNotFound:
+            ended = True
+        if ended:
+            self._ended.add(run_id)
+        return ended
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    async def publish(self, begun: Begun, made: Made, checks: tuple[CheckOutcome, ...], run_id: str) -> int:
+        """Say that the versions are there: from now on they are what is read. The version of the first."""
+        versions = [await self._publish(out, begun, checks, run_id) for out in made.outs]
+        return versions[0]
+
+    async def _publish(self, out: MadeOut, begun: Begun, checks: tuple[CheckOutcome, ...], run_id: str) -> int:
+        step = begun.step
+        catalog = await self.catalog(step.environment)
+        state = await catalog.state(out.key)
+        own = tuple(each.outcome for each in checks if each.key == out.key)
+        stored = out.stored
+
+        def decide() -> NewEvent | None:
+            current = state.of(step.partition).current
+            if current is not None and (current.run, current.provenance) == (run_id, begun.provenance):
+                return None
+            event = AssetPublished(
+                at=self.clock.now(),
+                partition=step.partition,
+                run=run_id,
+                code_version=begun.code_version,
+                data_version=out.data_version,
+                provenance=begun.provenance,
+                inputs={each.key: each.digest for each in begun.inputs},
+                config=begun.config,
+                started_at=begun.started_at,
+                rows=None if stored is None else stored.rows,
+                size=None if stored is None else stored.size,
+                warnings=sum(not each.passed for each in own),
+            )
+            details = Details(stored=stored, upstream=_upstream(begun), checks=own, metadata=out.metadata)
+            return new_event(event, details)
+
+        version = await self._appender(out.key, catalog).append(step.partition, decide)
+        return version or self._published(state, step.partition)
