@@ -92,8 +92,10 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
                 environment=state.environment,
                 at=event.at,
                 data_version=event.data_version,
+                provenance=event.provenance,
                 run=event.run,
             )
+            part.started = part.failed = part.skipped = None
         case AssetRestored():
             part.current = state.published.get(event.version, part.current)
             part.failed = part.skipped = None

@@ -46,6 +46,7 @@ class CheckOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     name: str
     passed: bool
+    asset: str = ""  # its key
     severity: str = "blocking"
     description: str = ""
     metadata: Mapping[str, MetadataValue] = {}
@@ -133,6 +134,7 @@ class AssetObserved(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """What something else makes was looked at. Payload: `Details`."""
 
     data_version: str
+    provenance: str = ""
 
 
 class AssetRestored(_Event, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,7 +7,7 @@ said into the asset's stream once, because whoever is about to say it looks firs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,21 +17,10 @@ from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.code_versions import code_version_of
 from engine.assets.definitions import Definitions
 from engine.assets.environments import catalog_of
-from engine.assets.events import (
-    AssetFailed,
-    AssetObserved,
-    AssetPublished,
-    AssetSkipped,
-    AssetStarted,
-    CheckOutcome,
-    Details,
-    Upstream,
-    UpstreamVersion,
-    new_event,
-)
+from engine.assets.events import AssetStarted, new_event
 from engine.assets.keys import asset_stream
 from engine.assets.nodes import Input, Node
-from engine.assets.plans import Begun, Made, MadeOut, Pinned, PinnedVersion, StepRef, titled
+from engine.assets.plans import Begun, Pinned, PinnedVersion, StepRef, titled
 from engine.assets.provenance import config_digest, inputs_digest, provenance_of
 from engine.assets.values import Config
 from engine.errors import AssetError
@@ -43,12 +32,15 @@ INPUT_VERSIONS_MAX: Final = 10_000
 """Partitions of one upstream asset that one step reads."""
 NAMED_VERSIONS: Final = 20
 """Upstream versions that an event names one by one; of more it says as of when, and their digest."""
+ASSET: Final = "asset"
+ENVIRONMENT: Final = "environment"
+"""Attributes of an asset's stream, to find it by."""
 _LOOK_SECONDS: Final = 0.5
 """Between two looks whether another run has ended that is making the same."""
 
 
 class Workshop:
-    """Definitions on a store. One for all runs of an engine."""
+    """Definitions on a store: one for all runs of an engine. What is said at the end of a step: see `publishing`."""
 
     def __init__(self, definitions: Definitions, store: EventStore, clock: Clock) -> None:
         self.definitions = definitions
@@ -189,7 +181,7 @@ class Workshop:
             )
             return new_event(event)
 
-        await self._appender(node.name, catalog).append(partition, decide)
+        await self.appender(node.name, catalog).append(partition, decide)
         return other[0] if other else None
 
     async def _has_ended(self, run_id: str) -> bool:
@@ -202,40 +194,17 @@ class Workshop:
             self._ended.add(run_id)
         return ended
 
-    # -- ending -------------------------------------------------------------------------------------------------------
+    # -- saying -------------------------------------------------------------------------------------------------------
 
-    async def publish(self, begun: Begun, made: Made, checks: tuple[CheckOutcome, ...], run_id: str) -> int:
-        """Say that the versions are there: from now on they are what is read. The version of the first."""
-        versions = [await self._publish(out, begun, checks, run_id) for out in made.outs]
-        return versions[0]
+    def appender(self, key: str, catalog: Catalog) -> Appender:
+        """What appends to the asset's stream in that environment."""
+        stream = asset_stream(catalog.environment, key)
+        found = self._appenders.get(stream)
+        if found is None:
 
-    async def _publish(self, out: MadeOut, begun: Begun, checks: tuple[CheckOutcome, ...], run_id: str) -> int:
-        step = begun.step
-        catalog = await self.catalog(step.environment)
-        state = await catalog.state(out.key)
-        own = tuple(each.outcome for each in checks if each.key == out.key)
-        stored = out.stored
+            async def refresh() -> int:
+                return (await catalog.state(key)).as_of
 
-        def decide() -> NewEvent | None:
-            current = state.of(step.partition).current
-            if current is not None and (current.run, current.provenance) == (run_id, begun.provenance):
-                return None
-            event = AssetPublished(
-                at=self.clock.now(),
-                partition=step.partition,
-                run=run_id,
-                code_version=begun.code_version,
-                data_version=out.data_version,
-                provenance=begun.provenance,
-                inputs={each.key: each.digest for each in begun.inputs},
-                config=begun.config,
-                started_at=begun.started_at,
-                rows=None if stored is None else stored.rows,
-                size=None if stored is None else stored.size,
-                warnings=sum(not each.passed for each in own),
-            )
-            details = Details(stored=stored, upstream=_upstream(begun), checks=own, metadata=out.metadata)
-            return new_event(event, details)
-
-        version = await self._appender(out.key, catalog).append(step.partition, decide)
-        return version or self._published(state, step.partition)
+            attributes = {ASSET: key, ENVIRONMENT: catalog.environment}
+            found = self._appenders[stream] = Appender(self.store, stream, refresh, attributes=attributes)
+        return found
