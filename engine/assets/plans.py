@@ -73,6 +73,7 @@ class StepRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
     environment: str = PRODUCTION
     force: bool = False
     config: Mapping[str, Any] = {}
+    reasons: tuple[str, ...] = ()  # why it is planned
 
     @property
     def title(self) -> str:

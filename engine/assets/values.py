@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from engine.assets.metadata import MetadataValue, checked_metadata
+from engine.assets.partitions import Window
 from engine.errors import AssetError
 
-__all__ = ["AssetContext", "Config", "Materialized", "Output", "Secret", "Window"]
+__all__ = ["AssetContext", "Config", "Materialized", "Output", "Secret"]
 
 T = TypeVar("T")
-
-
-class Window(Struct, frozen=True):
-    """The half-open time that a partition stands for; both ends know their zone."""
-
-    start: datetime
-    end: datetime
 
 
 class AssetContext:

@@ -177,7 +177,11 @@ class Workshop:
                 other.append(started.run)
                 return None
             event = AssetStarted(
-                at=begun.started_at, partition=partition, run=run_id, provenance=begun.provenance
+                at=begun.started_at,
+                partition=partition,
+                run=run_id,
+                provenance=begun.provenance,
+                reasons=begun.step.reasons,
             )
             return new_event(event)
 
