@@ -23,6 +23,8 @@ __all__ = [
     "HoldfastError",
     "NotPublished",
     "NotRecordable",
+    "PartitionError",
+    "PartitionMismatch",
     "PayloadTooLarge",
     "QueryFailed",
     "RepairRefused",
@@ -63,6 +65,14 @@ class DeterminismError(DefinitionError):
     def __init__(self, message: str, findings: tuple[Any, ...] = ()) -> None:
         self.findings = findings
         super().__init__(message)
+
+
+class PartitionMismatch(DefinitionError):
+    """Two definitions of partitions do not go together: no mapping between them is meant by itself, or they differ."""
+
+
+class PartitionError(HoldfastError, ValueError):
+    """A partition key, or the text of a key set, names what is not there, or cannot be a key at all."""
 
 
 class ArgumentsError(HoldfastError, TypeError):
