@@ -45,6 +45,11 @@ __all__ = [
     "RunTerminatedError",
     "SingletonHeld",
     "StepLimitExceeded",
+    "StorageDamaged",
+    "StorageError",
+    "StorageMissing",
+    "StorageRefused",
+    "StorageUnavailable",
     "TaskError",
     "TaskInterrupted",
     "TaskTimeout",
@@ -159,6 +164,30 @@ class AuditError(HoldfastError, ValueError):
 
 class DoesNotVerify(AuditError):
     """The log is not what was sealed, or a seal or a proof is not what was signed. Nothing was changed by looking."""
+
+
+class StorageError(HoldfastError):
+    """Base of what a storage of values raises (`engine.storage`). `key` names the object, if it is about one."""
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        self.key = key
+        super().__init__(message)
+
+
+class StorageMissing(StorageError, LookupError):
+    """The storage holds no object of that key: it was swept, or this is another storage than the one written to."""
+
+
+class StorageDamaged(StorageError):
+    """An object is not what was written: its bytes do not have the digest that names it, or it is no plain file."""
+
+
+class StorageRefused(StorageError, ValueError):
+    """A value, a type, a key or a size that the storage does not take. The message says which, and what it takes."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage cannot be reached, read or written now: no space, no permission, no connection, an I/O error."""
 
 
 class EngineClosed(HoldfastError, RuntimeError):

@@ -9,20 +9,34 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from engine.assets.functions import where_of
 from engine.assets.metadata import checked_metadata
+from engine.assets.partitions import Window
 from engine.errors import AssetDefinitionError, AssetError
+from engine.storage import Column, Stored
 
-__all__ = ["SAMPLE_ROWS_MAX", "Check", "CheckResult", "Severity", "check", "check_name"]
+__all__ = [
+    "HISTORY_VERSIONS_MAX",
+    "SAMPLE_ROWS_MAX",
+    "Check",
+    "CheckContext",
+    "CheckResult",
+    "EarlierVersion",
+    "Severity",
+    "check",
+    "check_name",
+]
 
 Severity: TypeAlias = Literal["blocking", "warning"]
 
 SAMPLE_ROWS_MAX: Final = 20
 """Failing rows that are kept in the log; a check may count as many as it likes."""
+HISTORY_VERSIONS_MAX: Final = 50
+"""Earlier versions that a `CheckContext` knows."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
@@ -45,6 +59,38 @@ class CheckResult:
         self.description = description
         self.metadata = checked_metadata(metadata or {}, "CheckResult")
         self.rows = [dict(row) for row in rows[:SAMPLE_ROWS_MAX]]
+
+
+class EarlierVersion(Struct, frozen=True, kw_only=True):
+    """A version that was published before the value that is checked."""
+
+    version: int  # of the asset's stream
+    partition: str = ""
+    at: int = 0  # microseconds since the epoch
+    data_version: str = ""
+    rows: int | None = None  # of a table
+    schema: tuple[Column, ...] | None = None  # of a table; only of `CheckContext.previous`
+
+
+class CheckContext(Struct, frozen=True, kw_only=True):
+    """Where a check is: a parameter that is annotated with it is given one.
+
+    `stored`: the value that is checked, as it was written (`rows`, `schema`, `size`); None when it lies elsewhere
+    (``io="external"``). `previous`: the version that is current for this partition while the check runs, in this
+    environment or the one that it branches off; None if there is none. `history`: the versions of this asset that were
+    published before, of all of its partitions, the latest first, at most HISTORY_VERSIONS_MAX; restored and promoted
+    ones count as published, observed ones do not, and the value that is checked is never among them, also when the
+    check runs again after a crash.
+    """
+
+    key: str
+    environment: str
+    run_id: str
+    partition: str = ""
+    window: Window | None = None
+    stored: Stored | None = None
+    previous: EarlierVersion | None = None
+    history: tuple[EarlierVersion, ...] = ()
 
 
 class Check(Struct, frozen=True, kw_only=True, eq=False):
@@ -78,9 +124,7 @@ def check(
     """
 
     def decorate(fn: Callable[..., Any]) -> Check:
-        if not inspect.isfunction(fn):
-            raise AssetDefinitionError(f"@check decorates a function, not {fn!r}")
-        where = f"{Path(fn.__code__.co_filename).name}:{fn.__code__.co_firstlineno}"
+        where = where_of(fn, "@check")
         key = asset if isinstance(asset, str) else getattr(asset, "key", None)
         if not isinstance(key, str):
             raise AssetDefinitionError(f"{where}: @check takes an asset or its key, not {asset!r}")

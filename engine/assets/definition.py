@@ -7,20 +7,23 @@ parameters are (upstream assets, the context, configuration, resources) is decid
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from msgspec import Struct
 
-from engine import TaskOptions
+from engine import Task, TaskOptions
 from engine.assets.checks import Check
+from engine.assets.functions import where_of
 from engine.assets.keys import check_key
 from engine.assets.mappings import Mapping as PartitionMapping
 from engine.assets.metadata import MetadataValue, checked_metadata
-from engine.assets.partitions import Partitions
-from engine.errors import AssetDefinitionError
+from engine.assets.partitions import Partitions, Unpartitioned
+from engine.errors import AssetDefinitionError, DefinitionError
 
 __all__ = [
     "FORMATS",
@@ -93,7 +96,8 @@ class Out:
 class Asset(Generic[P, R]):
     """What `@asset` and `@assets` make of a function: one or several assets that are made together.
 
-    `external`: it is observed and not made; `fn` is then what observes it, if anything does.
+    `names`: what the function calls them when it returns several. `external`: it is observed and not made; `fn` is
+    then what observes it, if anything does. `where`: file and line of the function.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Asset(Generic[P, R]):
         fn: Callable[P, Any] | None,
         outs: tuple[AssetSpec, ...],
         *,
+        names: tuple[str, ...] = (),
         deps: tuple[str, ...] = (),
         partitions: Partitions | None = None,
         mappings: Mapping[str, PartitionMapping] | None = None,
@@ -110,19 +115,24 @@ class Asset(Generic[P, R]):
         external: bool = False,
         where: str,
     ) -> None:
+        if fn is not None:
+            functools.update_wrapper(self, fn)  # first, for it brings along the function's attributes
         self.fn = fn
         self.outs = outs
+        self.names = names or tuple(each.key for each in outs)
         self.deps = deps
-        self.partitions = partitions
+        self.partitions = Unpartitioned() if partitions is None else partitions
         self.mappings = {} if mappings is None else dict(mappings)
         self.code_version = code_version
         self.options = options or TaskOptions()
         self.several = several
         self.external = external
         self.where = where
-        if fn is not None:
-            self.__name__, self.__qualname__ = fn.__name__, fn.__qualname__
-            self.__module__, self.__doc__, self.__wrapped__ = fn.__module__, fn.__doc__, fn
+
+    @property
+    def fn_name(self) -> str:
+        """What its function is called, for messages; its key if there is none."""
+        return self.key if self.fn is None else self.fn.__name__
 
     @property
     def key(self) -> str:
@@ -195,7 +205,7 @@ def asset(
     """
 
     def decorate(function: Callable[P, R]) -> Asset[P, R]:
-        where = _where(function)
+        where = where_of(function, "@asset")
         out = Out(
             key,
             description=inspect.getdoc(function) or "" if description is None else description,
@@ -213,7 +223,7 @@ def asset(
             partitions=partitions,
             mappings=mappings,
             code_version=code_version,
-            options=_options(options, where),
+            options=_options(function, options, where),
             where=where,
         )
 
@@ -235,18 +245,19 @@ def assets(
     """
 
     def decorate(function: Callable[P, R]) -> Asset[P, R]:
-        where = _where(function)
+        where = where_of(function, "@assets")
         if not outs:
             raise AssetDefinitionError(f"{where}: outs names no asset: outs={{'orders': Out()}}")
         specs = tuple(_spec(out, name, group, where) for name, out in outs.items())
         return Asset(
             function,
             specs,
+            names=tuple(outs),
             deps=_keys(deps, where),
             partitions=partitions,
             mappings=mappings,
             code_version=code_version,
-            options=_options(options, where),
+            options=_options(function, options, where),
             several=True,
             where=where,
         )
@@ -269,27 +280,21 @@ def external_asset(
     """An asset that something else makes. `observe` returns its data version, or a `Materialized`; without it nothing is
     known of it but that it is there. Raises `AssetDefinitionError` for what cannot be so.
     """
-    caller = inspect.stack()[1]
-    where = _where(observe) if observe is not None else f"{Path(caller.filename).name}:{caller.lineno}"
+    caller = sys._getframe(1)
+    here = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}"
+    where = here if observe is None else where_of(observe, f"{here}: external_asset(observe=...)")
     out = Out(key, description=description, owners=owners, tags=tags, metadata=metadata, io="external")
     return Asset(
         observe,
         (_spec(out, key, group, where),),
         partitions=partitions,
-        options=_options(options, where),
+        options=_options(observe, options, where),
         external=True,
         where=where,
     )
 
 
 # ------------------------------------------------------------------------------------------------ checking
-
-
-def _where(fn: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(fn), "__code__", None) if callable(fn) else None
-    if code is None:
-        raise AssetDefinitionError(f"@asset decorates a function, not {fn!r}")
-    return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
 
 
 def _spec(out: Out, name: str, group: str, where: str) -> AssetSpec:
@@ -331,11 +336,21 @@ def _keys(given: Sequence[str | Asset[..., Any]], where: str) -> tuple[str, ...]
     return tuple(keys)
 
 
-def _options(given: Mapping[str, Any], where: str) -> TaskOptions:
+def _options(fn: Callable[..., Any] | None, given: Mapping[str, Any], where: str) -> TaskOptions:
     for name, why in _NO_OPTION.items():
         if name in given:
             raise AssetDefinitionError(f"{where}: an asset takes no {name}: {why}")
     known = set(TaskOptions.__struct_fields__) - _NO_OPTION.keys()
     if unknown := sorted(given.keys() - known):
         raise AssetDefinitionError(f"{where}: no option {unknown[0]!r}; of a task's there are {', '.join(sorted(known))}")
-    return TaskOptions(**given)
+    options = TaskOptions(**given)
+    if given:
+        try:
+            Task(_nothing if fn is None else fn, name="asset", options=options)  # refuses what cannot be so
+        except DefinitionError as error:
+            raise AssetDefinitionError(f"{where}: {error}") from None
+    return options
+
+
+def _nothing() -> None:
+    """Stands where nothing observes."""

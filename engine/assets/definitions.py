@@ -10,7 +10,7 @@ from typing import Any, Final
 from engine.assets.checks import Check
 from engine.assets.definition import Asset, AssetSpec
 from engine.assets.graph import Graph
-from engine.assets.nodes import Node, bind, nearest
+from engine.assets.nodes import Known, Node, bind, nearest
 from engine.errors import AssetDefinitionError, AssetNotFound
 
 __all__ = ["DEFAULT_STORAGE", "Definitions"]
@@ -43,15 +43,16 @@ class Definitions:
         self.assets = tuple(given)
         self.checks = tuple(dict.fromkeys([*checks, *found]))
         known = _by_key(self.assets)
-        _check_checks(self.checks, known)
-        self.nodes: Mapping[str, Node] = {
-            each.key: bind(each, known, self.resources, self.checks) for each in self.assets
-        }
+        among = Known(assets=known, resources=self.resources, checks=_by_asset(self.checks, known))
+        self.nodes: Mapping[str, Node] = {each.key: bind(each, among) for each in self.assets}
 
         self.specs: Mapping[str, AssetSpec] = {out.key: out for each in self.assets for out in each.outs}
         self._node_of = {key: node for node in self.nodes.values() for key in node.keys}
         self.graph = Graph(
-            {node.name: [self._node_of[each.key].name for each in node.inputs] for node in self.nodes.values()}
+            {
+                node.name: [self._node_of[each.key].name for each in (*node.inputs, *node.checked_against)]
+                for node in self.nodes.values()
+            }
         )
         if cycle := self.graph.cycle:
             path = " -> ".join(f"{name} ({self.nodes[name].asset.where})" for name in cycle)
@@ -107,9 +108,12 @@ def _by_key(assets: Iterable[Asset[..., Any]]) -> dict[str, Asset[..., Any]]:
     return known
 
 
-def _check_checks(checks: Iterable[Check], known: Mapping[str, Asset[..., Any]]) -> None:
+def _by_asset(checks: Iterable[Check], known: Mapping[str, Asset[..., Any]]) -> dict[str, list[Check]]:
+    found: dict[str, list[Check]] = {}
     for each in checks:
         if each.asset not in known:
             raise AssetDefinitionError(
                 f"{each.where}: check {each.name} is of {each.asset!r}, which is no asset here.{nearest(each.asset, known)}"
             )
+        found.setdefault(each.asset, []).append(each)
+    return found

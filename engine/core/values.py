@@ -28,22 +28,26 @@ _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYW
 
 
 class ValueCodec:
-    """Writes and reads values of one annotated type. `where` names the place in messages ("the result of task x")."""
+    """Writes and reads values of one annotated type. `where` names the place in messages ("the result of task x").
 
-    __slots__ = ("_decoder", "type", "where")
+    `bytes_max`: how many bytes of one value are taken; more than a history holds is for who writes them elsewhere.
+    """
 
-    def __init__(self, type_: Any, where: str) -> None:
+    __slots__ = ("_decoder", "bytes_max", "type", "where")
+
+    def __init__(self, type_: Any, where: str, *, bytes_max: int = PAYLOAD_INLINE_BYTES) -> None:
         self.type = type_
         self.where = where
+        self.bytes_max = bytes_max
         self._decoder = _decoder(type_, where)
 
     def encode(self, value: Any) -> bytes:
         """The value as JSON. Raises `NotRecordable` or `PayloadTooLarge`, naming what and where."""
-        return _encode(value, self.where)
+        return _encode(value, self.where, self.bytes_max)
 
     def encode_checked(self, value: Any) -> bytes:
         """Like `encode`, and sure that `decode` will take it: a value that is not of its annotated type is refused."""
-        data = _encode(value, self.where)
+        data = _encode(value, self.where, self.bytes_max)
         if self.type is not Any:
             try:
                 self._decoder.decode(data)
@@ -231,7 +235,7 @@ def _contains_custom(type_: Any) -> bool:
     return False
 
 
-def _encode(value: Any, where: str) -> bytes:
+def _encode(value: Any, where: str, bytes_max: int = PAYLOAD_INLINE_BYTES) -> bytes:
     try:
         try:
             data = _encoder.encode(value)
@@ -244,9 +248,9 @@ def _encode(value: Any, where: str) -> bytes:
             f"{where} cannot be written as typed JSON: {error}. Use builtins, Structs, dataclasses, datetimes, UUIDs,"
             " Decimals, enums or bytes, or write it to a file and hand on the path"
         ) from error
-    if len(data) > PAYLOAD_INLINE_BYTES:
+    if len(data) > bytes_max:
         raise PayloadTooLarge(
-            f"{where} takes {len(data):,} bytes, a history holds at most {PAYLOAD_INLINE_BYTES:,} of one value:"
+            f"{where} takes {len(data):,} bytes, a history holds at most {bytes_max:,} of one value:"
             " write it to a file and hand on the path"
         )
     if b"null" in data and not _finite(value):

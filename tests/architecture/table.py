@@ -21,6 +21,7 @@ FLOORS: Final[dict[str, int]] = {
     "engine.workflows": 1,  # what workflow code may say
     "engine.tasks": 1,  # what task code may say
     "engine.executors": 2,
+    "engine.storage": 2,
     "engine.runtime": 3,
     "engine.assets": 4,
     "engine.schedules": 4,
@@ -44,6 +45,7 @@ PUBLIC: Final = (
     "eventstore",
     "engine.executors",
     "engine.executors.conformance",
+    "engine.storage",
     "eventstore.conformance",
     "eventstore.digest",  # the documented form, for whoever checks a history
     "eventstore.memory",
@@ -90,15 +92,13 @@ IMPURE_ASYNCIO: Final = frozenset(
 CLOCK: Final = "eventstore.clock"
 """The only module that reads a clock."""
 
-FORBIDDEN_MODULES: Final = frozenset(
-    {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-)
-"""No pickle, anywhere."""
+FORBIDDEN_MODULES: Final = frozenset({"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"})
+"""No pickle, anywhere by default. joblib, which pickles, has one room (below), that is entered only when it is named."""
 
 DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     # core
     "msgspec": PACKAGES,
-    "anyio": ("eventstore", "engine.executors", "engine.runtime"),
+    "anyio": ("eventstore", "engine.executors", "engine.storage", "engine.runtime"),
     "aiosqlite": ("eventstore.sqlite",),
     "tenacity": ("engine.tasks", "engine.runtime"),
     "typing_extensions": ("engine.workflows",),  # for type checkers only, which know it; never at run time
@@ -106,9 +106,14 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "typer": ("engine.cli",),
     "rich": ("engine.cli",),
     "asyncpg": ("eventstore.postgres",),
-    "pyarrow": ("engine.assets",),
-    "fsspec": ("engine.assets",),
-    "obstore": ("engine.assets",),
+    "pyarrow": ("engine.storage.arrow",),
+    "polars": ("engine.storage.arrow.with_polars",),
+    "pandas": ("engine.storage.arrow.with_pandas",),
+    "duckdb": ("engine.storage.arrow.with_duckdb",),
+    "fsspec": ("engine.storage.remote",),
+    "joblib": (
+        "engine.storage.with_joblib",
+    ),  # models have no other form; only for who writes and reads format="joblib"
     "cronsim": ("engine.schedules",),
     "cryptography": ("engine.audit",),
     "litestar": ("engine.console",),
