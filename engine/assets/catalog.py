@@ -6,7 +6,7 @@ Streams are read from where the last reading ended, so that asking again costs w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -176,6 +176,17 @@ class AssetView:
             if found is not None and found.current is not None:
                 return found.current
         return None
+
+    def versions(self, partitions: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Of these partitions the data versions that are read; "" for one that is not there."""
+        for name in partitions:
+            version = self.current(name)
+            yield name, "" if version is None else version.data_version
+
+    def last_failed(self, partition: str) -> bool:
+        """Whether the last that was heard of it, in the environment itself, is that it could not be made."""
+        found = self.own.partitions.get(partition)
+        return found is not None and found.failed is not None
 
     def known(self) -> set[str]:
         """The partitions that anything was heard of."""
