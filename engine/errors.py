@@ -27,6 +27,8 @@ __all__ = [
     "MaterializationFailed",
     "NotPublished",
     "NotRecordable",
+    "PartitionError",
+    "PartitionMismatch",
     "PayloadTooLarge",
     "QueryFailed",
     "RepairRefused",
@@ -88,6 +90,12 @@ class AssetNotFound(AssetError, LookupError):
 
 class MaterializationFailed(AssetError, RuntimeError):
     """Not all that was to be materialized was: the message names what failed, and what was skipped for that."""
+class PartitionMismatch(DefinitionError):
+    """Two definitions of partitions do not go together: no mapping between them is meant by itself, or they differ."""
+
+
+class PartitionError(HoldfastError, ValueError):
+    """A partition key, or the text of a key set, names what is not there, or cannot be a key at all."""
 
 
 class ArgumentsError(HoldfastError, TypeError):

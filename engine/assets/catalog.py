@@ -6,7 +6,7 @@ Streams are read from where the last reading ended, so that asking again costs w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ from engine.assets.events import (
     AssetRestored,
     AssetSkipped,
     AssetStarted,
+    AssetUnchanged,
     Details,
     details_of,
     read_event,
@@ -58,6 +59,7 @@ class PartitionState(Struct, kw_only=True):
     started: AssetStarted | None = None  # by a run that has said nothing since
     failed: AssetFailed | None = None  # if that is the last that was heard
     skipped: AssetSkipped | None = None  # likewise
+    unchanged: AssetUnchanged | None = None  # the last time that it was looked at and not made, since it was published
 
 
 class AssetState(Struct, kw_only=True):
@@ -83,9 +85,11 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
     match event:
         case AssetStarted():
             part.started = event
+        case AssetUnchanged():
+            part.unchanged, part.failed, part.skipped = event, None, None
         case AssetPublished():  # and AssetPromoted
             part.current = state.published[version] = _version(event, version, state.environment)
-            part.started = part.failed = part.skipped = None
+            part.started = part.failed = part.skipped = part.unchanged = None
         case AssetObserved():
             part.current = Version(
                 version=version,
@@ -95,7 +99,7 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
                 provenance=event.provenance,
                 run=event.run,
             )
-            part.started = part.failed = part.skipped = None
+            part.started = part.failed = part.skipped = part.unchanged = None
         case AssetRestored():
             part.current = state.published.get(event.version, part.current)
             part.failed = part.skipped = None
@@ -172,6 +176,17 @@ class AssetView:
             if found is not None and found.current is not None:
                 return found.current
         return None
+
+    def versions(self, partitions: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Of these partitions the data versions that are read; "" for one that is not there."""
+        for name in partitions:
+            version = self.current(name)
+            yield name, "" if version is None else version.data_version
+
+    def last_failed(self, partition: str) -> bool:
+        """Whether the last that was heard of it, in the environment itself, is that it could not be made."""
+        found = self.own.partitions.get(partition)
+        return found is not None and found.failed is not None
 
     def known(self) -> set[str]:
         """The partitions that anything was heard of."""

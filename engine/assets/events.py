@@ -28,6 +28,7 @@ __all__ = [
     "AssetRestored",
     "AssetSkipped",
     "AssetStarted",
+    "AssetUnchanged",
     "CheckOutcome",
     "Details",
     "EnvironmentCreated",
@@ -100,6 +101,14 @@ class AssetStarted(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """A run has begun to make it. No other run makes the same of the same inputs while that one has not ended."""
 
     provenance: str
+    reasons: tuple[str, ...] = ()  # why it was planned
+
+
+class AssetUnchanged(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """It was planned, and need not be made: what it would be made from is what its current version was made from."""
+
+    provenance: str
+    reasons: tuple[str, ...] = ()
 
 
 class AssetPublished(_Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -180,6 +189,7 @@ class EnvironmentCreated(_Event, frozen=True, kw_only=True, omit_defaults=True):
 
 AssetEvent: TypeAlias = (
     AssetStarted
+    | AssetUnchanged
     | AssetPublished
     | AssetFailed
     | AssetSkipped

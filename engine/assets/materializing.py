@@ -38,6 +38,7 @@ class Hands(Struct, frozen=True, kw_only=True, eq=False):
     check: Mapping[str, tuple[Task[[Begun, Made], CheckOutcome], ...]]  # by node
     publish: Task[[Begun, Made, tuple[CheckOutcome, ...]], int]
     fail: Task[[Begun, tuple[CheckOutcome, ...], str], int]
+    leave: Task[[Begun], int]
     skip: Task[[StepRef, tuple[str, ...]], int]
 
 
@@ -90,6 +91,7 @@ class Materializing:
         if begun.missing:
             return await self._skip(title, step, begun.missing)
         if begun.unchanged:
+            await self.hands.leave(begun)
             return "unchanged"
         try:
             made = await self.hands.make[step.node](begun)

@@ -70,9 +70,11 @@ class StepRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     node: str
     partition: str = ""
+    at: int = 0  # of the plan
     environment: str = PRODUCTION
     force: bool = False
     config: Mapping[str, Any] = {}
+    reasons: tuple[str, ...] = ()  # why it is planned
 
     @property
     def title(self) -> str:
@@ -110,6 +112,7 @@ class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code_version: str
     config: str = ""
     inputs: tuple[Pinned, ...] = ()
+    beside: tuple[Pinned, ...] = ()  # what only checks read
     started_at: int = 0
     unchanged: bool = False
     missing: tuple[str, ...] = ()  # upstream partitions that are not there: it cannot be made

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.assets.values import Secret
+from engine.assets.values import Config
 from engine.errors import AssetError
 
 __all__ = ["DIGEST_CHARACTERS", "config_digest", "inputs_digest", "provenance_of"]
@@ -27,15 +27,15 @@ def inputs_digest(versions: Iterable[tuple[str, str]]) -> str:
     return _digest(list(versions))
 
 
-def config_digest(config: Mapping[str, Any], where: str) -> str:
-    """Of what a function's configuration is; "" for none. Raises `AssetError` for what is no JSON.
+def config_digest(config: Config | None, where: str) -> str:
+    """Of what a function's configuration is; "" for none. A `Secret` counts by its name.
 
-    A `Secret` counts by its name.
+    Raises `AssetError`, naming `where`, for what is no JSON.
     """
-    if not config:
+    if config is None:
         return ""
     try:
-        return _digest({name: _plain(value) for name, value in config.items()})
+        return _digest(config)
     except (TypeError, ValueError, OverflowError) as error:
         raise AssetError(f"{where}: its configuration cannot be written as JSON: {error}") from None
 
@@ -43,10 +43,6 @@ def config_digest(config: Mapping[str, Any], where: str) -> str:
 def provenance_of(node: str, partition: str, *, code_version: str, config: str, inputs: Mapping[str, str]) -> str:
     """Of a version of a partition. `inputs`: the digest of what was read, by upstream key."""
     return _digest([node, partition, code_version, config, sorted(inputs.items())])
-
-
-def _plain(value: Any) -> Any:
-    return {"secret": value.variable} if isinstance(value, Secret) else value
 
 
 def _digest(value: Any) -> str:

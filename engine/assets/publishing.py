@@ -15,6 +15,7 @@ from engine.assets.events import (
     AssetObserved,
     AssetPublished,
     AssetSkipped,
+    AssetUnchanged,
     CheckOutcome,
     Details,
     Upstream,
@@ -25,7 +26,7 @@ from engine.assets.plans import Begun, Made, MadeOut, Pinned, StepRef
 from engine.assets.workshop import NAMED_VERSIONS, Workshop
 from eventstore import NewEvent
 
-__all__ = ["fail", "publish", "skip"]
+__all__ = ["fail", "leave", "publish", "skip"]
 
 ERROR_CHARACTERS: Final = 10_000
 """Of an error's text, in an event."""
@@ -62,6 +63,20 @@ async def fail(shop: Workshop, begun: Begun, checks: tuple[CheckOutcome, ...], w
         return new_event(event, details)
 
     versions = [await _say(shop, key, begun.step, decide) for key in shop.definitions.node_of(begun.step.node).keys]
+    return versions[0]
+
+
+async def leave(shop: Workshop, begun: Begun, run_id: str) -> int:
+    """Say that it need not be made. The version of the event."""
+    step = begun.step
+    event = AssetUnchanged(
+        at=shop.clock.now(), partition=step.partition, run=run_id, provenance=begun.provenance, reasons=step.reasons
+    )
+
+    def decide(part: PartitionState) -> NewEvent | None:
+        return None if part.unchanged is not None and part.unchanged.run == run_id else new_event(event)
+
+    versions = [await _say(shop, key, step, decide) for key in shop.definitions.node_of(step.node).keys]
     return versions[0]
 
 

@@ -20,7 +20,10 @@ from engine.assets.environments import catalog_of
 from engine.assets.events import AssetStarted, new_event
 from engine.assets.keys import asset_stream
 from engine.assets.nodes import Input, Node
+from engine.assets.partitions import DynamicKeys
 from engine.assets.plans import Begun, Pinned, PinnedVersion, StepRef, titled
+from engine.assets.dynamic import read_dynamic
+from engine.assets.planner import moment
 from engine.assets.provenance import config_digest, inputs_digest, provenance_of
 from engine.assets.values import Config
 from engine.errors import AssetError
@@ -98,13 +101,12 @@ class Workshop:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
-        views = await catalog.view([*node.keys, *(each.key for each in node.inputs)])
-        inputs: list[Pinned] = []
+        views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
+        dynamic = await read_dynamic(self.store)
         missing: list[str] = []
-        for each in node.inputs:
-            pinned = await self._pin(each, step, catalog, views[each.key], missing)
-            inputs.append(pinned)
-        config = config_digest(self.config_of(node, step.config))
+        inputs = [await self._pin(each, step, catalog, views[each.key], dynamic, missing) for each in node.inputs]
+        beside = [await self._pin(each, step, catalog, views[each.key], dynamic, missing) for each in node.checked_against]
+        config = config_digest(self.config_of(node, step.config), node.asset.where)
         code = self.code_version(node)
         digests = {each.key: each.digest for each in inputs}
         provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
@@ -116,16 +118,24 @@ class Workshop:
             code_version=code,
             config=config,
             inputs=tuple(inputs),
+            beside=tuple(beside),
             started_at=self.clock.now(),
             unchanged=same and not step.force and not node.asset.external,
             missing=tuple(missing),
         )
 
     async def _pin(
-        self, each: Input, step: StepRef, catalog: Catalog, view: AssetView, missing: list[str]
+        self,
+        each: Input,
+        step: StepRef,
+        catalog: Catalog,
+        view: AssetView,
+        dynamic: DynamicKeys,
+        missing: list[str],
     ) -> Pinned:
         upstream = self.definitions.node_of(each.key)
-        partitions = each.upstream_of(step.partition)
+        there = each.upstream.keys(dynamic, now=moment(step.at))
+        partitions = each.mapping.upstream(each.downstream.pick([step.partition], dynamic), there)
         found: list[tuple[str, Version | None]] = [(name, view.current(name)) for name in partitions]
         if not upstream.asset.external:
             missing += [titled(each.key, name) for name, version in found if version is None]
@@ -151,7 +161,7 @@ class Workshop:
             as_of=view.own.as_of,
             partitions=str(partitions),
             count=len(found),
-            digest=inputs_digest((name, "" if version is None else version.data_version) for name, version in found),
+            digest=inputs_digest(view.versions(partitions)),
             parameter=each.parameter or "",
             versions=tuple(versions),
         )
@@ -177,7 +187,11 @@ class Workshop:
                 other.append(started.run)
                 return None
             event = AssetStarted(
-                at=begun.started_at, partition=partition, run=run_id, provenance=begun.provenance
+                at=begun.started_at,
+                partition=partition,
+                run=run_id,
+                provenance=begun.provenance,
+                reasons=begun.step.reasons,
             )
             return new_event(event)
 

@@ -1,0 +1,30 @@
+"""Data assets: what is defined, planned, materialized and known. See docs/assets.md.
+
+It uses what anybody can import from `engine` and `eventstore`.
+"""
+
+from __future__ import annotations
+
+from engine.assets.calendar_partitions import Daily, Monthly, Weekly
+from engine.assets.hours import Hourly
+from engine.assets.key_sets import KeySet, ReadKeys
+from engine.assets.mappings import Mapping, SameKey
+from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product, Static, Unpartitioned, Window
+
+__all__ = [
+    "Daily",
+    "Dynamic",
+    "DynamicKeys",
+    "Hourly",
+    "KeySet",
+    "Mapping",
+    "Monthly",
+    "Partitions",
+    "Product",
+    "ReadKeys",
+    "SameKey",
+    "Static",
+    "Unpartitioned",
+    "Weekly",
+    "Window",
+]

@@ -1,0 +1,67 @@
+"""A plan as single steps: one for each partition of each function, with the steps that it waits for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from engine.assets.definitions import Definitions
+from engine.assets.key_sets import KeySet
+from engine.assets.nodes import Input, Node
+from engine.assets.partitions import DynamicKeys
+from engine.assets.planner import moment
+from engine.assets.plans import Plan, StepRef, titled
+
+__all__ = ["Steps", "expand", "keys_in"]
+
+Steps: TypeAlias = dict[str, tuple[StepRef, tuple[str, ...]]]
+"""By title: the step, and the titles of those that it waits for, which stand before it."""
+
+
+def expand(definitions: Definitions, plan: Plan) -> Steps:
+    """All steps of a plan, upstream first. Raises `AssetError` for a plan of other definitions."""
+    dynamic = DynamicKeys()
+    for name, keys in plan.dynamic.items():
+        dynamic.add(name, keys)
+    planned: dict[str, KeySet] = {}
+    steps: Steps = {}
+    for each in plan.steps:
+        node = definitions.node_of(each.node)
+        keys = keys_in(node, each.partitions, plan, dynamic)
+        planned[node.name] = planned[node.name] | keys if node.name in planned else keys
+    for each in plan.steps:
+        node = definitions.nodes[each.node]
+        config = plan.request.config.get(node.name, {})
+        for partition in keys_in(node, each.partitions, plan, dynamic):
+            step = StepRef(
+                node=node.name,
+                partition=partition,
+                at=plan.at,
+                environment=plan.request.environment,
+                force=plan.request.force,
+                config=config,
+                reasons=each.reasons,
+            )
+            steps[step.title] = step, _waits_for(node, partition, definitions, planned, dynamic)
+    return steps
+
+
+def keys_in(node: Node, text: str, plan: Plan, dynamic: DynamicKeys) -> KeySet:
+    """The partitions that a step of a plan names."""
+    there = node.partitions.keys(dynamic, now=moment(plan.at))
+    return there.parse(text) if text else there
+
+
+def _waits_for(
+    node: Node, partition: str, definitions: Definitions, planned: Mapping[str, KeySet], dynamic: DynamicKeys
+) -> tuple[str, ...]:
+    titles: dict[str, None] = {}
+    for each in (*node.inputs, *node.checked_against):
+        upstream = definitions.node_of(each.key).name
+        if upstream in planned:
+            titles |= dict.fromkeys(titled(upstream, key) for key in _upstream(each, partition, planned[upstream], dynamic))
+    return tuple(titles)
+
+
+def _upstream(each: Input, partition: str, planned: KeySet, dynamic: DynamicKeys) -> KeySet:
+    return each.mapping.upstream(each.downstream.pick([partition], dynamic), planned)
