@@ -6,17 +6,23 @@ It uses what anybody can import from `engine` and `eventstore`.
 from __future__ import annotations
 
 from engine.assets.calendar_partitions import Daily, Monthly, Weekly
+from engine.assets.dimensions import Dimension, EachDimension, default_mapping
 from engine.assets.hours import Hourly
 from engine.assets.key_sets import KeySet, ReadKeys
-from engine.assets.mappings import Mapping, SameKey
+from engine.assets.mappings import AllPartitions, Custom, LastPartition, Mapping, SameKey, TimeWindow
 from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product, Static, Unpartitioned, Window
 
 __all__ = [
+    "AllPartitions",
+    "Custom",
     "Daily",
+    "Dimension",
     "Dynamic",
     "DynamicKeys",
+    "EachDimension",
     "Hourly",
     "KeySet",
+    "LastPartition",
     "Mapping",
     "Monthly",
     "Partitions",
@@ -24,7 +30,9 @@ __all__ = [
     "ReadKeys",
     "SameKey",
     "Static",
+    "TimeWindow",
     "Unpartitioned",
     "Weekly",
     "Window",
+    "default_mapping",
 ]

@@ -1,7 +1,7 @@
 """Between keys and ordinals: a line is where the keys of one dimension stand in order, a plane is two lines.
 
-A place on a line is an ordinal, and a set of them `Ordinals`; on a plane it is a pair, and a set of them a `Grid`. Places of
-a line never change while a program runs, so a set that was made once means the same keys for good.
+A place on a line is an ordinal, and a set of them `Ordinals`; on a plane it is a pair, and a set of them a `Grid`.
+Places of a line never change while a program runs, so a set that was made once means the same keys for good.
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class Axis(ABC):
         """Those of the places whose keys were not removed."""
 
     @abstractmethod
+    def to_come(self, content: Any) -> Any:
+        """Places behind those that will be there in time."""
+
+    @abstractmethod
     def text(self, content: Any) -> str:
         """The compact text of a set: `key_text` has the grammar."""
 
@@ -88,11 +92,11 @@ class Line(Axis):
         """Where keys stood that are no more."""
         return EMPTY
 
-    def reason(self, key: str) -> str:
+    def reason(self, key: str) -> str:  # noqa: ARG002 - for those who can tell
         """Why there is no such key, when more can be said than that."""
         return ""
 
-    def guess(self, key: str) -> int | None:
+    def guess(self, key: str) -> int | None:  # noqa: ARG002 - for those who can tell
         """About where a key would stand that is not there, when the line can tell."""
         return None
 
@@ -104,6 +108,9 @@ class Line(Axis):
 
     def without_removed(self, content: Ordinals) -> Ordinals:
         return content - self.removed()
+
+    def to_come(self, content: Ordinals) -> Ordinals:  # noqa: ARG002 - names do not come by themselves
+        return EMPTY
 
     def text(self, content: Ordinals) -> str:
         return ",".join(self._spans(content))
@@ -122,7 +129,7 @@ class Line(Axis):
             raise PartitionError(
                 f"the range {key_text.write_span(str(span[0]), str(span[1]))} goes backwards: turn it around"
             )
-        return first or 0, (1 << 62) if last is None else last + 1
+        return first or 0, among.stop if last is None else last + 1
 
     def _there(self, key: str, among: Ordinals) -> int:
         place = self.place(key)
@@ -188,6 +195,10 @@ class Plane(Axis):
             return content
         return content & Grid.product(content.rows() - rows, content.columns() - columns)
 
+    def to_come(self, content: Grid) -> Grid:
+        rows, columns = content.rows(), content.columns()
+        return Grid.product(rows | self.first.to_come(rows), columns | self.second.to_come(columns)) - content
+
     def text(self, content: Grid) -> str:
         return ",".join(
             f"{key_text.write_span(self.first.key_at(band.start), self.first.key_at(band.stop - 1))}|{columns}"
@@ -197,18 +208,20 @@ class Plane(Axis):
 
     def select(self, text: str, among: Grid) -> Grid:
         rows, columns = among.rows(), among.columns()
-        found = []
+        alike: dict[tuple[int, int], list[tuple[int, int]]] = {}  # a text has many items with the same rows
         for first, second in key_text.read_items(text, 2):
-            item = Grid.product(
-                rows & Ordinals.span(*self.first.span(first, rows)),
-                columns & Ordinals.span(*self.second.span(second, columns)),
-            )
-            if not (here := item & among):
-                raise PartitionError(
-                    f"there is no partition in {self.text(item)}: none of these pairs is among the keys"
-                )
-            found.append(here)
-        return Grid.union(found)
+            alike.setdefault(self.first.span(first, rows), []).append(self.second.span(second, columns))
+        return Grid.union(self._block(Ordinals.span(*run) & rows, runs, among) for run, runs in alike.items())
+
+    def _block(self, rows: Ordinals, runs: list[tuple[int, int]], among: Grid) -> Grid:
+        """Those of `among` in the rows and the runs of columns; in each of these there must be one."""
+        found = Grid.product(rows, Ordinals.from_runs(runs)) & among
+        columns = found.columns()
+        for run in (Ordinals.span(*each) for each in runs):
+            if not run & columns:
+                item = self.text(Grid.product(rows, run & among.columns()))
+                raise PartitionError(f"there is no partition in {item}: both parts are there, but not together")
+        return found
 
     def refusal(self, key: str, among: Grid) -> str:
         both = key_text.split(key)

@@ -1,13 +1,12 @@
 """Days, weeks and months as partitions.
 
-A day has 23 or 25 hours when the clocks are changed, and begins at 01:00 where midnight was skipped. A day that a country
-skipped to get over the date line is no partition; one that it had twice is one partition of two days' length.
+A day has 23 or 25 hours when the clocks are changed, and begins at 01:00 where midnight was skipped. A day that a
+country skipped to get over the date line is no partition; one that it had twice is one partition of two days' length.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -128,8 +127,8 @@ class Daily(_Calendar):
 class Weekly(_Calendar):
     """A partition for each week, whose key is the day on which it begins: `2013-01-28`.
 
-    Weeks begin on Monday, or the day that `begins` names. Keys like `2013-W05` are had with `format="%G-W%V"`, for weeks
-    that begin on Monday.
+    Weeks begin on Monday, or the day that `begins` names. Of weeks that begin on Monday, `format="%G-W%V"` makes keys
+    like `2013-W05`.
     """
 
     begins: str = field(default="monday", kw_only=True)

@@ -342,7 +342,9 @@ def _options(fn: Callable[..., Any] | None, given: Mapping[str, Any], where: str
             raise AssetDefinitionError(f"{where}: an asset takes no {name}: {why}")
     known = set(TaskOptions.__struct_fields__) - _NO_OPTION.keys()
     if unknown := sorted(given.keys() - known):
-        raise AssetDefinitionError(f"{where}: no option {unknown[0]!r}; of a task's there are {', '.join(sorted(known))}")
+        raise AssetDefinitionError(
+            f"{where}: no option {unknown[0]!r}; of a task's there are {', '.join(sorted(known))}"
+        )
     options = TaskOptions(**given)
     if given:
         try:

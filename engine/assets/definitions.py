@@ -92,7 +92,9 @@ def _collected(given: Iterable[Asset[..., Any] | ModuleType]) -> tuple[list[Asse
             elif isinstance(member, Check) and member.asset:
                 checks.append(member)
             elif not isinstance(each, ModuleType):
-                raise AssetDefinitionError(f"Definitions takes assets and modules, not {each!r}: decorate it with @asset")
+                raise AssetDefinitionError(
+                    f"Definitions takes assets and modules, not {each!r}: decorate it with @asset"
+                )
     return list(assets.values()), checks
 
 

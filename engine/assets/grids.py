@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from engine.assets.ordinals import EMPTY, Ordinals
@@ -99,7 +100,8 @@ class Grid:
 
     def cut(self, start: int, stop: int) -> Grid:
         """Those that stand at the places `start` up to, not including, `stop`, counted from 0 in order."""
-        found, passed = [], 0
+        found: list[Band] = []
+        passed = 0
         for band in self.bands:
             width = len(band.columns)
             low, high = max(start - passed, 0), min(stop - passed, (band.stop - band.start) * width)
@@ -152,7 +154,7 @@ def _swept(one: tuple[Band, ...], two: tuple[Band, ...]) -> Iterator[tuple[int, 
     """Rows between any two neighbouring edges of either, with the columns that they have in each."""
     edges = sorted({edge for band in (*one, *two) for edge in band[:2]})
     at_one = at_two = 0
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         while at_one < len(one) and one[at_one].stop <= start:
             at_one += 1
         while at_two < len(two) and two[at_two].stop <= start:

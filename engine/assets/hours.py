@@ -1,8 +1,8 @@
 """Hours as partitions.
 
 Hours are those of the clocks, cut also at every change of them: an hour that comes twice is two partitions, whose keys
-carry the offset from UTC (`2013-10-27T02+02:00` and `2013-10-27T02+01:00`), one that is skipped is none, and where clocks
-are moved by half an hour there is a partition of half an hour.
+carry the offset from UTC (`2013-10-27T02+02:00` and `2013-10-27T02+01:00`), one that is skipped is none, and where
+clocks are moved by half an hour there is a partition of half an hour.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import ClassVar, Final, NamedTuple
 
 from engine.assets.time_keys import offset_text, split_offset
 from engine.assets.time_partitions import TimePartitions
-from engine.assets.zones import DAY, HOUR, naive_of, wall_of
+from engine.assets.zones import HOUR, naive_of, wall_of
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
+_ISO_LENGTH: Final = len("2013-01-31T05")
 _LAST: Final = 1 << 40
 """A cell behind all that are ever asked for."""
 
@@ -84,6 +85,15 @@ class Hourly(TimePartitions):
             yield f"{text}T{hour:02}"
 
     def place(self, key: str) -> int | None:
+        if self.keyed.is_iso and len(key) == _ISO_LENGTH:  # nearly all, and often very many
+            cell = _read_iso(key)
+            if cell is None:
+                return None
+            stretch = self._stretches[bisect_left(self._lasts, cell)]
+            if stretch.first <= cell and stretch.twice_until < cell < stretch.twice_from:
+                ordinal = stretch.ordinal + cell - stretch.first
+                return ordinal if 0 <= ordinal < self.stop else None
+            return None
         for ordinal in self._candidates(key):
             if 0 <= ordinal < self.stop and self.key_at(ordinal) == key:
                 return ordinal
@@ -165,7 +175,9 @@ class Hourly(TimePartitions):
 
 def _read_iso(body: str) -> int | None:
     day, mark, hour = body[:10], body[10:11], body[11:]
-    if mark != "T" or len(hour) != 2 or not (hour.isascii() and hour.isdigit()) or int(hour) > 23:
+    if mark != "T" or len(hour) != 2 or not (hour.isascii() and hour.isdigit()) or hour > "23":
+        return None
+    if day[7:8] != "-":  # a day of a week, which Python reads, too
         return None
     try:
         return (date.fromisoformat(day).toordinal() - _EPOCH) * 24 + int(hour)

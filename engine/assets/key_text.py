@@ -1,12 +1,12 @@
 r"""What a partition key may be, and how keys and sets of them are written.
 
-A key is 1 to `KEY_MAX` printable characters; only the one key of what is not partitioned is the empty text. A key of two
-dimensions is `first|second`, where `|` and `\` within a dimension stand behind a `\`.
+A key is 1 to `KEY_MAX` printable characters; only the one key of what is not partitioned is the empty text. A key of
+two dimensions is `first|second`, where `|` and `\` within a dimension stand behind a `\`.
 
-A set is items with `,` between them: `2013-01..2013-06,2013-09`. An item is a key, a range `from..to` whose ends may be
-left out, or `*` for all there are; in two dimensions it is two of these, `eu..us|2013-01..2013-06`: all pairs of them.
-Within a set a `\` takes any character as it is, and a key with `,`, `|`, `*`, `\`, dots that could be taken for a range, or
-blanks at its ends is written so.
+A set is items with `,` between them: `2013-01..2013-06,2013-09`. An item is a key, a range `from..to` whose ends may
+be left out, or `*` for all there are; in two dimensions it is two of these, `eu..us|2013-01..2013-06`: all pairs of
+them. Within a set a `\` takes any character as it is, and a key with `,`, `|`, `*`, `\`, dots that could be taken for
+a range, or blanks at its ends is written so.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def check_key(key: object) -> str:
         raise PartitionError(f"the partition key {shown(key)} is longer than {KEY_MAX} characters")
     if found := _CONTROL.search(key):
         raise PartitionError(
-            f"the partition key {shown(key)} holds {found[0]!r}: no control characters, line breaks or halves of characters"
+            f"the partition key {shown(key)} holds {found[0]!r}: "
+            "no control characters, line breaks or halves of characters"
         )
     return key
 
@@ -99,7 +100,7 @@ def write_span(first: str, last: str) -> str:
 
 
 def read_items(text: str, dimensions: int) -> list[tuple[Span, ...]]:
-    """The items of a set's text, each with as many spans as there are dimensions. A `PartitionError` shows the place."""
+    """The items of a set's text, with a span for each dimension. A `PartitionError` says which is wrong, and how."""
     if not text.strip():
         return []
     items = [[[_Part()]]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from msgspec import Struct
@@ -15,9 +16,10 @@ from msgspec import Struct
 from engine.assets.checks import Check, CheckContext
 from engine.assets.definition import Asset, In
 from engine.assets.functions import hints_of, is_instance, plain, value_of
+from engine.assets.key_sets import KeySet
 from engine.assets.mappings import Mapping as PartitionMapping
 from engine.assets.mappings import default_mapping
-from engine.assets.partitions import Partitions
+from engine.assets.partitions import DynamicKeys, Partitions
 from engine.assets.values import AssetContext, Config
 from engine.errors import AssetDefinitionError, HoldfastError
 
@@ -35,6 +37,14 @@ class Input(Struct, frozen=True, kw_only=True):
     downstream: Partitions  # of what reads it
     parameter: str | None = None
     annotation: Any = Any
+
+    def upstream_of(self, partition: str, known: DynamicKeys | None = None, *, now: datetime) -> KeySet:
+        """The partitions of it that one downstream is made from, of those that there are at `now`.
+
+        `known`: the keys of dynamic partitions. Raises `PartitionError` for a partition that is none.
+        """
+        there = self.upstream.keys(known, now=now)
+        return self.mapping.upstream(self.downstream.pick([partition], known), there)
 
 
 class Wiring(Struct, frozen=True, kw_only=True):
@@ -109,7 +119,9 @@ def bind(asset: Asset[..., Any], known: Known) -> Node:
         keys=tuple(each.key for each in asset.outs),
         asset=asset,
         wiring=wiring,
-        checks={out.key: _checks(asset, out.key, [*out.checks, *known.checks.get(out.key, ())], known) for out in asset.outs},
+        checks={
+            out.key: _checks(asset, out.key, [*out.checks, *known.checks.get(out.key, ())], known) for out in asset.outs
+        },
         returns=_returns(asset, hints.get("return", Any)),
     )
 
@@ -243,7 +255,9 @@ class _Wiring:
         name = parameter.name
         hint = self.hints.get(name, Any)
         kind = plain(hint)
-        marker = next((each for each in get_args(hint)[1:] if isinstance(each, In)), None) if _is_annotated(hint) else None
+        marker = (
+            next((each for each in get_args(hint)[1:] if isinstance(each, In)), None) if _is_annotated(hint) else None
+        )
         if marker is not None:
             self.inputs.append(self._input(name, marker, kind))
         elif kind is AssetContext:
@@ -299,9 +313,7 @@ class _Wiring:
             if mapping is None:
                 mapping = default_mapping(upstream.partitions, self.asset.partitions)
         except HoldfastError as error:
-            raise AssetDefinitionError(
-                f"{self.where}: its upstream {marker.key} ({upstream.where}): {error}"
-            ) from None
+            raise AssetDefinitionError(f"{self.where}: its upstream {marker.key} ({upstream.where}): {error}") from None
         return Input(
             key=marker.key,
             mapping=mapping,

@@ -50,9 +50,9 @@ class Ordinals:
 
     @staticmethod
     def from_runs(runs: Iterable[tuple[int, int]]) -> Ordinals:
-        """The union of `(start, stop)`, in any order; they may overlap."""
+        """The union of `(start, stop)`, in any order; they may overlap, be empty, or begin below 0 (where none is)."""
         edges: list[int] = []
-        for start, stop in sorted(runs):
+        for start, stop in sorted((max(start, 0), stop) for start, stop in runs):
             if start >= stop:
                 continue
             if edges and start <= edges[-1]:
@@ -71,6 +71,11 @@ class Ordinals:
         if self._edges is not None:
             return zip(self._edges[::2], self._edges[1::2], strict=True)
         return (found.span() for found in _ONES.finditer(_digits(self._bits)))
+
+    @property
+    def stop(self) -> int:
+        """One more than the last of them; 0 of an empty set."""
+        return self._bits.bit_length() if self._edges is None else self._edges[-1] if self._edges else 0
 
     def __or__(self, other: Ordinals) -> Ordinals:
         if self._edges is not None and other._edges is not None:

@@ -46,47 +46,42 @@ class Partitions(ABC):
         """All partitions that exist at `now` (aware, else a ValueError); `known` are the keys of dynamic ones."""
         if now.tzinfo is None:
             raise ValueError("now must be an aware datetime, as datetime.now(UTC) is: without a zone it is no moment")
-        axis = self.axis(known)
-        return KeySet(self, axis, axis.without_removed(self.existing(axis, now)))
+        return self._at(known, now)
 
     def defined(self, known: DynamicKeys | None = None) -> KeySet:
         """All partitions that there can ever be, as far as is known: also those whose time has not come."""
-        axis = self.axis(known)
-        return KeySet(self, axis, axis.without_removed(self.existing(axis, None)))
+        return self._at(known, None)
+
+    def _at(self, known: DynamicKeys | None, now: datetime | None) -> KeySet:
+        axis, content = self.there(known, now)
+        return KeySet(self, axis, axis.without_removed(content))
 
     def pick(self, keys: Iterable[str], known: DynamicKeys | None = None) -> KeySet:
         """Those keys. A `PartitionError` names one that the definition does not have."""
         return self.defined(known).pick(keys)
 
     def read(self, keys: Iterable[str], known: DynamicKeys | None = None) -> ReadKeys:
-        """Keys that were recorded, perhaps under another definition: as keys of this one, and those it does not have."""
+        """Keys that were recorded, perhaps under another definition: those of this one, and those it has not."""
         return self.defined(known).read(keys)
 
     def check(self, key: str) -> None:
-        """A `PartitionError` that says why `key` is none of these, and what would do. Dynamic keys: any that can be one."""
+        """A `PartitionError` says why `key` is none of these, and what would do. Dynamic: any that can be a key."""
         self.pick([key])
 
-    def window(self, key: str) -> Window | None:
+    def window(self, key: str) -> Window | None:  # noqa: ARG002 - for those who have one
         """The time that the partition is about; None where that is not what tells it from others."""
         return None
 
     @abstractmethod
-    def axis(self, known: DynamicKeys | None) -> Axis:
-        """Where the keys stand. For key sets and mappings; not for users."""
-
-    @abstractmethod
-    def existing(self, axis: Any, now: datetime | None) -> Any:
-        """The places that exist at `now`, or, with None, ever. For key sets; not for users."""
+    def there(self, known: DynamicKeys | None, now: datetime | None) -> tuple[Axis, Any]:
+        """Where keys stand, and the places that exist at `now`, or, with None, ever. For key sets, not for users."""
 
 
 class Unpartitioned(Partitions):
     """What is not partitioned: one partition, the whole, whose key is the empty text."""
 
-    def axis(self, known: DynamicKeys | None) -> Axis:
-        return _WHOLE
-
-    def existing(self, axis: Any, now: datetime | None) -> Ordinals:
-        return Ordinals.span(0, 1)
+    def there(self, known: DynamicKeys | None, now: datetime | None) -> tuple[Line, Ordinals]:  # noqa: ARG002 - always
+        return _WHOLE, Ordinals.span(0, 1)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unpartitioned)
@@ -116,11 +111,8 @@ class Static(Partitions):
         """The keys, in their order."""
         return self._line.names
 
-    def axis(self, known: DynamicKeys | None) -> Axis:
-        return self._line
-
-    def existing(self, axis: Any, now: datetime | None) -> Ordinals:
-        return Ordinals.span(0, len(self._line.names))
+    def there(self, known: DynamicKeys | None, now: datetime | None) -> tuple[Line, Ordinals]:  # noqa: ARG002 - always
+        return self._line, Ordinals.span(0, len(self._line.names))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Static) and self._line == other._line
@@ -135,7 +127,7 @@ class Static(Partitions):
 
 
 class Dynamic(Partitions):
-    """Names that are added while everything runs: `Dynamic("customers")`. The catalog hands them in as `DynamicKeys`."""
+    """Names that are added while everything runs: `Dynamic("customers")`. They are handed in, as `DynamicKeys`."""
 
     def __init__(self, name: str) -> None:
         """`name` says which of the lists in `DynamicKeys` it is; definitions with one name share one list."""
@@ -149,13 +141,11 @@ class Dynamic(Partitions):
     def check(self, key: str) -> None:
         check_key(key)
 
-    def axis(self, known: DynamicKeys | None) -> Axis:
+    def there(self, known: DynamicKeys | None, now: datetime | None) -> tuple[Line, Ordinals]:  # noqa: ARG002 - always
         if known is None:
             raise PartitionError(f"the keys of {self} are handed in: keys(known, now=...), with a DynamicKeys")
-        return known.line(self.name)
-
-    def existing(self, axis: Any, now: datetime | None) -> Ordinals:
-        return Ordinals.span(0, len(axis))
+        line = known.line(self.name)
+        return line, Ordinals.span(0, len(line))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dynamic) and self.name == other.name
@@ -199,14 +189,11 @@ class Product(Partitions):
         found = (self.first.window(parts[0]), self.second.window(parts[1]))
         return (found[0] or found[1]) if None in found else None
 
-    def axis(self, known: DynamicKeys | None) -> Axis:
-        first, second = self.first.axis(known), self.second.axis(known)
+    def there(self, known: DynamicKeys | None, now: datetime | None) -> tuple[Plane, Grid]:
+        (first, rows), (second, columns) = self.first.there(known, now), self.second.there(known, now)
         assert isinstance(first, Line)
         assert isinstance(second, Line)
-        return Plane(first, second)
-
-    def existing(self, axis: Any, now: datetime | None) -> Grid:
-        return Grid.product(self.first.existing(axis.first, now), self.second.existing(axis.second, now))
+        return Plane(first, second), Grid.product(rows, columns)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Product) and (self.first, self.second) == (other.first, other.second)
@@ -233,7 +220,7 @@ class DynamicKeys:
         self.line(name).add([check_key(key) for key in keys])
 
     def remove(self, name: str, keys: Iterable[str]) -> None:
-        """No longer those keys of `Dynamic(name)`; those that are not there are no error: removing twice is the same."""
+        """No longer those keys of `Dynamic(name)`; one that is not there is no error: removing twice is the same."""
         self.line(name).remove(keys)
 
     def names(self) -> dict[str, tuple[str, ...]]:
@@ -251,7 +238,7 @@ class _Whole(Line):
     def place(self, key: str) -> int | None:
         return None if key else 0
 
-    def key_at(self, ordinal: int) -> str:
+    def key_at(self, ordinal: int) -> str:  # noqa: ARG002 - there is one
         return ""
 
     def reason(self, key: str) -> str:

@@ -27,8 +27,8 @@ class TimeFormat:
         for found in re.finditer("%(.?)", self._format, re.DOTALL):
             if found[1] not in DIRECTIVES and found[1] != "%":
                 raise DefinitionError(
-                    f"format={given!r}: {found[0]!r} is not for keys; those are %{' %'.join(DIRECTIVES)}, which say the same "
-                    "on every machine and in every century"
+                    f"format={given!r}: {found[0]!r} is not for keys; those are %{' %'.join(DIRECTIVES)}, "
+                    "which say the same on every machine and in every century"
                 )
         # A week of the ISO calendar is read as its Monday.
         self._week = "%V" in self._format and "%u" not in self._format

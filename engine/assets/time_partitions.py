@@ -1,9 +1,9 @@
 """Partitions by time: what hours, days, weeks and months of a time zone's clocks have in common.
 
 A partition is a window: from the first instant at which the clocks have reached its beginning up to that of the next.
-They tile time, without a gap and without an overlap, whatever is done to the clocks. Ordinals are arithmetic on the zone's
-table of changes, never walked: the partition of an instant, and the instants of a partition, cost the same in the first
-year and in the hundredth. `now` is handed in.
+They tile time, without a gap and without an overlap, whatever is done to the clocks. Ordinals are arithmetic on the
+zone's table of changes, never walked: the partition of an instant, and the instants of a partition, cost the same in
+the first year and in the hundredth. `now` is handed in.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from abc import abstractmethod
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from engine.assets import zones
-from engine.assets.axes import Axis, Line
+from engine.assets.axes import Line
 from engine.assets.key_text import check_key, shown
 from engine.assets.ordinals import Ordinals
 from engine.assets.partitions import DynamicKeys, Partitions, Window
@@ -34,8 +34,8 @@ class TimePartitions(Partitions, Line):
     `start` and `end` (exclusive; without one there is always a next) are what a clock of `timezone` shows: a text
     (`"2013"`, `"2013-01-31"`, `"2013-01-31T05"`), a date, or a naive datetime. Both must be beginnings of partitions.
     `format` (of `strftime`) writes keys otherwise than in ISO form. `offset` moves every beginning: days from 06:00 to
-    06:00 have `offset=timedelta(hours=6)`, and the keys of the days on which they begin. A `DefinitionError` says what is
-    wrong with any of it.
+    06:00 have `offset=timedelta(hours=6)`, and the keys of the days on which they begin. A `DefinitionError` says what
+    is wrong with any of it.
     """
 
     start: str | date
@@ -107,13 +107,13 @@ class TimePartitions(Partitions, Line):
 
     # ------------------------------------------------------------------ a definition
 
-    def axis(self, known: DynamicKeys | None) -> Axis:
-        return self
-
-    def existing(self, axis: Any, now: datetime | None) -> Ordinals:
+    def there(self, known: DynamicKeys | None, now: datetime | None) -> tuple[Line, Ordinals]:  # noqa: ARG002 - by time
         if now is None:
-            return Ordinals.span(0, self.stop)
-        return Ordinals.span(0, min(self.at(instant_of(now)) + self.current, self.stop))
+            return self, Ordinals.span(0, self.stop)
+        return self, Ordinals.span(0, min(self.at(instant_of(now)) + self.current, self.stop))
+
+    def to_come(self, content: Ordinals) -> Ordinals:
+        return Ordinals.span(content.stop, self.stop)
 
     def window(self, key: str) -> Window:
         """The window of a partition. A `PartitionError` says why a key is none."""

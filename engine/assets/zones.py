@@ -44,7 +44,7 @@ class Zone:
         return self.offsets[bisect_right(self.starts, instant) - 1]
 
     def first_instant(self, wall: int) -> int:
-        """The first instant at which the clocks have reached `wall`: the earlier of two, the change where it is skipped."""
+        """The first instant at which the clocks have reached `wall`: of two the earlier; the change where it is skipped."""
         found = bisect_right(self._wall_ends, wall)
         return max(self.starts[found], wall - self.offsets[found])
 
@@ -133,7 +133,7 @@ _START: Final = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d)?)?)?)?", re.ASCII
 
 
 def read_wall(text: str) -> datetime:
-    """`2013`, `2013-01`, `2013-01-31`, `2013-01-31T05` or `2013-01-31T05:30` as a naive datetime; else a `ValueError`."""
+    """`2013`, `2013-01`, `2013-01-31`, `2013-01-31T05`, `2013-01-31T05:30` as a naive datetime; else a ValueError."""
     if not _START.fullmatch(text):
         raise ValueError(text)
     return datetime.fromisoformat(text + "0000-01-01"[len(text) :])  # what is left out is the first

@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 import joblib
 
-from engine.errors import StorageRefused
+from engine.errors import StorageError, StorageRefused
 
 __all__ = ["WRITER", "dump", "load"]
 
@@ -22,7 +22,9 @@ def dump(value: Any, file: Any) -> None:
     """Write the value. Raises `StorageRefused` for what cannot be pickled."""
     try:
         joblib.dump(value, file)
-    except (TypeError, AttributeError, ValueError, RecursionError) as error:
+    except StorageError:
+        raise
+    except Exception as error:  # what a value's own way of being pickled raises
         raise StorageRefused(f"joblib cannot write this {type(value).__qualname__}: {error}") from error
 
 

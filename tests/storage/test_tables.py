@@ -107,6 +107,8 @@ def test_what_one_library_writes_every_other_reads(storage: Storage, writer: str
 def test_an_empty_table_keeps_its_types(storage: Storage, kind: str) -> None:
     blocking = storage.blocking
     odd = {name for _, name in [*LACKS, INTERVAL]}
+    if kind == "pandas":  # categories without any category have no type there
+        odd.add("categories")
     table = pa.table({name: column.slice(0, 0) for name, column in COLUMNS.items() if name not in odd})
     stored = blocking.write(blocking.read(blocking.write(table), TYPES[kind]), TYPES[kind])
     assert (stored.rows, stored.data_version) == (0, data_version(table))
@@ -351,7 +353,7 @@ def test_a_data_version_is_the_same_for_ever() -> None:
             "four": pa.array([b"abcd", None, b"\0\0\0\0"], pa.binary(4)),
         }
     )
-    assert data_version(odd) == "ODD"
+    assert data_version(odd) == "57e4025dc50503e5c2cfda3f96ce775ce13f6a6def67bcd9990a27bf2e7a3056"
 
 
 def test_what_parquet_does_not_tell_apart_is_one(storage: Storage) -> None:
