@@ -7,6 +7,7 @@ Streams are read from where the last reading ended, so that asking again costs w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Final
 
 from msgspec import Struct
@@ -39,6 +40,7 @@ class Version(Struct, frozen=True, kw_only=True):
 
     version: int  # of its stream
     environment: str
+    partition: str = ""
     at: int  # microseconds since the epoch
     data_version: str
     provenance: str = ""
@@ -94,6 +96,7 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
             part.current = Version(
                 version=version,
                 environment=state.environment,
+                partition=event.partition,
                 at=event.at,
                 data_version=event.data_version,
                 provenance=event.provenance,
@@ -177,6 +180,11 @@ class AssetView:
                 return found.current
         return None
 
+    def latest(self, count: int) -> list[Version]:
+        """The versions that were published last, of all partitions, the latest first."""
+        each = (islice(reversed(layer.published.values()), count) for layer in self.layers)
+        return sorted(chain.from_iterable(each), key=lambda version: version.at, reverse=True)[:count]
+
     def versions(self, partitions: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Of these partitions the data versions that are read; "" for one that is not there."""
         for name in partitions:
@@ -197,6 +205,7 @@ def _version(event: AssetPublished, version: int, environment: str) -> Version:
     return Version(
         version=version,
         environment=environment,
+        partition=event.partition,
         at=event.at,
         data_version=event.data_version,
         provenance=event.provenance,

@@ -12,7 +12,7 @@ from engine.assets.events import PartitionsAdded, PartitionsRemoved, new_event, 
 from engine.assets.partitions import DynamicKeys
 from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict, find_all
 
-__all__ = ["PARTITIONS_CATEGORY", "add_partitions", "names_of", "read_dynamic", "remove_partitions"]
+__all__ = ["PARTITIONS_CATEGORY", "add_partitions", "read_dynamic", "remove_partitions"]
 
 PARTITIONS_CATEGORY: Final = "partitions"
 
@@ -35,12 +35,6 @@ async def read_dynamic(store: EventStore) -> DynamicKeys:
     return known
 
 
-async def names_of(store: EventStore) -> dict[str, tuple[str, ...]]:
-    """The keys that there are, as a plan keeps them."""
-    known = await read_dynamic(store)
-    return known.names()
-
-
 async def add_partitions(
     store: EventStore, name: str, keys: Iterable[str], *, clock: Clock, by: str = "", reason: str = ""
 ) -> tuple[str, ...]:
@@ -60,7 +54,7 @@ async def _change(
 ) -> tuple[str, ...]:
     stream = f"{PARTITIONS_CATEGORY}:{name}"
     while True:
-        there = (await names_of(store)).get(name, ())
+        there = (await read_dynamic(store)).names().get(name, ())
         new = tuple(key for key in dict.fromkeys(keys) if (key in there) == (change is PartitionsRemoved))
         if not new:
             return ()

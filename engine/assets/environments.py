@@ -145,8 +145,7 @@ async def restore(
         found = state.published.get(version)
         if found is None:
             raise AssetNotFound(f"{key}@{version} is no version of it that was published in {environment}")
-        partition = await _partition_of(catalog, key, version)
-        event = AssetRestored(at=clock.now(), partition=partition, version=version, by=by, reason=reason)
+        event = AssetRestored(at=clock.now(), partition=found.partition, version=version, by=by, reason=reason)
         try:
             await _append(store, catalog.environment, key, state.as_of, [new_event(event)], event.at)
         except VersionConflict:
@@ -211,10 +210,6 @@ async def _append(
             attributes={"asset": key, "environment": environment},
         )
     )
-
-
-async def _partition_of(catalog: Catalog, key: str, version: int) -> str:
-    return read_event(await catalog.recorded(key, version)).partition
 
 
 async def _bases(store: EventStore, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from engine.assets.partitions import DynamicKeys
 from engine.assets.planner import moment
 from engine.assets.plans import Plan, StepRef, titled
 
-__all__ = ["Steps", "expand", "keys_in"]
+__all__ = ["Steps", "expand", "keys_in", "upstream_keys"]
 
 Steps: TypeAlias = dict[str, tuple[StepRef, tuple[str, ...]]]
 """By title: the step, and the titles of those that it waits for, which stand before it."""
@@ -42,7 +42,7 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
                 config=config,
                 reasons=each.reasons,
             )
-            steps[step.title] = step, _waits_for(node, partition, definitions, planned, dynamic)
+            steps[step.title] = step, _waits_for(node, step, definitions, planned, dynamic)
     return steps
 
 
@@ -53,15 +53,18 @@ def keys_in(node: Node, text: str, plan: Plan, dynamic: DynamicKeys) -> KeySet:
 
 
 def _waits_for(
-    node: Node, partition: str, definitions: Definitions, planned: Mapping[str, KeySet], dynamic: DynamicKeys
+    node: Node, step: StepRef, definitions: Definitions, planned: Mapping[str, KeySet], dynamic: DynamicKeys
 ) -> tuple[str, ...]:
     titles: dict[str, None] = {}
     for each in (*node.inputs, *node.checked_against):
         upstream = definitions.node_of(each.key).name
         if upstream in planned:
-            titles |= dict.fromkeys(titled(upstream, key) for key in _upstream(each, partition, planned[upstream], dynamic))
+            keys = upstream_keys(each, step, dynamic) & planned[upstream]
+            titles |= dict.fromkeys(titled(upstream, key) for key in keys)
     return tuple(titles)
 
 
-def _upstream(each: Input, partition: str, planned: KeySet, dynamic: DynamicKeys) -> KeySet:
-    return each.mapping.upstream(each.downstream.pick([partition], dynamic), planned)
+def upstream_keys(each: Input, step: StepRef, dynamic: DynamicKeys) -> KeySet:
+    """The partitions of an upstream asset that a step is made from, as they were when it was planned."""
+    there = each.upstream.keys(dynamic, now=moment(step.at))
+    return each.mapping.upstream(each.downstream.pick([step.partition], dynamic), there)

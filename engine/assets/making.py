@@ -15,7 +15,7 @@ from engine import Task, attempt
 from engine.assets.checks import CheckResult
 from engine.assets.definition import AssetSpec
 from engine.assets.events import CheckOutcome
-from engine.assets.giving import arguments_for, check_arguments_for, context_for
+from engine.assets.giving import arguments_for, check_arguments_for, check_context_for, context_for
 from engine.assets.keys import task_name
 from engine.assets.metadata import checked_metadata
 from engine.assets.nodes import BoundCheck, Node
@@ -58,10 +58,11 @@ def check_task(shop: Workshop, node: Node, key: str, bound: BoundCheck) -> Task[
     if inspect.iscoroutinefunction(fn):
 
         async def asking(begun: Begun, made: Made) -> CheckOutcome:
-            context = context_for(node, begun, attempt().run_id)
             began = shop.clock.now()
             try:
-                given = await asyncio.to_thread(check_arguments_for, shop, node, bound, begun, _out(made, key), context)
+                out = _out(made, key)
+                context = check_context_for(node, key, begun, out, attempt().run_id)
+                given = await asyncio.to_thread(check_arguments_for, shop, node, bound, begun, out, context)
                 found = await fn(**given)
             except Exception as error:
                 return _raised(shop, bound, key, error, began)
@@ -70,10 +71,11 @@ def check_task(shop: Workshop, node: Node, key: str, bound: BoundCheck) -> Task[
     else:
 
         def asking(begun: Begun, made: Made) -> CheckOutcome:
-            context = context_for(node, begun, attempt().run_id)
             began = shop.clock.now()
             try:
-                found = fn(**check_arguments_for(shop, node, bound, begun, _out(made, key), context))
+                out = _out(made, key)
+                context = check_context_for(node, key, begun, out, attempt().run_id)
+                found = fn(**check_arguments_for(shop, node, bound, begun, out, context))
             except Exception as error:
                 return _raised(shop, bound, key, error, began)
             return _outcome(shop, bound, key, found, began)

@@ -223,6 +223,10 @@ class DynamicKeys:
         """No longer those keys of `Dynamic(name)`; one that is not there is no error: removing twice is the same."""
         self.line(name).remove(keys)
 
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The keys that there are, by the name of their definition."""
+        return {name: line.present() for name, line in self._lines.items()}
+
     def line(self, name: str) -> _Added:
         """Where the keys of that definition stand. For key sets; not for users."""
         return self._lines.setdefault(name, _Added(name))
@@ -303,6 +307,9 @@ class _Added(Line):
             if (place := self._places.get(key)) is not None:
                 self._gone.add(place)
                 self._removed = None
+
+    def present(self) -> tuple[str, ...]:
+        return tuple(name for place, name in enumerate(self._names) if place not in self._gone)
 
     def place(self, key: str) -> int | None:
         return self._places.get(key)

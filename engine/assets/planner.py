@@ -35,7 +35,6 @@ class Facts(Struct, frozen=True, kw_only=True, eq=False):
     code: Mapping[str, str]  # by node
     config: Mapping[str, str]  # by node
     dynamic: DynamicKeys
-    dynamic_names: Mapping[str, tuple[str, ...]] = {}  # the same, as a plan keeps it
 
 
 def moment(at: int) -> datetime:
@@ -86,7 +85,7 @@ class _Planning:
             steps=tuple(steps),
             unchanged=unchanged,
             blocked=blocked,
-            dynamic=self.facts.dynamic_names,
+            dynamic=self.facts.dynamic.names(),
         )
 
     def _look_at(self, node: Node) -> None:
@@ -148,9 +147,9 @@ class _Planning:
         say((name for name, version in present if version and version.config != config), "configuration changed")
         for each in node.inputs:
             say(self._changed(each, present), f"{each.key} changed")
-            upstream = self.planned[self.definitions.node_of(each.key).name]
-            if upstream:
-                say(each.mapping.downstream(upstream, asked), f"{each.key} is made first")
+            upstream = self.definitions.node_of(each.key).name
+            if planned := self.planned[upstream]:
+                say(each.mapping.downstream(planned, asked, self.there[upstream]), f"{each.key} is made first")
         say((name for name in asked if views[0].last_failed(name)), "failed last time")
         return _in_order(found, asked)
 
@@ -178,8 +177,9 @@ class _Planning:
         lacking: list[str] = []
         for each in (*node.inputs, *node.checked_against):
             upstream = self.definitions.node_of(each.key)
-            absent = self.there[upstream.name] - self.have[each.key] - self.planned[upstream.name]
-            if absent and (stuck := each.mapping.downstream(absent, asked)):
+            there = self.there[upstream.name]
+            absent = there - self.have[each.key] - self.planned[upstream.name]
+            if absent and (stuck := each.mapping.downstream(absent, asked, there)):
                 asked -= stuck
                 lacking.append(f"{each.key} ({_counted(stuck, node)})")
         return asked, f"nothing was made yet of {', '.join(lacking)}: select it, too" if lacking else ""

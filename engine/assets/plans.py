@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from engine.assets.checks import EarlierVersion
 from engine.assets.events import CheckOutcome
 from engine.assets.keys import PRODUCTION
 from engine.assets.metadata import MetadataValue
@@ -14,6 +15,7 @@ from engine.storage import Stored
 
 __all__ = [
     "Begun",
+    "Earlier",
     "Made",
     "MadeOut",
     "Outcome",
@@ -104,6 +106,13 @@ class Pinned(Struct, frozen=True, kw_only=True, omit_defaults=True):
     versions: tuple[PinnedVersion, ...] = ()  # all of them, if it is read
 
 
+class Earlier(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was published of an asset before."""
+
+    previous: EarlierVersion | None = None
+    history: tuple[EarlierVersion, ...] = ()
+
+
 class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A step that has begun: what it is made from is pinned. `unchanged`: it need not be made."""
 
@@ -113,6 +122,7 @@ class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     config: str = ""
     inputs: tuple[Pinned, ...] = ()
     beside: tuple[Pinned, ...] = ()  # what only checks read
+    earlier: Mapping[str, Earlier] = {}  # by key, for checks that ask
     started_at: int = 0
     unchanged: bool = False
     missing: tuple[str, ...] = ()  # upstream partitions that are not there: it cannot be made

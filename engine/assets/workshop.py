@@ -13,20 +13,22 @@ from typing import Any, Final
 import msgspec
 
 from engine.assets.appending import Appender
+from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
 from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.code_versions import code_version_of
 from engine.assets.definitions import Definitions
 from engine.assets.environments import catalog_of
-from engine.assets.events import AssetStarted, new_event
+from engine.assets.events import AssetStarted, details_of, new_event
 from engine.assets.keys import asset_stream
 from engine.assets.nodes import Input, Node
 from engine.assets.partitions import DynamicKeys
-from engine.assets.plans import Begun, Pinned, PinnedVersion, StepRef, titled
+from engine.assets.plans import Begun, Earlier, Pinned, PinnedVersion, StepRef, titled
 from engine.assets.dynamic import read_dynamic
-from engine.assets.planner import moment
+from engine.assets.expanding import upstream_keys
 from engine.assets.provenance import config_digest, inputs_digest, provenance_of
 from engine.assets.values import Config
-from engine.errors import AssetError
+from engine.errors import AssetError, AssetNotFound
+from engine.storage import Column, Storage
 from eventstore import Clock, EventStore, NewEvent, StreamNotFound
 
 __all__ = ["INPUT_VERSIONS_MAX", "Workshop"]
@@ -45,9 +47,10 @@ _LOOK_SECONDS: Final = 0.5
 class Workshop:
     """Definitions on a store: one for all runs of an engine. What is said at the end of a step: see `publishing`."""
 
-    def __init__(self, definitions: Definitions, store: EventStore, clock: Clock) -> None:
+    def __init__(self, definitions: Definitions, store: EventStore, storage: Storage, clock: Clock) -> None:
         self.definitions = definitions
         self.store = store
+        self.storage = storage
         self.clock = clock
         self._catalogs: dict[str, Catalog] = {}
         self._appenders: dict[str, Appender] = {}
@@ -84,6 +87,24 @@ class Workshop:
         except msgspec.ValidationError as error:
             raise AssetError(f"the configuration of {node.name} does not fit {kind.__name__}: {error}") from None
 
+    async def read(self, key: str, type_: Any, *, partition: str, version: int | None, environment: str) -> Any:
+        """See `Assets.read`."""
+        self.definitions.node_of(key)
+        catalog = await self.catalog(environment)
+        if version is None:
+            view = (await catalog.view([key]))[key]
+            current = view.current(partition)
+            if current is None:
+                raise AssetNotFound(f"{titled(key, partition)} has no version in {environment}: nothing was published")
+            recorded = await catalog.recorded(key, current.version, environment=current.environment)
+        else:
+            recorded = await catalog.recorded(key, version)
+        stored = details_of(recorded).stored
+        if stored is None:
+            raise AssetNotFound(f"version {recorded.version} of {key} has no value that is stored here")
+        format_ = "joblib" if stored.format == "joblib" else None
+        return await self.storage.read(stored, type_, format=format_)
+
     # -- beginning ----------------------------------------------------------------------------------------------------
 
     async def begin(self, step: StepRef, run_id: str) -> Begun:
@@ -119,6 +140,7 @@ class Workshop:
             config=config,
             inputs=tuple(inputs),
             beside=tuple(beside),
+            earlier={key: await self._earlier(key, views[key], step, catalog) for key in _curious(node)},
             started_at=self.clock.now(),
             unchanged=same and not step.force and not node.asset.external,
             missing=tuple(missing),
@@ -134,8 +156,7 @@ class Workshop:
         missing: list[str],
     ) -> Pinned:
         upstream = self.definitions.node_of(each.key)
-        there = each.upstream.keys(dynamic, now=moment(step.at))
-        partitions = each.mapping.upstream(each.downstream.pick([step.partition], dynamic), there)
+        partitions = upstream_keys(each, step, dynamic)
         found: list[tuple[str, Version | None]] = [(name, view.current(name)) for name in partitions]
         if not upstream.asset.external:
             missing += [titled(each.key, name) for name, version in found if version is None]
@@ -164,6 +185,16 @@ class Workshop:
             digest=inputs_digest(view.versions(partitions)),
             parameter=each.parameter or "",
             versions=tuple(versions),
+        )
+
+    async def _earlier(self, key: str, view: AssetView, step: StepRef, catalog: Catalog) -> Earlier:
+        current = view.current(step.partition)
+        previous: EarlierVersion | None = None
+        if current is not None:
+            stored = (await catalog.details(key, current)).stored
+            previous = _as_earlier(current, None if stored is None else stored.schema)
+        return Earlier(
+            previous=previous, history=tuple(_as_earlier(each, None) for each in view.latest(HISTORY_VERSIONS_MAX))
         )
 
     async def _stored(self, key: str, version: Version, catalog: Catalog) -> Any:
@@ -222,3 +253,19 @@ class Workshop:
             attributes = {ASSET: key, ENVIRONMENT: catalog.environment}
             found = self._appenders[stream] = Appender(self.store, stream, refresh, attributes=attributes)
         return found
+
+
+def _curious(node: Node) -> list[str]:
+    """Its assets some check of which asks for what was before."""
+    return [key for key, checks in node.checks.items() if any(each.wiring.check_context for each in checks)]
+
+
+def _as_earlier(version: Version, schema: tuple[Column, ...] | None) -> EarlierVersion:
+    return EarlierVersion(
+        version=version.version,
+        partition=version.partition,
+        at=version.at,
+        data_version=version.data_version,
+        rows=version.rows,
+        schema=schema,
+    )

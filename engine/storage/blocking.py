@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -131,6 +131,18 @@ class BlockingStorage:
                     )
                 data = self.read_bytes(stored)
                 return data if stored.format == "bytes" else data.decode()
+
+    def read_joined(self, stored: Sequence[Stored], type: Any = Any) -> Any:  # noqa: A002
+        """Tables one behind the other, as one table of that type. Raises `StorageRefused` for what is no table, or has
+        other columns than the first.
+        """
+        from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+
+        if not stored:
+            raise StorageRefused("there is nothing to read: of no objects no table can be made", key="")
+        kinds = [kind_for(each, type) for each in stored]
+        parts = (self._read_table(each, "pyarrow.Table") for each in stored)
+        return tables.joined(parts, kinds[0], stored[0].key)
 
     def read_bytes(self, stored: Stored) -> bytes:
         """The object's bytes, whole. Raises `StorageMissing`, `StorageDamaged`, `StorageRefused` for too many."""

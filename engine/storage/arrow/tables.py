@@ -61,7 +61,20 @@ def read(source: Path | IO[bytes], kind: str, key: str) -> Any:
     """The table as that type. Raises `StorageDamaged`, or `StorageRefused` for what the library cannot hold."""
     if kind == "pyarrow.RecordBatchReader":
         return batches_of(open_parquet(source, key))
-    table = read_table(source, key)
+    return converted(read_table(source, key), kind)
+
+
+def joined(parts: Iterable[pa.Table], kind: str, key: str) -> Any:
+    """Tables one behind the other, as that type. Raises `StorageRefused` when their columns are not the same."""
+    try:
+        table = pa.concat_tables(parts, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise StorageRefused(f"{key} and others have different columns, and cannot be one table: {error}", key=key) from None
+    return table.to_reader() if kind == "pyarrow.RecordBatchReader" else converted(table, kind)
+
+
+def converted(table: pa.Table, kind: str) -> Any:
+    """A table as that type."""
     match kind:
         case "pyarrow.Table":
             return table
