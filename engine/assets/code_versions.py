@@ -93,10 +93,8 @@ class _Covered:
             elif isinstance(value, FunctionType) and inspect.unwrap(value) is value:
                 self.take(f"{name}.{variable}", value, decorated=True)
             else:
-                raise _undeclared(
-                    self.where,
-                    f"it uses {variable!r} of the function around it, which is {type(value).__name__} and no plain data",
-                )
+                what = f"{variable!r} of the function around it, which is {type(value).__name__} and no plain data"
+                raise _undeclared(self.where, f"it uses {what}")
 
 
 def _undeclared(where: str, why: str) -> AssetDefinitionError:
