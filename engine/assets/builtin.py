@@ -20,6 +20,7 @@ from engine.errors import AssetDefinitionError
 
 __all__ = [
     "accepted_values",
+    "check_of",
     "in_range",
     "matches",
     "not_null",
@@ -28,6 +29,7 @@ __all__ = [
     "row_count_against_history",
     "schema_unchanged",
     "unique",
+    "where_called",
 ]
 
 _NAME_CHARACTERS: Final = 80
@@ -38,7 +40,7 @@ def not_null(
     *columns: str, nan_is_null: bool = False, blocking: bool = True, name: str | None = None
 ) -> Check[..., CheckResult]:
     """No value of these columns is missing. A NaN is there, unless `nan_is_null`."""
-    where = _where()
+    where = where_called()
     names = _columns(columns, "not_null", where)
 
     def holds(table: Any) -> CheckResult:
@@ -47,7 +49,7 @@ def not_null(
         return table_checks.not_null(table, names, nan_is_null=nan_is_null)
 
     said = f"no {_or(names)} is missing"
-    return _check(
+    return check_of(
         "not_null", names, holds, about=(names, nan_is_null), says=said, where=where, blocking=blocking, name=name
     )
 
@@ -56,7 +58,7 @@ def unique(*columns: str, blocking: bool = True, name: str | None = None) -> Che
     """No two rows have the same in all of these columns. Rows with a null in one of them count as different from all
     others; all NaNs are the same.
     """
-    where = _where()
+    where = where_called()
     names = _columns(columns, "unique", where)
 
     def holds(table: Any) -> CheckResult:
@@ -65,14 +67,14 @@ def unique(*columns: str, blocking: bool = True, name: str | None = None) -> Che
         return table_checks.unique(table, names)
 
     said = f"no two rows have the same {_and(names)}"
-    return _check("unique", names, holds, about=names, says=said, where=where, blocking=blocking, name=name)
+    return check_of("unique", names, holds, about=names, says=said, where=where, blocking=blocking, name=name)
 
 
 def accepted_values(
     column: str, values: Collection[Any], *, blocking: bool = True, name: str | None = None
 ) -> Check[..., CheckResult]:
     """Each value of the column is one of `values`; nulls are not looked at."""
-    where = _where()
+    where = where_called()
     names = _columns((column,), "accepted_values", where)
     if isinstance(values, str) or not values:
         raise AssetDefinitionError(f"{where}: accepted_values takes a list of values, not {values!r}")
@@ -84,7 +86,7 @@ def accepted_values(
         return table_checks.accepted_values(table, column, accepted)
 
     said = f"each {column} is one of {_few(accepted)}"
-    return _check(
+    return check_of(
         "accepted_values", names, holds, about=(column, accepted), says=said, where=where, blocking=blocking, name=name
     )
 
@@ -100,7 +102,7 @@ def in_range(
     """Each value of the column is `min` at least, and `max` at most: numbers, dates, times, or texts. Nulls are not
     looked at; a NaN is in no range.
     """
-    where = _where()
+    where = where_called()
     names = _columns((column,), "in_range", where)
     _bounds(min, max, "in_range", where)
 
@@ -110,7 +112,7 @@ def in_range(
         return table_checks.in_range(table, column, min, max)
 
     said = f"each {column} is {_within(min, max)}"
-    return _check(
+    return check_of(
         "in_range", names, holds, about=(column, min, max), says=said, where=where, blocking=blocking, name=name
     )
 
@@ -119,7 +121,7 @@ def matches(column: str, pattern: str, *, blocking: bool = True, name: str | Non
     """Each text of the column fits the regular expression, as a whole: begin and end with ``.*`` to look for something
     within. Nulls are not looked at. The syntax is that of RE2: what Python has, without looking around and back.
     """
-    where = _where()
+    where = where_called()
     names = _columns((column,), "matches", where)
     try:
         re.compile(pattern)
@@ -132,7 +134,7 @@ def matches(column: str, pattern: str, *, blocking: bool = True, name: str | Non
         return table_checks.matches(table, column, pattern)
 
     said = f"each {column} fits {pattern}"
-    return _check(
+    return check_of(
         "matches", names, holds, about=(column, pattern), says=said, where=where, blocking=blocking, name=name
     )
 
@@ -149,7 +151,7 @@ def references(
     """Each value of the column is in `their_column` (of the same name, if not given) of another asset, as that is when
     this one is made; it is made before. Nulls are not looked at. `mapping`: which partitions of it are meant.
     """
-    where = _where()
+    where = where_called()
     names = _columns((column, *(() if their_column is None else (their_column,))), "references", where)
     key = other if isinstance(other, str) else getattr(other, "key", None)
     if not isinstance(key, str):
@@ -164,7 +166,7 @@ def references(
     holds.__annotations__ = {"table": Any, "others": Annotated[Any, In(key, mapping)], "return": CheckResult}
     said = f"each {column} is a {theirs} of {key}"
     parts = (column, *key.split("/"))
-    return _check(
+    return check_of(
         "references", parts, holds, about=(key, column, theirs), says=said, where=where, blocking=blocking, name=name
     )
 
@@ -177,14 +179,14 @@ def row_count(
     name: str | None = None,
 ) -> Check[..., CheckResult]:
     """There are `min` rows at least, and `max` at most. The value is not read for it."""
-    where = _where()
+    where = where_called()
     _bounds(min, max, "row_count", where)
 
     def holds(context: CheckContext) -> CheckResult:
         return count_within(context, min, max)
 
     said = f"the number of rows is {_within(min, max)}"
-    return _check("row_count", (), holds, about=(min, max), says=said, where=where, blocking=blocking, name=name)
+    return check_of("row_count", (), holds, about=(min, max), says=said, where=where, blocking=blocking, name=name)
 
 
 def row_count_against_history(
@@ -194,7 +196,7 @@ def row_count_against_history(
     the last `versions` versions of the asset, of whichever partitions. It holds while there is none. The value is not
     read.
     """
-    where = _where()
+    where = where_called()
     if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < float("inf"):
         raise AssetDefinitionError(f"{where}: tolerance is a part of the median, such as 0.2, not {tolerance!r}")
     if not isinstance(versions, int) or not 1 <= versions <= HISTORY_VERSIONS_MAX:
@@ -205,7 +207,7 @@ def row_count_against_history(
 
     said = f"the number of rows is within {tolerance:.0%} of the median of the last {versions} versions"
     about = (tolerance, versions)
-    return _check(
+    return check_of(
         "row_count_against_history", (), holds, about=about, says=said, where=where, blocking=blocking, name=name
     )
 
@@ -215,15 +217,15 @@ def schema_unchanged(*, blocking: bool = True, name: str | None = None) -> Check
     The value is not read.
     """
     said = "the columns are those of the version before"
-    return _check(
-        "schema_unchanged", (), same_schema, about=(), says=said, where=_where(), blocking=blocking, name=name
+    return check_of(
+        "schema_unchanged", (), same_schema, about=(), says=said, where=where_called(), blocking=blocking, name=name
     )
 
 
 # ------------------------------------------------------------------------------------------------ how they are made
 
 
-def _check(
+def check_of(
     kind: str,
     parts: Collection[str],
     fn: Callable[..., CheckResult],
@@ -234,19 +236,22 @@ def _check(
     blocking: bool,
     name: str | None,
 ) -> Check[..., CheckResult]:
+    """A check named after its kind and `parts`, unless it has a name. `about`: what makes it another; None: it cannot
+    be told.
+    """
     made = "_".join([kind, *(_ODD.sub("_", each) for each in parts)])[:_NAME_CHARACTERS]
     return Check(
         name=check_name(made if name is None else name, where),
         fn=fn,
         severity="blocking" if blocking else "warning",
         description=says,
-        code_version=f"{kind} 1 {about!r}",
+        code_version=None if about is None else f"{kind} 1 {about!r}",
         where=where,
     )
 
 
-def _where() -> str:
-    """Where the author called: two frames up."""
+def where_called() -> str:
+    """File and line where the author called the function that asks."""
     frame = sys._getframe(2)
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 

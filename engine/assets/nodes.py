@@ -26,6 +26,7 @@ from engine.errors import AssetDefinitionError, HoldfastError
 __all__ = ["BoundCheck", "Input", "Known", "Node", "Wiring", "bind", "nearest"]
 
 _EXTERNAL: Final = "external"
+_STARS: Final = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 class Input(Struct, frozen=True, kw_only=True):
@@ -199,7 +200,7 @@ def _parameters(fn: Callable[..., Any] | None, where: str) -> list[inspect.Param
     for each in parameters:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             raise AssetDefinitionError(
-                f"{where}: nothing tells what goes into {str(each)!r}: name each parameter, or list assets in deps=; a"
+                f"{where}: nothing tells what goes into {_STARS[each.kind]}{each.name}: name each parameter, or list assets in deps=; a"
                 " decorator says what it wraps with functools.wraps"
             )
         if each.kind is each.POSITIONAL_ONLY:
@@ -284,10 +285,9 @@ class _Wiring:
         elif parameter.default is parameter.empty:
             if name == "self":
                 raise AssetDefinitionError(f"{self.where}: it is a method: put it below @staticmethod")
-            raise AssetDefinitionError(
-                f"{self.where}: its parameter {name!r} is no asset, and no resource is a"
-                f" {getattr(kind, '__name__', kind)}.{nearest(name, self.known.assets)}"
-            )
+            resource = "" if kind is Any else f", and no resource is a {getattr(kind, '__name__', kind)}"
+            near = nearest(name, self.known.assets)
+            raise AssetDefinitionError(f"{self.where}: its parameter {name!r} is no asset{resource}.{near}")
 
     def _refuse_two_meanings(self, name: str, kind: Any) -> None:
         found = self._fitting(name, kind)

@@ -128,6 +128,8 @@ def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _decoded(pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], type_))
     if pa.types.is_string_view(column.type):
         return column.cast(pa.large_string())
+    if pa.types.is_float16(column.type):
+        return column.cast(pa.float32())
     return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
 
 
@@ -178,14 +180,14 @@ def _sample(table: pa.Table, places: Any, columns: Sequence[str]) -> list[dict[s
 def _scalar(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python does not have: nanoseconds, year 12000
-        return str(scalar)
+    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python does not have: in the year 12000
+        return repr(scalar)
 
 
 def _ends(column: pa.ChunkedArray) -> dict[str, Any]:
     """The least and the greatest value, where they can be said in metadata."""
     ends = pc.min_max(column)
-    low, high = ends["min"].as_py(), ends["max"].as_py()
+    low, high = _scalar(ends["min"]), _scalar(ends["max"])
     return {"min": low, "max": high} if isinstance(low, int | float | str) else {}
 
 
