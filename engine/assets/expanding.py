@@ -21,8 +21,8 @@ Steps: TypeAlias = dict[str, tuple[StepRef, tuple[str, ...]]]
 def expand(definitions: Definitions, plan: Plan) -> Steps:
     """All steps of a plan, upstream first. Raises `AssetError` for a plan of other definitions."""
     dynamic = DynamicKeys()
-    for name, keys in plan.dynamic.items():
-        dynamic.add(name, keys)
+    for name, added in plan.dynamic.items():
+        dynamic.add(name, added)
     planned: dict[str, KeySet] = {}
     steps: Steps = {}
     for each in plan.steps:

@@ -59,7 +59,7 @@ class Moment(Struct, frozen=True, tag="moment"):
 MetadataValue: TypeAlias = str | int | float | bool | Link | Markdown | Json | Moment | None
 Metadata: TypeAlias = Mapping[str, MetadataValue]
 
-_kinds: Final = (Link, Markdown, Json, Moment)
+_KINDS: Final = (str, int, float, bool, Link, Markdown, Json, Moment)
 
 
 def checked_metadata(given: Mapping[str, Any], where: str) -> dict[str, MetadataValue]:
@@ -85,7 +85,7 @@ def _name(name: object, where: str) -> str:
 def _value(value: Any, where: str) -> MetadataValue:
     if isinstance(value, date | datetime):
         return Moment(value.isoformat())
-    if value is not None and not isinstance(value, str | int | float | bool | _kinds):
+    if value is not None and not isinstance(value, _KINDS):
         raise AssetError(
             f"{where} is {type(value).__name__}; give text, a number, a truth value, a date or time, Link, Markdown, or"
             " Json(...) for anything else that is JSON"

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from engine.assets.checks import Check, CheckContext
 from engine.assets.definition import Asset, In
+from engine.assets.dimensions import default_mapping
 from engine.assets.functions import hints_of, is_instance, plain, value_of
 from engine.assets.key_sets import KeySet
 from engine.assets.mappings import Mapping as PartitionMapping
-from engine.assets.mappings import default_mapping
 from engine.assets.partitions import DynamicKeys, Partitions
 from engine.assets.values import AssetContext, Config
 from engine.errors import AssetDefinitionError, HoldfastError

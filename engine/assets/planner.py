@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from engine.assets.catalog import AssetView, Version
 from engine.assets.definitions import Definitions
+from engine.assets.key_sets import KeySet
 from engine.assets.nodes import Input, Node
 from engine.assets.partitions import DynamicKeys, Unpartitioned
-from engine.assets.key_sets import KeySet
 from engine.assets.plans import Plan, PlanStep, Request
 from engine.assets.provenance import inputs_digest
 from engine.errors import AssetError, PartitionError

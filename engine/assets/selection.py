@@ -81,9 +81,7 @@ def _meant(what: str, word: str, world: World) -> set[str]:
         case "tag":
             name, equals, wanted = value.partition("=")
             fits = [
-                spec
-                for spec in world.specs.values()
-                if name in spec.tags and (not equals or spec.tags[name] == wanted)
+                spec for spec in world.specs.values() if name in spec.tags and (not equals or spec.tags[name] == wanted)
             ]
         case "group":
             fits = [spec for spec in world.specs.values() if spec.group == value]
