@@ -209,7 +209,7 @@ class Replayer:
         if not self._identities:  # else a replay from here would not know whose identity it goes by
             self.epoch_version = version
         self.instance = Instance(definition, before.run_id)
-        self.instance.replaying = True
+        self.instance.around, self.instance.replaying = before.around, True
         self.attempts.clear()
 
     def _is_marker(self, event: Decision) -> bool:
