@@ -107,6 +107,7 @@ class _Supposition:
         self.problem = ""
         self._timers: set[tuple[int, str]] = set()  # that are known from the history, by deadline and id
         self._run_id = run_id
+        self._definitions = definitions
         self._state = RunState(run_id=run_id)
         self._replayer = Replayer(definition, run_id, versions=definitions.find)
         self._instance = self._replayer.instance
@@ -215,8 +216,8 @@ class _Supposition:
         for item in facts[:beginning]:
             if isinstance(item.event, SignalReceived):  # it came between the two, and is among what is carried on
                 self._tell(item.event, item.payload)
-        self._instance = Instance(before.definition, self._run_id)
-        for arrival in beginning_of_next(before):
+        self._instance = Instance(self._definitions.next_of(before), self._run_id)
+        for arrival in beginning_of_next(before, version=self._instance.definition.version):
             assert isinstance(arrival.event, Fact)
             self._tell(structs.replace(arrival.event, at=at), arrival.payload)
         return [item for item in facts[beginning + 1 :] if getattr(item.event, "carried", False) is not True]
