@@ -105,7 +105,8 @@ class Recorded(Protocol):
 class Replayer:
     """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more.
 
-    `versions`: finds another version of a workflow, by name and version, for an epoch that goes on as that.
+    `versions`: finds another version of a workflow, by name and version, for an epoch that is of that; None: there is
+    none but `definition`.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Replayer:
         definition: Definition[..., Any],
         run_id: str,
         *,
-        versions: Callable[[str, str], Definition[..., Any] | None] | None = None,
+        versions: Callable[[str, str], Definition[..., Any] | None] | None,
     ) -> None:
         self._versions = versions
         self.instance = Instance(definition, run_id)
@@ -180,8 +181,8 @@ class Replayer:
             self._fact, self._fact_payload, self._fact_version = event, payload, version
             if type(event) is TaskCompleted or type(event) is TaskFailed:
                 self._ended = self.attempts.pop(event.id, None)
-            elif type(event) is RunStarted and event.epoch > self.instance.epoch:
-                self._begin_epoch(version, event.version)
+            elif type(event) is RunStarted and (event.epoch > self.instance.epoch or self._is_of_another(event)):
+                self._begin_epoch(version, event)
             elif self.carrying and getattr(event, "carried", False):
                 del self.carrying[0]  # they are told in order, before anything else
         else:
@@ -194,22 +195,27 @@ class Replayer:
         self.instance.patches.recorded = None
         return decided
 
-    def _begin_epoch(self, version: int, of: str) -> None:
-        """The run has continued as new, in that version of its workflow: of what was before only that matters which
-        nobody has taken.
+    def _is_of_another(self, event: RunStarted) -> bool:
+        """Whether the run began as another version than it is of now: a fork is fed the epochs of its origin, too."""
+        return self.instance.started is None and event.version != self.instance.definition.version
+
+    def _begin_epoch(self, version: int, event: RunStarted) -> None:
+        """The run begins, or has continued as new, in that version of its workflow: of what was before only that
+        matters which nobody has taken.
         """
         before = self.instance
         before.evict()
         definition: Definition[..., Any] | None = before.definition
         if self._versions is not None:
-            definition = self._versions(before.definition.name, of)
+            definition = self._versions(before.definition.name, event.version)
         if definition is None:
-            self._refuse("history", f"the run goes on as version {of!r} of its workflow, which is not there")
+            how = "goes on" if event.epoch else "began"
+            self._refuse("history", f"the run {how} as version {event.version!r} of its workflow, which is not there")
         self.carrying = before.left_over
         if not self._identities:  # else a replay from here would not know whose identity it goes by
             self.epoch_version = version
         self.instance = Instance(definition, before.run_id)
-        self.instance.replaying = True
+        self.instance.around, self.instance.replaying = before.around, True
         self.attempts.clear()
 
     def _is_marker(self, event: Decision) -> bool:

@@ -34,6 +34,7 @@ from engine.core.events import (
     RunFailed,
     RunForked,
     RunReopened,
+    RunStarted,
     StatePublished,
     TaskCompleted,
     TaskFailed,
@@ -43,8 +44,9 @@ from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused, RunConflict
 from engine.runtime.children_told import outcome_letters
-from engine.runtime.histories import HistoryEvent, head_of, read_events
+from engine.runtime.histories import HistoryEvent, head_of, read_beginning, read_events
 from engine.runtime.mail import CompletionMail, data_message
+from engine.runtime.serving import Served
 from engine.runtime.streams import (
     ORIGIN,
     STATUS,
@@ -55,9 +57,9 @@ from engine.runtime.streams import (
     stream_of,
     workflow_of,
 )
-from eventstore import NEW, Clock, Commit, EventStore, Message, NewEvent, StreamNotFound, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, Message, NewEvent, StreamHead, StreamNotFound, VersionConflict
 
-__all__ = ["Cut", "cut_of", "fork", "forked"]
+__all__ = ["Cut", "begins_as", "cut_of", "fork", "forked"]
 
 CHUNK_EVENTS: Final = 500
 """Events that are copied in one commit."""
@@ -135,7 +137,7 @@ def _cut_at(turns: _Turns, at: int, run_id: str, substituted: Collection[str]) -
 
 async def fork(
     store: EventStore,
-    definition_named: Callable[[str, str], Definition[..., Any]],
+    definitions: Served,
     run_id: str,
     new_id: str,
     *,
@@ -148,7 +150,7 @@ async def fork(
 ) -> None:
     """Make the fork; the same again is the same fork. Raises as `Engine.fork`."""
     origin = await head_of(store, run_id)
-    definition = definition_named(*workflow_of(origin.attributes))
+    definition = await begins_as(store, definitions, origin)
     cut = await cut_of(store, run_id, at, substitute)
     note = RunForked(
         at=max(clock.now(), origin.updated_at),
@@ -164,15 +166,19 @@ async def fork(
     if there is not None and there.whole:
         return
     note = note if there is None else there.note
-    sends = await _rehearse(store, definition, new_id, note, cut=cut, substitute=substitute)
+    replayer = Replayer(definition, new_id, versions=definitions.find)
+    sends = await _rehearse(store, replayer, new_id, note, cut=cut, substitute=substitute)
     version = 0 if there is None else there.version
     events: list[NewEvent] = []
     states: dict[str, Any] = {}
+    workflow_version: str | None = None  # of the last epoch that it has lived through
     index = 0
     async for item in forked(store, note, cut):
         index += 1
         if isinstance(item.event, StatePublished):
             states[state_attribute(item.event.name)] = index
+        elif isinstance(item.event, RunStarted):
+            workflow_version = item.event.version or None
         if index > version:
             events.append(NewEvent(item.header, item.payload))
         if len(events) >= CHUNK_EVENTS and not isinstance(item.event, PrefixEnded):
@@ -182,7 +188,7 @@ async def fork(
             events = []
     attributes = {
         WORKFLOW: definition.name,
-        VERSION: origin.attributes.get(VERSION),
+        VERSION: workflow_version,
         STATUS: "running",
         ORIGIN: run_id,
         **states,
@@ -198,6 +204,13 @@ async def fork(
         sends=sends,
         alarm=note.at,
     )
+
+
+async def begins_as(store: EventStore, definitions: Served, head: StreamHead) -> Definition[..., Any]:
+    """The definition that a run's history begins with, whatever the run is of by now. Raises `UnknownWorkflow`."""
+    name, version = workflow_of(head.attributes)
+    beginning = await read_beginning(store, run_id_of(head.stream))
+    return definitions.require(name, version if beginning is None else beginning[0].version)
 
 
 async def forked(store: EventStore, note: RunForked, cut: Cut) -> AsyncIterator[HistoryEvent]:
@@ -277,7 +290,7 @@ async def _digest_at(store: EventStore, run_id: str, version: int) -> str:
 
 async def _rehearse(
     store: EventStore,
-    definition: Definition[..., Any],
+    replayer: Replayer,
     new_id: str,
     note: RunForked,
     *,
@@ -285,7 +298,6 @@ async def _rehearse(
     substitute: Mapping[str, Any],
 ) -> tuple[Message, ...]:
     """See whether the code takes the prefix, and whether it can be cut there. Returns what the fork is to be told."""
-    replayer = Replayer(definition, new_id)
     try:
         version = 0
         async for item in forked(store, note, cut):

@@ -47,7 +47,7 @@ async def rebuild_run(
     definition: Definition[..., Any],
     watchdog: Watchdog | None = None,
     *,
-    versions: Callable[[str, str], Definition[..., Any] | None] | None = None,
+    versions: Callable[[str, str], Definition[..., Any] | None] | None,
 ) -> Rebuilt:
     """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit.
 

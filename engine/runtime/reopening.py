@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct, structs
 
-from engine.core.call import Definition
 from engine.core.calls import CANCELLED
 from engine.core.compare import Mismatch, describe_decision
 from engine.core.decided import Decided
@@ -46,6 +45,7 @@ from engine.runtime.children_told import outcome_letters
 from engine.runtime.histories import head_of
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
+from engine.runtime.serving import Served
 from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, workflow_of
 from eventstore import Clock, Commit, EventStore, LeaseLost, Message, StreamHead, UnknownMessage, VersionConflict
 
@@ -67,7 +67,7 @@ class _Plan(Struct):
 
 async def reopen(
     store: EventStore,
-    definition_named: Callable[[str, str], Definition[..., Any]],
+    definitions: Served,
     run_id: str,
     *,
     by: str,
@@ -80,9 +80,8 @@ async def reopen(
     while True:
         head = await head_of(store, run_id)
         _check_ended(head, run_id)
-        definition = definition_named(*workflow_of(head.attributes))
         at = max(clock.now(), head.updated_at)
-        plan = await _plan(store, head, definition, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
+        plan = await _plan(store, head, definitions, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
         try:
             await store.commit(
                 Commit(
@@ -125,10 +124,8 @@ def _check_ended(head: StreamHead, run_id: str) -> None:
     raise RepairRefused(f"run {run_id!r} has not ended: it is {status}; {what}")
 
 
-async def _plan(
-    store: EventStore, head: StreamHead, definition: Definition[..., Any], run_id: str, note: RunReopened
-) -> _Plan:
-    replayer = Replayer(definition, run_id)
+async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id: str, note: RunReopened) -> _Plan:
+    replayer = Replayer(definitions.require(*workflow_of(head.attributes)), run_id, versions=definitions.find)
     try:
         await feed(replayer, store, head)
         fact = replayer.last_turn.fact

@@ -41,9 +41,10 @@ from engine.core.replay import Replayer
 from engine.core.standing import standing
 from engine.errors import HoldfastError, RepairRefused
 from engine.runtime.epochs import beginning_of_next
-from engine.runtime.forking import cut_of
+from engine.runtime.forking import begins_as, cut_of
 from engine.runtime.histories import HistoryEvent, head_of, read_events
 from engine.runtime.repairs import HistoryDiff
+from engine.runtime.serving import Served
 from engine.runtime.steps import wanted
 from eventstore import EventStore
 
@@ -69,14 +70,15 @@ class WhatIf(Struct, frozen=True, kw_only=True):
 
 
 async def suppose(
-    store: EventStore, definition: Definition[..., Any], run_id: str, *, at: int, substitute: Mapping[str, Any]
+    store: EventStore, definitions: Served, run_id: str, *, at: int, substitute: Mapping[str, Any]
 ) -> WhatIf:
     """See the module. Raises `RepairRefused` when it cannot be cut there, or the code does not fit what is before."""
     head = await head_of(store, run_id)
+    definition = await begins_as(store, definitions, head)
     cut = await cut_of(store, run_id, at, substitute)
     recorded = [item async for item in read_events(store, run_id, until=head.version)]
     prefix = [item for item in recorded if item.version <= cut.until]
-    supposition = _Supposition(definition, f"{run_id}~?", prefix, retold=cut.retold)
+    supposition = _Supposition(definition, definitions, f"{run_id}~?", prefix, retold=cut.retold)
     try:
         counting = standing(recorded)
         left = dict(substitute)
@@ -91,7 +93,13 @@ class _Supposition:
     """One run that is not: its instance, and the history that it would have."""
 
     def __init__(
-        self, definition: Definition[..., Any], run_id: str, prefix: list[HistoryEvent], *, retold: bool
+        self,
+        definition: Definition[..., Any],
+        definitions: Served,
+        run_id: str,
+        prefix: list[HistoryEvent],
+        *,
+        retold: bool,
     ) -> None:
         self.history: list[HistoryEvent] = []
         self.answered: dict[str, bytes | None] = {}  # arguments of the task calls that were, by id
@@ -99,8 +107,9 @@ class _Supposition:
         self.problem = ""
         self._timers: set[tuple[int, str]] = set()  # that are known from the history, by deadline and id
         self._run_id = run_id
+        self._definitions = definitions
         self._state = RunState(run_id=run_id)
-        self._replayer = Replayer(definition, run_id)
+        self._replayer = Replayer(definition, run_id, versions=definitions.find)
         self._instance = self._replayer.instance
         last = next(item for item in reversed(prefix) if isinstance(item.event, Fact))
         origin = self._state.run_id.removesuffix("~?")
@@ -207,8 +216,8 @@ class _Supposition:
         for item in facts[:beginning]:
             if isinstance(item.event, SignalReceived):  # it came between the two, and is among what is carried on
                 self._tell(item.event, item.payload)
-        self._instance = Instance(before.definition, self._run_id)
-        for arrival in beginning_of_next(before):
+        self._instance = Instance(self._definitions.next_of(before), self._run_id)
+        for arrival in beginning_of_next(before, version=self._instance.definition.version):
             assert isinstance(arrival.event, Fact)
             self._tell(structs.replace(arrival.event, at=at), arrival.payload)
         return [item for item in facts[beginning + 1 :] if getattr(item.event, "carried", False) is not True]

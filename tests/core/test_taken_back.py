@@ -69,7 +69,7 @@ def variants(history: History) -> Iterator[tuple[str, History, int]]:
 
 
 def replayed(case: Case, history: History) -> Replayer:
-    replayer = Replayer(case.definition, RUN_ID)
+    replayer = Replayer(case.definition, RUN_ID, versions=None)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, entry.event, entry.payload)
     assert replayer.finish() == []
@@ -114,7 +114,7 @@ def test_what_was_taken_back_is_as_if_it_had_never_been(case: Case) -> None:
 def test_histories_that_nobody_writes_are_refused(broken: list[str], said: str) -> None:
     case = CASES["gather_branches"]
     history = play(case.world(seeded(1)))
-    replayer = Replayer(case.definition, RUN_ID)
+    replayer = Replayer(case.definition, RUN_ID, versions=None)
     with pytest.raises(Mismatch, match=said):
         for version, entry in enumerate(history, 1):
             replayer.feed(version, entry.event, entry.payload)
@@ -126,7 +126,7 @@ def test_histories_that_nobody_writes_are_refused(broken: list[str], said: str) 
 def test_a_fork_that_holds_what_it_was_to_decide() -> None:
     case = CASES["gather_branches"]
     history = play(case.world(seeded(1)))
-    replayer = Replayer(case.definition, RUN_ID)
+    replayer = Replayer(case.definition, RUN_ID, versions=None)
     replayer.feed(1, RunForked(at=1, origin=RUN_ID, version=1, digest=""), None)
     with pytest.raises(Mismatch, match="holds decisions of the turn that it was to decide anew"):
         for version, entry in enumerate(history[:3], 2):

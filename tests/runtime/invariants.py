@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -77,8 +78,8 @@ def demand(condition: object, message: str) -> None:
         raise Broken(message)
 
 
-async def check_history(store: EventStore, run_id: str, definition: Definition[..., Any] | None = None) -> list[Any]:
-    """Check the history of one run and return its events. With its code, also that it replays."""
+async def check_history(store: EventStore, run_id: str, *definitions: Definition[..., Any]) -> list[Any]:
+    """Check the history of one run and return its events. With its code, in all of its versions, also that it replays."""
     head = await store.head(f"run:{run_id}")  # first: a late outcome may be noted while we read
     recorded = [event async for event in store.read(f"run:{run_id}", until=head.version)]
     events = [decode_header(item.header) for item in recorded]
@@ -87,8 +88,8 @@ async def check_history(store: EventStore, run_id: str, definition: Definition[.
         demand(head.version == len(recorded), f"the head says version {head.version}")
         check_events(counting(events))
         check_marks(head, counting(events))
-        if definition is not None:
-            check_replay(definition, run_id, recorded, events)
+        if definitions:
+            check_replay(definitions, run_id, recorded, events)
     except Broken as broken:
         lines = [f"{item.version:4} {item.header.decode()} {(item.payload or b'')[:200]!r}" for item in recorded]
         raise Broken(f"run {run_id!r}: {broken}\n" + "\n".join(lines)) from None
@@ -99,14 +100,13 @@ async def check_store(store: EventStore, *definitions: Definition[..., Any]) -> 
     """Check the history of every run in a store."""
     from eventstore import StreamQuery
 
-    by_name = {definition.name: definition for definition in definitions}
     cursor: str | None = None
     had: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
     while True:
         page = await store.find(StreamQuery(category="run", cursor=cursor, limit=500))
         for head in page.items:
-            definition = by_name.get(str(head.attributes["workflow"]))
-            events = await check_history(store, head.stream.partition(":")[2], definition)
+            of = [definition for definition in definitions if definition.name == head.attributes["workflow"]]
+            events = await check_history(store, head.stream.partition(":")[2], *of)
             first = events[0] if events else None  # a fork has no key, whatever its origin had
             if (
                 isinstance(first, RunStarted)
@@ -419,12 +419,14 @@ def check_marks(head: Any, events: list[Any]) -> None:
 
 
 def check_replay(
-    definition: Definition[..., Any], run_id: str, recorded: list[RecordedEvent], events: list[Any]
+    definitions: Sequence[Definition[..., Any]], run_id: str, recorded: list[RecordedEvent], events: list[Any]
 ) -> None:
     """The code decides again what is recorded; nothing is missing from the last turn of a run that has ended."""
     if isinstance(events[-1], RunTerminated | RunSuspended):
         return
-    replayer = Replayer(definition, run_id)
+    versions = {definition.version: definition for definition in definitions}
+    find = (lambda _name, version: versions.get(version)) if len(versions) > 1 else None
+    replayer = Replayer(definitions[-1], run_id, versions=find)
     try:
         for item, event in zip(recorded, events, strict=True):
             replayer.feed(item.version, event, item.payload)
