@@ -43,14 +43,15 @@ class Findings(Struct):
     broken: int = 0
     ahead: int = 0  # fit, and would take decisions at once
     ahead_runs: list[str] = field(default_factory=list)  # the first of them
-    unknown: dict[str, int] = field(default_factory=dict)  # runs not replayed, by the workflow that is not there
+    # Runs not replayed, by the workflow that is not there, and the version of it that they are on.
+    unknown: dict[tuple[str, str], int] = field(default_factory=dict)
     kinds: dict[str, Kind] = field(default_factory=dict)
     uncounted: int = 0  # breaks of further kinds
 
     def take(self, verdict: Verdict) -> None:
         """One run more."""
         if not verdict.known:
-            self.unknown[verdict.workflow] = self.unknown.get(verdict.workflow, 0) + 1
+            self.leave_out(verdict.workflow, verdict.workflow_version)
             return
         self.replayed += 1
         self.closed += verdict.status not in ("running", "paused", "suspended")
@@ -60,6 +61,11 @@ class Findings(Struct):
         elif verdict.ahead:
             self.ahead += 1
             self.ahead_runs += [verdict.run] if len(self.ahead_runs) < _RUNS_SHOWN else []
+
+    def leave_out(self, workflow: str, version: str) -> None:
+        """One run that is not replayed, of a workflow that is not there."""
+        key = workflow, version
+        self.unknown[key] = self.unknown.get(key, 0) + 1
 
     def _sort(self, verdict: Verdict, diagnosis: Diagnosis) -> None:
         key = _place(verdict.workflow, diagnosis)
@@ -100,12 +106,12 @@ async def gate(
     async with Gate(store, workflows_of(target)) as here:
         async for verdict in _verdicts(here, target, findings, url=url, closed=closed, processes=processes):
             take(verdict)
-        while shown := [name for name in findings.unknown if name in here.workflows]:
+        while shown := {key for key in findings.unknown if here.knows(*key)}:
             # Workflows that are made while others run: known since a run has shown them.
-            for name in shown:
-                del findings.unknown[name]
-            async for run in here.runs():
-                if run.workflow in shown and (again := await check(here, run.id)) is not None:
+            for key in shown:
+                del findings.unknown[key]
+            async for run in here.runs(closed=closed):
+                if (run.workflow, run.workflow_version) in shown and (again := await check(here, run.id)) is not None:
                     take(again)
     progress.end()
     if output.json:
@@ -124,14 +130,13 @@ async def _verdicts(
     while len(first) <= FEW_RUNS and (run := await anext(runs, None)) is not None:
         first.append(run)
 
-    known = set(gate.workflows)  # one that is shown meanwhile is for afterwards, with all of its runs
-
     async def all_of_them() -> AsyncIterator[RunSummary]:
         async for each in _behind(first, runs):
-            if each.workflow in known:
-                yield each
+            key = each.workflow, each.workflow_version
+            if key in findings.unknown or not gate.knows(*key):
+                findings.leave_out(*key)  # one that is shown meanwhile is for afterwards, with all of its runs
             else:
-                findings.unknown[each.workflow] = findings.unknown.get(each.workflow, 0) + 1
+                yield each
 
     many = len(first) > FEW_RUNS if processes is None else processes > 1
     if many:
@@ -199,7 +204,7 @@ def _sums(findings: Findings, seconds: float) -> dict[str, Any]:
         "fit": findings.replayed - findings.broken,
         "break": findings.broken,
         "ahead": findings.ahead,
-        "not_in_target": findings.unknown,
+        "not_in_target": {_of(*key): count for key, count in findings.unknown.items()},
         "seconds": round(seconds, 3),
     }
 
@@ -223,8 +228,12 @@ def _tell(output: Output, findings: Findings, target: Target, url: str, seconds:
             f"  {findings.ahead:,} of those that fit {_verb(findings.ahead, 'decide')} something new as soon as this"
             f" code has them: {_names(findings.ahead_runs, findings.ahead)}"
         )
-    for name, count in sorted(findings.unknown.items()):
-        output.line(f"  not replayed: {_runs(count)} of workflow {name}, which {target.text} does not have")
+    for key, count in sorted(findings.unknown.items()):
+        output.line(f"  not replayed: {_runs(count)} of workflow {_of(*key)}, which {target.text} does not have")
+
+
+def _of(workflow: str, version: str) -> str:
+    return f"{workflow} in version {version}" if version else workflow
 
 
 def _runs(count: int) -> str:

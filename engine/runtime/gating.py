@@ -46,15 +46,17 @@ _ADVICE: Final = (
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether one run fits the code there is.
 
-    `version`: events in its history. `known`: whether its workflow is among those of the gate; one that is not was not
-    replayed. `diagnosis`: how it does not fit. `ahead`: decisions that the code would take as soon as it had the run,
-    and that are not recorded; what a crash kept from being written, or what is new in this code.
+    `version`: events in its history. `known`: whether its workflow, in the version that it is on, is among those of the
+    gate; one that is not was not replayed. `diagnosis`: how it does not fit. `ahead`: decisions that the code would
+    take as soon as it had the run, and that are not recorded; what a crash kept from being written, or what is new in
+    this code.
     """
 
     run: str
     workflow: str
     status: RunStatus
     version: int
+    workflow_version: str = ""  # if its workflow has versions
     known: bool = True
     diagnosis: Diagnosis | None = None
     ahead: int = 0
@@ -82,6 +84,7 @@ class Gate:
     ) -> None:
         self._store = store
         self._definitions = served(workflows, reach=True)
+        self.learnt = 0  # definitions that runs have shown it
         self._watchdog = Watchdog(SystemClock(), warn=min(TURN_WARN_SECONDS, turn_seconds), limit=turn_seconds)
 
     async def __aenter__(self) -> Self:
@@ -100,6 +103,10 @@ class Gate:
     def workflows(self) -> tuple[str, ...]:
         """The names of the workflows that it knows, those included that it was shown by runs as their children."""
         return tuple(self._definitions)
+
+    def knows(self, workflow: str, version: str) -> bool:
+        """Whether it can replay runs of this workflow that are on this version; "": runs without one."""
+        return self._definitions.find(workflow, version) is not None
 
     async def runs(self, *, closed: int = 0) -> AsyncIterator[RunSummary]:
         """All open runs, whatever their workflow, oldest first; then the newest `closed` of each workflow it knows."""
@@ -151,7 +158,7 @@ class Gate:
         instance = rebuilt.replayer.instance
         try:
             for learnt in instance.calls.definitions.values():
-                self._definitions.add(learnt, newest=False)
+                self.learnt += self._definitions.add(learnt, newest=False)
             if head.closed and rebuilt.backlog and head.attributes.get(STATUS) != "terminated":
                 return _verdict(head, diagnosis=_more(rebuilt.backlog, head.version))
             return _verdict(head, ahead=len(rebuilt.backlog))
@@ -208,6 +215,7 @@ def _verdict(head: StreamHead, *, diagnosis: Diagnosis | None = None, **said: An
         workflow=summary.workflow,
         status=summary.status,
         version=summary.version,
+        workflow_version=summary.workflow_version,
         diagnosis=None if diagnosis is None else structs.replace(diagnosis, advice=_ADVICE),
         **said,
     )

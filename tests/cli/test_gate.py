@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine import Engine
+from eventstore import StreamQuery
 from tests.cli.command import Command, Ended
 
 SHOP = Path(__file__).parent / "shop.py"
@@ -165,6 +166,61 @@ def _made():
     (shop.folder / "shop.py").write_text(text)
     sums = lines(shop("gate", "shop.py", "--json", "--processes", processes))[-1]
     assert (sums["fit"], sums["break"], sums["not_in_target"]) == (30, 0, {})
+
+
+LEDGER = """
+from engine import Signal, workflow
+
+go = Signal("go", int)
+
+
+def made():
+    @workflow(name="tally", version="1")
+    async def first(n: int) -> int:
+        return n if n == 9 else await go.receive()
+    return first
+
+
+@workflow
+async def ledger(n: int) -> int:
+    return await made()(n)
+
+
+@workflow(name="tally", version="2")
+async def tally(n: int) -> int:
+    return await go.receive()
+"""
+
+
+async def keep_ledgers(folder: Path) -> None:
+    (folder / "shop.py").write_text(LEDGER)
+    code = load(folder)
+    first = code.made()
+    url = f"sqlite:///{folder}/holdfast.db?synchronous=NORMAL"
+    async with Engine(url, workflows=[first, code.tally, code.ledger]) as engine, asyncio.timeout(60):
+        await (await engine.start(first(9), id="done")).result()
+        for n in range(2):
+            await engine.start(first(n), id=f"old-{n}")
+        for n in range(3):
+            await engine.start(code.ledger(n), id=f"ledger-{n}")
+        await engine.start(code.tally(1), id="new")
+        children = StreamQuery(streams=tuple(f"run:ledger-{n}/tally#1" for n in range(3)))
+        while [head.version > 0 for head in (await engine.store.find(children)).items] != [True] * 3:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_runs_are_of_a_version_and_the_target_may_have_another(tmp_path: Path, processes: str) -> None:
+    asyncio.run(keep_ledgers(tmp_path))
+    ledger = Command(tmp_path)
+    words = ("gate", "shop.py", "--closed", "5", "--processes", processes)
+    sums = lines(ledger(*words, "--json"))[-1]  # a run of the ledger shows the version that is made while it runs
+    assert (sums["replayed"], sums["closed"], sums["fit"], sums["not_in_target"]) == (10, 1, 10, {})
+    (tmp_path / "shop.py").write_text(LEDGER.replace("await made()(n)", "n"))
+    ended = ledger(*words)
+    assert ended.code == 4, ended
+    assert "  not replayed: 6 runs of workflow tally in version 1, which shop.py does not have" in ended.out
+    assert lines(ledger(*words, "--json"))[-1]["not_in_target"] == {"tally in version 1": 6}
 
 
 def test_what_a_crash_kept_from_being_written_or_is_new_is_said(shop: Command) -> None:
