@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from engine import RunStatus
 from engine.cli import doing
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    UNFINISHED,
     ByOption,
     DebugOption,
     JsonOption,
@@ -61,8 +61,7 @@ def cancel(
     """
     from engine.cli import control, searching  # noqa: PLC0415 - see `doing`
 
-    unfinished: tuple[RunStatus, ...] = ("running", "paused", "suspended")
-    many = searching.many_of(run_id, workflow, statuses_of(status), unfinished, limit=limit, yes=yes)
+    many = searching.many_of(run_id, workflow, statuses_of(status), UNFINISHED, limit=limit, yes=yes)
     doing.change(
         lambda given, output: (
             control.cancel(given, output, run_id or "", reason=reason, by=by_whom(by))

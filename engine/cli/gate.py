@@ -15,6 +15,7 @@ from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.summary import diagnosis_view
 from engine.cli.targets import Target
+from engine.cli.words import FINAL
 from eventstore import EventStore, SystemClock
 
 __all__ = ["Findings", "gate"]
@@ -54,7 +55,7 @@ class Findings(Struct):
             self.leave_out(verdict.workflow, verdict.workflow_version)
             return
         self.replayed += 1
-        self.closed += verdict.status not in ("running", "paused", "suspended")
+        self.closed += verdict.status in FINAL
         if verdict.diagnosis is not None:
             self.broken += 1
             self._sort(verdict, verdict.diagnosis)

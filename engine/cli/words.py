@@ -9,6 +9,8 @@ import typer
 from engine import RunStatus
 
 __all__ = [
+    "FINAL",
+    "UNFINISHED",
     "ByOption",
     "DebugOption",
     "GraceOption",
@@ -27,6 +29,10 @@ __all__ = [
 ]
 
 _STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
+FINAL: Final[frozenset[RunStatus]] = frozenset({"completed", "failed", "cancelled", "terminated"})
+"""Of a run that has ended."""
+UNFINISHED: Final = tuple(each for each in _STATUSES if each not in FINAL)
+"""Of one that has not, or has not even begun."""
 
 _EXIT_CODES: Final = """\b
 Exit codes:

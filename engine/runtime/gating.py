@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from engine.core.compare import Diagnosis, Difference, Mismatch, describe_decision
 from engine.core.decided import Decided
 from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunStarted
-from engine.core.fold import FINAL_STATUSES, RunStatus
+from engine.core.fold import FINAL_STATUSES, UNFINISHED, RunStatus
 from engine.core.replay import Replayer
 from engine.errors import HoldfastError
 from engine.runtime.anyio_seams import order_anyio_sets
@@ -34,7 +34,6 @@ from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = ["Gate", "Verdict", "diagnose"]
 
-_OPEN: Final[tuple[RunStatus, ...]] = ("running", "paused", "suspended")
 _ENDS: Final = (RunCompleted, RunFailed, RunCancelled)
 _ADVICE: Final = (
     "With this code the run would be suspended; nothing would be lost. Ways out: put the change behind"
@@ -110,7 +109,9 @@ class Gate:
 
     async def runs(self, *, closed: int = 0) -> AsyncIterator[RunSummary]:
         """All open runs, whatever their workflow, oldest first; then the newest `closed` of each workflow it knows."""
-        query = StreamQuery(category=RUN_CATEGORY, attributes={STATUS: _OPEN}, limit=FIND_LIMIT_MAX, newest_first=False)
+        query = StreamQuery(
+            category=RUN_CATEGORY, attributes={STATUS: UNFINISHED}, limit=FIND_LIMIT_MAX, newest_first=False
+        )
         while True:
             page = await self._store.find(query)
             for head in page.items:

@@ -168,6 +168,27 @@ def _made():
     assert (sums["fit"], sums["break"], sums["not_in_target"]) == (30, 0, {})
 
 
+async def start_later(folder: Path) -> None:
+    shop = load(folder)
+    async with Engine(f"sqlite:///{folder}/holdfast.db", workflows=[shop.order], only={"late-0", "late-1"}) as client:
+        late = await client.start(shop.order("late"), id="late-0", delay=3600, singleton="k")
+        behind = await client.start(shop.order("late"), id="late-1", singleton="k", on_conflict="queue")
+        assert [await run.status() for run in (late, behind)] == ["queued", "queued"]
+
+
+def test_runs_that_have_not_begun_are_judged_too(shop: Command) -> None:
+    asyncio.run(start_later(shop.folder))
+    before = digest(shop)
+    sums = lines(shop("gate", "shop.py", "--json"))[-1]
+    assert (sums["replayed"], sums["closed"], sums["fit"], sums["ahead"]) == (32, 0, 32, 0)
+    change(shop, "def order(who: str, ends", "def order(who: str, day: int, ends")
+    *broken, _ = lines(shop("gate", "shop.py", "--json"))
+    late = {each["run"]: each for each in broken if each["status"] == "queued"}
+    assert {*late} == {"late-0", "late-1"}
+    assert "day" in late["late-0"]["diagnosis"]["message"]
+    assert digest(shop) == before, "the gate changed the store"
+
+
 LEDGER = """
 from engine import Signal, workflow
 
