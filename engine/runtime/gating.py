@@ -15,9 +15,10 @@ from msgspec import Struct, structs
 
 from engine.core.compare import Diagnosis, Difference, Mismatch, describe_decision
 from engine.core.decided import Decided
-from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunStarted
+from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunForked, RunStarted
 from engine.core.fold import FINAL_STATUSES, UNFINISHED, RunStatus
 from engine.core.replay import Replayer
+from engine.core.standing import standing
 from engine.errors import HoldfastError
 from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.guard import install_guard
@@ -170,14 +171,14 @@ class Gate:
 def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run_id: str = "run") -> Diagnosis | None:
     """How a recorded history does not fit these workflows (one, or several versions of it); None: it does.
 
-    `events` as `RunHandle.events` gives them, from the beginning; `run_id` as it was. Raises `HoldfastError` for a
-    history of another workflow, `DefinitionError` and `DeterminismError` as an engine does.
+    `events` as `RunHandle.events` gives them, from the beginning, forks and reopened runs too; `run_id` as it was.
+    Raises `HoldfastError` for a history of another workflow, `DefinitionError` and `DeterminismError` as an engine does.
     """
     order_anyio_sets()
     install_guard()
     quiet_replays()
     known = served(workflows, reach=False)
-    started = events[0].event if events else None
+    started = next((item.event for item in events if not isinstance(item.event, RunForked)), None)
     if not isinstance(started, RunStarted):
         raise HoldfastError("a history begins with RunStarted: give all of its events, the first one first")
     definition = known.find(started.workflow, started.version)
@@ -193,7 +194,7 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
         return structs.replace(mismatch.diagnosis, advice=_ADVICE)
     finally:
         replayer.instance.evict()
-    ended = any(isinstance(item.event, _ENDS) for item in events)
+    ended = any(isinstance(item.event, _ENDS) for item in standing(events))  # a reopened run goes on behind its end
     return _more(backlog, events[-1].version) if backlog and ended else None
 
 
