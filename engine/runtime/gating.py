@@ -171,8 +171,9 @@ class Gate:
 def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run_id: str = "run") -> Diagnosis | None:
     """How a recorded history does not fit these workflows (one, or several versions of it); None: it does.
 
-    `events` as `RunHandle.events` gives them, from the beginning, forks and reopened runs too; `run_id` as it was.
-    Raises `HoldfastError` for a history of another workflow, `DefinitionError` and `DeterminismError` as an engine does.
+    `events` as `RunHandle.events` gives them, from the beginning, also of a fork or of a run that was reopened;
+    `run_id` as it was. Raises `HoldfastError` for a history of another workflow, `DefinitionError` and
+    `DeterminismError` as an engine does.
     """
     order_anyio_sets()
     install_guard()
