@@ -25,12 +25,12 @@ from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunSummary, summary_of
 from engine.runtime.histories import HistoryEvent, head_of
 from engine.runtime.logs import quiet_replays
-from engine.runtime.recovery import rebuild_run
+from engine.runtime.recovery import try_run
 from engine.runtime.serving import served
 from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.workflows import Workflow
-from eventstore import EventStore, EventStoreError, StreamHead, StreamQuery, SystemClock
+from eventstore import EventStore, StreamHead, StreamQuery, SystemClock
 from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = ["Gate", "Verdict", "diagnose"]
@@ -148,22 +148,18 @@ class Gate:
         definition = self._definitions.of(head.attributes)
         if definition is None:
             return _verdict(head, known=False)
-        try:
-            rebuilt = await rebuild_run(self._store, head, definition, self._watchdog, versions=self._definitions.find)
-        except Mismatch as mismatch:
-            return _verdict(head, diagnosis=mismatch.diagnosis)
-        except EventStoreError:
-            raise
-        except Exception as error:  # the user's, in a place we call; or ours
-            message = f"{type(error).__qualname__}: {error}"
-            return _verdict(head, diagnosis=Diagnosis(reason="internal", message=message, version=head.version))
-        instance = rebuilt.replayer.instance
+        tried = await try_run(
+            self._store, head, definition, self._watchdog, versions=self._definitions.find, say=_with_its_type
+        )
+        if isinstance(tried, Diagnosis):
+            return _verdict(head, diagnosis=tried)
+        instance = tried.replayer.instance
         try:
             for learnt in instance.calls.definitions.values():
                 self.learnt += self._definitions.add(learnt, newest=False)
-            if head.closed and rebuilt.backlog and head.attributes.get(STATUS) != "terminated":
-                return _verdict(head, diagnosis=_more(rebuilt.backlog, head.version))
-            return _verdict(head, ahead=len(rebuilt.backlog))
+            if head.closed and tried.backlog and head.attributes.get(STATUS) != "terminated":
+                return _verdict(head, diagnosis=_more(tried.backlog, head.version))
+            return _verdict(head, ahead=len(tried.backlog))
         finally:
             instance.evict()
 
@@ -197,6 +193,10 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
         replayer.instance.evict()
     ended = any(isinstance(item.event, _ENDS) for item in standing(events))  # a reopened run goes on behind its end
     return _more(backlog, events[-1].version) if backlog and ended else None
+
+
+def _with_its_type(error: Exception) -> str:
+    return f"{type(error).__qualname__}: {error}"
 
 
 def _more(backlog: list[Decided], version: int) -> Diagnosis:

@@ -8,7 +8,11 @@ from msgspec import structs
 from engine import Diagnosis, Gate, HistoryEvent, State, diagnose, task, workflow
 from engine.core.events import PrefixEnded, RunReopened, TaskCompleted
 from engine.errors import HoldfastError, RunFailedError
+from engine.runtime import recovery
+from engine.runtime.recovery import try_run
 from engine.testing import Lab, engine, history
+from eventstore import StoreUnavailable
+from tests.runtime.faulty import FaultyStore
 
 phase = State("phase", str)
 
@@ -140,3 +144,24 @@ async def test_a_reopened_run_is_replayed_with_what_stands() -> None:
         more = await judged(lab, "r", wordy)  # it has ended again: what it decides then is all that it decides
         assert more is not None
         assert more.message == "the code decides more than it did when the run ended"
+
+
+async def test_an_error_of_ours_is_a_diagnosis_and_one_of_the_store_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate, and a worker that looks after suspended runs, ask the same question."""
+
+    async def fails(*_: object) -> None:
+        raise LookupError("no such branch")
+
+    async with engine(nightly) as lab, Gate(lab.memory, [nightly]) as gate:
+        await lab.result(await lab.start(nightly(4), id="r"))
+        head = await lab.memory.head("run:r")
+        assert (await gate.check("r")).fits
+        store = FaultyStore(lab.memory, lambda _number, name: "refuse" if name == "read" else None)
+        with pytest.raises(StoreUnavailable):
+            await try_run(store, head, nightly, gate._watchdog, versions=gate._definitions.find)
+        monkeypatch.setattr(recovery, "feed", fails)
+        diagnosis = (await gate.check("r")).diagnosis
+        assert diagnosis is not None
+        assert (diagnosis.reason, diagnosis.message) == ("internal", "LookupError: no such branch")
+        tried = await try_run(lab.memory, head, nightly, gate._watchdog, versions=gate._definitions.find)
+        assert tried == Diagnosis(reason="internal", message="no such branch", version=head.version)
