@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct, field, to_builtins
 
 from engine import Diagnosis, Gate, RunSummary, Verdict
+from engine.cli.bar import Bar
 from engine.cli.gate_runs import FEW_RUNS, Hands, check, workflows_of
 from engine.cli.output import Output
 from engine.cli.problems import Exit
@@ -18,13 +19,12 @@ from engine.cli.targets import Target
 from engine.cli.words import FINAL
 from eventstore import EventStore, SystemClock
 
-__all__ = ["Findings", "gate"]
+__all__ = ["Findings", "gate", "progress"]
 
 _KINDS_MAX: Final = 1_000
 """Kinds of breaks that are kept apart; more are counted only."""
 _KINDS_SHOWN: Final = 10
 _RUNS_SHOWN: Final = 5
-_PROGRESS_SECONDS: Final = 0.2
 
 
 class Kind(Struct):
@@ -96,29 +96,24 @@ async def gate(
     store: EventStore, target: Target, output: Output, *, url: str, closed: int, processes: int | None
 ) -> Exit:
     """Replay them all, and say what was found."""
-    findings, progress = Findings(), _Progress(output)
+    findings, bar = Findings(), Bar(output, SystemClock())
 
     def take(verdict: Verdict) -> None:
         findings.take(verdict)
-        progress.show(findings)
+        bar.tell(findings.replayed, partial(progress, findings))
         if output.json and verdict.diagnosis is not None:
             output.document(_document(verdict))
 
     async with Gate(store, workflows_of(target)) as here:
-        async for verdict in _verdicts(here, target, findings, url=url, closed=closed, processes=processes):
-            take(verdict)
-        while shown := {key for key in findings.unknown if here.knows(*key)}:
-            # Workflows that are made while others run: known since a run has shown them.
-            for key in shown:
-                del findings.unknown[key]
-            async for run in here.runs(closed=closed):
-                if (run.workflow, run.workflow_version) in shown and (again := await check(here, run.id)) is not None:
-                    take(again)
-    progress.end()
+        with bar:
+            async for verdict in _verdicts(here, target, findings, url=url, closed=closed, processes=processes):
+                take(verdict)
+            async for verdict in _shown(here, findings, closed=closed):
+                take(verdict)
     if output.json:
-        output.document(_sums(findings, progress.seconds))
+        output.document(_sums(findings, bar.seconds))
     else:
-        _tell(output, findings, target, url, progress.seconds)
+        _tell(output, findings, target, url, bar.seconds)
     return Exit.SUSPENDED if findings.broken else Exit.COMPLETED
 
 
@@ -152,6 +147,16 @@ async def _verdicts(
             yield verdict_
 
 
+async def _shown(gate: Gate, findings: Findings, *, closed: int) -> AsyncIterator[Verdict]:
+    """Of workflows that are made while others run: known since a run has shown them."""
+    while shown := {key for key in findings.unknown if gate.knows(*key)}:
+        for key in shown:
+            del findings.unknown[key]
+        async for run in gate.runs(closed=closed):
+            if (run.workflow, run.workflow_version) in shown and (again := await check(gate, run.id)) is not None:
+                yield again
+
+
 async def _behind(first: list[RunSummary], rest: AsyncIterator[RunSummary]) -> AsyncIterator[RunSummary]:
     for each in first:
         yield each
@@ -162,29 +167,9 @@ async def _behind(first: list[RunSummary], rest: AsyncIterator[RunSummary]) -> A
 # ------------------------------------------------------------------------------------------------ what is said
 
 
-class _Progress:
-    """How far it is, on a terminal: one line on standard error, drawn over itself."""
-
-    def __init__(self, output: Output) -> None:
-        self._clock = SystemClock()
-        self._began = self._clock.monotonic()
-        self._drawn = self._began
-        self._live = sys.stderr.isatty() and not output.console.is_dumb_terminal
-        self.seconds = 0.0
-
-    def show(self, findings: Findings) -> None:
-        now = self._clock.monotonic()
-        if self._live and now - self._drawn >= _PROGRESS_SECONDS:
-            self._drawn = now
-            rate = findings.replayed / (now - self._began)
-            sys.stderr.write(f"\r\x1b[Kreplayed {findings.replayed:,} runs ({rate:,.0f}/s), {findings.broken:,} break")
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        self.seconds = self._clock.monotonic() - self._began
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+def progress(findings: Findings, rate: float) -> str:
+    """How far it is; `rate`: runs in a second."""
+    return f"replayed {findings.replayed:,} runs ({rate:,.0f}/s), {findings.broken:,} break"
 
 
 def _document(verdict: Verdict) -> dict[str, Any]:

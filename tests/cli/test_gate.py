@@ -6,17 +6,25 @@ import asyncio
 import hashlib
 import importlib.util
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine import Engine
+from engine.cli.bar import Bar
+from engine.cli.gate import Findings, progress
+from engine.cli.output import Output
 from eventstore import StreamQuery
-from tests.cli.command import Command, Ended
+from tests.cli.command import Command, Ended, collect, without_colours
+from tests.cli.test_auditing import Turned
 
 SHOP = Path(__file__).parent / "shop.py"
 CHARGE = "    found.append(await charge(who))  # here\n"
@@ -301,6 +309,41 @@ def test_bad_input(shop: Command) -> None:
     ended = shop("gate", "shop.py")
     assert ended.code == 2, ended
     assert "random.random()" in ended.err
+
+
+def test_a_terminal_shows_how_far_it_is(shop: Command) -> None:
+    change(shop)
+    main, side = pty.openpty()
+    started = shop.start("gate", "shop.py", fresh=True, stdout=side, stderr=side)
+    os.close(side)
+    seen = bytearray()
+    reader = threading.Thread(target=collect, args=(main, seen))
+    reader.start()
+    ended = started.end()
+    reader.join(10)
+    os.close(main)
+    text = without_colours(seen.decode())
+    assert ended.code == 4, text
+    assert re.search(r"replayed 30 runs \(\d+/s\), 10 break", text), text
+    assert "20 fit, 10 break" in text
+    assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h"), "the cursor is shown again"
+
+
+def test_elsewhere_a_line_now_and_then_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Turned()
+    findings = Findings()
+    with Bar(Output(json=False), clock) as bar:
+        for _ in range(24):
+            findings.replayed += 500
+            findings.broken += 1
+            clock.time += 0.5
+            bar.tell(findings.replayed, lambda rate: progress(findings, rate))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "replayed 5,000 runs (1,000/s), 10 break",
+        "replayed 10,000 runs (1,000/s), 20 break",
+    ]
 
 
 def test_interrupted_it_leaves_no_process_behind(shop: Command) -> None:
