@@ -13,10 +13,10 @@ import msgspec
 from engine.audit import (
     AuditFinding,
     AuditProgress,
+    AuditVerdict,
     InclusionProof,
     PrivateKey,
     Sealed,
-    Verdict,
     decode_proof,
     encode_proof,
     generate_key,
@@ -88,7 +88,7 @@ def told_by(bar: Bar) -> Callable[[AuditProgress], None]:
     return tell
 
 
-def _verdict_lines(verdict: Verdict, *, signed: bool) -> list[str]:
+def _verdict_lines(verdict: AuditVerdict, *, signed: bool) -> list[str]:
     lines = [_finding_line(each) for each in verdict.findings]
     if verdict.more:
         lines.append("… and more, which are not listed")
@@ -124,7 +124,7 @@ def _name(stream: str) -> str:
     return f"run {stream.removeprefix('run:')}" if stream.startswith("run:") else f"stream {stream}"
 
 
-def _verdict_document(verdict: Verdict) -> dict[str, Any]:
+def _verdict_document(verdict: AuditVerdict) -> dict[str, Any]:
     return {
         "verifies": verdict.holds,
         "events": verdict.events,
