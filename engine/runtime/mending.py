@@ -21,12 +21,12 @@ from typing import Any, Final, Protocol
 from msgspec import UNSET, structs
 
 from engine.core.call import Definition
-from engine.core.compare import Diagnosis, Mismatch
+from engine.core.compare import Diagnosis
 from engine.core.events import RunResumed
 from engine.runtime.claims import marked
 from engine.runtime.codes import suspended_with, was_tried
 from engine.runtime.histories import read_known_state
-from engine.runtime.recovery import rebuild_run
+from engine.runtime.recovery import try_run
 from engine.runtime.site import Site
 from engine.runtime.streams import (
     ALONE,
@@ -174,17 +174,11 @@ class Mending:
 
     async def _replay(self, head: StreamHead, definition: Definition[..., Any]) -> Diagnosis | None:
         """How the code does not fit; None: it does."""
-        try:
-            rebuilt = await rebuild_run(
-                self._home.store, head, definition, self._home.watchdog, versions=self._home.definitions.find
-            )
-        except Mismatch as mismatch:
-            return mismatch.diagnosis
-        except EventStoreError:
-            raise
-        except Exception as error:  # as in a turn: ours, or the user's in a place that we call
-            return Diagnosis(reason="internal", message=str(error), version=head.version)
-        rebuilt.replayer.instance.evict()
+        home = self._home
+        tried = await try_run(home.store, head, definition, home.watchdog, versions=home.definitions.find)
+        if isinstance(tried, Diagnosis):
+            return tried
+        tried.replayer.instance.evict()
         return None
 
     async def _write(
