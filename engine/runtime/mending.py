@@ -18,18 +18,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis
 from engine.core.events import RunResumed
 from engine.runtime.claims import marked
-from engine.runtime.codes import suspended_with, was_tried
+from engine.runtime.codes import GOES_ON, suspended_with, was_tried
+from engine.runtime.gates import due_at, gates_of, is_waiting
 from engine.runtime.histories import read_known_state
 from engine.runtime.recovery import try_run
 from engine.runtime.site import Site
 from engine.runtime.streams import (
-    ALONE,
     BOUND,
     CODE,
     RUN_CATEGORY,
@@ -136,8 +136,9 @@ class Mending:
             await self._write(head, note, suspended_with(head.attributes, code, diagnosis.reason))
             return
         note = new_event(RunResumed(at=at, by=f"engine {self._name}, code {code}"))
-        going = {STATUS: "running", SUSPENDED_FOR: None, ALONE: None, CODE: code, BOUND: True}
-        await self._write(head, note, going, alarm=at)
+        gates = gates_of(head, reopened=True)  # its code fits, and it may have to wait for its turn all the same
+        going = {**GOES_ON, STATUS: gates.status(waiting=is_waiting(head)), CODE: code, BOUND: True}
+        await self._write(head, note, going, alarm=due_at(head, at), held=bool(gates))
 
     # -- bound runs ----------------------------------------------------------------------------------------------------
 
@@ -182,9 +183,15 @@ class Mending:
         return None
 
     async def _write(
-        self, head: StreamHead, note: NewEvent | None, attributes: Mapping[str, Scalar], *, alarm: int | None = None
+        self,
+        head: StreamHead,
+        note: NewEvent | None,
+        attributes: Mapping[str, Scalar],
+        *,
+        alarm: int | UnsetType = UNSET,
+        held: bool | UnsetType = UNSET,
     ) -> None:
-        """Put it down, unless the run has moved meanwhile. With an alarm it is held no more, and due."""
+        """Put it down, unless the run has moved meanwhile."""
         try:
             await self._home.store.commit(
                 Commit(
@@ -193,8 +200,8 @@ class Mending:
                     expected_version=head.version,
                     events=() if note is None else (note,),
                     attributes=attributes,
-                    alarm=UNSET if alarm is None else alarm,
-                    held=UNSET if alarm is None else False,
+                    alarm=alarm,
+                    held=held,
                 )
             )
         except (VersionConflict, LeaseLost, StreamNotFound):

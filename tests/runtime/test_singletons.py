@@ -443,6 +443,53 @@ async def test_one_whose_code_does_not_fit_keeps_its_place(world: World) -> None
         await check_store(engine.store, sync)
 
 
+@pytest.mark.parametrize("granted", [False, True])
+async def test_one_that_is_mended_in_the_queue_stays_in_it(world: World, granted: bool) -> None:
+    """It goes on as soon as code fits, which is to wait for its turn: it is not claimed and given up for ever."""
+
+    @workflow(name="sync")
+    async def changed(name: int) -> str:
+        return str(name)
+
+    async with world.engine(sync) as engine:
+        first = await engine.start(sync("one"), id="a", singleton="k")
+        await begins(first)
+        queued = await engine.start(sync("two"), id="b", singleton="k", on_conflict="queue")
+        await settle()
+    async with world.engine(changed) as engine:
+        queued = engine.run("b")
+        await queued.pause()
+        await ended(queued, RunSuspendedError, "suspended")
+        if granted:
+            await engine.run("a").terminate()
+            await until_async(lambda: _has_no_queue(engine, "b"))
+        await at_rest(engine.store, "b")
+    store = FaultyStore(await world.store())
+    commits: list[Any] = []
+
+    async def count(name: str, commit: Any) -> None:
+        if name == "commit" and commit.stream == "run:b":
+            commits.append(commit)
+
+    store.before = count
+    async with Engine(store, workflows=[sync], clock=world.clock, grace=0) as engine:
+        queued = engine.run("b")
+        if not granted:
+            await becomes(queued, "queued")
+            await at_rest(engine.store, "b")
+            await settle(500)
+            assert (await queued.state()).status == "queued"
+            assert len(commits) == 1, "it was let go on, and nobody has touched it since"
+            assert (await kinds_of(queued))[2:] == ["RunSuspended", "RunResumed"]
+            with pytest.raises(SingletonHeld, match="run 'a'"):
+                await engine.start(sync("three"), singleton="k")
+            await engine.run("a").terminate()
+        await begins(queued)
+        await queued.signal(end, "now")
+        assert await soon(queued.result()) == "two: now"
+        await check_store(engine.store, sync)
+
+
 async def _has_no_queue(engine: Engine, run_id: str) -> bool:
     return "queued" not in (await engine.store.head(f"run:{run_id}")).attributes
 
