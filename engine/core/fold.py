@@ -354,7 +354,8 @@ class RunState(Struct, kw_only=True):
         self.timers = {id_: deadline + pause for id_, deadline in self.timers.items()}
         self.deadline = self.deadline and self.deadline + pause
         self.turn = TurnState(at, self.turn.fact)
-        self.status, self.ended_at, self.result, self.error, self.diagnosis = "running", None, None, None, None
+        self.status = "queued" if self.waits else "running"
+        self.ended_at = self.result = self.error = self.diagnosis = None
         self.reason = self.paused_by = self.pause_reason = ""
         self.paused_at = None
         for task in self.tasks.values():

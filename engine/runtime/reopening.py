@@ -11,6 +11,9 @@ fact that led to them depends on what it is:
 A terminated run had no last turn: nothing is taken back but its end. What was said to others in the last turn cannot be
 taken back, so such a run is refused, as is one whose present code would end at once.
 
+A run that has a singleton's key takes it again, in the commit that lets it go on: it is refused while another run has
+it. So one that ended in the queue for the key, too, begins at once, or not at all.
+
 Whether it works is tried before anything is written, by a replay. The note is then written to the run's own stream,
 without a lease: the stream is nobody's, for the run has ended.
 """
@@ -42,12 +45,26 @@ from engine.core.failures import decode_error
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
+from engine.runtime.codes import GOES_ON
+from engine.runtime.gates import Gates, due_at, is_waiting
 from engine.runtime.histories import head_of
+from engine.runtime.keys import key_permit, pool_of
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
 from engine.runtime.serving import Served
-from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, workflow_of
-from eventstore import Clock, Commit, EventStore, LeaseLost, Message, StreamHead, UnknownMessage, VersionConflict
+from engine.runtime.streams import LET_ON, QUEUED, SINGLETON, STATUS, new_event, run_id_of, workflow_of
+from eventstore import (
+    Clock,
+    Commit,
+    EventStore,
+    LeaseLost,
+    LimitReached,
+    Message,
+    Permit,
+    StreamHead,
+    UnknownMessage,
+    VersionConflict,
+)
 
 __all__ = ["reopen"]
 
@@ -92,15 +109,27 @@ async def reopen(
                     # Whoever asked for something before this asked a run that had ended: it was to come to nothing.
                     consumes=tuple(message.id for message in head.messages),
                     sends=tuple(plan.letters),
-                    alarm=at,
+                    alarm=due_at(head, at),
                     held=False,
                     closed=False,
-                    attributes={STATUS: "running", ALONE: None, LET_ON: None},
+                    attributes={
+                        **GOES_ON,
+                        STATUS: Gates().status(waiting=is_waiting(head)),
+                        QUEUED: None,
+                        LET_ON: None,
+                    },
+                    permits=_key_of(head),
                     progress=True,
                 )
             )
         except (VersionConflict, UnknownMessage):
             continue  # a late outcome was noted, or somebody else has reopened it
+        except LimitReached as error:
+            raise RepairRefused(
+                f"run {run_id!r} cannot be reopened: run {error.held_by!r} has its singleton key"
+                f" {head.attributes.get(SINGLETON)!r}, and of the runs with one key one goes on at a time; reopen it"
+                " once that run has ended, or end that run first"
+            ) from None
         except LeaseLost:  # whoever ended it ends its attempts, and then gives it up
             looks += 1
             if looks > LOOKS_MAX:
@@ -110,6 +139,14 @@ async def reopen(
             await asyncio.sleep(LOOK_SECONDS)
         else:
             return
+
+
+def _key_of(head: StreamHead) -> tuple[Permit, ...]:
+    """The key of a singleton, to be taken again: the store has given it up with the run's end."""
+    key = head.attributes.get(SINGLETON)
+    if key is None:
+        return ()
+    return (key_permit(pool_of(workflow_of(head.attributes)[0], str(key)), run_id_of(head.stream), "take"),)
 
 
 def _check_ended(head: StreamHead, run_id: str) -> None:

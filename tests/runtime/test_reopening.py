@@ -11,6 +11,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, Signal, attempt, durable, task, workflow
 from engine.core.events import (
+    RunBegun,
     RunCompleted,
     RunFailed,
     RunReopened,
@@ -670,3 +671,53 @@ async def test_while_an_attempt_is_still_being_ended(world: World, monkeypatch: 
         await soon(reopening)
         assert await soon(run.result()) == 15
     await check_history(await world.store(), "r", with_a_stubborn_task)
+
+
+async def begun_at(run: Any) -> list[int]:
+    return [event.at for event in await events_of(run) if isinstance(event, RunBegun)]
+
+
+async def test_one_that_had_not_begun_waits_for_its_time_again(world: World) -> None:
+    async with world.engine(load) as engine:
+        outside.down = False
+        run = await engine.start(load(), id="r", delay=60)
+        await run.terminate()
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        world.clock.advance(10)
+        await engine.reopen("r")
+        await settle(200)
+        await at_rest(engine.store, "r")
+        assert await run.status() == (await run.state()).status == "queued"
+        await check_history(await world.store(), "r", load)
+        begins_at = (await run.state()).begins_at
+        assert (await engine.store.head("run:r")).alarm == begins_at, "nobody looks at it before"
+        world.clock.advance(50)
+        assert await soon(run.result()) == 13
+        assert await begun_at(run) == [begins_at]
+    await check_history(await world.store(), "r", load)
+
+
+async def test_why_it_was_suspended_is_said_no_more(world: World) -> None:
+    @workflow(name="two_words")
+    async def changed() -> str:
+        return str(await solid(1))
+
+    async with world.engine(two_words) as engine:
+        run = await engine.start(two_words(), id="r")
+        await run.signal(word, "a")
+        await until_async(lambda: has(run, "TaskCompleted"))
+    async with world.engine(changed) as engine:
+        run = engine.run("r")
+        await run.signal(word, "b")
+        await until_async(lambda: is_(run, "suspended"))
+        await run.terminate()
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+    async with world.engine(two_words) as engine:
+        run = await engine.reopen("r")
+        assert (await engine.runs()).items[0].suspended_for == ""
+        assert await run.status() == "running"
+        await run.signal(word, "c")
+        assert await soon(run.result()) == "ac"
+    await check_history(await world.store(), "r", two_words)
