@@ -52,7 +52,17 @@ from engine.runtime.keys import key_permit, pool_of
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
 from engine.runtime.serving import Served
-from engine.runtime.streams import LET_ON, QUEUED, SINGLETON, STATUS, new_event, run_id_of, workflow_of
+from engine.runtime.streams import (
+    BOUND,
+    CODE,
+    LET_ON,
+    QUEUED,
+    SINGLETON,
+    STATUS,
+    new_event,
+    run_id_of,
+    workflow_of,
+)
 from eventstore import (
     Clock,
     Commit,
@@ -117,6 +127,8 @@ async def reopen(
                         STATUS: Gates().status(waiting=is_waiting(head)),
                         QUEUED: None,
                         LET_ON: None,
+                        CODE: None,  # it was bound to what fitted before; what it is tried with here fits as well
+                        BOUND: None,
                     },
                     permits=_key_of(head),
                     progress=True,

@@ -31,7 +31,7 @@ from engine.errors import (
     RunTerminatedError,
     UnknownWorkflow,
 )
-from eventstore import StoreUnavailable
+from eventstore import Commit, StoreUnavailable
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import World, at_rest, events_of, kinds_of, settle, soon, until, until_async
@@ -721,3 +721,17 @@ async def test_why_it_was_suspended_is_said_no_more(world: World) -> None:
         await run.signal(word, "c")
         assert await soon(run.result()) == "ac"
     await check_history(await world.store(), "r", two_words)
+
+
+async def test_one_that_was_bound_to_other_code_goes_on_with_the_code_that_it_was_tried_with(world: World) -> None:
+    """It was let go on once by code that nobody has any more; whoever reopens it does not wait for that."""
+    async with world.engine(load) as engine:
+        run = await fails(engine, load())
+        await at_rest(engine.store, "r")
+        bound = {"code": "0" * 16, "bound": True}
+        version = (await engine.store.head("run:r")).version
+        await engine.store.commit(Commit(id="bound", stream="run:r", expected_version=version, attributes=bound))
+        outside.down = False
+        await engine.reopen("r")
+        assert await soon(run.result()) == 13
+    await check_history(await world.store(), "r", load)
