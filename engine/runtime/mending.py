@@ -112,7 +112,7 @@ class Mending:
 
     async def _marked(self, workflows: Iterable[str], mark: Mapping[str, Scalar]) -> AsyncIterator[StreamHead]:
         for first in marked(workflows, self._only, mark):
-            query = structs.replace(first, limit=FIND_LIMIT_MAX, newest_first=False)
+            query = structs.replace(first, closed=False, limit=FIND_LIMIT_MAX, newest_first=False)
             while True:
                 page = await self._home.store.find(query)
                 for head in page.items:

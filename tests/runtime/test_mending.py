@@ -195,6 +195,26 @@ async def test_a_run_whose_code_is_gone_is_bound_to_code_that_fits_at_once(world
         await check_history(engine.store, "a", fixed)
 
 
+async def test_bound_runs_that_have_ended_are_not_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are on a store, nobody has to go through them."""
+    await suspended_run(world)
+    await suspended_by(world, changed)
+    async with world.engine(fixed) as engine:
+        await until_async(lambda: has_status(engine.run("a"), "completed"))
+        assert (await engine.store.head("run:a")).attributes["bound"] is True
+    looked_at: list[str] = []
+    is_overdue = mending.Mending._is_overdue
+
+    async def noted(self: Any, head: Any, due: Any, *, new: bool) -> bool:
+        looked_at.append(head.stream)
+        return await is_overdue(self, head, due, new=new)
+
+    monkeypatch.setattr(mending.Mending, "_is_overdue", noted)
+    async with world.engine(changed) as engine:
+        await until(lambda: _looked(engine))
+        assert looked_at == []
+
+
 async def bound_to_nobody(world: World, run_id: str, *, status: str) -> None:
     """As a worker leaves it that has let it go on, and is gone for good."""
     store = await world.store()
