@@ -182,6 +182,7 @@ class RunState(Struct, kw_only=True):
                 self.published += 1
             case PatchMarked(name=name):
                 self.patches[name] = self.version
+                self.turn.patches.append(name)
             case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
                 self.signals[name] = self.signals.get(name, 0) + 1
             case RequestReceived(id=id_):
@@ -339,7 +340,7 @@ class RunState(Struct, kw_only=True):
                 self.reopened += 1
                 if event.takes_back != "end":
                     never = event.takes_back == "turn"
-                    self.turn.take_back(self.tasks, self.children, self.timers, fact=never)
+                    self.turn.take_back(self.tasks, self.children, self.timers, self.patches, fact=never)
                     asked = never and isinstance(self.turn.fact, CancelRequested)
                     self.cancel_requested = self.cancel_requested and not asked
                 self._go_on(event.at)

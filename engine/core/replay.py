@@ -278,7 +278,8 @@ class Replayer:
         elif fact is None:
             self._refuse("history", "a turn is taken back, and there is none")
         else:
-            self._recorded = {}
+            self._recorded, self._marked = {}, False
+            self.instance.patches.take_back()
             if self._called_off_behind == self._fact_version:
                 self.attempts.update(self._called_off)
             if note.takes_back == "turn":
@@ -301,7 +302,7 @@ class Replayer:
         stood_from = self._stands_still()
         if not note.retold:
             self._settle(complete=True)
-        elif self._recorded:
+        elif self._recorded or self._marked:
             self._refuse("history", "a fork holds decisions of the turn that it was to decide anew")
         self.instance.run_id = self._identities.pop()
         for id_, attempts in self.attempts.items():

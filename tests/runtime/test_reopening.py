@@ -735,3 +735,32 @@ async def test_one_that_was_bound_to_other_code_goes_on_with_the_code_that_it_wa
         await engine.reopen("r")
         assert await soon(run.result()) == 13
     await check_history(await world.store(), "r", load)
+
+
+async def test_a_patch_is_what_mends_it(world: World) -> None:
+    """The mend asks before the place where the run ended, at which the code had asked for a patch in that very turn."""
+
+    @workflow(name="patching")
+    async def wrong_at_a_patch() -> str:
+        await solid(1)
+        if durable.patched("p"):
+            raise ValueError("the new way is wrong")
+        return "old"
+
+    @workflow(name="patching")
+    async def mended() -> str:
+        await solid(1)
+        if durable.patched("q"):
+            return f"mended {await solid(2)}"
+        if durable.patched("p"):
+            raise ValueError("the new way is wrong")
+        return "old"
+
+    async with world.engine(wrong_at_a_patch) as engine:
+        run = await fails(engine, wrong_at_a_patch())
+        assert list((await run.state()).patches) == ["p"]
+    async with world.engine(mended) as engine:
+        run = await engine.reopen("r")
+        assert await soon(run.result()) == "mended 2"
+        assert list((await run.state()).patches) == ["q"]
+    await check_history(await world.store(), "r", mended)
