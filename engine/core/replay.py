@@ -127,7 +127,7 @@ class Replayer:
         """What the last epoch left, and this one was not told yet when its history broke off."""
         self._fact: Fact | None = None
         self._fact_payload: bytes | None = None
-        self._fact_version = 0
+        self._fact_version = self._fact_at = 0
         self._recorded: dict[str, Decided] = {}
         self._marked = False  # whether the fact held back has markers of patches behind it
         # In case the turn is taken back: the attempts of the task that its fact has ended, and of those called off.
@@ -178,7 +178,7 @@ class Replayer:
             self._recorded[event.id] = Decided(event, payload)
         elif isinstance(event, Fact):
             self._settle(complete=True)
-            self._fact, self._fact_payload, self._fact_version = event, payload, version
+            self._fact, self._fact_payload, self._fact_version, self._fact_at = event, payload, version, event.at
             if type(event) is TaskCompleted or type(event) is TaskFailed:
                 self._ended = self.attempts.pop(event.id, None)
             elif type(event) is RunStarted and (event.epoch > self.instance.epoch or self._is_of_another(event)):
@@ -314,7 +314,9 @@ class Replayer:
 
     def _stands_still(self) -> int:
         """Since when: since the last fact, or since it last went on."""
-        return max(self._stood_until, self._fact.at if self._fact is not None else self.instance.now)
+        if not self._fact_version:
+            self._refuse("history", "it goes on from where it stood still, and nothing has happened before")
+        return max(self._stood_until, self._fact_at)  # the instance has no time of its own before it begins
 
     def _go_on(self, note: RunReopened | PrefixEnded, stood_from: int, *, retold: bool) -> None:
         """Time in which the run stood still does not count: neither for its timers nor for the deadlines of its tasks.

@@ -127,6 +127,14 @@ def test_histories_that_nobody_writes_are_refused(broken: list[str], said: str) 
         replayer.finish()
 
 
+@pytest.mark.parametrize("retold", [True, False])
+def test_a_fork_of_nothing(retold: bool) -> None:
+    replayer = Replayer(CASES["gather_branches"].definition, RUN_ID, versions=None)
+    replayer.feed(1, RunForked(at=1, origin="another", version=0, digest=""), None)
+    with pytest.raises(Mismatch, match="nothing has happened before"):
+        replayer.feed(2, PrefixEnded(at=9, retold=retold), None)
+
+
 def test_a_fork_that_holds_what_it_was_to_decide() -> None:
     case = CASES["gather_branches"]
     history = play(case.world(seeded(1)))

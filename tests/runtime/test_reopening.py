@@ -698,6 +698,30 @@ async def test_one_that_had_not_begun_waits_for_its_time_again(world: World) -> 
     await check_history(await world.store(), "r", load)
 
 
+async def test_one_that_had_not_begun_is_reopened_twice(world: World) -> None:
+    """It has no time of its own yet: how long it stood still is counted from when it was last let go on."""
+    async with world.engine(load) as engine:
+        outside.down = False
+        run = await engine.start(load(), id="r", delay=60, deadline=100)
+        for _ in range(2):
+            await run.terminate()
+            with pytest.raises(RunTerminatedError):
+                await soon(run.result())
+            world.clock.advance(10)
+            await engine.reopen("r")
+        state = await run.state()
+        assert (state.status, state.reopened) == ("queued", 2)
+        started_at = state.started_at
+        assert state.deadline == started_at + 120_000_000, "twice ten seconds do not count"
+        await check_history(await world.store(), "r", load)
+    async with world.engine(load) as engine:  # and whoever brings it back finds the same
+        run = engine.run("r")
+        world.clock.advance(40)
+        assert await soon(run.result()) == 13
+        assert await begun_at(run) == [started_at + 60_000_000]
+    await check_history(await world.store(), "r", load)
+
+
 async def test_why_it_was_suspended_is_said_no_more(world: World) -> None:
     @workflow(name="two_words")
     async def changed() -> str:
