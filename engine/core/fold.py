@@ -282,7 +282,8 @@ class RunState(Struct, kw_only=True):
 
     def _begin(self, event: RunStarted | RunBegun | RunQueued, payload: bytes | None) -> None:
         if isinstance(event, RunQueued):
-            self.singleton, self.queued_behind = event.key, event.behind
+            if not self.origin:
+                self.singleton, self.queued_behind = event.key, event.behind
             return
         if isinstance(event, RunBegun):
             self.waits, self.begun_at = False, event.at
@@ -292,7 +293,8 @@ class RunState(Struct, kw_only=True):
         self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
         self.root, self.deadline, self.rerun_of = event.root, event.deadline, event.rerun_of
         self.workflow_version = event.version
-        self.singleton, self.waits, self.begins_at = event.singleton, event.waits, event.begins_at
+        self.singleton = "" if self.origin else event.singleton  # which a fork has not, whatever its origin had
+        self.waits, self.begins_at = event.waits, event.begins_at
         if event.waits:
             self.status = "queued"
         elif not event.epoch:

@@ -13,6 +13,7 @@ from engine import Engine, Request, Signal, State, attempt, durable, task, workf
 from engine.core.events import (
     ChildStarted,
     PrefixEnded,
+    RunBegun,
     RunForked,
     RunStarted,
     TaskCompleted,
@@ -355,6 +356,33 @@ async def test_a_run_that_has_continued_as_new(world: World) -> None:
     async with world.engine(lives) as engine:
         for at in range(1, versions + 1):
             assert await soon(engine.run(f"f{at}").result()) == 12
+    await check_store(await world.store(), lives)
+
+
+async def test_the_fork_of_a_singleton_has_no_key(world: World) -> None:
+    """Neither what it has copied nor its epochs to come say that it has; it runs beside whoever has it."""
+    async with world.engine(lives) as engine:
+        first = await engine.start(lives(0), id="first", singleton="k")
+        queued = await engine.start(lives(0), id="r", singleton="k", on_conflict="queue")
+        assert await soon(first.result()) == await soon(queued.result()) == 12
+        assert ((await queued.state()).singleton, (await queued.state()).queued_behind) == ("k", "first")
+        head = await engine.store.head("run:r")
+        begun = await version_of(queued, lambda event: isinstance(event, RunBegun))
+        await engine.start(lives(0), id="holder", singleton="k", delay=3_600)  # it has the key from now on
+        for at in range(begun, head.version + 1):
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert await soon(fork.result()) == 12
+            events = await events_of(fork)
+            own = next(n for n, event in enumerate(events, 1) if isinstance(event, PrefixEnded))
+            assert not any(each.singleton for each in events[own:] if isinstance(each, RunStarted))
+            for until in range(1, len(events) + 1):
+                state = await fork.state(at=until)
+                assert (state.singleton, state.queued_behind) == ("", "")
+            summary = next(each for each in (await engine.runs()).items if each.id == fork.id)
+            assert summary.singleton == ""
+        assert (await engine.diff("r", f"f{head.version - 1}")).rows == ()
+        assert (await engine.diff("r", f"f{begun}")).rows == (), "that it has no key is no difference of what it did"
+        assert (await (await engine.rerun("r", id="again")).state()).singleton == ""
     await check_store(await world.store(), lives)
 
 
