@@ -389,5 +389,5 @@ class Replayer:
 
 
 def _orphaned(started: RunStarted) -> RunStarted:
-    """How a fork's epoch begins, whoever started its origin: nobody waits for its end, neither a parent nor for a key."""
+    """How a fork's epoch begins, whoever started its origin: nobody waits for its end, as a parent or for a key."""
     return structs.replace(started, parent="", parent_call="", parent_epoch=0, root="", singleton="")

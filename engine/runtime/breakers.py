@@ -1,8 +1,9 @@
 """The circuits of one engine: whether attempts that depend on a thing may begin now, or wait until it is back.
 
 A circuit is closed (all begin), open (none does, until a time), or half open: one attempt at a time is let through, to
-see, and nobody but that attempt gives this up. It lives in memory: an engine that is opened anew finds out for itself. Nothing of it is in a history but that
-attempts begin later; a task that waits uses up none of its attempts, and its deadline counts.
+see, and nobody but that attempt gives this up. It lives in memory: an engine that is opened anew finds out for itself.
+Nothing of it is in a history but that attempts begin later; a task that waits uses up none of its attempts, and its
+deadline counts.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.calls import CANCELLED
 from engine.core.compare import Mismatch
 from engine.core.differences import differences
 from engine.core.events import (
@@ -34,18 +33,17 @@ from engine.core.events import (
     TimerStarted,
     encode_header,
 )
-from engine.core.failures import ErrorInfo, encode_error
 from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.core.standing import standing
 from engine.errors import HoldfastError, RepairRefused
+from engine.runtime.cutting import cut_of
 from engine.runtime.epochs import beginning_of_next
-from engine.runtime.forking import begins_as, cut_of
 from engine.runtime.histories import HistoryEvent, head_of, read_events
 from engine.runtime.repairs import HistoryDiff
 from engine.runtime.serving import Served
-from engine.runtime.steps import wanted
+from engine.runtime.steps import task_cancelled, wanted
 from eventstore import EventStore
 
 __all__ = ["WhatIf", "suppose"]
@@ -74,9 +72,9 @@ async def suppose(
 ) -> WhatIf:
     """See the module. Raises `RepairRefused` when it cannot be cut there, or the code does not fit what is before."""
     head = await head_of(store, run_id)
-    definition = await begins_as(store, definitions, head)
-    cut = await cut_of(store, run_id, at, substitute)
     recorded = [item async for item in read_events(store, run_id, until=head.version)]
+    cut = cut_of(recorded, run_id, at=at, substituted=substitute)
+    definition = definitions.require(cut.started.workflow, cut.started.version)
     prefix = [item for item in recorded if item.version <= cut.until]
     supposition = _Supposition(definition, definitions, f"{run_id}~?", prefix, retold=cut.retold)
     try:
@@ -201,9 +199,9 @@ class _Supposition:
             return True
         for id_, pending in self._instance.pending.items():
             if pending.asked_to_end:
-                error = ErrorInfo(type=CANCELLED, message="the task was cancelled")
-                fact = TaskFailed(at=self._instance.now, id=id_, error=error.type, attempt=0)
-                self._tell(fact, encode_error(error))
+                ended = task_cancelled(id_, 0)
+                assert isinstance(ended.event, Fact)
+                self._tell(structs.replace(ended.event, at=self._instance.now), ended.payload)
                 return True
         return False
 

@@ -180,7 +180,9 @@ async def test_one_that_is_let_through_and_does_not_begin_keeps_nobody_out(
         await until_done(memory, engine.run("many"))
 
 
-async def test_one_that_was_called_off_gives_up_no_other_that_is_let_through(world: World, warehouse: Warehouse) -> None:
+async def test_one_that_was_called_off_gives_up_no_other_that_is_let_through(
+    world: World, warehouse: Warehouse
+) -> None:
     """It began before the circuit was opened, and says nothing of whoever is let through since."""
     async with opened(world, warehouse, concurrency=2) as engine:
         warehouse.hold = asyncio.Event()

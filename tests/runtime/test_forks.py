@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ from engine.errors import (
     RunNotFound,
     UnknownWorkflow,
 )
-from eventstore import StoreUnavailable
+from eventstore import EventStore, StoreUnavailable
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history, check_store
 from tests.runtime.worlds import World, events_of, kinds_of, soon, until, until_async
@@ -554,6 +554,67 @@ async def test_a_long_prefix_is_copied_in_parts(worlds, monkeypatch: pytest.Monk
         assert await soon(fork.result()) == 435
         assert isinstance((await events_of(fork))[1], RunStarted)
     await check_store(world.data, wide)
+
+
+class Watched(FaultyStore):
+    """Which heads and streams were read."""
+
+    def __init__(self, inner: EventStore) -> None:
+        super().__init__(inner)
+        self.looks: Counter[tuple[str, str]] = Counter()
+
+    async def head(self, stream: str) -> Any:
+        self.looks["head", stream] += 1
+        return await super().head(stream)
+
+    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[Any]:
+        self.looks["read", stream] += 1
+        async for event in super().read(stream, after=after, until=until):
+            yield event
+
+
+async def test_the_origin_is_read_once(world: World) -> None:
+    """So all of a fork, and all that is supposed, is of one look at it."""
+    handle = await world.store()
+    store = Watched(handle)
+    async with Engine(store, workflows=[nightly], clock=world.clock, grace=0) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        for at in range(1, len(await events_of(run)) + 1):
+            store.looks.clear()
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert {look: count for look, count in store.looks.items() if look[1] == "run:r"} == {
+                ("head", "run:r"): 1,
+                ("read", "run:r"): 1,
+            }
+            assert await soon(fork.result()) == 44
+            store.looks.clear()
+            assert (await engine.what_if("r", at=at)).would_be.result == b"44"
+            assert store.looks == {("head", "run:r"): 1, ("read", "run:r"): 1}
+    await world.release(handle)
+
+
+async def test_a_prefix_that_is_too_large_to_keep_is_copied_all_the_same(
+    worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = worlds()
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        last = len(await events_of(run))
+        digests = [item.digest.hex() async for item in run.events()]
+        for at in range(1, last + 1):
+            kept = await engine.fork("r", at=at, id=f"kept{at}")
+            with monkeypatch.context() as patched:
+                patched.setattr("engine.runtime.cutting.KEPT_BYTES_MAX", 0)
+                read = await engine.fork("r", at=at, id=f"read{at}")
+            assert await soon(kept.result()) == await soon(read.result()) == 44
+            whole, again = await events_of(kept), await events_of(read)
+            first = again[0]
+            assert isinstance(first, RunForked)
+            assert first.digest == digests[first.version - 1]
+            assert whole[: first.version + 1] == again[: first.version + 1]
+    await check_store(world.data, nightly)
 
 
 @workflow
