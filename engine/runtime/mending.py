@@ -40,9 +40,18 @@ from engine.runtime.streams import (
     run_id_of,
     suspension,
 )
-from eventstore import Commit, EventStoreError, LeaseLost, NewEvent, StreamHead, StreamNotFound, StreamQuery
+from eventstore import (
+    Commit,
+    EventStoreError,
+    LeaseLost,
+    NewEvent,
+    StreamHead,
+    StreamNotFound,
+    StreamQuery,
+    find_all,
+)
 from eventstore.errors import VersionConflict
-from eventstore.port import FIND_LIMIT_MAX, Scalar
+from eventstore.port import Scalar
 
 __all__ = ["LOOK_SECONDS", "Mending", "bind"]
 
@@ -111,15 +120,9 @@ class Mending:
             self._looking = False
 
     async def _marked(self, workflows: Iterable[str], mark: Mapping[str, Scalar]) -> AsyncIterator[StreamHead]:
-        for first in marked(workflows, self._only, mark):
-            query = structs.replace(first, closed=False, limit=FIND_LIMIT_MAX, newest_first=False)
-            while True:
-                page = await self._home.store.find(query)
-                for head in page.items:
-                    yield head
-                if page.next is None:
-                    break
-                query = structs.replace(query, cursor=page.next)
+        for query in marked(workflows, self._only, mark):
+            async for head in find_all(self._home.store, structs.replace(query, closed=False, newest_first=False)):
+                yield head
 
     async def _try(self, head: StreamHead) -> None:
         home = self._home

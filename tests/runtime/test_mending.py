@@ -90,7 +90,7 @@ async def _suspensions(engine: Engine, count: int) -> bool:
 
 async def test_thousands_that_were_tried_are_not_replayed_by_restarts(world: World, monkeypatch: Any) -> None:
     """As many as the page of a search holds, and more, are gone through without being read."""
-    monkeypatch.setattr(mending, "FIND_LIMIT_MAX", 3)
+    monkeypatch.setattr("eventstore.finding.FIND_LIMIT_MAX", 3)
     async with world.engine(first_version) as engine:
         for n in range(8):
             await engine.start(first_version(), id=f"r{n}")
