@@ -49,6 +49,7 @@ from engine.runtime.codes import GOES_ON
 from engine.runtime.gates import Gates, due_at, is_waiting
 from engine.runtime.histories import head_of
 from engine.runtime.keys import key_permit, pool_of
+from engine.runtime.limits import declare_key
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
 from engine.runtime.serving import Served
@@ -75,6 +76,7 @@ from eventstore import (
     UnknownMessage,
     VersionConflict,
 )
+from eventstore.errors import UnknownPool
 
 __all__ = ["reopen"]
 
@@ -110,38 +112,13 @@ async def reopen(
         at = max(clock.now(), head.updated_at)
         plan = await _plan(store, head, definitions, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
         try:
-            await store.commit(
-                Commit(
-                    id=next_id(),
-                    stream=head.stream,
-                    expected_version=head.version,
-                    events=(new_event(plan.note),),
-                    # Whoever asked for something before this asked a run that had ended: it was to come to nothing.
-                    consumes=tuple(message.id for message in head.messages),
-                    sends=tuple(plan.letters),
-                    alarm=due_at(head, at),
-                    held=False,
-                    closed=False,
-                    attributes={
-                        **GOES_ON,
-                        STATUS: Gates().status(waiting=is_waiting(head)),
-                        QUEUED: None,
-                        LET_ON: None,
-                        CODE: None,  # it was bound to what fitted before; what it is tried with here fits as well
-                        BOUND: None,
-                    },
-                    permits=_key_of(head),
-                    progress=True,
-                )
-            )
+            await store.commit(_commit(head, plan, at=at, commit_id=next_id()))
         except (VersionConflict, UnknownMessage):
             continue  # a late outcome was noted, or somebody else has reopened it
+        except UnknownPool as error:  # its history is here, and what was beside it is not
+            await declare_key(store, error.pool, clock=clock, commit_id=next_id())
         except LimitReached as error:
-            raise RepairRefused(
-                f"run {run_id!r} cannot be reopened: run {error.held_by!r} has its singleton key"
-                f" {head.attributes.get(SINGLETON)!r}, and of the runs with one key one goes on at a time; reopen it"
-                " once that run has ended, or end that run first"
-            ) from None
+            raise RepairRefused(_not_free(run_id, head.attributes.get(SINGLETON), error)) from None
         except LeaseLost:  # whoever ended it ends its attempts, and then gives it up
             looks += 1
             if looks > LOOKS_MAX:
@@ -151,6 +128,41 @@ async def reopen(
             await asyncio.sleep(LOOK_SECONDS)
         else:
             return
+
+
+def _commit(head: StreamHead, plan: _Plan, *, at: int, commit_id: str) -> Commit:
+    """What lets the run of this stream go on at a time in microseconds."""
+    return Commit(
+        id=commit_id,
+        stream=head.stream,
+        expected_version=head.version,
+        events=(new_event(plan.note),),
+        # Whoever asked for something before this asked a run that had ended: it was to come to nothing.
+        consumes=tuple(message.id for message in head.messages),
+        sends=tuple(plan.letters),
+        alarm=due_at(head, at),
+        held=False,
+        closed=False,
+        attributes={
+            **GOES_ON,
+            STATUS: Gates().status(waiting=is_waiting(head)),
+            QUEUED: None,
+            LET_ON: None,
+            CODE: None,  # it was bound to what fitted before; what it is tried with here fits as well
+            BOUND: None,
+        },
+        permits=_key_of(head),
+        progress=True,
+    )
+
+
+def _not_free(run_id: str, key: object, error: LimitReached) -> str:
+    if error.held_by is None:
+        return f"run {run_id!r} cannot be reopened: its singleton key {key!r} is shut, for its pool was set to no slot"
+    return (
+        f"run {run_id!r} cannot be reopened: run {error.held_by!r} has its singleton key {key!r}, and of the runs with"
+        " one key one goes on at a time; reopen it once that run has ended, or end that run first"
+    )
 
 
 def _key_of(head: StreamHead) -> tuple[Permit, ...]:

@@ -11,6 +11,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, Signal, attempt, durable, task, workflow
 from engine.core.events import (
+    LimitSet,
     RunBegun,
     RunCompleted,
     RunFailed,
@@ -29,12 +30,16 @@ from engine.errors import (
     RunFailedError,
     RunNotFound,
     RunTerminatedError,
+    SingletonHeld,
     UnknownWorkflow,
 )
+from engine.runtime.keys import pool_of
+from engine.runtime.streams import new_event
 from eventstore import Commit, StoreUnavailable
+from eventstore.port import pool_stream
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import World, at_rest, events_of, kinds_of, settle, soon, until, until_async
+from tests.runtime.worlds import START, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
 
 HOUR = 3_600.0
 word = Signal("word", str)
@@ -759,6 +764,37 @@ async def test_one_that_was_bound_to_other_code_goes_on_with_the_code_that_it_wa
         await engine.reopen("r")
         assert await soon(run.result()) == 13
     await check_history(await world.store(), "r", load)
+
+
+async def test_a_key_that_nobody_ever_had_in_this_store_is_made(world: World) -> None:
+    """As of a run whose history came here from elsewhere."""
+    async with world.engine(load) as engine:
+        run = await fails(engine, load())
+        await at_rest(engine.store, "r")
+        version = (await engine.store.head("run:r")).version
+        keyed = {"singleton": "k"}
+        await engine.store.commit(Commit(id="keyed", stream="run:r", expected_version=version, attributes=keyed))
+        await engine.reopen("r")
+        with pytest.raises(SingletonHeld, match="run 'r' of workflow 'load' has the singleton key 'k'"):
+            await engine.start(load(), singleton="k")
+        with pytest.raises(RunFailedError):
+            await soon(run.result())
+
+
+async def test_a_key_that_is_shut(world: World) -> None:
+    outside.down = False
+    async with world.engine(load) as engine:
+        run = await engine.start(load(), id="r", singleton="k", delay=60)
+        await run.terminate()
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        stream = pool_stream(pool_of("load", "k"))
+        event = new_event(LimitSet(at=START, name=pool_of("load", "k"), limit=0))
+        version = (await engine.store.head(stream)).version
+        shut = Commit(id="shut", stream=stream, expected_version=version, events=(event,), attributes={"limit": 0})
+        await engine.store.commit(shut)
+        with pytest.raises(RepairRefused, match="its singleton key 'k' is shut, for its pool was set to no slot"):
+            await engine.reopen("r")
 
 
 async def test_a_patch_is_what_mends_it(world: World) -> None:
