@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from msgspec import Struct
 from engine.assets.functions import where_of
 from engine.assets.metadata import checked_metadata
 from engine.assets.partitions import Window
+from engine.assets.samples import SAMPLE_ROWS_MAX, sample
 from engine.errors import AssetDefinitionError, AssetError
 from engine.storage import Column, Stored
 
@@ -29,19 +30,22 @@ __all__ = [
     "Severity",
     "check",
     "check_name",
+    "result_of",
 ]
 
 Severity: TypeAlias = Literal["blocking", "warning"]
 
-SAMPLE_ROWS_MAX: Final = 20
-"""Failing rows that are kept in the log; a check may count as many as it likes."""
 HISTORY_VERSIONS_MAX: Final = 50
 """Earlier versions that a `CheckContext` knows."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
 class CheckResult:
-    """What a check has found. `rows`: a sample of those that fail, as mappings; the first SAMPLE_ROWS_MAX are kept."""
+    """What a check has found. `rows`: a sample of those that fail, as mappings; the first SAMPLE_ROWS_MAX are kept, and
+    what is no JSON in them is kept as text.
+
+    Raises `AssetError` for what cannot be so.
+    """
 
     __slots__ = ("description", "metadata", "passed", "rows")
 
@@ -51,14 +55,35 @@ class CheckResult:
         description: str = "",
         *,
         metadata: Mapping[str, Any] | None = None,
-        rows: Sequence[Mapping[str, Any]] = (),
+        rows: Iterable[Mapping[Any, Any]] = (),
     ) -> None:
-        if not isinstance(passed, bool):
+        held = _truth(passed)
+        if held is None:
             raise AssetError(f"CheckResult(passed=...) is True or False, not {passed!r}")
-        self.passed = passed
+        self.passed = held
         self.description = description
         self.metadata = checked_metadata(metadata or {}, "CheckResult")
-        self.rows = [dict(row) for row in rows[:SAMPLE_ROWS_MAX]]
+        self.rows = sample(rows)
+
+    def __repr__(self) -> str:
+        return f"CheckResult({self.passed}, {self.description!r})"
+
+
+def result_of(found: object) -> CheckResult:
+    """What a check's function returned, as a result. Raises `AssetError` when it is neither one nor a truth value."""
+    if isinstance(found, CheckResult):
+        return found
+    held = _truth(found)
+    if held is None:
+        raise AssetError(f"a check returns a CheckResult, True or False, not {type(found).__name__}")
+    return CheckResult(held)
+
+
+def _truth(value: Any) -> bool | None:
+    """True or False, also as numpy and Arrow have them; None for everything else."""
+    if not isinstance(value, bool) and type(value).__name__ in ("bool", "bool_", "BooleanScalar"):
+        value = value.as_py() if hasattr(value, "as_py") else value.item()
+    return value if isinstance(value, bool) else None
 
 
 class EarlierVersion(Struct, frozen=True, kw_only=True):

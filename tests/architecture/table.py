@@ -106,7 +106,7 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "typer": ("engine.cli",),
     "rich": ("engine.cli",),
     "asyncpg": ("eventstore.postgres",),
-    "pyarrow": ("engine.storage.arrow",),
+    "pyarrow": ("engine.storage.arrow", "engine.assets.table_checks"),
     "polars": ("engine.storage.arrow.with_polars",),
     "pandas": ("engine.storage.arrow.with_pandas",),
     "duckdb": ("engine.storage.arrow.with_duckdb",),
