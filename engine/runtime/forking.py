@@ -44,6 +44,7 @@ from engine.core.replay import Replayer
 from engine.errors import RepairRefused, RunConflict
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.histories import HistoryEvent, head_of, read_events
+from engine.runtime.large_values import TABLES
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.streams import (
     ORIGIN,
@@ -285,7 +286,7 @@ async def _rehearse(
     substitute: Mapping[str, Any],
 ) -> tuple[Message, ...]:
     """See whether the code takes the prefix, and whether it can be cut there. Returns what the fork is to be told."""
-    replayer = Replayer(definition, new_id)
+    replayer = Replayer(definition, new_id, tables=TABLES)
     try:
         version = 0
         async for item in forked(store, note, cut):
@@ -331,7 +332,7 @@ def _results(instance: Instance, new_id: str, note: RunForked, substitute: Mappi
         pending = instance.pending.get(task_id)
         if pending is None:
             raise RepairRefused(_not_waited_for(note.origin, task_id, note.version, list(instance.pending)))
-        payload = pending.definition.result.encode_checked(value)
+        payload = pending.definition.result.encode_checked(value, pending.carriage)
         mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by)
         yield data_message(stream_of(new_id), f"fork:{task_id}", mail, payload)
 

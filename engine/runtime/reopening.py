@@ -44,6 +44,7 @@ from engine.core.replay import Replayer
 from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.histories import head_of
+from engine.runtime.large_values import TABLES
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
 from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, workflow_of
@@ -128,7 +129,7 @@ def _check_ended(head: StreamHead, run_id: str) -> None:
 async def _plan(
     store: EventStore, head: StreamHead, definition: Definition[..., Any], run_id: str, note: RunReopened
 ) -> _Plan:
-    replayer = Replayer(definition, run_id)
+    replayer = Replayer(definition, run_id, tables=TABLES)
     try:
         await feed(replayer, store, head)
         fact = replayer.last_turn.fact
