@@ -1,6 +1,6 @@
-"""Data assets: what is defined, planned, materialized and known. See docs/assets.md.
+"""Data assets. So far: their partitions, sets of partition keys, and mappings between partitions.
 
-It uses what anybody can import from `engine` and `eventstore`.
+It uses what anybody can import from `engine` and `eventstore`. Partitions are pure: no I/O, and no clock but `now`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.assets import Daily, Dynamic, DynamicKeys, Hourly, KeySet, Monthly, Partitions, Product, Static, Unpartitioned
+from engine.assets import (
+    Daily,
+    Dynamic,
+    DynamicKeys,
+    Hourly,
+    KeySet,
+    Monthly,
+    Partitions,
+    Product,
+    Static,
+    Unpartitioned,
+)
 from engine.assets.key_text import KEY_MAX, join, split
 from engine.errors import PartitionError, PartitionMismatch
 
@@ -64,7 +75,7 @@ def chosen(draw: st.DrawFn, count: int = 2) -> tuple[KeySet, list[set[str]]]:
 # ------------------------------------------------------------------ sets
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(chosen())
 def test_algebra_is_that_of_sets(given_: tuple[KeySet, list[set[str]]]) -> None:
     every, (one, two) = given_
@@ -88,7 +99,7 @@ def test_algebra_is_that_of_sets(given_: tuple[KeySet, list[set[str]]]) -> None:
     assert first != one
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(chosen(1), st.integers(-70, 70) | st.none(), st.integers(-400, 400) | st.none())
 def test_slices_are_those_of_the_list(given_: tuple[KeySet, list[set[str]]], start: Any, stop: Any) -> None:
     every, (some,) = given_
@@ -106,7 +117,7 @@ def test_slices_are_those_of_the_list(given_: tuple[KeySet, list[set[str]]], sta
 # ------------------------------------------------------------------ text
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(chosen(1))
 def test_the_text_of_a_set_gives_it_back(given_: tuple[KeySet, list[set[str]]]) -> None:
     every, (some,) = given_
@@ -215,6 +226,7 @@ def test_the_nearest_of_very_many_is_found() -> None:
         many.parse("customer-0999999")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_a_set_or_an_error_that_names_it(text: str) -> None:
     for every in (MONTHS, Product(Static(["a", "b"]), Static(["c"])).keys(now=NOW), Unpartitioned().keys(now=NOW)):
@@ -228,11 +240,13 @@ def test_any_text_is_a_set_or_an_error_that_names_it(text: str) -> None:
 # ------------------------------------------------------------------ keys of two dimensions
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_a_key_of_two_dimensions_is_split_as_it_was_joined(first: str, second: str) -> None:
     assert split(join(first, second)) == (first, second)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("a|\\")))
 def test_what_is_split_is_joined_as_it_was(key: str) -> None:
     parts = split(key)
@@ -245,7 +259,9 @@ def test_what_is_split_is_joined_as_it_was(key: str) -> None:
 def test_sets_of_two_definitions_do_not_meet() -> None:
     days = Daily("2013-01-01").keys(now=NOW)
     for meet in (KeySet.__or__, KeySet.__and__, KeySet.__sub__, KeySet.__xor__, KeySet.__le__):
-        with pytest.raises(PartitionMismatch, match="Monthly.start='2013-01'. and of Daily.start='2013-01-01'. do not meet"):
+        with pytest.raises(
+            PartitionMismatch, match="Monthly.start='2013-01'. and of Daily.start='2013-01-01'. do not meet"
+        ):
             meet(MONTHS, days)
     assert MONTHS != days
     assert MONTHS[:0] != days[:0]
@@ -268,6 +284,7 @@ def test_what_was_recorded_is_read_by_key_when_the_definition_has_changed() -> N
     assert (str(found.keys), found.unknown) == ("2013-01-05", tuple(months))
 
 
+@settings(deadline=None)
 @given(st.lists(key_texts, min_size=1, max_size=20, unique=True), st.lists(key_texts, max_size=20, unique=True))
 def test_recorded_keys_are_known_or_unknown(names: list[str], recorded: list[str]) -> None:
     found = Static(names).read(recorded)
@@ -278,7 +295,7 @@ def test_recorded_keys_are_known_or_unknown(names: list[str], recorded: list[str
 # ------------------------------------------------------------------ keys that come and go
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from([f"k{n}" for n in range(80)]), max_size=40))))
 def test_dynamic_keys_keep_their_places(steps: list[tuple[bool, list[str]]]) -> None:
     known, customers = DynamicKeys(), Dynamic("customers")

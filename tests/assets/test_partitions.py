@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from engine.assets import Daily, Dynamic, DynamicKeys, Hourly, Monthly, Partitions, Product, Static, Unpartitioned, Weekly
+from engine.assets import (
+    Daily,
+    Dynamic,
+    DynamicKeys,
+    Hourly,
+    Monthly,
+    Partitions,
+    Product,
+    Static,
+    Unpartitioned,
+    Weekly,
+)
 from engine.errors import DefinitionError, PartitionError
 
 NOW = datetime(2014, 1, 1, tzinfo=UTC)
@@ -138,7 +149,8 @@ def test_what_is_not_partitioned_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "partitions", [Unpartitioned(), Static(["a"]), Dynamic("c"), Product(Static(["a"]), Dynamic("c")), Weekly("2012-12-31")]
+    "partitions",
+    [Unpartitioned(), Static(["a"]), Dynamic("c"), Product(Static(["a"]), Dynamic("c")), Weekly("2012-12-31")],
 )
 def test_now_has_a_zone(partitions: Partitions) -> None:
     with pytest.raises(ValueError, match="now must be an aware datetime"):
