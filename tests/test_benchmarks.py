@@ -29,6 +29,7 @@ TINY = {
     "limits": ["--tasks", "10", "--milliseconds", "1", "--slots", "2", "--runs", "2", "--rounds", "1"],
     "backpressure": ["--tasks", "10", "--children", "4", "--window", "2", "--rounds", "1"],
     "proof": ["--events", "26", "--rounds", "2"],
+    "partitions": ["--partitions", "400", "--rounds", "2"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
 }
 MEASURED = {
@@ -53,6 +54,10 @@ MEASURED = {
         "verified_events_per_second", "by_hand_events_per_second", "verify_peak_bytes", "by_hand_peak_bytes",
         "verify_peak_bytes_of_a_tenth", "first_seal_seconds", "next_seal_milliseconds",
     },
+    "partitions": {
+        "partitions_of_each", "plan_milliseconds", "by_hand_milliseconds", "plan_broken_milliseconds",
+        "by_hand_broken_milliseconds", "list_milliseconds", "look_up_milliseconds", "read_recorded_milliseconds",
+    },
     "sleeping": {"engine", "engine_all_cached", "raw"},
 }  # fmt: skip
 AIMS = {
@@ -65,6 +70,7 @@ AIMS = {
     "limits": {"at_most": 2.0},
     "backpressure": {"at_most": 0.25},
     "proof": {"at_most": 4.0},
+    "partitions": {"at_most": 0.1},
 }
 SPREAD = {"median", "min", "max", "measured"}
 

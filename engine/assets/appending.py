@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from eventstore import NEW, Commit, EventStore, NewEvent, Scalar, StreamNotFound, VersionConflict
+from eventstore import NEW, Commit, EventStore, NewEvent, StreamNotFound, VersionConflict
 
 __all__ = ["Appender"]
 
@@ -36,7 +36,7 @@ class Appender:
         stream: str,
         refresh: Callable[[], Awaitable[int]],
         *,
-        attributes: Mapping[str, Scalar],
+        attributes: Mapping[str, str],
     ) -> None:
         self._store = store
         self._stream = stream

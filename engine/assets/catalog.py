@@ -16,7 +16,6 @@ from engine.assets.events import (
     AssetEvent,
     AssetFailed,
     AssetObserved,
-    AssetPromoted,
     AssetPublished,
     AssetRestored,
     AssetSkipped,

@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, overload
 
 from msgspec import Struct
 
@@ -25,6 +25,7 @@ from engine.assets.metadata import MetadataValue
 from engine.assets.options import list_of, mappings_of, metadata_of, options_of, tags_of, text_of
 from engine.assets.partitions import Partitions, Unpartitioned
 from engine.errors import AssetDefinitionError
+from engine.storage import Format
 
 __all__ = [
     "FORMATS",
@@ -64,6 +65,11 @@ class AssetSpec(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, MetadataValue] = {}
     format: str | None = None  # one of FORMATS; None: by the value's type
     checks: tuple[Check[..., Any], ...] = ()
+
+    @property
+    def stored_as(self) -> Format | None:
+        """The format that its value is written in; None: by the value's type."""
+        return cast("Format | None", None if self.format == "external" else self.format)
 
 
 class Out:

@@ -29,7 +29,6 @@ from engine.assets.keys import (
     check_environment,
     environment_stream,
 )
-from engine.assets.plans import titled
 from engine.errors import AssetError, AssetNotFound
 from eventstore import (
     NEW,
@@ -96,10 +95,9 @@ async def create_environment(
 
 async def environments(store: EventStore) -> list[Environment]:
     """All environments, production first."""
-    found = [Environment(name=PRODUCTION, base="")]
-    async for head in find_all(store, StreamQuery(category=ENVIRONMENT_CATEGORY, newest_first=False)):
-        found.append(await _environment(store, head.stream.partition(":")[2]))
-    return found
+    every = find_all(store, StreamQuery(category=ENVIRONMENT_CATEGORY, newest_first=False))
+    branches = [await _environment(store, head.stream.partition(":")[2]) async for head in every]
+    return [Environment(name=PRODUCTION, base=""), *branches]
 
 
 async def catalog_of(store: EventStore, environment: str) -> Catalog:
@@ -156,9 +154,7 @@ async def restore(
 # ------------------------------------------------------------------------------------------------ how
 
 
-async def _promote(
-    branch: Catalog, base: Catalog, key: str, *, clock: Clock, by: str, reason: str
-) -> list[Promotion]:
+async def _promote(branch: Catalog, base: Catalog, key: str, *, clock: Clock, by: str, reason: str) -> list[Promotion]:
     while True:
         ours, theirs = await branch.state(key), await base.state(key)
         events: list[NewEvent] = []
@@ -179,9 +175,7 @@ async def _promote(
             )
             events.append(new_event(event, details_of(recorded)))
             found.append(
-                Promotion(
-                    key=key, partition=partition, version=version.version, data_version=version.data_version
-                )
+                Promotion(key=key, partition=partition, version=version.version, data_version=version.data_version)
             )
         if not events:
             return []
@@ -193,13 +187,23 @@ async def _promote(
 
 
 _KEPT: Final = frozenset(
-    "partition run code_version data_version provenance inputs config started_at rows size warnings".split()
+    [
+        "partition",
+        "run",
+        "code_version",
+        "data_version",
+        "provenance",
+        "inputs",
+        "config",
+        "started_at",
+        "rows",
+        "size",
+        "warnings",
+    ]
 )
 
 
-async def _append(
-    store: EventStore, environment: str, key: str, as_of: int, events: list[NewEvent], at: int
-) -> None:
+async def _append(store: EventStore, environment: str, key: str, as_of: int, events: list[NewEvent], at: int) -> None:
     stream = asset_stream(environment, key)
     await store.commit(
         Commit(
@@ -227,6 +231,4 @@ async def _environment(store: EventStore, name: str) -> Environment:
                 return Environment(name=name, base=event.base, at=event.at, by=event.by, reason=event.reason)
     except StreamNotFound:
         pass
-    raise AssetError(
-        f"there is no environment {name!r}: make it with `holdfast environment create {name}`"
-    )
+    raise AssetError(f"there is no environment {name!r}: make it with `holdfast environment create {name}`")

@@ -214,9 +214,10 @@ def new_event(event: AssetEvent, details: Details | None = None) -> NewEvent:
 def read_event(recorded: RecordedEvent) -> AssetEvent:
     """What an event says. Raises `AssetError` for what no version of holdfast so far writes."""
     try:
-        return _header.decode(recorded.header)
+        event: AssetEvent = _header.decode(recorded.header)
     except msgspec.MsgspecError as error:
         raise AssetError(_unknown(recorded, error)) from None
+    return event
 
 
 def details_of(recorded: RecordedEvent) -> Details:
@@ -230,4 +231,6 @@ def details_of(recorded: RecordedEvent) -> Details:
 
 
 def _unknown(recorded: RecordedEvent, error: Exception) -> str:
-    return f"version {recorded.version} of stream {recorded.stream!r} is no event of an asset that is known here: {error}"
+    return (
+        f"version {recorded.version} of stream {recorded.stream!r} is no event of an asset that is known here: {error}"
+    )

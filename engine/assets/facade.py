@@ -171,11 +171,17 @@ class Assets:
     ) -> Version:
         """Make an earlier version the current one again. Raises `AssetNotFound`."""
         self.definitions.node_of(key)
-        return await environments.restore(
-            self.store, environment, key, version, clock=self.clock, by=by, reason=reason
-        )
+        return await environments.restore(self.store, environment, key, version, clock=self.clock, by=by, reason=reason)
 
-    async def read(self, key: str, type: Any = Any, *, partition: str = "", version: int | None = None, environment: str = PRODUCTION) -> Any:  # noqa: A002
+    async def read(
+        self,
+        key: str,
+        type: Any = Any,
+        *,
+        partition: str = "",
+        version: int | None = None,
+        environment: str = PRODUCTION,
+    ) -> Any:
         """The value of a version, the current one if none is named. Raises `AssetNotFound`, and what the storage raises."""
         return await self._shop.read(key, type, partition=partition, version=version, environment=environment)
 

@@ -74,9 +74,7 @@ def check_arguments_for(
     return arguments
 
 
-def _arguments(
-    shop: Workshop, node: Node, wiring: Wiring, begun: Begun, context: AssetContext
-) -> dict[str, Any]:
+def _arguments(shop: Workshop, node: Node, wiring: Wiring, begun: Begun, context: AssetContext) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(wiring.resources)
     arguments |= dict.fromkeys(wiring.context, context)
     if wiring.config is not None:
@@ -97,7 +95,8 @@ def _value(storage: BlockingStorage, pinned: Pinned, given: Input, node: Node) -
     if len(pinned.versions) == 1:
         return _one(storage, pinned.key, pinned.versions[0], annotation)
     if annotation is Any or not all(_stored(pinned.key, each).format == "parquet" for each in pinned.versions):
-        raise AssetError(            f"{node.asset.where}: {node.name} reads {len(pinned.versions)} partitions of {pinned.key} into one parameter:"
+        raise AssetError(
+            f"{node.asset.where}: {node.name} reads {len(pinned.versions)} partitions of {pinned.key} into one parameter:"
             f" annotate {given.parameter!r} with dict[str, ...], by partition, or with a type of table"
         )
     return storage.read_joined([_stored(pinned.key, each) for each in pinned.versions], annotation)

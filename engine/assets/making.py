@@ -131,7 +131,7 @@ def _written_out(shop: Workshop, node: Node, spec: AssetSpec, context: AssetCont
     if isinstance(value, Materialized):
         raise AssetError(f"{where} returned Materialized(...): that is for io='external'")
     plain, annotation = (value.value, Any) if isinstance(value, Output) else (value, node.returns_of(spec.key))
-    stored = shop.storage.blocking.write(plain, annotation, format=spec.format)
+    stored = shop.storage.blocking.write(plain, annotation, format=spec.stored_as)
     return MadeOut(key=spec.key, data_version=given or stored.data_version, stored=stored, metadata=metadata)
 
 
@@ -147,7 +147,9 @@ def _out(made: Made, key: str) -> MadeOut:
 def _outcome(shop: Workshop, bound: BoundCheck, key: str, found: Any, began: int) -> CheckOutcome:
     result = CheckResult(found) if isinstance(found, bool) else found
     if not isinstance(result, CheckResult):
-        return _raised(shop, bound, key, AssetError(f"it returned {type(found).__name__}: a CheckResult or a bool"), began)
+        return _raised(
+            shop, bound, key, AssetError(f"it returned {type(found).__name__}: a CheckResult or a bool"), began
+        )
     return CheckOutcome(
         name=bound.check.name,
         asset=key,

@@ -200,8 +200,8 @@ def _parameters(fn: Callable[..., Any] | None, where: str) -> list[inspect.Param
     for each in parameters:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             raise AssetDefinitionError(
-                f"{where}: nothing tells what goes into {_STARS[each.kind]}{each.name}: name each parameter, or list assets in deps=; a"
-                " decorator says what it wraps with functools.wraps"
+                f"{where}: nothing tells what goes into {_STARS[each.kind]}{each.name}: name each parameter, or list"
+                " assets in deps=; a decorator says what it wraps with functools.wraps"
             )
         if each.kind is each.POSITIONAL_ONLY:
             raise AssetDefinitionError(f"{where}: its parameter {each.name!r} is given by name: take out the '/'")

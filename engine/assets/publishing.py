@@ -22,8 +22,9 @@ from engine.assets.events import (
     UpstreamVersion,
     new_event,
 )
+from engine.assets.pinning import NAMED_VERSIONS
 from engine.assets.plans import Begun, Made, MadeOut, Pinned, StepRef
-from engine.assets.workshop import NAMED_VERSIONS, Workshop
+from engine.assets.workshop import Workshop
 from eventstore import NewEvent
 
 __all__ = ["fail", "leave", "publish", "skip"]
@@ -97,9 +98,7 @@ async def _say(shop: Workshop, key: str, step: StepRef, decide: Callable[[Partit
     return await shop.appender(key, catalog).append(step.partition, lambda: decide(state.of(step.partition)))
 
 
-def _unless_published(
-    event: NewEvent, provenance: str, run_id: str
-) -> Callable[[PartitionState], NewEvent | None]:
+def _unless_published(event: NewEvent, provenance: str, run_id: str) -> Callable[[PartitionState], NewEvent | None]:
     def decide(part: PartitionState) -> NewEvent | None:
         now = part.current
         return None if now is not None and (now.run, now.provenance) == (run_id, provenance) else event
@@ -107,9 +106,7 @@ def _unless_published(
     return decide
 
 
-def _published(
-    shop: Workshop, out: MadeOut, begun: Begun, checks: tuple[CheckOutcome, ...], run_id: str
-) -> NewEvent:
+def _published(shop: Workshop, out: MadeOut, begun: Begun, checks: tuple[CheckOutcome, ...], run_id: str) -> NewEvent:
     stored = out.stored
     event = AssetPublished(
         at=shop.clock.now(),

@@ -13,30 +13,27 @@ from typing import Any, Final
 import msgspec
 
 from engine.assets.appending import Appender
-from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
 from engine.assets.catalog import AssetView, Catalog, Version
+from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
 from engine.assets.code_versions import code_version_of
 from engine.assets.definitions import Definitions
+from engine.assets.dynamic import read_dynamic
 from engine.assets.environments import catalog_of
 from engine.assets.events import AssetStarted, details_of, new_event
 from engine.assets.keys import asset_stream
-from engine.assets.nodes import Input, Node
+from engine.assets.nodes import Node
+from engine.assets.pairing import is_dynamic
 from engine.assets.partitions import DynamicKeys
-from engine.assets.plans import Begun, Earlier, Pinned, PinnedVersion, StepRef, titled
-from engine.assets.dynamic import read_dynamic
-from engine.assets.expanding import upstream_keys
-from engine.assets.provenance import config_digest, inputs_digest, provenance_of
+from engine.assets.pinning import Pins
+from engine.assets.plans import Begun, Earlier, StepRef, titled
+from engine.assets.provenance import config_digest, provenance_of
 from engine.assets.values import Config
 from engine.errors import AssetError, AssetNotFound
 from engine.storage import Column, Storage
 from eventstore import Clock, EventStore, NewEvent, StreamNotFound
 
-__all__ = ["INPUT_VERSIONS_MAX", "Workshop"]
+__all__ = ["Workshop"]
 
-INPUT_VERSIONS_MAX: Final = 10_000
-"""Partitions of one upstream asset that one step reads."""
-NAMED_VERSIONS: Final = 20
-"""Upstream versions that an event names one by one; of more it says as of when, and their digest."""
 ASSET: Final = "asset"
 ENVIRONMENT: Final = "environment"
 """Attributes of an asset's stream, to find it by."""
@@ -52,6 +49,7 @@ class Workshop:
         self.store = store
         self.storage = storage
         self.clock = clock
+        self._has_dynamic = any(is_dynamic(node.partitions) for node in definitions.nodes.values())
         self._catalogs: dict[str, Catalog] = {}
         self._appenders: dict[str, Appender] = {}
         self._code: dict[str, str] = {}
@@ -65,6 +63,10 @@ class Workshop:
         if found is None:
             found = self._catalogs[environment] = await catalog_of(self.store, environment)
         return found
+
+    async def _dynamic(self) -> DynamicKeys:
+        """The keys of dynamic partitions, if anything has some."""
+        return await read_dynamic(self.store) if self._has_dynamic else DynamicKeys()
 
     def code_version(self, node: Node) -> str:
         """Of the function that makes it, declared or computed. Raises `AssetDefinitionError`."""
@@ -102,8 +104,8 @@ class Workshop:
         stored = details_of(recorded).stored
         if stored is None:
             raise AssetNotFound(f"version {recorded.version} of {key} has no value that is stored here")
-        format_ = "joblib" if stored.format == "joblib" else None
-        return await self.storage.read(stored, type_, format=format_)
+        # joblib is read only where it is asked for by name: its author did, where the asset is defined.
+        return await self.storage.read(stored, type_, format="joblib" if stored.format == "joblib" else None)
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 
@@ -123,10 +125,9 @@ class Workshop:
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
         views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
-        dynamic = await read_dynamic(self.store)
-        missing: list[str] = []
-        inputs = [await self._pin(each, step, catalog, views[each.key], dynamic, missing) for each in node.inputs]
-        beside = [await self._pin(each, step, catalog, views[each.key], dynamic, missing) for each in node.checked_against]
+        pins = Pins(self.definitions, step, catalog, views, await self._dynamic())
+        inputs = [await pins.pin(each) for each in node.inputs]
+        beside = [await pins.pin(each) for each in node.checked_against]
         config = config_digest(self.config_of(node, step.config), node.asset.where)
         code = self.code_version(node)
         digests = {each.key: each.digest for each in inputs}
@@ -143,48 +144,7 @@ class Workshop:
             earlier={key: await self._earlier(key, views[key], step, catalog) for key in _curious(node)},
             started_at=self.clock.now(),
             unchanged=same and not step.force and not node.asset.external,
-            missing=tuple(missing),
-        )
-
-    async def _pin(
-        self,
-        each: Input,
-        step: StepRef,
-        catalog: Catalog,
-        view: AssetView,
-        dynamic: DynamicKeys,
-        missing: list[str],
-    ) -> Pinned:
-        upstream = self.definitions.node_of(each.key)
-        partitions = upstream_keys(each, step, dynamic)
-        found: list[tuple[str, Version | None]] = [(name, view.current(name)) for name in partitions]
-        if not upstream.asset.external:
-            missing += [titled(each.key, name) for name, version in found if version is None]
-        reads = each.parameter is not None and not missing
-        if reads and len(found) > INPUT_VERSIONS_MAX:
-            raise AssetError(
-                f"{step.title} would read {len(found):,} partitions of {each.key}, at most {INPUT_VERSIONS_MAX:,} are"
-                " read at once: map it onto fewer, or name it in deps= and read it by yourself"
-            )
-        versions = [
-            PinnedVersion(
-                partition=name,
-                version=version.version,
-                data_version=version.data_version,
-                stored=await self._stored(each.key, version, catalog) if reads else None,
-            )
-            for name, version in found
-            if version is not None and (reads or len(found) <= NAMED_VERSIONS)
-        ]
-        return Pinned(
-            key=each.key,
-            environment=step.environment,
-            as_of=view.own.as_of,
-            partitions=str(partitions),
-            count=len(found),
-            digest=inputs_digest(view.versions(partitions)),
-            parameter=each.parameter or "",
-            versions=tuple(versions),
+            missing=tuple(pins.missing),
         )
 
     async def _earlier(self, key: str, view: AssetView, step: StepRef, catalog: Catalog) -> Earlier:
@@ -196,12 +156,6 @@ class Workshop:
         return Earlier(
             previous=previous, history=tuple(_as_earlier(each, None) for each in view.latest(HISTORY_VERSIONS_MAX))
         )
-
-    async def _stored(self, key: str, version: Version, catalog: Catalog) -> Any:
-        stored = (await catalog.details(key, version)).stored
-        if stored is None:
-            raise AssetError(f"{key}@{version.version} has no value that could be read: its payload was destroyed")
-        return msgspec.structs.replace(stored, schema=None)  # the reader finds it in the file
 
     async def _start(self, node: Node, begun: Begun, catalog: Catalog, run_id: str) -> str | None:
         """Say that the step has begun. The run that is making the same partition, if another is."""

@@ -118,17 +118,22 @@ class Running:
         dispatcher.running.discard(self)
         definition: Any = pending.definition
         if definition.policy.breaker is not None:
-            dispatcher.breakers.ended(definition, outcome, self.failed_with)
+            dispatcher.breakers.ended(pending, outcome, self.failed_with)
         self.failed_with = None  # and with it the frames that it was raised in
         self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
+
+    async def keep(self, payload: bytes) -> None:
+        """Write a large result to where it is to lie. Raises `StorageError`."""
+        if self._dispatcher.keep is not None:
+            await self._dispatcher.keep(payload)
 
     def ended(self) -> None:
         """Its task is done. One that was cancelled before its first step has run nothing of `live`."""
         if not self._begun:
             self._dispatcher.running.discard(self)
             self._executor.slots.give_back()
-            self._dispatcher.breakers.ended(self._pending.definition, None, None)
+            self._dispatcher.breakers.ended(self._pending, None, None)
             self._asker.attempt_ended(self._pending.id, self.number, None)
 
 
@@ -144,6 +149,7 @@ class Dispatcher:
         spawn: Spawn,
         breakers: Breakers,
         stand_in: StandIn | None = None,
+        keep: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self._executors: dict[str, Executor] = {}
         self._waiting: dict[str, FairQueue[tuple[Asker, str]]] = {}
@@ -152,6 +158,7 @@ class Dispatcher:
         self.breakers = breakers
         self._spawn = spawn
         self._stand_in = stand_in
+        self.keep = keep  # of large results
         self._stopped = False
         self._granting = False
         self._context = contextvars.copy_context()

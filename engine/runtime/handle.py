@@ -8,7 +8,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
-from engine.core.call import Definition
+from engine.core.carriage import refuse_away, unpack
 from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
@@ -24,6 +24,7 @@ from engine.errors import (
 from engine.runtime import asking
 from engine.runtime.asking import PendingRequest
 from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
+from engine.runtime.large_values import LARGE
 from engine.runtime.mail import (
     CancelMail,
     ControlMail,
@@ -39,6 +40,7 @@ from engine.runtime.mail import (
 from engine.runtime.published import follow_feed, read_published
 from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
+from engine.runtime.serving import Served
 from engine.runtime.streams import (
     ORIGIN,
     PARENT,
@@ -105,9 +107,11 @@ def summary_of(head: Any) -> RunSummary:
 class Desk(asking.Desk, Protocol):
     """What a handle needs of its engine: what a request needs, and more."""
 
+    @property
+    def definitions(self) -> Served:
+        """The workflows that this engine has, those that its runs have named included."""
+
     def message_id(self) -> str: ...
-    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
-        """The workflow of that name and version, if this engine has it. Raises `UnknownWorkflow`."""
 
 
 class RunHandle(Generic[R_co]):
@@ -280,7 +284,7 @@ class RunHandle(Generic[R_co]):
         `RunSuspendedError` when the code does not fit the history.
         """
         head = await head_of(self._store, self.id)
-        return await run_query(self._store, head, self._desk.definition_named, query, argument)
+        return await run_query(self._store, head, self._desk.definitions, query, argument)
 
     async def read(self, state: State[T]) -> T:
         """The value that the run published last. Raises `NotPublished` when there is none, and no initial one.
@@ -327,7 +331,10 @@ class RunHandle(Generic[R_co]):
         if outcome.payload is None:
             raise HistoryError(f"the result of run {self.id!r} was destroyed")
         codec = self._codec
-        value: Any = msgspec.json.decode(outcome.payload) if codec is None else codec.decode(outcome.payload)
+        if codec is not None:
+            return codec.decode(outcome.payload, LARGE)  # type: ignore[no-any-return]
+        refuse_away(outcome.payload, f"the result of run {self.id!r}")
+        value: Any = msgspec.json.decode(unpack(outcome.payload)[0])
         return value  # type: ignore[no-any-return]
 
     def _raise(self, outcome: Outcome) -> NoReturn:
