@@ -47,6 +47,7 @@ class TimePartitions(Partitions, Line):
 
     ISO: ClassVar[str]
     """The format of keys when none is given, and of `start` and `end`."""
+    alike: ClassVar[bool] = False
     UNIT: ClassVar[timedelta] = timedelta(days=1)
     """What an offset stays below."""
 
@@ -145,7 +146,7 @@ class TimePartitions(Partitions, Line):
     @cached_property
     def zone(self) -> Zone:
         """The clocks, from the first year on."""
-        return zones.zone(self.timezone, read_wall(str(self.start)).year)
+        return zones.zone(self.timezone, read_wall(str(self.start)).year // 10 * 10)  # few tables for many definitions
 
     @property
     def shift(self) -> int:

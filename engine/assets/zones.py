@@ -44,7 +44,7 @@ class Zone:
         return self.offsets[bisect_right(self.starts, instant) - 1]
 
     def first_instant(self, wall: int) -> int:
-        """The first instant at which the clocks have reached `wall`: of two the earlier, or the change that skips it."""
+        """When the clocks have first reached `wall`: of two instants the earlier, or the change that skips it."""
         found = bisect_right(self._wall_ends, wall)
         return max(self.starts[found], wall - self.offsets[found])
 

@@ -124,8 +124,8 @@ def test_the_text_of_a_set_gives_it_back(given_: tuple[KeySet, list[set[str]]]) 
     keys = every.pick(some)
     text = str(keys)
     assert every.parse(text) == keys
-    assert every.parse(f"  {text} ".replace(",", ",")) == keys
-    assert keys.parse("*") == keys or not keys
+    assert every.parse(f"  {text} ") == keys
+    assert keys.parse("*") == keys
     assert msgspec.json.decode(msgspec.json.encode({"keys": keys}, enc_hook=str)) == {"keys": text}
 
 

@@ -33,6 +33,7 @@ from engine.assets import (
     default_mapping,
 )
 from engine.assets.key_text import split
+from engine.assets.mappings import OFFSET_MAX
 from engine.errors import DefinitionError, PartitionError, PartitionMismatch
 
 NOW = datetime(2013, 11, 20, 15, tzinfo=UTC)
@@ -158,6 +159,18 @@ def test_what_a_month_a_day_and_a_week_are_made_from() -> None:
     )
 
 
+@pytest.mark.parametrize("up", TIMES)
+@pytest.mark.parametrize("down", TIMES)
+def test_offsets_may_lead_far_away(up: Any, down: Any) -> None:
+    ups, downs = up.keys(now=NOW), down.keys(now=NOW)
+    wide = TimeWindow(-OFFSET_MAX, OFFSET_MAX)
+    assert wide.upstream(downs[:1], ups) == ups
+    assert wide.downstream(ups[-1:], downs, ups) == downs
+    for far in (-OFFSET_MAX, OFFSET_MAX):
+        assert not TimeWindow(far, far).upstream(downs, ups)
+        assert not TimeWindow(far, far).downstream(ups, downs, ups)
+
+
 def test_windows_need_time_and_offsets_an_order() -> None:
     names, days = REGIONS.keys(now=NOW), Daily("2013-10-01").keys(now=NOW)
     for up, down in ((names, days), (days, names)):
@@ -167,6 +180,8 @@ def test_windows_need_time_and_offsets_an_order() -> None:
             TimeWindow().downstream(up, down, up)
     with pytest.raises(DefinitionError, match="ends before it starts"):
         TimeWindow(1)
+    with pytest.raises(DefinitionError, match="at most 10000 partitions"):
+        TimeWindow(-(10**9))
 
 
 def test_what_waits_for_a_time_that_has_not_come() -> None:
