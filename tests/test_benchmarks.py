@@ -30,6 +30,7 @@ TINY = {
     "backpressure": ["--tasks", "10", "--children", "4", "--window", "2", "--rounds", "1"],
     "proof": ["--events", "26", "--rounds", "2"],
     "partitions": ["--partitions", "400", "--rounds", "2"],
+    "asset_graph": ["--assets", "30", "--rounds", "2"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
 }
 MEASURED = {
@@ -59,6 +60,11 @@ MEASURED = {
         "by_hand_broken_milliseconds", "list_milliseconds", "look_up_milliseconds", "read_recorded_milliseconds",
     },
     "sleeping": {"engine", "engine_all_cached", "raw"},
+    "asset_graph": {
+        "define_select_order_milliseconds", "declare_milliseconds", "wire_milliseconds", "select_milliseconds",
+        "order_milliseconds", "by_hand_milliseconds", "graph_and_order_milliseconds", "code_versions_milliseconds",
+        "exponent_of_seconds",
+    },
 }  # fmt: skip
 AIMS = {
     "sequential": {"at_least": 0.4},
@@ -71,6 +77,7 @@ AIMS = {
     "backpressure": {"at_most": 0.25},
     "proof": {"at_most": 4.0},
     "partitions": {"at_most": 0.1},
+    "asset_graph": {"at_most": 60.0},
 }
 SPREAD = {"median", "min", "max", "measured"}
 
