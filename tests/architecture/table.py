@@ -107,8 +107,10 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "rich": ("engine.cli",),
     "asyncpg": ("eventstore.postgres",),
     "pyarrow": ("engine.storage.arrow", "engine.assets.table_checks"),
-    "polars": ("engine.storage.arrow.with_polars",),
-    "pandas": ("engine.storage.arrow.with_pandas",),
+    "polars": ("engine.storage.arrow.with_polars", "engine.assets.with_pandera"),
+    "pandas": ("engine.storage.arrow.with_pandas", "engine.assets.with_pandera"),
+    "pandera": ("engine.assets.with_pandera",),
+    "pointblank": ("engine.assets.with_pointblank",),
     "duckdb": ("engine.storage.arrow.with_duckdb",),
     "fsspec": ("engine.storage.remote",),
     "joblib": (
