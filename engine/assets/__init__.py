@@ -11,7 +11,7 @@ from engine.assets.checks import Check, CheckContext, CheckResult, EarlierVersio
 from engine.assets.definition import Asset, AssetSpec, In, Out, asset, assets, external_asset
 from engine.assets.definitions import Definitions
 from engine.assets.dimensions import Dimension, EachDimension, default_mapping
-from engine.assets.environments import Environment, Promotion, environments
+from engine.assets.environments import Environment, Promotion, list_environments
 from engine.assets.events import (
     AssetEvent,
     AssetFailed,
@@ -125,10 +125,10 @@ __all__ = [
     "check",
     "default_mapping",
     "details_of",
-    "environments",
     "expand",
     "external_asset",
     "key_of",
+    "list_environments",
     "read_event",
     "task_name",
 ]
