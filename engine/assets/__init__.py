@@ -5,6 +5,17 @@ It uses what anybody can import from `engine`, `engine.storage` and `eventstore`
 
 from __future__ import annotations
 
+from engine.assets.builtin import (
+    accepted_values,
+    in_range,
+    matches,
+    not_null,
+    references,
+    row_count,
+    row_count_against_history,
+    schema_unchanged,
+    unique,
+)
 from engine.assets.calendar_partitions import Daily, Monthly, Weekly
 from engine.assets.catalog import AssetState, AssetView, Catalog, PartitionState, Version
 from engine.assets.checks import Check, CheckContext, CheckResult, EarlierVersion, check
@@ -42,6 +53,8 @@ from engine.assets.metadata import Json, Link, Markdown, Metadata, MetadataValue
 from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product, Static, Unpartitioned, Window
 from engine.assets.plans import Begun, Made, MadeOut, Outcome, Plan, PlanStep, Report, Request, StepRef
 from engine.assets.values import AssetContext, Config, Materialized, Output, Secret
+from engine.assets.with_pandera import pandera_check
+from engine.assets.with_pointblank import pointblank_check
 
 __all__ = [
     "PRODUCTION",
@@ -119,6 +132,7 @@ __all__ = [
     "Version",
     "Weekly",
     "Window",
+    "accepted_values",
     "asset",
     "asset_stream",
     "assets",
@@ -127,8 +141,18 @@ __all__ = [
     "details_of",
     "expand",
     "external_asset",
+    "in_range",
     "key_of",
     "list_environments",
+    "matches",
+    "not_null",
+    "pandera_check",
+    "pointblank_check",
     "read_event",
+    "references",
+    "row_count",
+    "row_count_against_history",
+    "schema_unchanged",
     "task_name",
+    "unique",
 ]

@@ -36,6 +36,7 @@ from engine import (
     testing,
     workflow,
 )
+from engine.assets import Asset, Check, Definitions, Out, Output, asset, assets, check, not_null
 
 
 class Draft(Struct):
@@ -252,3 +253,35 @@ async def tests() -> None:
     assert_type(story.task(fetch("a")), testing.GivenCall[list[int]])
     assert_type(story.task(crunch).returns(1.0).signal(approve, True).then(fetch, fetch("a")), testing.Given)
     assert_type(await testing.explore(nightly(date(2026, 1, 1))), testing.Report)
+
+
+@asset
+def raw(day: date) -> list[int]:
+    return [day.year]
+
+
+@asset(key="raw/prices", tags=["daily"])
+async def prices(raw: list[int], *, scale: float = 1.0) -> dict[str, float]:
+    return {str(each): scale for each in raw}
+
+
+@check(raw, blocking=False)
+def sorted_rows(value: list[int], least: int = 0) -> bool:
+    return sorted(value) == value and least >= 0
+
+
+@assets(outs={"good": Out(), "bad": Out()})
+def both(raw: list[int]) -> tuple[list[int], list[int]]:
+    return raw, []
+
+
+async def data() -> None:
+    assert_type(raw(date(2026, 1, 1)), list[int])
+    assert_type(await prices([1], scale=2.0), dict[str, float])
+    assert_type(both([1]), tuple[list[int], list[int]])
+    kept: Asset[..., list[int]] = raw
+    assert_type(sorted_rows([1], least=3), bool)
+    plain: Check[..., bool] = sorted_rows
+    output: Output[list[int]] = Output([1], metadata={"rows": 1})
+    assert_type(output.value, list[int])
+    Definitions([raw, prices, both], checks=[plain, not_null("id", name="there")]).node_of(kept.key)

@@ -21,6 +21,7 @@ from engine import (
     testing,
     workflow,
 )
+from engine.assets import Definitions, asset, check, not_null
 
 
 class Draft(Struct):
@@ -120,3 +121,24 @@ async def tests() -> None:
     story.signal(approve, "yes")  # wrong
     story.then("fetch")  # wrong
     await testing.explore(nightly)  # wrong
+
+
+@asset
+def raw(day: date) -> list[int]:
+    return [day.year]
+
+
+@check(raw)
+def sorted_rows(value: list[int]) -> bool:
+    return sorted(value) == value
+
+
+def data() -> None:
+    raw("today")  # wrong
+    text: str = raw(date(2026, 1, 1))  # wrong
+    sorted_rows("text")  # wrong
+    asset(raw, key="orders")  # wrong
+    asset(tags=3)  # wrong
+    not_null("id", blocking="no")  # wrong
+    Definitions(["orders"])  # wrong
+    print(text)
