@@ -1,6 +1,6 @@
 """The rules of a store, in dicts: the readable specification of `eventstore.port`.
 
-`Streams` is what is stored. Reading it is the quickest way to learn what a store does: `_check` is the order of
+`Streams` is what is stored. Reading it is the quickest way to learn what a store does: `check` is the order of
 refusal, `apply` is a commit, `deliver` is a mailbox, `needs` is the rule of attention, `ready` is who may claim what.
 Everything is synchronous: a change is atomic because nothing in it can be interrupted.
 
@@ -68,13 +68,21 @@ class Streams:
         self._leases = leases  # by token: those that have not ended
         self._on_need = on_need
         self._streams: dict[str, Stream] = {}
-        self._pools = MemoryPools(attributes=self._attributes, looked_after=self._looked_after)
+        self.pools = MemoryPools(attributes=self._attributes, looked_after=self._looked_after)
         self._order: list[tuple[Timestamp, str]] = []  # of creation: what `find` pages through
         # Where attention may be: supersets, so that a claim does not look at every stream there ever was.
         self._mail: dict[str, None] = {}
         self._due: dict[str, None] = {}
         self._owned: dict[int, dict[str, None]] = {}
         self._alarms: list[tuple[Timestamp, str]] = []  # a heap, with entries that no longer count
+
+    def find(self, name: str) -> Stream | None:
+        """The stream of that name, if there is one."""
+        return self._streams.get(name)
+
+    def everything(self) -> list[Stream]:
+        """All streams, in the order they were made."""
+        return list(self._streams.values())
 
     def existing(self, name: str) -> Stream:
         """The stream of that name. Raises `StreamNotFound`."""
@@ -108,10 +116,10 @@ class Streams:
         stream = self._streams.get(commit.stream)
         if stream is not None and stream.outcome is not None and stream.last_commit == commit.id:
             return stream.outcome
-        self._check(commit, stream)
+        self.check(commit, stream)
         salts = [self._entropy(SALT_BYTES) if event.payload is not None else None for event in commit.events]
         now = self._clock.now()
-        actions = self.actions_type(self._pools, commit.stream, now, commit.lease.token if commit.lease else None)
+        actions = self.actions_type(self.pools, commit.stream, now, commit.lease.token if commit.lease else None)
         actions.perform(commit.permits)  # from here on nothing can fail
         if stream is None:
             stream = self._create(commit.stream, now)
@@ -163,7 +171,8 @@ class Streams:
         self._index(stream, stream.owner)
         return None
 
-    def _check(self, commit: Commit, stream: Stream | None) -> None:
+    def check(self, commit: Commit, stream: Stream | None) -> None:
+        """Let a commit of that stream (None: there is none) pass, or raise what `Commit` lists."""
         actual = len(stream.events) if stream is not None else NEW
         if commit.expected_version == NEW != actual:  # the name is taken, whoever owns it
             raise VersionConflict(commit.stream, expected=NEW, actual=actual)
@@ -201,9 +210,23 @@ class Streams:
         return looked_after(permit, None if stream is None else stream.owner, self._alive)
 
     def _create(self, name: str, now: Timestamp) -> Stream:
-        stream = self._streams[name] = Stream(name, now)
-        insort(self._order, (now, name))
+        stream = Stream(name, now)
+        self.put(stream)
         return stream
+
+    def put(self, stream: Stream) -> None:
+        """A stream that is new here; its events are not in the log yet, and nobody has been told of what it needs."""
+        self._streams[stream.name] = stream
+        insort(self._order, (stream.created_at, stream.name))
+
+    def take_away(self, stream: Stream) -> None:
+        """Undo `put`."""
+        del self._streams[stream.name]
+        self._order.remove((stream.created_at, stream.name))
+
+    def settle(self, stream: Stream) -> None:
+        """What was `put` stays: it may need attention."""
+        self._index(stream, None)
 
     def _append(self, stream: Stream, event: NewEvent, salt: bytes | None) -> None:
         of_payload = payload_digest(salt or b"", event.payload)
