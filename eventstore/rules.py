@@ -1,6 +1,6 @@
 """The rules of a store, in dicts: the readable specification of `eventstore.port`.
 
-`Streams` is what is stored. Reading it is the quickest way to learn what a store does: `check` is the order of
+`Streams` is what is stored. Reading it is the quickest way to learn what a store does: `_check` is the order of
 refusal, `apply` is a commit, `deliver` is a mailbox, `needs` is the rule of attention, `ready` is who may claim what.
 Everything is synchronous: a change is atomic because nothing in it can be interrupted.
 
@@ -68,7 +68,7 @@ class Streams:
         self._leases = leases  # by token: those that have not ended
         self._on_need = on_need
         self._streams: dict[str, Stream] = {}
-        self.pools = MemoryPools(attributes=self._attributes, looked_after=self._looked_after)
+        self._pools = MemoryPools(attributes=self._attributes, looked_after=self._looked_after)
         self._order: list[tuple[Timestamp, str]] = []  # of creation: what `find` pages through
         # Where attention may be: supersets, so that a claim does not look at every stream there ever was.
         self._mail: dict[str, None] = {}
@@ -79,6 +79,15 @@ class Streams:
     def find(self, name: str) -> Stream | None:
         """The stream of that name, if there is one."""
         return self._streams.get(name)
+
+    @property
+    def pools(self) -> MemoryPools:
+        """All pools."""
+        return self._pools
+
+    def check(self, commit: Commit, stream: Stream | None) -> None:
+        """Let a commit of that stream (None: there is none) pass, or raise what `Commit` lists."""
+        self._check(commit, stream)
 
     def everything(self) -> list[Stream]:
         """All streams, in the order they were made."""
@@ -116,10 +125,10 @@ class Streams:
         stream = self._streams.get(commit.stream)
         if stream is not None and stream.outcome is not None and stream.last_commit == commit.id:
             return stream.outcome
-        self.check(commit, stream)
+        self._check(commit, stream)
         salts = [self._entropy(SALT_BYTES) if event.payload is not None else None for event in commit.events]
         now = self._clock.now()
-        actions = self.actions_type(self.pools, commit.stream, now, commit.lease.token if commit.lease else None)
+        actions = self.actions_type(self._pools, commit.stream, now, commit.lease.token if commit.lease else None)
         actions.perform(commit.permits)  # from here on nothing can fail
         if stream is None:
             stream = self._create(commit.stream, now)
@@ -171,8 +180,7 @@ class Streams:
         self._index(stream, stream.owner)
         return None
 
-    def check(self, commit: Commit, stream: Stream | None) -> None:
-        """Let a commit of that stream (None: there is none) pass, or raise what `Commit` lists."""
+    def _check(self, commit: Commit, stream: Stream | None) -> None:
         actual = len(stream.events) if stream is not None else NEW
         if commit.expected_version == NEW != actual:  # the name is taken, whoever owns it
             raise VersionConflict(commit.stream, expected=NEW, actual=actual)

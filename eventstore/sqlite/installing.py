@@ -62,7 +62,7 @@ class Installing:
         self._events: list[Any] = []
         self._bytes = 0
         self._first_id: Final[int] = connection.execute(_NEXT_ID).fetchone()[0]
-        self._next_id = self._first_id
+        self._next_id: int = self._first_id
         self.new: Final[dict[str, tuple[int, Timestamp]]] = {}  # id, and when it was updated
         self.same = 0
         self.events = 0
