@@ -1,4 +1,4 @@
-"""How far verifying is: a bar on a terminal, elsewhere a line now and then on standard error."""
+"""How far verifying or moving is: a bar on a terminal, elsewhere a line now and then on standard error."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from engine.audit import AuditProgress
 from engine.cli.output import Output
+from engine.moving import MoveProgress
 from eventstore import Clock
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ LINE_SECONDS: Final = 5.0
 class Bar:
     """Told of the progress while it is entered."""
 
-    def __init__(self, output: Output, clock: Clock) -> None:
+    def __init__(self, output: Output, clock: Clock, *, doing: str = "verifying") -> None:
         self._output: Final = output
+        self._doing = doing
         self._clock: Final = clock
         self._began = self._said = clock.monotonic()
         self._bar: Progress | None = None
@@ -38,14 +40,14 @@ class Bar:
             )
 
             self._bar = Progress(
-                TextColumn("verifying"),
+                TextColumn("{task.description}"),
                 BarColumn(),
                 TextColumn("{task.fields[said]}"),
                 TimeRemainingColumn(),
                 console=self._output.console,
                 transient=True,
             )
-            self._row = self._bar.add_task("", total=None, said="")
+            self._row = self._bar.add_task(self._doing, total=None, said="")
             self._bar.start()
         return self
 
@@ -57,14 +59,22 @@ class Bar:
 
     def tell(self, progress: AuditProgress) -> None:
         """Show it, as often as that is of use."""
+        wrong = f", {progress.findings:,} found wrong" if progress.findings else ""
+        self._show(progress.events, progress.total, wrong)
+
+    def move(self, progress: MoveProgress) -> None:
+        """The same of an export or an import, which goes through the events more than once."""
+        if progress.doing != self._doing:
+            self._doing, self._began = progress.doing, self._clock.monotonic()
+        self._show(progress.events, progress.total, "")
+
+    def _show(self, events: int, total: int | None, more: str) -> None:
         now = self._clock.monotonic()
-        rate = progress.events / (now - self._began) if now > self._began else 0.0
-        of = "" if progress.total is None else f" of {progress.total:,}"
-        said = f"{progress.events:,}{of} events, {rate:,.0f}/s"
-        if progress.findings:
-            said += f", {progress.findings:,} found wrong"
+        rate = events / (now - self._began) if now > self._began else 0.0
+        of = "" if total is None else f" of {total:,}"
+        said = f"{events:,}{of} events, {rate:,.0f}/s{more}"
         if self._bar is not None and self._row is not None:
-            self._bar.update(self._row, total=progress.total, completed=progress.events, said=said)
+            self._bar.update(self._row, total=total, completed=events, said=said, description=self._doing)
         elif now - self._said >= LINE_SECONDS:
             self._said = now
             self._output.note(said)

@@ -66,6 +66,7 @@ async def import_from_file(
     *,
     by: str = "",
     reason: str = "",
+    checked: CheckedExport | None = None,
     progress: Callable[[MoveProgress], None] | None = None,
     clock: Clock | None = None,
 ) -> Imported:
@@ -73,7 +74,8 @@ async def import_from_file(
 
     With what is new goes the event `FileImported`, in a stream of its own. In an empty store the log begins with the
     events of a whole store in their order, so that its seals hold; else they are appended. While it is installed nobody
-    else can write to the store. `progress` may be called on another thread.
+    else can write to the store. `checked` is what `check_export` has said of the file, if it was asked already.
+    `progress` may be called on another thread.
 
     Raises `DamagedExport` and `ExportError` before anything was looked at in the store; `StreamDiffers` for a stream
     that is there with other events, with more or with fewer; `LimitReached` when a run holds a singleton key that
@@ -82,7 +84,8 @@ async def import_from_file(
     moving = moving_store(store)
     clock = SystemClock() if clock is None else clock
     path = Path(file)
-    checked = await check_export(path, progress=progress)
+    if checked is None:
+        checked = await check_export(path, progress=progress)
     imported = FileImported(
         at=clock.now(),
         file=path.name,
