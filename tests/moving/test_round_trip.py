@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,12 @@ from hypothesis import strategies as st
 
 from engine.audit import PrivateKey, read_seals, seal, verify
 from engine.moving import export_to_file, import_from_file
-from eventstore import EventStore, StreamDiffers
+from engine.moving.files import ExportReader
+from eventstore import NEW, Commit, EventStore, StreamDiffers, StreamQuery
 from eventstore.memory import MemoryStore
 from eventstore.moving import Item, moving_store
 from eventstore.sqlite import SqliteStore
-from tests.moving.worlds import destroy, dumped, fill
+from tests.moving.worlds import destroy, dumped, event, fill
 
 KEY = PrivateKey("example.com/shop", bytes(range(32)))
 
@@ -52,16 +55,12 @@ def test_memory_sqlite_memory_sqlite(seed: int, forgotten: int) -> None:
 
 
 async def _read(file: Path) -> list[Item]:
-    import threading
-
-    from engine.moving.files import ExportReader
-
     return list(ExportReader(file, stop=threading.Event()))
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path):
-    opened = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "there.db")
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventStore]:
+    opened: EventStore = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "there.db")
     yield opened
     await opened.aclose()
 
@@ -88,9 +87,6 @@ async def test_seals_hold_behind_an_import_into_an_empty_store(store: EventStore
 
 
 async def fill_more(store: EventStore) -> None:
-    from tests.moving.worlds import event
-    from eventstore import NEW, Commit
-
     await store.commit(Commit(id="x", stream="run:more", expected_version=NEW, events=(event(1, b"more"),)))
 
 
@@ -111,9 +107,6 @@ async def test_a_stream_that_has_gone_on_is_not_overwritten(store: EventStore, t
     await fill(origin, 3)
     await export_to_file(origin, tmp_path / "all.holdfast")
     await import_from_file(store, tmp_path / "all.holdfast")
-    from tests.moving.worlds import event
-    from eventstore import Commit
-
     head = next(iter((await store.find(_runs())).items))
     await store.commit(Commit(id="on", stream=head.stream, expected_version=head.version, events=(event(1),)))
     before = await dumped(store)
@@ -123,7 +116,5 @@ async def test_a_stream_that_has_gone_on_is_not_overwritten(store: EventStore, t
     await origin.aclose()
 
 
-def _runs():
-    from eventstore import StreamQuery
-
+def _runs() -> StreamQuery:
     return StreamQuery(category="run", limit=1)
