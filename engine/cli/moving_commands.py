@@ -73,9 +73,8 @@ def export(
     """
     runs = tuple(run_ids or ())
     if out is None:
-        _history(
-            runs, everything=everything or pause or read_only, redact=redact, keep=keep, given=(store, json, debug)
-        )
+        moved = everything or pause or read_only
+        _history(runs, moved=moved, redact=redact, keep=keep, given=(store, json, debug))
         return
     if everything == bool(runs):
         raise typer.BadParameter("name runs, or say --all for the whole store", param_hint="RUN")

@@ -100,7 +100,11 @@ async def test_both_leave_an_event_with_who_when_and_why(tmp_path: Path) -> None
     (stream,) = (await origin.find(StreamQuery(category="export"))).items
     begun, written = [json.loads(each.header) async for each in origin.read(stream.stream)]
     assert (begun["type"], begun["by"], begun["reason"], begun["runs"]) == ("ExportBegun", "ann", "audit", ["p-1"])
-    assert (written["type"], written["sha256"], written["events"]) == ("ExportWritten", exported.sha256, exported.events)
+    assert (written["type"], written["sha256"], written["events"]) == (
+        "ExportWritten",
+        exported.sha256,
+        exported.events,
+    )
     await import_from_file(target, tmp_path / "f", by="bob", reason="asked")
     (event_,) = [json.loads(each.header) async for each in target.read(f"import:{exported.sha256}")]
     assert (event_["type"], event_["by"], event_["reason"], event_["file"]) == ("FileImported", "bob", "asked", "f")
@@ -261,7 +265,10 @@ async def test_cancelled_on_the_way_nothing_is_there(large: Path, tmp_path: Path
 async def test_others_write_meanwhile(large: Path, tmp_path: Path) -> None:
     """All that they write is there, and what was imported stands in the log in one piece."""
     path = tmp_path / "there.db"
-    store, other = await SqliteStore.open(path, synchronous="NORMAL"), await SqliteStore.open(path, synchronous="NORMAL")
+    store, other = (
+        await SqliteStore.open(path, synchronous="NORMAL"),
+        await SqliteStore.open(path, synchronous="NORMAL"),
+    )
     written = 0
     ended = asyncio.Event()
 
