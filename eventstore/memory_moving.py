@@ -1,7 +1,8 @@
 """How the memory store gives out and takes in streams: `eventstore.moving` in dicts, its readable specification.
 
 `dump` looks at what is asked for at one moment, and hands it on; `Taken` builds what arrives beside what is there, and
-puts it there in one go. It deliberately does not know the event loop.
+puts it there in one go. Both belong to the rules, and look into `Streams` as they do. They deliberately do not know the
+event loop.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ __all__ = ["Taken", "dump"]
 def dump(streams: Streams, names: Sequence[str] | None) -> Iterator[Item]:
     """The items of some streams, or of all, as they stand when the first is asked for. Raises `StreamNotFound`."""
     if names is None:
-        chosen, log = streams.everything(), streams.log
+        chosen, log = list(streams._streams.values()), streams.log
         ends = [(log, len(log))]
     else:
         wanted = {streams.existing(name).name for name in names}
-        chosen = [stream for stream in streams.everything() if stream.name in wanted]
+        chosen = [stream for stream in streams._streams.values() if stream.name in wanted]
         ends = [(stream.events, len(stream.events)) for stream in chosen]
     yield from list(_state(streams, chosen, everything=names is None))
     for events, end in ends:
@@ -85,7 +86,7 @@ def _permits(streams: Streams, names: set[str], *, everything: bool) -> Iterator
     pools: list[Item] = []
     permits: list[Item] = []
     waiters: list[Item] = []
-    for pool in streams.pools.everything():
+    for pool in streams._pools.everything():
         lasting = [(holder, held) for holder, held in pool.lasting() if held.stream in names]
         queue = [(holder, waiting) for holder, waiting in pool.queue() if waiting.stream in names]
         if not (lasting or queue or (everything and pool.arrivals)) and not any(map(pool.of_stream, names)):
@@ -158,7 +159,7 @@ class Taken:
 
     def _is_here(self, item: StoredStream) -> bool:
         """Raises `StreamDiffers`."""
-        here = self._streams.find(item.stream)
+        here = self._streams._streams.get(item.stream)
         if here is None:
             return False
         shorter = min(len(here.events), item.version)
@@ -175,9 +176,9 @@ class Taken:
         if not self._new:
             return Installed(streams=0, events=0, same=self._same)
         if behind is not None:
-            streams.check(behind, self._new.get(behind.stream) or streams.find(behind.stream))
+            streams._check(behind, self._new.get(behind.stream) or streams._streams.get(behind.stream))
         put = _Put(streams)
-        joining = Joining(streams.pools, now=now, new=self._new, open_pool=lambda pool: put.pool(pool, now))
+        joining = Joining(streams._pools, now=now, new=self._new, open_pool=lambda pool: put.pool(pool, now))
         try:
             for stream in self._new.values():
                 put(stream)
@@ -216,7 +217,7 @@ class _Put:
 
     def pool(self, pool: StoredPool, now: Timestamp) -> None:
         """The stream of a pool that streams bring along, unless it is there."""
-        if self._streams.find(pool_stream(pool.pool)) is None:
+        if self._streams._streams.get(pool_stream(pool.pool)) is None:
             opened = Stream(pool_stream(pool.pool), now)
             opened.merge(pool.attributes)
             self(opened)

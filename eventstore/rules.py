@@ -76,23 +76,6 @@ class Streams:
         self._owned: dict[int, dict[str, None]] = {}
         self._alarms: list[tuple[Timestamp, str]] = []  # a heap, with entries that no longer count
 
-    def find(self, name: str) -> Stream | None:
-        """The stream of that name, if there is one."""
-        return self._streams.get(name)
-
-    @property
-    def pools(self) -> MemoryPools:
-        """All pools."""
-        return self._pools
-
-    def check(self, commit: Commit, stream: Stream | None) -> None:
-        """Let a commit of that stream (None: there is none) pass, or raise what `Commit` lists."""
-        self._check(commit, stream)
-
-    def everything(self) -> list[Stream]:
-        """All streams, in the order they were made."""
-        return list(self._streams.values())
-
     def existing(self, name: str) -> Stream:
         """The stream of that name. Raises `StreamNotFound`."""
         stream = self._streams.get(name)

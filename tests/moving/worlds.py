@@ -113,7 +113,7 @@ def destroy(store: EventStore | Path, versions: set[tuple[str, int]]) -> None:
     """Forget payloads, as a store would that is asked to: payload and salt go, the digest stays."""
     if isinstance(store, MemoryStore):
         streams = store._streams
-        for log in (streams.log, *(each.events for each in streams.everything())):
+        for log in (streams.log, *(each.events for each in streams._streams.values())):
             for index, each in enumerate(log):
                 if (each.stream, each.version) in versions and each.payload is not None:
                     log[index] = replace(each, payload=None, salt=None)
