@@ -24,7 +24,8 @@ from engine.moving.files import ExportWriter
 from engine.moving.form import FORM, Heading
 from engine.moving.limits import EXPORT_TRIES
 from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
-from eventstore import NEW, Clock, Commit, EventStore, RecordedEvent, SystemClock
+from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
+from eventstore.arrivals import Arrivals
 from eventstore.moving import Item, StoredStream, moving_store
 
 __all__ = ["Exported", "export_to_file"]
@@ -65,7 +66,8 @@ async def export_to_file(
     first, so that they go on nowhere until they are unpaused, here or where they are imported; a request to pause that
     nobody here takes up within seconds goes along with the run.
 
-    Raises `RunNotFound`; `ExportError` when the file is there already, or the runs go on starting child runs;
+    Raises `RunNotFound`; `ExportError` when the file is there already, the runs go on starting child runs, or what is
+    stored does not verify;
     `UnsupportedCapability` for a store that gives nothing out; `OSError`. What is not finished leaves no file.
     """
     moving_store(store)
@@ -123,7 +125,8 @@ class _Writing:
         self._path: Final = path
         self._runs: Final = runs
         self._progress: Final = progress
-        self._total = self._events = self._unfinished = 0
+        self._total = self._unfinished = 0
+        self._arrivals = Arrivals()  # what would not be taken in is not written
 
     async def once(self, now: int) -> Exported | None:
         """Write it; None if the runs have other children by now than were written."""
@@ -145,14 +148,16 @@ class _Writing:
                 await self._write(items, writer)
             if (await self._family() or {}).keys() > (family or {}).keys():
                 return None
-            digest = await asyncio.to_thread(writer.finish, events=self._events)
+            digest = await asyncio.to_thread(writer.finish, events=self._arrivals.events)
+        except NotInstallable as error:
+            raise ExportError(f"{self._path} was not written: {error}; look with holdfast verify") from error
         finally:
             await asyncio.shield(asyncio.to_thread(writer.abandon))
         return Exported(
             file=self._path,
             sha256=digest,
             streams=writer.streams,
-            events=self._events,
+            events=self._arrivals.events,
             runs=runs,
             parents=heading.parents,
             unfinished=self._unfinished,
@@ -162,7 +167,8 @@ class _Writing:
         return None if self._runs is None else await family_of(self._store, self._runs)
 
     async def _write(self, items: AsyncGenerator[Item, None], writer: ExportWriter) -> None:
-        self._total = self._events = self._unfinished = 0
+        self._total = self._unfinished = 0
+        self._arrivals = Arrivals()
         chunk: list[Item] = []
         size = 0
         async for item in items:
@@ -173,12 +179,14 @@ class _Writing:
                 await asyncio.to_thread(writer.write, chunk)
                 chunk, size = [], 0
         await asyncio.to_thread(writer.write, chunk)
+        self._arrivals.finish()
 
     def _count(self, item: Item) -> None:
+        self._arrivals.take(item)
         if isinstance(item, RecordedEvent):
-            self._events += 1
-            if self._progress is not None and self._events % EVERY_EVENTS == 0:
-                self._progress(MoveProgress(doing="writing", events=self._events, total=self._total))
+            events = self._arrivals.events
+            if self._progress is not None and events % EVERY_EVENTS == 0:
+                self._progress(MoveProgress(doing="writing", events=events, total=self._total))
         elif isinstance(item, StoredStream):
             self._total += item.version
             self._unfinished += item.stream.startswith(stream_of("")) and not item.closed

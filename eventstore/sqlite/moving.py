@@ -11,8 +11,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 from msgspec.json import Decoder
@@ -40,7 +39,11 @@ from eventstore.validation import validate_stream
 
 __all__ = ["Moving", "dump"]
 
-_PAGE_ROWS: Final = CONSUMED_PAGE  # as many ids as one item may list
+T = TypeVar("T")
+_Row: TypeAlias = tuple[Any, ...]
+
+_PAGE_ROWS: Final = 1_000
+_PAGE_BYTES: Final = 4 << 20  # of one page, but that a single row may have more
 
 _CHOSEN: Final = (
     "(?1 IS NULL OR s.id IN (SELECT t.id FROM json_each(?1) AS j CROSS JOIN streams AS t ON t.name = j.value))"
@@ -55,9 +58,12 @@ _MESSAGES: Final = f"""
     WHERE {_CHOSEN} AND m.consumed_at IS NULL ORDER BY s.id, m.arrival
 """
 _CONSUMED: Final = f"""
-    SELECT s.name, m.id FROM streams AS s CROSS JOIN messages AS m ON m.stream = s.id
-    WHERE {_CHOSEN} AND m.consumed_at IS NOT NULL AND substr(m.id, 1, {len(GRANT_PREFIX)}) <> '{GRANT_PREFIX}'
-    ORDER BY s.id, m.id
+    SELECT name, json_group_array(message) FROM (
+        SELECT s.id AS stream, s.name AS name, m.id AS message,
+               (row_number() OVER (PARTITION BY s.id ORDER BY m.id) - 1) / {CONSUMED_PAGE} AS page
+        FROM streams AS s CROSS JOIN messages AS m ON m.stream = s.id
+        WHERE {_CHOSEN} AND m.consumed_at IS NOT NULL AND substr(m.id, 1, {len(GRANT_PREFIX)}) <> '{GRANT_PREFIX}')
+    GROUP BY stream, page ORDER BY stream, page
 """
 _MINE: Final = "(?1 IS NULL OR {0}.stream IN (SELECT value FROM json_each(?1)))"
 _POOLS: Final = f"""
@@ -79,6 +85,7 @@ _WAITERS: Final = f"""
 """
 
 _decode_attributes: Final = Decoder(dict[str, Scalar]).decode
+_decode_ids: Final = Decoder(list[str]).decode
 _decode_turns: Final = Decoder(dict[int, int]).decode
 
 
@@ -130,17 +137,16 @@ async def _state(readers: Readers, names: Sequence[str] | None, seen: _Seen) -> 
     chosen = None if names is None else encode_names(names)
     async with _moment(readers) as connection:
         seen.log = await readers.on(connection, end_of_log)
-        async for page in _pages(readers, connection, _STREAMS, chosen):
-            for row in page:
-                item = _stream(row)
+        async for page in _pages(readers, connection, _STREAMS, chosen, _stream):
+            for item in page:
                 if names is not None:
                     seen.streams[item.stream] = item.version
                 yield item
         if missing := set(names or ()) - seen.streams.keys():
             raise StreamNotFound(min(missing))
-        for sql, items_of in _PARTS:
-            async for page in _pages(readers, connection, sql, chosen):
-                for part in items_of(page):
+        for sql, part_of in _PARTS:
+            async for parts in _pages(readers, connection, sql, chosen, part_of):
+                for part in parts:
                     yield part
 
 
@@ -156,11 +162,22 @@ async def _moment(readers: Readers) -> AsyncIterator[Connection]:
 
 
 async def _pages(
-    readers: Readers, connection: Connection, sql: str, chosen: str | None
-) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+    readers: Readers, connection: Connection, sql: str, chosen: str | None, item_of: Callable[[_Row], T]
+) -> AsyncGenerator[list[T], None]:
     cursor = await readers.on(connection, lambda database: database.execute(sql, (chosen,)))
-    while page := await readers.on(connection, lambda _: cursor.fetchmany(_PAGE_ROWS)):
-        yield page
+
+    def page(_: sqlite3.Connection) -> list[T]:
+        items: list[T] = []
+        size = 0
+        for row in cursor:
+            items.append(item_of(row))
+            size += sum(len(value) for value in row if isinstance(value, bytes))
+            if len(items) >= _PAGE_ROWS or size >= _PAGE_BYTES:
+                break
+        return items
+
+    while items := await readers.on(connection, page):
+        yield items
 
 
 def _begin(database: sqlite3.Connection) -> None:
@@ -172,7 +189,7 @@ def _rollback(database: sqlite3.Connection) -> None:
         database.execute("ROLLBACK")
 
 
-def _stream(row: tuple[Any, ...]) -> StoredStream:
+def _stream(row: _Row) -> StoredStream:
     name, version, digest, created_at, updated_at, alarm, held, closed, attributes = row
     return StoredStream(
         stream=name.decode(),
@@ -187,65 +204,64 @@ def _stream(row: tuple[Any, ...]) -> StoredStream:
     )
 
 
-def _messages(page: Iterable[tuple[Any, ...]]) -> Iterable[Item]:
-    for name, id_, sender, control, header, payload, sent_at in page:
-        yield StoredMessage(
-            stream=name.decode(),
-            id=id_.decode(),
-            sender=None if sender is None else sender.decode(),
-            control=bool(control),
-            header=header,
-            payload=payload,
-            sent_at=sent_at,
-        )
+def _message(row: _Row) -> Item:
+    name, id_, sender, control, header, payload, sent_at = row
+    return StoredMessage(
+        stream=name.decode(),
+        id=id_.decode(),
+        sender=None if sender is None else sender.decode(),
+        control=bool(control),
+        header=header,
+        payload=payload,
+        sent_at=sent_at,
+    )
 
 
-def _consumed(page: Iterable[tuple[Any, ...]]) -> Iterable[Item]:
-    for name, rows in groupby(page, key=lambda row: row[0]):
-        yield ConsumedMessages(stream=name.decode(), ids=tuple(row[1].decode() for row in rows))
+def _consumed(row: _Row) -> Item:
+    name, ids = row
+    return ConsumedMessages(stream=name.decode(), ids=tuple(sorted(_decode_ids(ids))))
 
 
-def _pools(page: Iterable[tuple[Any, ...]]) -> Iterable[Item]:
-    for name, arrivals, turns, attributes in page:
-        yield StoredPool(
-            pool=name.decode(),
-            arrivals=arrivals,
-            turns=_decode_turns(turns),
-            attributes=_decode_attributes(attributes),
-        )
+def _pool(row: _Row) -> Item:
+    name, arrivals, turns, attributes = row
+    return StoredPool(
+        pool=name.decode(),
+        arrivals=arrivals,
+        turns=_decode_turns(turns),
+        attributes=_decode_attributes(attributes),
+    )
 
 
-def _permits(page: Iterable[tuple[Any, ...]]) -> Iterable[Item]:
-    for name, pool, holder, priority, key, taken_at in page:
-        yield StoredPermit(
-            stream=name.decode(),
-            pool=pool.decode(),
-            holder=holder.decode(),
-            priority=priority,
-            key=key.decode(),
-            taken_at=taken_at,
-        )
+def _permit(row: _Row) -> Item:
+    name, pool, holder, priority, key, taken_at = row
+    return StoredPermit(
+        stream=name.decode(),
+        pool=pool.decode(),
+        holder=holder.decode(),
+        priority=priority,
+        key=key.decode(),
+        taken_at=taken_at,
+    )
 
 
-def _waiters(page: Iterable[tuple[Any, ...]]) -> Iterable[Item]:
-    for name, pool, holder, priority, key, tag, arrival, lasting in page:
-        yield StoredWaiter(
-            stream=name.decode(),
-            pool=pool.decode(),
-            holder=holder.decode(),
-            priority=priority,
-            key=key.decode(),
-            tag=tag,
-            arrival=arrival,
-            lasting=bool(lasting),
-        )
+def _waiter(row: _Row) -> Item:
+    name, pool, holder, priority, key, tag, arrival, lasting = row
+    return StoredWaiter(
+        stream=name.decode(),
+        pool=pool.decode(),
+        holder=holder.decode(),
+        priority=priority,
+        key=key.decode(),
+        tag=tag,
+        arrival=arrival,
+        lasting=bool(lasting),
+    )
 
 
-_Page = Iterable[tuple[Any, ...]]
-_PARTS: Final[tuple[tuple[str, Callable[[_Page], Iterable[Item]]], ...]] = (
-    (_MESSAGES, _messages),
+_PARTS: Final[tuple[tuple[str, Callable[[_Row], Item]], ...]] = (
+    (_MESSAGES, _message),
     (_CONSUMED, _consumed),
-    (_POOLS, _pools),
-    (_PERMITS, _permits),
-    (_WAITERS, _waiters),
+    (_POOLS, _pool),
+    (_PERMITS, _permit),
+    (_WAITERS, _waiter),
 )

@@ -6,14 +6,17 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from engine import Engine, RunHandle
+from engine import Engine, RunHandle, testing
 from engine.audit import verify
 from engine.errors import ExportError, RunNotFound
 from engine.moving import MoveProgress, export_to_file, import_from_file
@@ -355,3 +358,36 @@ SAMPLES: list[MovingEvent] = [
 
 def test_the_wire_form_never_changes() -> None:
     assert [new_event(sample).header.decode() for sample in SAMPLES] == WIRE
+
+
+async def test_a_run_goes_into_a_lab_and_back(tmp_path: Path) -> None:
+    """Where its timers pass at once: what came of a run is looked at without waiting for it."""
+    origin = MemoryStore()
+    await depart(origin)
+    await export_to_file(origin, tmp_path / "f", runs=["j-1"])
+    async with testing.engine(journey, part, start=datetime.now(UTC)) as lab:
+        await import_from_file(lab.store, tmp_path / "f")
+        run = lab.engine.run("j-1")
+        await run.signal(go, "on")
+        (child,) = (await lab.engine.runs(parent="j-1")).items
+        await lab.engine.run(child.id).signal(go, "child")
+        first, _, tries, signalled, of_child = await lab.result(run)
+        assert (first, tries, signalled, of_child) == ("fish", 2, "on", "child part fish")
+        await export_to_file(lab.store, tmp_path / "back", runs=["j-1"])
+    target = MemoryStore()
+    await import_from_file(target, tmp_path / "back")
+    async with Engine(target) as client:
+        assert await client.run("j-1").status() == "completed"
+
+
+async def test_what_does_not_verify_is_not_exported(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "here.db", synchronous="NORMAL")
+    for name in ("run:a", "run:b"):
+        await store.commit(Commit(id="x", stream=name, expected_version=NEW, events=(event(1, b"1"), event(2, b"2"))))
+    with closing(sqlite3.connect(tmp_path / "here.db")) as file, file:
+        file.execute("UPDATE events SET payload = '3' WHERE payload = '2' AND stream = 1")
+    with pytest.raises(ExportError, match="stream 'run:a', version 2.*it was changed; look with holdfast verify"):
+        await export_to_file(store, tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+    await export_to_file(store, tmp_path / "b", runs=["b"])
+    await store.aclose()
