@@ -24,11 +24,20 @@ from eventstore.conformance.harness import (
     take,
     wait,
 )
-from eventstore.errors import LimitReached, NotInstallable, StreamDiffers, StreamNotFound, VersionConflict
+from eventstore.errors import (
+    LimitReached,
+    NotInstallable,
+    StreamDiffers,
+    StreamNotFound,
+    UnsupportedCapability,
+    VersionConflict,
+)
 from eventstore.memory import MemoryStore
 from eventstore.moving import (
+    CONSUMED_PAGE,
     ConsumedMessages,
     Item,
+    MovingStore,
     StoredMessage,
     StoredPermit,
     StoredStream,
@@ -53,6 +62,34 @@ async def what_moves_is_all_that_a_stream_is(harness: StoreHarness) -> None:
         assert [(each.stream, each.version) async for each in other.read_all()] == [
             (each.stream, each.version) async for each in store.read_all()
         ]
+
+
+async def a_store_that_cannot_says_so(harness: StoreHarness) -> None:
+    """Whether it can is declared, and the second port is there or is not."""
+    store = await harness.open()
+    if "moving" in store.capabilities:
+        assert isinstance(store, MovingStore)
+        return
+    with refused(UnsupportedCapability):
+        moving_store(store)
+
+
+async def many_consumed_messages_come_along(harness: StoreHarness) -> None:
+    """More than one item lists, of several streams: cut the same by every store."""
+    store = await harness.open()
+    if "moving" not in store.capabilities:
+        return
+    for stream, count in (("run:a", CONSUMED_PAGE + 3), ("run:b", 5)):
+        ids = tuple(f"m-{number:05}" for number in range(count))
+        sends = tuple(data(stream, message_id, opens=_OPENING) for message_id in ids)
+        await store.commit(step(f"run:sends-to-{stream[-1]}", NEW, event("sent"), sends=sends))
+        await store.commit(step(stream, 0, event("consumed"), consumes=ids))
+    items = await _dump(store)
+    lists = [(item.stream, len(item.ids)) for item in items if isinstance(item, ConsumedMessages)]
+    assert lists == [("run:a", CONSUMED_PAGE), ("run:a", 3), ("run:b", 5)]
+    async with _elsewhere() as other:
+        await moving_store(other).install(items)
+        assert await _dump(other) == items
 
 
 async def what_comes_from_elsewhere_is_what_it_was(harness: StoreHarness) -> None:
