@@ -11,12 +11,14 @@ from typing import Any
 __all__ = [
     "ArgumentsError",
     "AuditError",
+    "DamagedExport",
     "DefinitionError",
     "DeterminismError",
     "DoesNotVerify",
     "EngineClosed",
     "EngineFailed",
     "Evicted",
+    "ExportError",
     "ForbiddenInWorkflow",
     "HeartbeatTimeout",
     "HistoryError",
@@ -131,6 +133,14 @@ class AuditError(HoldfastError, ValueError):
 
 class DoesNotVerify(AuditError):
     """The log is not what was sealed, or a seal or a proof is not what was signed. Nothing was changed by looking."""
+
+
+class ExportError(HoldfastError, ValueError):
+    """A file to move runs in cannot be written as asked, or is none that this version reads."""
+
+
+class DamagedExport(ExportError):
+    """A file that runs were moved in is not as it was written: cut off, or changed. Nothing of it was taken in."""
 
 
 class EngineClosed(HoldfastError, RuntimeError):

@@ -20,6 +20,7 @@ from engine.cli import (
     doing,
     gate_commands,
     limit_commands,
+    moving_commands,
     repair_commands,
     talk_commands,
 )
@@ -60,6 +61,7 @@ app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
 app.add_typer(audit_commands.group)
 app.add_typer(gate_commands.group)
+app.add_typer(moving_commands.group)
 app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
 

@@ -54,7 +54,7 @@ VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
 limits set-pool set-rate
 verify seal prove check-proof keygen
-gate export
+gate export import
 diff rerun reopen fork what-if
 """.split()
 STORELESS = {"check-proof", "keygen"}

@@ -108,6 +108,13 @@ OUTPUTS = {
         the copy: by its chains True, against the seal False
             seal: against the seal of example\.com/payments at size .*: the first .* are not those that were sealed
     """,
+    "moving": r"""
+          reserved 120 euros
+        here: paused, 1 run in travel\.holdfast
+        the file is whole: True
+        imported 1 run; again: 0
+        there: reservation of 120 euros, approved
+    """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1
