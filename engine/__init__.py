@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.core.attributes import AttributeValue
 from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
@@ -54,6 +55,7 @@ from engine.workflows import (
 
 __all__ = [
     "Attempt",
+    "AttributeValue",
     "Breaker",
     "Call",
     "ChildHandle",

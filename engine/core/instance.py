@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import structs
 
+from engine.core.attributes import Attributes
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
@@ -74,6 +75,7 @@ class Instance:
         self.outbox = Outbox(self)
         self.cancelling = Cancelling()
         self.patches = Patches(self)
+        self.attributes = Attributes(self)
         self.outcome: Ending | None = None
         self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
@@ -178,6 +180,7 @@ class Instance:
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
         self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
+        self.attributes.begin(fact.attributes)
         if fact.waits:
             self.turns = 0  # it is no turn: nothing runs
             self.waiting, self.clocks.begins_at = Waiting(self, args, kwargs), fact.begins_at

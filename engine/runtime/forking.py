@@ -39,6 +39,7 @@ from engine.core.events import (
     TaskFailed,
     encode_header,
 )
+from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused, RunConflict
@@ -50,6 +51,7 @@ from engine.runtime.streams import (
     STATUS,
     VERSION,
     WORKFLOW,
+    own_attribute,
     run_id_of,
     state_attribute,
     stream_of,
@@ -168,9 +170,11 @@ async def fork(
     version = 0 if there is None else there.version
     events: list[NewEvent] = []
     states: dict[str, Any] = {}
+    state = RunState(run_id=new_id)
     index = 0
     async for item in forked(store, note, cut):
         index += 1
+        state.apply(index, item.event, item.payload)
         if isinstance(item.event, StatePublished):
             states[state_attribute(item.event.name)] = index
         if index > version:
@@ -186,6 +190,7 @@ async def fork(
         STATUS: "running",
         ORIGIN: run_id,
         **states,
+        **{own_attribute(name): value for name, value in state.attributes.items()},
     }
     await _append(
         store,

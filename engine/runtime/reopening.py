@@ -43,11 +43,12 @@ from engine.core.failures import decode_error
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
-from engine.runtime.histories import head_of
+from engine.runtime.histories import head_of, read_state
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
-from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, workflow_of
+from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, own_attribute, run_id_of, workflow_of
 from eventstore import Clock, Commit, EventStore, LeaseLost, Message, StreamHead, UnknownMessage, VersionConflict
+from eventstore.port import Scalar
 
 __all__ = ["reopen"]
 
@@ -96,7 +97,12 @@ async def reopen(
                     alarm=at,
                     held=False,
                     closed=False,
-                    attributes={STATUS: "running", ALONE: None, LET_ON: None},
+                    attributes={
+                        STATUS: "running",
+                        ALONE: None,
+                        LET_ON: None,
+                        **await _attributes_then(store, head, plan),
+                    },
                     progress=True,
                 )
             )
@@ -111,6 +117,17 @@ async def reopen(
             await asyncio.sleep(LOOK_SECONDS)
         else:
             return
+
+
+async def _attributes_then(store: EventStore, head: StreamHead, plan: _Plan) -> dict[str, Scalar]:
+    """The run's own attributes that were set in the turn which is taken back, as they were before it."""
+    if plan.note.takes_back == "end":
+        return {}
+    state = await read_state(store, run_id_of(head.stream), at=head.version)
+    before = dict(state.attributes)
+    state.apply(head.version + 1, plan.note, None)
+    names = before.keys() | state.attributes.keys()
+    return {own_attribute(name): state.attributes.get(name) for name in sorted(names)}
 
 
 def _check_ended(head: StreamHead, run_id: str) -> None:

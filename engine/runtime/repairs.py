@@ -12,13 +12,14 @@ from typing import TypeAlias
 
 from msgspec import structs
 
+from engine.core.attributes import decode_attributes
 from engine.core.differences import Differences, differences
-from engine.core.events import AnyEvent, RunForked, RunStarted, SignalReceived
+from engine.core.events import AnyEvent, AttributesGiven, RunForked, RunStarted, SignalReceived
 from engine.core.identity import check_run_id
 from engine.errors import HistoryError, RepairRefused, RunConflict, RunNotFound
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.histories import HistoryEvent, read_events
-from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, set_attributes, stream_of
 from engine.runtime.versions import PYTHON
 from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
 
@@ -41,7 +42,8 @@ async def rerun(
 
     Raises `RunNotFound`, `RunConflict` when the id is taken by anything else, `RepairRefused`.
     """
-    origin, told = await _beginning(store, run_id)
+    origin, given, told = await _beginning(store, run_id)
+    attributes = b"{}" if given is None or given.payload is None else given.payload
     if origin.payload is None:
         raise RepairRefused(f"the arguments of run {run_id!r} were destroyed: it cannot be run again")
     before = origin.event
@@ -59,34 +61,41 @@ async def rerun(
         carried=before.carried,
         rerun_of=run_id,
         reason=reason,
+        attributes=tuple(decode_attributes(attributes)),
     )
     commit = Commit(
         id=entropy(12).hex(),
         stream=stream_of(check_run_id(new_id)),
         expected_version=NEW,
-        events=(new_event(fact, origin.payload), *(_told_now(item, now) for item in told)),
+        events=(
+            new_event(fact, origin.payload),
+            *([new_event(AttributesGiven(at=now), attributes)] if fact.attributes else []),
+            *(_told_now(item, now) for item in told),
+        ),
         alarm=now,
         attributes={
             WORKFLOW: before.workflow,
             VERSION: before.version or None,
             STATUS: "running",
             ORIGIN: run_id,
+            **set_attributes(attributes),
         },
         progress=True,
     )
     try:
         await store.commit(commit)
     except VersionConflict:
-        there, _ = await _beginning(store, new_id)
+        there, _, _ = await _beginning(store, new_id)
         if not (isinstance(there.event, RunStarted) and there.event.rerun_of == run_id):
             raise RunConflict(
                 f"run {new_id!r} exists already, and is no rerun of {run_id!r}: choose another id"
             ) from None
 
 
-async def _beginning(store: EventStore, run_id: str) -> tuple[HistoryEvent, list[HistoryEvent]]:
-    """What a run began with: its `RunStarted`, and the signals that were there before its code."""
+async def _beginning(store: EventStore, run_id: str) -> tuple[HistoryEvent, HistoryEvent | None, list[HistoryEvent]]:
+    """What a run began with: its `RunStarted`, its attributes, and the signals that were there before its code."""
     started: HistoryEvent | None = None
+    given: HistoryEvent | None = None
     told: list[HistoryEvent] = []
     async for item in read_events(store, run_id):
         event: AnyEvent = item.event
@@ -96,11 +105,13 @@ async def _beginning(store: EventStore, run_id: str) -> tuple[HistoryEvent, list
             started = item
         elif started is not None and isinstance(event, SignalReceived) and event.carried:
             told.append(item)
+        elif started is not None and isinstance(event, AttributesGiven):
+            given = item
         elif started is not None:
             break
     if started is None:
         raise RunNotFound(f"run {run_id!r} was asked for by its parent, and has not begun yet")
-    return started, told
+    return started, given, told
 
 
 def _told_now(item: HistoryEvent, now: int) -> NewEvent:
