@@ -21,6 +21,7 @@ from engine.cli import (
     gate_commands,
     limit_commands,
     repair_commands,
+    replay_commands,
     talk_commands,
 )
 from engine.cli.filters import AttributeOption, SinceOption, UntilOption, attributes_of, moment_of
@@ -62,6 +63,7 @@ app.add_typer(audit_commands.group)
 app.add_typer(gate_commands.group)
 app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
+app.add_typer(replay_commands.group)
 
 
 def entry() -> None:

@@ -97,7 +97,7 @@ def waiting_for(*, begins_at: int, singleton: str, behind: str = "") -> str:
 
 
 def attributes_text(attributes: Mapping[str, Any]) -> str:
-    """``region=eu amount=3``, as `holdfast runs --attribute` takes them: a str that reads as another value in quotes."""
+    """``region=eu amount=3``, as `holdfast runs --attribute` takes them: a str that reads as other JSON in quotes."""
     return " ".join(f"{name}={_attribute(value)}" for name, value in attributes.items())
 
 

@@ -106,6 +106,16 @@ class Instance:
         return self._loop
 
     @property
+    def running_loop(self) -> DeterministicLoop | None:
+        """The run's loop, if its code has begun."""
+        return self._loop
+
+    @property
+    def main(self) -> asyncio.Task[Any] | None:
+        """The branch of the workflow function itself, if that has begun."""
+        return self._main
+
+    @property
     def now(self) -> int:
         """Microseconds since the epoch: the time of the last delivered fact."""
         return self.loop.now
