@@ -23,18 +23,8 @@ from engine.cli.problems import Problem
 
 __all__ = ["Debugger", "Left"]
 
-_SKIPPED: Final = (
-    "engine",
-    "engine.*",
-    "asyncio",
-    "asyncio.*",
-    "anyio",
-    "anyio.*",
-    "contextlib",
-    "msgspec",
-    "msgspec.*",
-)
-"""Modules that stepping goes through without a stop."""
+_LIBRARIES: Final = frozenset({"anyio", "engine", "eventstore", "msgspec"}) | sys.stdlib_module_names
+"""Modules that stepping goes through without a stop, and stacks are shown without."""
 _STANDS: Final = "*** Nothing runs further here; `branches`, `branch N`, `up` and `down` look, `quit` leaves."
 
 
@@ -72,8 +62,8 @@ class Debugger:
         self._pdb.tell = opened
         hook, tracing = sys.breakpointhook, sys.gettrace()
         sys.breakpointhook = _pass_by if again else self._opened
-        if not again and self._pdb.waits():
-            sys.settrace(self._pdb.trace_dispatch)
+        if not again:
+            self._pdb.trace(sys._getframe())
         try:
             work()
         finally:
@@ -86,8 +76,12 @@ class Debugger:
 
     def look(self, branches: Sequence[LiveBranch], raised: TracebackType | None) -> None:
         """See `engine.ReplayDebugger`."""
-        if self._stop and (branches or raised is not None):
+        if not self._stop:
+            return
+        if branches or raised is not None:
             _Standing(branches, raised).begin()
+        else:
+            self._pdb.message("*** No code stands here: there is nothing to look at.")
 
 
 def _pass_by(*_args: Any, **_kwargs: Any) -> None:
@@ -111,19 +105,28 @@ class _Pdb(pdb.Pdb):
     """pdb on code that runs."""
 
     def __init__(self) -> None:
-        super().__init__(skip=_SKIPPED, nosigint=True)
+        super().__init__(skip=("engine",), nosigint=True)  # what is skipped is said below
         self.opened = False
         self.tell: Callable[[], object] = bool  # somebody that it is opened
         self.reset()
-        self.stopframe, self.stoplineno = None, -1  # as `continue` leaves it: nothing stops but breakpoints
 
-    def waits(self) -> bool:
-        """Whether there is anything to stop at: a breakpoint, or where a step that was begun leads."""
-        return bool(self.breaks) or self.stopframe is not None or self.stoplineno != -1
+    def trace(self, bottom: FrameType) -> None:
+        """Trace what runs from here on, if there is a breakpoint, or a step under way that is to lead somewhere."""
+        if self.botframe is None:  # as `continue` leaves it: nothing stops but breakpoints
+            self.botframe = self.stopframe = bottom
+            self.stoplineno = -1
+        if self.breaks or self.stopframe is not self.botframe:
+            sys.settrace(self.trace_dispatch)
+
+    def is_skipped_module(self, module_name: str) -> bool:
+        return str(module_name).partition(".")[0] in _LIBRARIES
+
+    def get_stack(self, f: FrameType | None, t: TracebackType | None) -> tuple[list[tuple[FrameType, int]], int]:
+        stack, _ = super().get_stack(f, t)
+        own = [each for each in stack if not self.is_skipped_module(each[0].f_globals.get("__name__", ""))]
+        return own or stack, len(own or stack) - 1
 
     def trace_dispatch(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if self.botframe is None:
-            self.botframe = frame.f_back  # what calls us is nobody's to be looked at
         try:
             return super().trace_dispatch(frame, event, arg)
         except bdb.BdbQuit:

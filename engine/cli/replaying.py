@@ -88,7 +88,9 @@ def _head(replayed: Replayed) -> Text:
 def _title(replayed: Replayed) -> str:
     count = len(replayed.branches)
     if not count:
-        return "no branch: its code has not begun" if not replayed.ended else "no branch: it ended in its first turn"
+        if replayed.ended or replayed.diagnosis is not None:
+            return "no branch: its code had not begun before that"
+        return "no branch: its code has not begun"
     where = "where it stands" if replayed.stands_at == replayed.version else f"as it stood at {replayed.stands_at:,}"
     return f"{count:,} branch, {where}" if count == 1 else f"{count:,} branches, {where}"
 

@@ -63,8 +63,9 @@ class Replayed(Struct, frozen=True, kw_only=True):
 
     `status`: how it stood there; `epoch`: in which it was. `branches`: where its code stands, none where it has not
     begun. They stand at `stands_at`, which is before `version` when the code ended the run in its last turn (`ended`:
-    how; `raised`: the frames that the error of a failure came through), or does not fit (`diagnosis`). `decisions`: those
-    of the epoch that count; `ahead`: those that the code takes in the last turn and that are not recorded by `version`.
+    how; `raised`: the frames that the error of a failure came through), or does not fit (`diagnosis`). `decisions`:
+    those of the epoch that count; `ahead`: those that the code takes in the last turn and that are not recorded by
+    `version`.
     """
 
     run: str
