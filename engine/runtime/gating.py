@@ -32,7 +32,7 @@ from engine.workflows import Workflow
 from eventstore import EventStore, EventStoreError, StreamHead, StreamQuery, SystemClock
 from eventstore.port import FIND_LIMIT_MAX
 
-__all__ = ["Gate", "Verdict", "diagnose"]
+__all__ = ["Gate", "Verdict", "decides_more", "diagnose"]
 
 _OPEN: Final[tuple[RunStatus, ...]] = ("running", "paused", "suspended")
 _ENDS: Final = (RunCompleted, RunFailed, RunCancelled)
@@ -153,7 +153,7 @@ class Gate:
             for learnt in instance.calls.definitions.values():
                 self._definitions.add(learnt, newest=False)
             if head.closed and rebuilt.backlog and head.attributes.get(STATUS) != "terminated":
-                return _verdict(head, diagnosis=_more(rebuilt.backlog, head.version))
+                return _verdict(head, diagnosis=decides_more(rebuilt.backlog, head.version))
             return _verdict(head, ahead=len(rebuilt.backlog))
         finally:
             instance.evict()
@@ -186,10 +186,10 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
     finally:
         replayer.instance.evict()
     ended = any(isinstance(item.event, _ENDS) for item in events)
-    return _more(backlog, events[-1].version) if backlog and ended else None
+    return decides_more(backlog, events[-1].version) if backlog and ended else None
 
 
-def _more(backlog: list[Decided], version: int) -> Diagnosis:
+def decides_more(backlog: list[Decided], version: int) -> Diagnosis:
     """A run that has ended has all that its last turn decided."""
     return Diagnosis(
         reason="decisions",

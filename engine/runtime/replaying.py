@@ -29,6 +29,7 @@ from engine.core.replay import Replayer
 from engine.core.standing import standing
 from engine.errors import HoldfastError, UnknownWorkflow
 from engine.runtime.anyio_seams import order_anyio_sets
+from engine.runtime.gating import decides_more
 from engine.runtime.guard import install_guard
 from engine.runtime.histories import epoch_start, head_of, read_beginning, read_events
 from engine.runtime.logs import quiet_replays
@@ -213,6 +214,8 @@ class _Replay:
             message = f"{type(error).__qualname__}: {error}"
             return await self._unfit(told, to, Diagnosis(reason="internal", message=message, version=to))
         else:
+            if decided and to == self._head.version and self._head.closed and told.state.status != "terminated":
+                return await self._unfit(told, to, decides_more(decided, replayer.last_turn.version))
             if replayer.instance.outcome is not None:
                 return await self._ended(told, to, replayer, decided)
             branches = self._look_at(replayer.instance, None)
