@@ -71,8 +71,7 @@ class Debugger:
             sys.breakpointhook = hook
 
     def _opened(self, *_args: Any, **_kwargs: Any) -> None:
-        if os.environ.get("PYTHONBREAKPOINT") != "0":
-            self._pdb.set_trace(sys._getframe(1))
+        self._pdb.set_trace(sys._getframe(1))
 
     def look(self, branches: Sequence[LiveBranch], raised: TracebackType | None) -> None:
         """See `engine.ReplayDebugger`."""

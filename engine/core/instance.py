@@ -90,7 +90,7 @@ class Instance:
         self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
-        self._main: asyncio.Task[Any] | None = None
+        self.main: asyncio.Task[Any] | None = None  # the branch of the workflow function itself, once that has begun
         self.decided: dict[str, Decided] = {}  # by this turn, so far
         self.continuing = False  # the workflow has asked to continue as new, and is on its way out
         self.ending = False  # the workflow function has returned: what still runs of it is being cancelled
@@ -104,16 +104,6 @@ class Instance:
             missing = "does not begin with RunStarted" if self.started is None else "has no RunBegun yet"
             raise HistoryError(f"the history of run {self.run_id!r} {missing}")
         return self._loop
-
-    @property
-    def running_loop(self) -> DeterministicLoop | None:
-        """The run's loop, if its code has begun."""
-        return self._loop
-
-    @property
-    def main(self) -> asyncio.Task[Any] | None:
-        """The branch of the workflow function itself, if that has begun."""
-        return self._main
 
     @property
     def now(self) -> int:
@@ -152,15 +142,15 @@ class Instance:
                 begun.now = fact.at
             self._accept(fact, payload)
         loop = self._loop
-        if self.untold or loop is None or self._main is None:
+        if self.untold or loop is None or self.main is None:
             return []
         while self._early:
             self.inbox.accept_signal(*self._early.popleft())
         loop.run_until_quiet()
         if self.cancelling.carried is not None and self.cancelling.ask_as_carried():
             loop.run_until_quiet()
-        if self._main.done():
-            self._end(self._main)
+        if self.main.done():
+            self._end(self.main)
         if self._suspension is not None:
             raise self._suspension
         if not self.decided:
@@ -204,7 +194,7 @@ class Instance:
         coro = self.definition.fn(*args, **kwargs)
         if self.deadline:
             coro = await_within(coro, (self.deadline - at) / 1_000_000, self.run_id)
-        self._main = self.cancelling.main = self._loop.start_main(coro)
+        self.main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
         if self.untold and not self._is_carried(fact, payload):

@@ -80,9 +80,9 @@ class LiveBranch(Struct, frozen=True):
 
 def live_branches(instance: Instance) -> tuple[LiveBranch, ...]:
     """The branches of an instance that have not ended, oldest first. None: its code has not begun, or has ended."""
-    loop = instance.running_loop
-    if loop is None:
+    if instance.main is None:
         return ()
+    loop = instance.loop
     loop.name_branches()
     found: list[LiveBranch] = []
     for task in loop.tasks.values():
