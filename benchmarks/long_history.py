@@ -107,7 +107,7 @@ async def _measure(path: Path) -> dict[str, float]:
     try:
         head = await store.head("run:long")
         before, started = resident_bytes(), time.perf_counter()
-        rebuilt = await rebuild_run(store, head, long)
+        rebuilt = await rebuild_run(store, head, long, versions=None)
         seconds, held = time.perf_counter() - started, resident_bytes() - before
         assert rebuilt.replayer.instance.outcome is None
         assert rebuilt.backlog == []

@@ -87,7 +87,7 @@ async def measure(path: Path, run_id: str, definition: Workflow[..., Any]) -> di
         await _read_through(store, head.stream)
         read = time.perf_counter() - reading
         processor, started = time.process_time(), time.perf_counter()
-        rebuilt = await rebuild_run(store, head, definition)
+        rebuilt = await rebuild_run(store, head, definition, versions=None)
         seconds, processor = time.perf_counter() - started, time.process_time() - processor
         _finish(rebuilt)
     finally:
@@ -122,7 +122,7 @@ def _rebuild_seconds(path: Path, run_id: str, definition: Workflow[..., Any]) ->
         try:
             head: StreamHead = await store.head(f"run:{run_id}")
             started = time.perf_counter()
-            rebuilt = await rebuild_run(store, head, definition)
+            rebuilt = await rebuild_run(store, head, definition, versions=None)
             seconds = time.perf_counter() - started
             _finish(rebuilt)
             return seconds

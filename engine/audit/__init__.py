@@ -7,7 +7,7 @@ key does not.
 from __future__ import annotations
 
 from engine.audit.events import LogSealed
-from engine.audit.findings import AuditFinding, AuditProgress, SealCheck, Verdict
+from engine.audit.findings import AuditFinding, AuditProgress, AuditVerdict, SealCheck
 from engine.audit.keys import (
     PrivateKey,
     PublicKey,
@@ -33,6 +33,7 @@ from engine.audit.verifying import verify, verify_streams
 __all__ = [
     "AuditFinding",
     "AuditProgress",
+    "AuditVerdict",
     "ConsistencyProof",
     "InclusionProof",
     "LogSealed",
@@ -44,7 +45,6 @@ __all__ = [
     "SealSignature",
     "Sealed",
     "Tree",
-    "Verdict",
     "decode_proof",
     "encode_proof",
     "generate_key",

@@ -105,26 +105,36 @@ class ConsistencyProof(Struct, frozen=True, kw_only=True, tag="consistency", tag
 
 
 async def prove_inclusion(store: EventStore, stream: str, version: int, seal: Seal) -> InclusionProof:
-    """Prove that an event is in the log that was sealed. Reads the log up to the seal, in bounded memory but for the
-    stream's history.
+    """Prove that an event is in the log that was sealed. Reads the log up to the seal, once, and in bounded memory
+    but for the stream's history.
 
     Raises `StreamNotFound`; `AuditError` when there is no such event, or the seal is older than it; `DoesNotVerify`
     when the log is not what was sealed, or the history is broken.
     """
     history, position = await _history(store, stream, version)
-    index = 0
+    tree, index = Tree(), 0
+    hashes: RangeHashes | None = None  # from the event on: where it stands is not known before
     async with aclosing(cast("_Events", store.read_all())) as events:
         async for event in events:
-            if event.position >= position:
+            if hashes is None and event.position < position:
+                index += 1
+            elif hashes is None and index < seal.size:
+                hashes = RangeHashes(inclusion_ranges(index, seal.size), tree)
+            if tree.size < seal.size:
+                if hashes is not None:
+                    hashes.take(tree.size, event.digest)
+                tree.append(event.digest)
+            if event.position >= position and tree.size == seal.size:
                 break
-            index += 1
     if index >= seal.size:
         raise AuditError(
             f"version {version} of stream {stream!r} is event {index + 1:,} of the log, and the seal covers"
             f" {seal.size:,}: seal the log again, and prove it with that"
         )
-    path = await _hashes(store, (seal,), inclusion_ranges(index, seal.size))
-    return InclusionProof(stream=stream, version=version, index=index, history=history, path=_hex(path), seal=seal.note)
+    _check_root(seal, tree)
+    assert hashes is not None, "the tree is as large as the seal says, and the event is in it"
+    path = _hex(hashes.hashes())
+    return InclusionProof(stream=stream, version=version, index=index, history=history, path=path, seal=seal.note)
 
 
 async def prove_consistency(store: EventStore, first: Seal, second: Seal) -> ConsistencyProof:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Final, TypeAlias, cast
 
 from engine.audit.expected import Expected
-from engine.audit.findings import AuditProgress, Verdict
+from engine.audit.findings import AuditProgress, AuditVerdict
 from engine.audit.keys import PublicKey
 from engine.audit.merkle import Tree
 from engine.audit.notes import Seal
@@ -33,7 +33,7 @@ async def verify(
     key: PublicKey | None = None,
     progress: Callable[[AuditProgress], None] | None = None,
     clock: Clock | None = None,
-) -> Verdict:
+) -> AuditVerdict:
     """Verify the whole log: chains, heads, payload digests, the order of positions, the seals in it, and those given.
 
     `key`: signatures of the seals are checked, too. `progress` is called every thousand events. The verdict lists the
@@ -46,7 +46,7 @@ async def verify(
     if progress is not None:
         await walk.count()
     await walk.go()
-    return Verdict(
+    return AuditVerdict(
         events=walk.events,
         streams=walk.streams,
         destroyed=walk.chains.destroyed,
@@ -67,7 +67,7 @@ async def verify_streams(
     *,
     progress: Callable[[AuditProgress], None] | None = None,
     clock: Clock | None = None,
-) -> Verdict:
+) -> AuditVerdict:
     """Verify some streams, each by its chain and its head; seals are over the whole log, and not looked at.
 
     Raises `StreamNotFound`, and what the store raises when it cannot be read at all.
@@ -78,7 +78,7 @@ async def verify_streams(
     for stream in streams:
         events += await chains.whole(await store.head(stream))
         _tell(progress, chains, events, None)
-    return Verdict(
+    return AuditVerdict(
         events=events,
         streams=len(streams),
         destroyed=chains.destroyed,

@@ -29,6 +29,7 @@ from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
     DebugOption,
+    FollowOption,
     GraceOption,
     JsonOption,
     RunArgument,
@@ -258,7 +259,7 @@ def history(
     *,
     run_id: RunArgument,
     after: Annotated[int, typer.Option("--after", metavar="VERSION", min=0, help="Only events behind this one.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")] = False,
+    follow: FollowOption = False,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,

@@ -12,12 +12,12 @@ from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.readable import by_and_why
 from engine.cli.searching import Many, deal_with
+from engine.cli.words import FINAL
 from eventstore import EventStore
 
 __all__ = ["cancel", "cancel_many", "pause", "pause_workflow", "terminate", "unpause", "unpause_workflow"]
 
 _Events: TypeAlias = AsyncGenerator[HistoryEvent, None]
-FINAL: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
 _TAKEN_UP_SECONDS: Final = 2.0
 """How long it is looked whether somebody who works on the run takes the request up."""
 

@@ -25,6 +25,7 @@ from engine.cli.stores import DEFAULT_STORE
 from engine.cli.summary import document, summary
 from engine.cli.tally import Watched
 from engine.cli.targets import Target
+from engine.cli.words import UNFINISHED
 from engine.errors import HoldfastError, RunNotFound
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
 
@@ -127,12 +128,7 @@ async def _resume(session: Session, watched: list[Watched], stop: StopRequest, *
 async def _unfinished(client: Engine, workflow: Workflow[..., Any]) -> AsyncIterator[RunHandle[Any]]:
     cursor: str | None = None
     while True:
-        page = await client.runs(
-            workflow=workflow.name,
-            status=("queued", "running", "paused", "suspended"),
-            cursor=cursor,
-            newest_first=False,
-        )
+        page = await client.runs(workflow=workflow.name, status=UNFINISHED, cursor=cursor, newest_first=False)
         for item in page.items:
             yield client.run(item.id)
         cursor = page.next

@@ -17,13 +17,13 @@ from engine.cli.phrases import about, detail, short_id
 from engine.cli.readable import attributes_text, by_and_why, clipped, clock, duration, error_text, one_line, waiting_for
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.summary import diagnosis_view, error_view, value_view
+from engine.cli.words import FINAL
 
 __all__ = ["TASKS_SHOWN", "Published", "history_line", "published_table", "runs_table", "state_view"]
 
 TASKS_SHOWN: Final = 100
 """Rows of tasks that `show` prints; `--json` has all of them."""
 _SECOND: Final = 1_000_000
-_ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
 _DETAIL_WIDTH: Final = 100
 _NEVER_WRAPPED: Final = frozenset({"run", "status", "started", "state"})
 _INDENT: Final = (0, 0, 0, 2)
@@ -60,7 +60,7 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
             Text(f"{MARKS[run.status]} {run.status}", style=STYLES[run.status]),
             f"{run.version:,}",
             clock(run.created_at),
-            spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
+            spent if run.status in FINAL else Text(f"{spent} +", style="dim"),
             *([Text(run.parent, style="dim")] if children else []),
             *([Text(waits.get(run.id, ""), style="dim")] if any(waits.values()) else []),
             *([Text(attributes_text(run.attributes), style="dim")] if found_by else []),

@@ -14,6 +14,7 @@ from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
     ByOption,
     DebugOption,
+    FollowOption,
     JsonOption,
     RunArgument,
     StoreOption,
@@ -206,7 +207,7 @@ def feed(
     target: TargetArgument,
     run_id: RunArgument,
     name: NameArgument,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")] = False,
+    follow: FollowOption = False,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,

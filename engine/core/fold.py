@@ -186,6 +186,7 @@ class RunState(Struct, kw_only=True):
                 self.published += 1
             case PatchMarked(name=name):
                 self.patches[name] = self.version
+                self.turn.patches.append(name)
             case AttributesSet() | AttributesGiven():
                 self.turn.set_attributes(self.attributes, _attributes(payload))
             case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
@@ -285,7 +286,8 @@ class RunState(Struct, kw_only=True):
 
     def _begin(self, event: RunStarted | RunBegun | RunQueued, payload: bytes | None) -> None:
         if isinstance(event, RunQueued):
-            self.singleton, self.queued_behind = event.key, event.behind
+            if not self.origin:
+                self.singleton, self.queued_behind = event.key, event.behind
             return
         if isinstance(event, RunBegun):
             self.waits, self.begun_at = False, event.at
@@ -295,7 +297,8 @@ class RunState(Struct, kw_only=True):
         self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
         self.root, self.deadline, self.rerun_of = event.root, event.deadline, event.rerun_of
         self.workflow_version = event.version
-        self.singleton, self.waits, self.begins_at = event.singleton, event.waits, event.begins_at
+        self.singleton = "" if self.origin else event.singleton  # which a fork has not, whatever its origin had
+        self.waits, self.begins_at = event.waits, event.begins_at
         if event.waits:
             self.status = "queued"
         elif not event.epoch:
@@ -343,7 +346,7 @@ class RunState(Struct, kw_only=True):
                 self.reopened += 1
                 if event.takes_back != "end":
                     never = event.takes_back == "turn"
-                    self.turn.take_back(self.tasks, self.children, self.timers, fact=never)
+                    self.turn.take_back(self.tasks, self.children, self.timers, self.patches, fact=never)
                     asked = never and isinstance(self.turn.fact, CancelRequested)
                     self.cancel_requested = self.cancel_requested and not asked
                     self.turn.take_back_attributes(self.attributes)
@@ -359,7 +362,8 @@ class RunState(Struct, kw_only=True):
         self.timers = {id_: deadline + pause for id_, deadline in self.timers.items()}
         self.deadline = self.deadline and self.deadline + pause
         self.turn = TurnState(at, self.turn.fact)
-        self.status, self.ended_at, self.result, self.error, self.diagnosis = "running", None, None, None, None
+        self.status = "queued" if self.waits else "running"
+        self.ended_at = self.result = self.error = self.diagnosis = None
         self.reason = self.paused_by = self.pause_reason = ""
         self.paused_at = None
         for task in self.tasks.values():

@@ -105,7 +105,8 @@ class Recorded(Protocol):
 class Replayer:
     """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more.
 
-    `versions`: finds another version of a workflow, by name and version, for an epoch that goes on as that.
+    `versions`: finds another version of a workflow, by name and version, for an epoch that is of that; None: there is
+    none but `definition`.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Replayer:
         definition: Definition[..., Any],
         run_id: str,
         *,
-        versions: Callable[[str, str], Definition[..., Any] | None] | None = None,
+        versions: Callable[[str, str], Definition[..., Any] | None] | None,
     ) -> None:
         self._versions = versions
         self.instance = Instance(definition, run_id)
@@ -126,7 +127,7 @@ class Replayer:
         """What the last epoch left, and this one was not told yet when its history broke off."""
         self._fact: Fact | None = None
         self._fact_payload: bytes | None = None
-        self._fact_version = 0
+        self._fact_version = self._fact_at = 0
         self._recorded: dict[str, Decided] = {}
         self._marked = False  # whether the fact held back has markers of patches behind it
         # In case the turn is taken back: the attempts of the task that its fact has ended, and of those called off.
@@ -177,11 +178,11 @@ class Replayer:
             self._recorded[event.id] = Decided(event, payload)
         elif isinstance(event, Fact):
             self._settle(complete=True)
-            self._fact, self._fact_payload, self._fact_version = event, payload, version
+            self._fact, self._fact_payload, self._fact_version, self._fact_at = event, payload, version, event.at
             if type(event) is TaskCompleted or type(event) is TaskFailed:
                 self._ended = self.attempts.pop(event.id, None)
-            elif type(event) is RunStarted and event.epoch > self.instance.epoch:
-                self._begin_epoch(version, event.version)
+            elif type(event) is RunStarted and (event.epoch > self.instance.epoch or self._is_of_another(event)):
+                self._begin_epoch(version, event)
             elif self.carrying and getattr(event, "carried", False):
                 del self.carrying[0]  # they are told in order, before anything else
         else:
@@ -194,22 +195,27 @@ class Replayer:
         self.instance.patches.recorded = None
         return decided
 
-    def _begin_epoch(self, version: int, of: str) -> None:
-        """The run has continued as new, in that version of its workflow: of what was before only that matters which
-        nobody has taken.
+    def _is_of_another(self, event: RunStarted) -> bool:
+        """Whether the run began as another version than it is of now: a fork is fed the epochs of its origin, too."""
+        return self.instance.started is None and event.version != self.instance.definition.version
+
+    def _begin_epoch(self, version: int, event: RunStarted) -> None:
+        """The run begins, or has continued as new, in that version of its workflow: of what was before only that
+        matters which nobody has taken.
         """
         before = self.instance
         before.evict()
         definition: Definition[..., Any] | None = before.definition
         if self._versions is not None:
-            definition = self._versions(before.definition.name, of)
+            definition = self._versions(before.definition.name, event.version)
         if definition is None:
-            self._refuse("history", f"the run goes on as version {of!r} of its workflow, which is not there")
+            how = "goes on" if event.epoch else "began"
+            self._refuse("history", f"the run {how} as version {event.version!r} of its workflow, which is not there")
         self.carrying = before.left_over
         if not self._identities:  # else a replay from here would not know whose identity it goes by
             self.epoch_version = version
         self.instance = Instance(definition, before.run_id)
-        self.instance.replaying = True
+        self.instance.around, self.instance.replaying = before.around, True
         self.attempts.clear()
 
     def _is_marker(self, event: Decision) -> bool:
@@ -272,7 +278,8 @@ class Replayer:
         elif fact is None:
             self._refuse("history", "a turn is taken back, and there is none")
         else:
-            self._recorded = {}
+            self._recorded, self._marked = {}, False
+            self.instance.patches.take_back()
             if self._called_off_behind == self._fact_version:
                 self.attempts.update(self._called_off)
             if note.takes_back == "turn":
@@ -295,7 +302,7 @@ class Replayer:
         stood_from = self._stands_still()
         if not note.retold:
             self._settle(complete=True)
-        elif self._recorded:
+        elif self._recorded or self._marked:
             self._refuse("history", "a fork holds decisions of the turn that it was to decide anew")
         self.instance.run_id = self._identities.pop()
         for id_, attempts in self.attempts.items():
@@ -307,7 +314,9 @@ class Replayer:
 
     def _stands_still(self) -> int:
         """Since when: since the last fact, or since it last went on."""
-        return max(self._stood_until, self._fact.at if self._fact is not None else self.instance.now)
+        if not self._fact_version:
+            self._refuse("history", "it goes on from where it stood still, and nothing has happened before")
+        return max(self._stood_until, self._fact_at)  # the instance has no time of its own before it begins
 
     def _go_on(self, note: RunReopened | PrefixEnded, stood_from: int, *, retold: bool) -> None:
         """Time in which the run stood still does not count: neither for its timers nor for the deadlines of its tasks.
@@ -380,5 +389,5 @@ class Replayer:
 
 
 def _orphaned(started: RunStarted) -> RunStarted:
-    """How a fork's epoch begins, whoever started its origin: nobody waits for its end."""
-    return structs.replace(started, parent="", parent_call="", parent_epoch=0, root="")
+    """How a fork's epoch begins, whoever started its origin: nobody waits for its end, as a parent or for a key."""
+    return structs.replace(started, parent="", parent_call="", parent_epoch=0, root="", singleton="")

@@ -22,6 +22,7 @@ class TurnState(Struct):
     tasks: list[str] = field(default_factory=list)  # called off
     timers: dict[str, int] = field(default_factory=dict)  # likewise, with their deadlines
     children: list[str] = field(default_factory=list)  # asked to end
+    patches: list[str] = field(default_factory=list)  # marked, by name
 
     def set_attributes(
         self, attributes: dict[str, AttributeValue], values: Mapping[str, AttributeValue | None]
@@ -43,6 +44,7 @@ class TurnState(Struct):
         tasks: Mapping[str, Any],
         children: Mapping[str, Any],
         timers: dict[str, int],
+        patches: dict[str, int],
         *,
         fact: bool,
     ) -> None:
@@ -57,3 +59,5 @@ class TurnState(Struct):
         if (child := children.get(of_fact)) is not None:
             child.status, child.ended_at = "running", None
         timers.update(self.timers)
+        for name in self.patches:
+            patches.pop(name, None)

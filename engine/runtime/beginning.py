@@ -25,7 +25,7 @@ from engine.runtime.serving import Served
 from engine.runtime.singletons import OnConflict, singleton_of, start_single
 from engine.runtime.starting import Start
 from engine.runtime.versions import PYTHON
-from engine.runtime.watches import Watch, Watches
+from engine.runtime.watches import Watch
 from engine.runtime.worker import Worker
 from engine.workflows import SignalMessage
 
@@ -38,10 +38,8 @@ class Beginnings(Operations):
     """The part of an `Engine` that makes runs."""
 
     _definitions: Served
-    _entropy: Any
     _anyio: str
     _only: tuple[str, ...] | None
-    _watches: Watches
     _worker: Worker | None
 
     @abstractmethod
@@ -50,10 +48,6 @@ class Beginnings(Operations):
 
     @abstractmethod
     def watch(self, watch: Watch) -> None:
-        """See `handle.Desk`."""
-
-    @abstractmethod
-    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
         """See `handle.Desk`."""
 
     async def start(

@@ -18,7 +18,7 @@ from engine.errors import HoldfastError
 from engine.runtime.histories import head_or_none
 from engine.runtime.keys import keyed_name
 from engine.runtime.mail import CancelMail, StartMail, control_message, data_message
-from engine.runtime.streams import STATUS, WAITS, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import STATUS, VERSION, WAITS, WORKFLOW, new_event, stream_of
 from eventstore import NEW, Clock, Commit, EventStore, Message, Opening, StreamHead, VersionConflict
 from eventstore.port import NAME_BYTES_MAX, Scalar
 
@@ -115,6 +115,8 @@ def _pending(head: StreamHead | None, now: int) -> tuple[str, int]:
 
 def _opening(mail: StartMail, arguments: bytes, run_id: str, sender: str) -> Message:
     attributes: dict[str, Scalar] = {WORKFLOW: mail.workflow, STATUS: "queued", WAITS: mail.begins_at}
+    if mail.version:
+        attributes[VERSION] = mail.version
     message = data_message(stream_of(run_id), f"start:{run_id}", mail, arguments, sender=sender)
     return structs.replace(message, opens=Opening(attributes=attributes))
 

@@ -118,7 +118,7 @@ class Running:
         dispatcher.running.discard(self)
         definition: Any = pending.definition
         if definition.policy.breaker is not None:
-            dispatcher.breakers.ended(definition, outcome, self.failed_with)
+            dispatcher.breakers.ended(pending, outcome, self.failed_with)
         self.failed_with = None  # and with it the frames that it was raised in
         self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
@@ -128,7 +128,7 @@ class Running:
         if not self._begun:
             self._dispatcher.running.discard(self)
             self._executor.slots.give_back()
-            self._dispatcher.breakers.ended(self._pending.definition, None, None)
+            self._dispatcher.breakers.ended(self._pending, None, None)
             self._asker.attempt_ended(self._pending.id, self.number, None)
 
 

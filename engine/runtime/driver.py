@@ -304,8 +304,9 @@ class Driver:
     async def _decide_anew(self, step: Step) -> None:
         """The run has ended in a step that had not seen all of its mail: rebuild it, and give it that first."""
         head = await self.site.store.head(self.stream)
+        known, definition = self.site.definitions, self.instance.definition
         try:
-            rebuilt = await rebuild_run(self.site.store, head, self.instance.definition, self.site.watchdog)
+            rebuilt = await rebuild_run(self.site.store, head, definition, self.site.watchdog, versions=known.find)
         except Mismatch:
             self.site.left(self, lost=True)  # who brings it back will say so
             return

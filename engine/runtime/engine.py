@@ -9,7 +9,7 @@ from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from engine.core.call import Call, Definition
+from engine.core.call import Call
 from engine.core.fold import UNFINISHED, RunStatus
 from engine.core.identity import check_run_id
 from engine.core.nesting import here
@@ -17,7 +17,6 @@ from engine.errors import (
     EngineClosed,
     ForbiddenInWorkflow,
     HoldfastError,
-    UnknownWorkflow,
 )
 from engine.executors import Executor
 from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
@@ -235,17 +234,10 @@ class Engine(Beginnings):
         if self._worker is not None:
             await self._worker.look_at_pauses(afresh=True)
 
-    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
+    @property
+    def definitions(self) -> Served:
         """See `handle.Desk`."""
-        known: Served = self._worker.definitions if self._worker is not None else self._definitions
-        found = known.find(name, version)
-        if found is None:
-            said = f"workflow {name!r}" + (f" in version {version!r}" if version else "")
-            raise UnknownWorkflow(
-                f"{said} is not among this engine's workflows ({', '.join(sorted(known)) or 'none'}):"
-                " give it to Engine(workflows=[...])"
-            )
-        return found
+        return self._worker.definitions if self._worker is not None else self._definitions
 
     def _is_resident(self, run_id: str) -> bool:
         return self._worker is not None and run_id in self._worker.residents.drivers

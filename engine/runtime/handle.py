@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Struct
 
 from engine.core.attributes import AttributeValue
-from engine.core.call import Definition
 from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
@@ -40,6 +39,7 @@ from engine.runtime.mail import (
 from engine.runtime.published import follow_feed, read_published
 from engine.runtime.querying import run_query
 from engine.runtime.sending import send_data
+from engine.runtime.serving import Served
 from engine.runtime.streams import (
     ORIGIN,
     PARENT,
@@ -109,9 +109,11 @@ def summary_of(head: Any) -> RunSummary:
 class Desk(asking.Desk, Protocol):
     """What a handle needs of its engine: what a request needs, and more."""
 
+    @property
+    def definitions(self) -> Served:
+        """The workflows that this engine has, those that its runs have named included."""
+
     def message_id(self) -> str: ...
-    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
-        """The workflow of that name and version, if this engine has it. Raises `UnknownWorkflow`."""
 
 
 class RunHandle(Generic[R_co]):
@@ -284,7 +286,7 @@ class RunHandle(Generic[R_co]):
         `RunSuspendedError` when the code does not fit the history.
         """
         head = await head_of(self._store, self.id)
-        return await run_query(self._store, head, self._desk.definition_named, query, argument)
+        return await run_query(self._store, head, self._desk.definitions, query, argument)
 
     async def read(self, state: State[T]) -> T:
         """The value that the run published last. Raises `NotPublished` when there is none, and no initial one.

@@ -9,18 +9,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, overload
 
-from engine.core.call import Call, Definition
+from engine.core.call import Call
 from engine.core.identity import check_run_id
 from engine.errors import HoldfastError
 from engine.runtime.forgetting import forget
 from engine.runtime.forking import fork
 from engine.runtime.handle import RunHandle
-from engine.runtime.histories import head_of
 from engine.runtime.limits import LimitState, read_limits, set_limit, slots_of
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
 from engine.runtime.reopening import reopen
 from engine.runtime.repairs import HistoryDiff, diff_runs, rerun
-from engine.runtime.streams import workflow_of
+from engine.runtime.serving import Served
 from engine.runtime.tokens import complete_task, reject_task
 from engine.runtime.watches import Watches
 from engine.runtime.what_if import WhatIf, suppose
@@ -57,9 +56,10 @@ class Operations(ABC):
     def run(self, id: str) -> RunHandle[Any]:  # noqa: A002 - the word for it
         """A handle on a run."""
 
+    @property
     @abstractmethod
-    def definition_named(self, name: str, version: str) -> Definition[..., Any]:
-        """The workflow of that name, if this engine has it. Raises `UnknownWorkflow`."""
+    def definitions(self) -> Served:
+        """The workflows that this engine has."""
 
     @abstractmethod
     async def _look_at_pauses(self) -> None:
@@ -189,7 +189,7 @@ class Operations(ABC):
         """
         await reopen(
             self.store,
-            self.definition_named,
+            self.definitions,
             check_run_id(run_id),
             by=by,
             reason=reason,
@@ -222,7 +222,7 @@ class Operations(ABC):
         new_id = check_run_id(self._new_id(run_id) if id is None else id)
         await fork(
             self.store,
-            self.definition_named,
+            self.definitions,
             check_run_id(run_id),
             new_id,
             at=at,
@@ -241,9 +241,7 @@ class Operations(ABC):
         runs but the workflow's own code, and nothing is written. Raises `RepairRefused` when it cannot be cut there or
         the code does not fit what comes before, `RunNotFound`, `UnknownWorkflow`, `NotRecordable`.
         """
-        head = await head_of(self.store, check_run_id(run_id))
-        definition = self.definition_named(*workflow_of(head.attributes))
-        return await suppose(self.store, definition, run_id, at=at, substitute=substitute)
+        return await suppose(self.store, self.definitions, check_run_id(run_id), at=at, substitute=substitute)
 
     def _new_id(self, run_id: str) -> str:
         """A fresh id that shows whose rerun, or fork, the run is."""

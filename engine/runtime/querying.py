@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from engine.core.call import Definition
 from engine.core.compare import Mismatch
 from engine.errors import QueryFailed, RunSuspendedError
 from engine.runtime.recovery import rebuild_run
-from engine.runtime.streams import VERSION, WORKFLOW, run_id_of
+from engine.runtime.serving import Served
+from engine.runtime.streams import run_id_of, workflow_of
 from engine.workflows import Query
 from eventstore import EventStore, StreamHead
 
@@ -22,16 +21,16 @@ R = TypeVar("R")
 async def run_query(
     store: EventStore,
     head: StreamHead,
-    definition_named: Callable[[str, str], Definition[..., Any]],
+    definitions: Served,
     query: Query[A, R],
     argument: A,
 ) -> R:
     """Replay the run as of `head`, and ask it. The instance is put away, whatever comes of it."""
     run_id = run_id_of(head.stream)
-    definition = definition_named(str(head.attributes[WORKFLOW]), str(head.attributes.get(VERSION) or ""))
+    definition = definitions.require(*workflow_of(head.attributes))
     recorded = query.argument.decode(query.argument.encode_checked(argument))
     try:
-        rebuilt = await rebuild_run(store, head, definition)
+        rebuilt = await rebuild_run(store, head, definition, versions=definitions.find)
     except Mismatch as mismatch:
         raise RunSuspendedError(run_id, f"run {run_id!r} cannot be replayed: {mismatch}") from None
     instance = rebuilt.replayer.instance

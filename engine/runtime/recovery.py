@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.compare import Diagnosis
+from engine.core.compare import Diagnosis, Mismatch
 from engine.core.decided import Decided
 from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored
 from engine.core.replay import Replayer
@@ -24,10 +24,32 @@ from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
 from engine.runtime.streams import QUEUED, SLOW, STATUS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
-from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, Permit, RecordedEvent, StreamHead
+from eventstore import (
+    Clock,
+    Commit,
+    EventStore,
+    EventStoreError,
+    Lease,
+    MailWaiting,
+    NewEvent,
+    Permit,
+    RecordedEvent,
+    StreamHead,
+)
 from eventstore.port import COMMIT_MESSAGES_MAX, Scalar
 
-__all__ = ["Rebuilt", "Wishes", "feed", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
+__all__ = [
+    "Rebuilt",
+    "Wishes",
+    "feed",
+    "give_up",
+    "rebuild_run",
+    "settle",
+    "suspend",
+    "terminate",
+    "try_run",
+    "wishes_of",
+]
 
 PAGE_EVENTS: Final = 500
 """Events that are replayed in one go; between two of them the engine's other runs get their turn."""
@@ -47,7 +69,7 @@ async def rebuild_run(
     definition: Definition[..., Any],
     watchdog: Watchdog | None = None,
     *,
-    versions: Callable[[str, str], Definition[..., Any] | None] | None = None,
+    versions: Callable[[str, str], Definition[..., Any] | None] | None,
 ) -> Rebuilt:
     """Replay the history of a stream from the start of its last epoch. Raises `Mismatch` when the code does not fit.
 
@@ -68,6 +90,29 @@ async def rebuild_run(
     except BaseException:
         replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
         raise
+
+
+async def try_run(
+    store: EventStore,
+    head: StreamHead,
+    definition: Definition[..., Any],
+    watchdog: Watchdog,
+    *,
+    versions: Callable[[str, str], Definition[..., Any] | None],
+    say: Callable[[Exception], str] = str,
+) -> Rebuilt | Diagnosis:
+    """As `rebuild_run`, on the side: the run, to be put away by the caller, or else how the code does not fit it.
+
+    `say`: the words for an exception that is no mismatch. Raises what the store raises.
+    """
+    try:
+        return await rebuild_run(store, head, definition, watchdog, versions=versions)
+    except Mismatch as mismatch:
+        return mismatch.diagnosis
+    except EventStoreError:
+        raise
+    except Exception as error:  # as in a turn: ours, or the user's in a place that we call
+        return Diagnosis(reason="internal", message=say(error), version=head.version)
 
 
 async def feed(replayer: Replayer, store: EventStore, head: StreamHead) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from engine.core.call import Definition
 from engine.core.events import ContinuedAsNew
 from engine.core.instance import Instance
-from engine.errors import DefinitionError
+from engine.errors import DefinitionError, UnknownWorkflow
 from engine.runtime.streams import VERSION, WORKFLOW
 from engine.workflows import Workflow
 from engine.workflows.reach import named
@@ -49,6 +49,17 @@ class Served(dict[str, Definition[..., Any]]):
         """The definition that a run of this workflow and version is of."""
         versions = self.versions.get(name, {}) if name in self else {}
         return versions.get(version) or (None if version else next(iter(versions.values()), None))
+
+    def require(self, name: str, version: str) -> Definition[..., Any]:
+        """As `find`. Raises `UnknownWorkflow` when there is none."""
+        found = self.find(name, version)
+        if found is None:
+            said = f"workflow {name!r}" + (f" in version {version!r}" if version else "")
+            raise UnknownWorkflow(
+                f"{said} is not among this engine's workflows ({', '.join(sorted(self)) or 'none'}):"
+                " give it to Engine(workflows=[...])"
+            )
+        return found
 
     def of(self, attributes: Mapping[str, Scalar]) -> Definition[..., Any] | None:
         """The definition that the run of a stream with these attributes is of."""

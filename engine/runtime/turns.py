@@ -27,11 +27,11 @@ from engine.core.events import (
 )
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.runtime.codes import GOES_ON
 from engine.runtime.gates import Gates
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
 from engine.runtime.streams import (
-    ALONE,
     EPOCH_START,
     QUEUED,
     SLOW,
@@ -207,7 +207,7 @@ class Turns:
         if isinstance(note, RunPaused | RunUnpaused):
             self.gates.paused = isinstance(note, RunPaused)
         elif isinstance(note, RunResumed):
-            step.attributes[ALONE] = step.attributes[SUSPENDED_FOR] = None  # a person has looked at it
+            step.attributes |= GOES_ON  # a person has looked at it
         else:
             return
         self._mark_gates(step)

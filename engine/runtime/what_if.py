@@ -16,7 +16,6 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.calls import CANCELLED
 from engine.core.compare import Mismatch
 from engine.core.differences import differences
 from engine.core.events import (
@@ -34,17 +33,17 @@ from engine.core.events import (
     TimerStarted,
     encode_header,
 )
-from engine.core.failures import ErrorInfo, encode_error
 from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.core.standing import standing
 from engine.errors import HoldfastError, RepairRefused
+from engine.runtime.cutting import cut_of
 from engine.runtime.epochs import beginning_of_next
-from engine.runtime.forking import cut_of
 from engine.runtime.histories import HistoryEvent, head_of, read_events
 from engine.runtime.repairs import HistoryDiff
-from engine.runtime.steps import wanted
+from engine.runtime.serving import Served
+from engine.runtime.steps import task_cancelled, wanted
 from eventstore import EventStore
 
 __all__ = ["WhatIf", "suppose"]
@@ -69,14 +68,15 @@ class WhatIf(Struct, frozen=True, kw_only=True):
 
 
 async def suppose(
-    store: EventStore, definition: Definition[..., Any], run_id: str, *, at: int, substitute: Mapping[str, Any]
+    store: EventStore, definitions: Served, run_id: str, *, at: int, substitute: Mapping[str, Any]
 ) -> WhatIf:
     """See the module. Raises `RepairRefused` when it cannot be cut there, or the code does not fit what is before."""
     head = await head_of(store, run_id)
-    cut = await cut_of(store, run_id, at, substitute)
     recorded = [item async for item in read_events(store, run_id, until=head.version)]
+    cut = cut_of(recorded, run_id, at=at, substituted=substitute)
+    definition = definitions.require(cut.started.workflow, cut.started.version)
     prefix = [item for item in recorded if item.version <= cut.until]
-    supposition = _Supposition(definition, f"{run_id}~?", prefix, retold=cut.retold)
+    supposition = _Supposition(definition, definitions, f"{run_id}~?", prefix, retold=cut.retold)
     try:
         counting = standing(recorded)
         left = dict(substitute)
@@ -91,7 +91,13 @@ class _Supposition:
     """One run that is not: its instance, and the history that it would have."""
 
     def __init__(
-        self, definition: Definition[..., Any], run_id: str, prefix: list[HistoryEvent], *, retold: bool
+        self,
+        definition: Definition[..., Any],
+        definitions: Served,
+        run_id: str,
+        prefix: list[HistoryEvent],
+        *,
+        retold: bool,
     ) -> None:
         self.history: list[HistoryEvent] = []
         self.answered: dict[str, bytes | None] = {}  # arguments of the task calls that were, by id
@@ -99,8 +105,9 @@ class _Supposition:
         self.problem = ""
         self._timers: set[tuple[int, str]] = set()  # that are known from the history, by deadline and id
         self._run_id = run_id
+        self._definitions = definitions
         self._state = RunState(run_id=run_id)
-        self._replayer = Replayer(definition, run_id)
+        self._replayer = Replayer(definition, run_id, versions=definitions.find)
         self._instance = self._replayer.instance
         last = next(item for item in reversed(prefix) if isinstance(item.event, Fact))
         origin = self._state.run_id.removesuffix("~?")
@@ -192,9 +199,9 @@ class _Supposition:
             return True
         for id_, pending in self._instance.pending.items():
             if pending.asked_to_end:
-                error = ErrorInfo(type=CANCELLED, message="the task was cancelled")
-                fact = TaskFailed(at=self._instance.now, id=id_, error=error.type, attempt=0)
-                self._tell(fact, encode_error(error))
+                ended = task_cancelled(id_, 0)
+                assert isinstance(ended.event, Fact)
+                self._tell(structs.replace(ended.event, at=self._instance.now), ended.payload)
                 return True
         return False
 
@@ -207,8 +214,8 @@ class _Supposition:
         for item in facts[:beginning]:
             if isinstance(item.event, SignalReceived):  # it came between the two, and is among what is carried on
                 self._tell(item.event, item.payload)
-        self._instance = Instance(before.definition, self._run_id)
-        for arrival in beginning_of_next(before):
+        self._instance = Instance(self._definitions.next_of(before), self._run_id)
+        for arrival in beginning_of_next(before, version=self._instance.definition.version):
             assert isinstance(arrival.event, Fact)
             self._tell(structs.replace(arrival.event, at=at), arrival.payload)
         return [item for item in facts[beginning + 1 :] if getattr(item.event, "carried", False) is not True]

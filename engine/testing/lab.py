@@ -61,7 +61,7 @@ class Lab:
         """Open an engine on what there is."""
         self.store = WatchedStore(self.memory, expect=self.clock.expect, plan=plan, stir=self._stirred.set)
         self.fakes.on_move = self.clock.on_expect = self._stirred.set
-        self._quiet = Quiet(self.store, self.fakes, self.clock, patience=self._patience)
+        self._quiet = Quiet(self.store, self.fakes, patience=self._patience)
         options = {"worker": "lab", "grace": 0.0, "entropy": self._entropy, **self._options}
         self.engine = Engine(
             self.store,

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from engine.audit import AuditFinding, Seal, Verdict, streams, verify, verify_streams
+from engine.audit import AuditFinding, AuditVerdict, Seal, streams, verify, verify_streams
 from eventstore import RecordedEvent
 from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
@@ -58,7 +58,7 @@ class Bench:
             file.write_text(each.note)
             self.files.append(file)
 
-    async def verdict(self, *, seals: tuple[Seal, ...] = (), keyed: bool = False) -> Verdict:
+    async def verdict(self, *, seals: tuple[Seal, ...] = (), keyed: bool = False) -> AuditVerdict:
         return await verify(self.store, seals=seals, key=KEY.public if keyed else None)
 
 

@@ -322,7 +322,7 @@ def resume(world: World, prefix: History) -> History:
 
 
 def rebuild(world: World, prefix: History) -> tuple[Replayer, Recorder]:
-    replayer = Replayer(world.definition, RUN_ID)
+    replayer = Replayer(world.definition, RUN_ID, versions=None)
     for version, entry in enumerate(prefix, 1):
         replayer.feed(version, entry.event, entry.payload)
     recorder = Recorder(prefix)

@@ -71,7 +71,7 @@ def test_put_away_at_every_event_nothing_is_said_and_nothing_is_left(case: Case)
     left: list[weakref.ref[Any]] = []
     with silence():
         for length in range(1, len(history) + 1):
-            replayer = Replayer(world.definition, RUN_ID)
+            replayer = Replayer(world.definition, RUN_ID, versions=None)
             for version, entry in enumerate(history[:length], 1):
                 replayer.feed(version, entry.event, entry.payload)
             replayer.finish()

@@ -39,7 +39,7 @@ from tests.core.harness import RUN_ID, START, Entry, History, World, groups, pla
 
 
 def replay(definition: Any, history: History) -> Replayer:
-    replayer = Replayer(definition, RUN_ID)
+    replayer = Replayer(definition, RUN_ID, versions=None)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, entry.event, entry.payload)
     return replayer
@@ -442,7 +442,7 @@ def test_after_a_mismatch_the_instance_is_put_away() -> None:
     async def changed(customer: str) -> str:
         return await work("other")
 
-    replayer = Replayer(changed, RUN_ID)
+    replayer = Replayer(changed, RUN_ID, versions=None)
     with pytest.raises(Mismatch):
         for version, entry in enumerate(SHOP, 1):
             replayer.feed(version, entry.event, entry.payload)
@@ -537,7 +537,7 @@ def test_a_history_that_was_tampered_with_is_a_mismatch_or_replays_and_nothing_e
                 history[index] = Entry(
                     encode_header(msgspec.structs.replace(event, **{name: new})), history[index].payload
                 )
-    replayer = Replayer(case.definition, RUN_ID)
+    replayer = Replayer(case.definition, RUN_ID, versions=None)
     try:
         for version, entry in enumerate(history, 1):
             replayer.feed(version, entry.event, entry.payload)
@@ -643,3 +643,36 @@ def test_every_fact_and_decision_type_is_known_to_the_instance() -> None:
     assert decode_header(encode_header(TimerStarted(at=1, id="x", deadline=2))) == TimerStarted(
         at=1, id="x", deadline=2
     )
+
+
+@workflow(name="in_versions", version="1")
+async def of_the_first(label: str) -> str:
+    return await work(label)
+
+
+@workflow(name="in_versions", version="2")
+async def of_the_second(label: str) -> str:
+    return label
+
+
+@pytest.mark.parametrize("asked_as", [of_the_first, of_the_second])
+def test_a_history_is_of_the_version_that_its_first_start_says(asked_as: Any) -> None:
+    history = change(play(World(of_the_first("a"))), 0, version="1")
+    versions = {"1": of_the_first, "2": of_the_second}
+    replayer = Replayer(asked_as, RUN_ID, versions=lambda _name, version: versions.get(version))
+    for version, entry in enumerate(history, 1):
+        replayer.feed(version, entry.event, entry.payload)
+    assert replayer.finish() == []
+    assert replayer.instance.definition is of_the_first
+    assert replayer.epoch_version == 1
+    replayer.instance.evict()
+
+
+def test_a_history_of_a_version_that_is_not_there_is_refused_and_not_guessed() -> None:
+    history = change(play(World(of_the_second("a"))), 0, version="3")
+    replayer = Replayer(of_the_second, RUN_ID, versions=lambda _name, _version: None)
+    with pytest.raises(Mismatch) as caught:
+        replayer.feed(1, history[0].event, history[0].payload)
+    said = caught.value.diagnosis
+    assert (said.reason, said.version) == ("history", 1)
+    assert said.message == "the run began as version '3' of its workflow, which is not there"

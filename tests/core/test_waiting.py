@@ -139,7 +139,7 @@ def test_a_history_that_ends_before_it_begins_is_rebuilt_and_goes_on() -> None:
 
 
 def test_old_histories_begin_with_their_start() -> None:
-    replayer = Replayer(CASES["signal_in_order"].definition, RUN_ID)
+    replayer = Replayer(CASES["signal_in_order"].definition, RUN_ID, versions=None)
     replayer.feed(1, RunStarted(at=START, workflow="signal_in_order", seed=SEED), b"{}")
     replayer.finish()
     assert (replayer.instance.waiting, replayer.instance.now) == (None, START)

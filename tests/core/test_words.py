@@ -459,7 +459,7 @@ def test_replay_from_an_epochs_start_is_replay_of_all() -> None:
         world = CASES[name].world(seeded(4))
         history = play(world)
         starts = [n for n, e in enumerate(history) if isinstance(e.event, RunStarted)]
-        replayer = Replayer(world.definition, RUN_ID)
+        replayer = Replayer(world.definition, RUN_ID, versions=None)
         for version, entry in enumerate(history[starts[-1] :], starts[-1] + 1):
             replayer.feed(version, entry.event, entry.payload)
         assert replayer.finish() == []

@@ -114,6 +114,25 @@ async def test_runs_from_before_there_were_versions(world: World) -> None:
         assert await soon(engine.run("b").result()) == "charged b by the first"
 
 
+async def test_a_debounced_call_is_of_its_version(world: World) -> None:
+    """Also for who has another one alone: that leaves its run to others."""
+    async with world.engine(first, second) as engine:
+        runs = {
+            "charged ann by the first": (await engine.debounce(first("ann"), key="a", seconds=10)).id,
+            "quoted bob by the second": (await engine.debounce(second("bob"), key="b", seconds=10)).id,
+        }
+        versions = {run.workflow_version for run in (await engine.runs()).items}
+        assert versions == {"1", "2"}
+    world.clock.advance(10)
+    async with world.engine(first) as engine:
+        await until_async(lambda: _has(engine, runs["charged ann by the first"], "TaskCompleted"))
+        assert await engine.run(runs["quoted bob by the second"]).status() == "queued"
+    async with world.engine(first, second) as engine:
+        for expected, run_id in runs.items():
+            await engine.run(run_id).signal(go, 1)
+            assert await soon(engine.run(run_id).result()) == expected
+
+
 @workflow
 async def parent(who: str) -> str:
     return await first(who)

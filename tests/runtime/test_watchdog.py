@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, task, workflow
+from engine import Engine, durable, task, workflow
 from engine.cli.tables import runs_table, state_view
 from engine.core.events import TurnSlow
 from engine.errors import HoldfastError, RunSuspendedError, StepLimitExceeded
@@ -119,6 +119,25 @@ async def test_it_is_broken_off_again_when_it_is_resumed_and_fixed_code_goes_on(
         run = engine.run("a")
         await run.resume()
         assert await soon(run.result()) == "fixed"
+
+
+@workflow
+async def spinning_later(n: int) -> None:
+    if n < 1:
+        await durable.continue_as_new(spinning_later(n + 1))
+    await work(1)
+    while True:
+        pass
+
+
+async def test_a_later_epoch_is_watched_when_it_is_replayed(world: World) -> None:
+    async with world.engine(spinning_later, clock=SystemClock(), turn_seconds=(WARN, LIMIT)) as engine:
+        run = await soon(engine.start(spinning_later(0), id="a"))
+        with pytest.raises(RunSuspendedError):
+            await soon(run.result())
+        await run.resume()
+        await until_suspended_again(run)
+        assert (await run.state()).epoch == 1
 
 
 async def until_suspended_again(run: Any) -> None:

@@ -72,7 +72,7 @@ async def look(path: Path, what: str) -> dict[str, float]:
     kept: Any = None
     match what:
         case "rebuild":
-            kept = await rebuild_run(store, head, long)
+            kept = await rebuild_run(store, head, long, versions=None)
         case "state":
             kept = await read_state(store, "long")
         case "history":

@@ -1,11 +1,11 @@
-"""How far verifying is: a bar on a terminal, elsewhere a line now and then on standard error."""
+"""How far something long is: drawn over itself on a terminal, elsewhere a line now and then on standard error."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from engine.audit import AuditProgress
 from engine.cli.output import Output
 from eventstore import Clock
 
@@ -19,11 +19,12 @@ LINE_SECONDS: Final = 5.0
 
 
 class Bar:
-    """Told of the progress while it is entered."""
+    """Told of the progress while it is entered. `doing`: what is done, before a bar; "": words alone, with no end."""
 
-    def __init__(self, output: Output, clock: Clock) -> None:
+    def __init__(self, output: Output, clock: Clock, doing: str = "") -> None:
         self._output: Final = output
         self._clock: Final = clock
+        self._doing: Final = doing
         self._began = self._said = clock.monotonic()
         self._bar: Progress | None = None
         self._row: TaskID | None = None
@@ -37,13 +38,14 @@ class Bar:
                 TimeRemainingColumn,
             )
 
+            said = TextColumn("{task.fields[said]}")
+            columns = [TextColumn(self._doing), BarColumn(), said, TimeRemainingColumn()] if self._doing else [said]
             self._bar = Progress(
-                TextColumn("verifying"),
-                BarColumn(),
-                TextColumn("{task.fields[said]}"),
-                TimeRemainingColumn(),
+                *columns,
                 console=self._output.console,
                 transient=True,
+                redirect_stdout=False,  # else what workflow code prints while it is replayed is drawn inside its turn
+                redirect_stderr=False,
             )
             self._row = self._bar.add_task("", total=None, said="")
             self._bar.start()
@@ -55,16 +57,19 @@ class Bar:
         if self._bar is not None:
             self._bar.stop()
 
-    def tell(self, progress: AuditProgress) -> None:
-        """Show it, as often as that is of use."""
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return self._clock.monotonic() - self._began
+
+    def tell(self, done: int, say: Callable[[float], str], *, total: int | None = None) -> None:
+        """Show it, as often as that is of use. `say`: the words for it, given how many are done in a second."""
         now = self._clock.monotonic()
-        rate = progress.events / (now - self._began) if now > self._began else 0.0
-        of = "" if progress.total is None else f" of {progress.total:,}"
-        said = f"{progress.events:,}{of} events, {rate:,.0f}/s"
-        if progress.findings:
-            said += f", {progress.findings:,} found wrong"
+        if self._bar is None and now - self._said < LINE_SECONDS:
+            return
+        said = say(done / (now - self._began) if now > self._began else 0.0)
         if self._bar is not None and self._row is not None:
-            self._bar.update(self._row, total=progress.total, completed=progress.events, said=said)
-        elif now - self._said >= LINE_SECONDS:
+            self._bar.update(self._row, total=total, completed=done, said=said)
+        else:
             self._said = now
             self._output.note(said)
