@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 import os
 import pty
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -92,8 +94,12 @@ def shop(recorded: Path, tmp_path: Path) -> Command:
     return Command(tmp_path)
 
 
-def digest(folder: Path) -> str:
-    return hashlib.sha256((folder / "holdfast.db").read_bytes()).hexdigest()
+def digest(folder: Path) -> tuple[str, list[Any]]:
+    """The file, byte for byte, and every row of it, for what a journal beside the file may hold."""
+    with contextlib.closing(sqlite3.connect(f"file:{folder}/holdfast.db?mode=ro", uri=True)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = [row for name in sorted(tables) for row in connection.execute(f"SELECT * FROM {name}")]
+    return hashlib.sha256((folder / "holdfast.db").read_bytes()).hexdigest(), rows
 
 
 def change(shop: Command, before: str, after: str, *, file: str = "standing.py") -> None:
@@ -258,6 +264,14 @@ def test_a_suspended_run_fits_the_code_that_wrote_it(shop: Command) -> None:
     assert ended.code == 0, ended
     assert ended.json()["status"] == "suspended"
     assert len(ended.json()["branches"]) == 7
+
+
+def test_no_state_of_a_run_is_changed_by_looking(shop: Command) -> None:
+    before = digest(shop.folder)
+    for run_id in ("later", "epochs", "versioned", "paused", "failed", "reopened", "forked", "terminated", "done"):
+        assert shop("replay", "standing.py", run_id).code == 0
+    assert digest(shop.folder) == before
+    assert shop.effects() == []
 
 
 @pytest.mark.parametrize("run_id", ["paused", "forked", "terminated"])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine import Engine
+from engine.testing import assert_replays, load_history
 from tests.cli.command import Command
 
 FILE = Path(__file__).parent / "standing.py"
@@ -141,6 +142,15 @@ def test_show_and_history_tell_them_now_and_then(recorded: Command) -> None:
     assert "even=true region=us zip=1234 part=4" in recorded("runs").out
 
 
-def test_lists_without_attributes_have_no_column(recorded: Command) -> None:
+def test_a_redacted_history_still_replays(recorded: Command) -> None:
+    """What was given and set is left out of it, the names are kept."""
+    ended = recorded("export", "r3", "--redact")
+    assert ended.code == 0, ended
+    assert "eu" not in ended.out.replace('"queue', "")
+    (recorded.folder / "r3.jsonl").write_text(ended.out)
+    history = load_history(recorded.folder / "r3.jsonl")
+    assert_replays(history, sys.modules["searched_standing"].part)
+
+
+def test_the_column_is_there_when_it_says_something(recorded: Command) -> None:
     assert "attributes" in recorded("runs").out.splitlines()[0]
-    assert "attributes" in recorded("runs", "--attribute", "region=null").out.splitlines()[0]
