@@ -26,7 +26,6 @@ from engine.core.compare import Mismatch
 from engine.core.events import (
     PrefixEnded,
     RunForked,
-    RunStarted,
     StatePublished,
     encode_header,
 )
@@ -95,15 +94,12 @@ async def fork(
     events: list[NewEvent] = []
     states: dict[str, Any] = {}
     state = RunState(run_id=new_id)
-    workflow_version: str | None = None  # of the last epoch that it has lived through
     index = 0
     async for item in _forked(note, prefix):
         index += 1
         state.apply(index, item.event, item.payload)
         if isinstance(item.event, StatePublished):
             states[state_attribute(item.event.name)] = index
-        elif isinstance(item.event, RunStarted):
-            workflow_version = item.event.version or None
         if index > version:
             events.append(NewEvent(item.header, item.payload))
         if len(events) >= CHUNK_EVENTS and not isinstance(item.event, PrefixEnded):
@@ -113,7 +109,7 @@ async def fork(
             events = []
     attributes = {
         WORKFLOW: definition.name,
-        VERSION: workflow_version,
+        VERSION: state.workflow_version or None,  # of the last epoch that it has lived through
         STATUS: "running",
         ORIGIN: run_id,
         **states,
