@@ -56,6 +56,7 @@ limits set-pool set-rate
 verify seal prove check-proof keygen
 gate export import
 diff rerun reopen fork what-if
+replay
 """.split()
 STORELESS = {"check-proof", "keygen"}
 

@@ -88,6 +88,13 @@ OUTPUTS = {
         task/look_up: 100 in 60 s
         warehouse: 8 at once the night shift has gone home
     """,
+    "searching": r"""
+        bed is in Oslo
+        on the road: customer of the wardrobe 12\.0 kg
+        on the road: customer of the lamp 6\.0 kg
+        delivered: 1
+        deliver awaits signal arrived in place = await arrived\.receive\(\) {'parcel': "'lamp'", .*'kilograms': '6\.0'}
+    """,
     "starting": r"""
         the reminders are queued and queued
         ann, your table is waiting
