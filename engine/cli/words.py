@@ -66,7 +66,12 @@ GraceOption = Annotated[
         "--grace", metavar="SECONDS", min=0, help="How long tasks may go on after Ctrl-C; what is cut off runs again."
     ),
 ]
-StoreOption = Annotated[str, typer.Option("--store", metavar="URL", help="Where runs are recorded.")]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="Where runs are recorded; with ?storage=PLACE behind it: where large values lie."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks in full.")]
 ByOption = Annotated[

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
+from engine.core.carriage import readable
 from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
@@ -124,6 +125,8 @@ class RunState(Struct, kw_only=True):
 
     def apply(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """Fold one event in. Events of a run are applied in order, each once."""
+        if payload is not None and payload[:1] == b"\0":  # with tables in it: the state is to be read by anybody
+            payload = readable(payload)
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
         if isinstance(event, Fact):

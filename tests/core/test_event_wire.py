@@ -152,6 +152,7 @@ SAMPLES: list[Event] = [
     events.RunStarted(at=AT, workflow="part", seed="ff", version="2"),
     events.ChildStarted(at=AT, id="nightly/part#2", workflow="part", run="n-1/part#2", version="2"),
     events.ContinuedAsNew(at=AT, pinned=True, version="2"),
+    events.RunStarted(at=AT, workflow="nightly", seed="ff", large=True),
 ]
 
 PAYLOADS: dict[str, bytes] = {
