@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
-from engine.core.carriage import readable
+from engine.core.carriage import plain
 from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
@@ -125,8 +125,7 @@ class RunState(Struct, kw_only=True):
 
     def apply(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """Fold one event in. Events of a run are applied in order, each once."""
-        if payload is not None and payload[:1] == b"\0":  # with tables in it: the state is to be read by anybody
-            payload = readable(payload)
+        payload = plain(payload)  # the state is to be read by anybody
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
         if isinstance(event, Fact):
