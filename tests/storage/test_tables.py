@@ -67,10 +67,7 @@ LACKS = {
     ("polars", "time"): "time[ns]",
     ("lazy", "time"): "time[ns]",
 }
-INTERVAL = (
-    "duckdb",
-    "duration",
-)  # is an interval to DuckDB, of months, days and microseconds, which Parquet cannot hold
+INTERVAL = "duration"  # to DuckDB an interval, of months, days and microseconds, which Parquet cannot hold
 
 
 @pytest.fixture
