@@ -12,7 +12,7 @@ storage that cannot be used is a store that cannot be used.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
 from typing import Any, Final
@@ -33,7 +33,7 @@ from engine.core.carriage import (
     unpack,
 )
 from engine.errors import NotRecordable, StorageDamaged, StorageError, StorageMissing, StorageRefused
-from engine.storage import ParquetTables, Storage, Stored
+from engine.storage import GRACE_SECONDS, ParquetTables, Storage, Stored, Swept
 from eventstore import (
     Commit,
     EventStore,
@@ -44,6 +44,7 @@ from eventstore import (
     StoreUnavailable,
     StreamHead,
     StreamQuery,
+    find_all,
 )
 from eventstore.port import Capability
 
@@ -197,6 +198,34 @@ class LargeValues:
             data, {version: await self.storage.read_bytes(_stored(raw)) for version, raw in away.tables.items()}
         )
 
+    # -- what is named -------------------------------------------------------------------------------------------------
+
+    async def named(self) -> AsyncIterator[Stored]:
+        """What the store names, each time that it does: in its events, and in what waits for runs that have not begun.
+
+        Mail of a run that has begun names nothing that no event does: who sent it has recorded the same value.
+        """
+        async for recorded in self.inner.read_all():
+            for stored in _named_by(recorded.payload):
+                yield stored
+        async for head in find_all(self.inner, StreamQuery()):
+            if head.version == 0:
+                for message in (await self.inner.head(head.stream)).messages:
+                    for stored in _named_by(message.payload):
+                        yield stored
+
+    async def sweep(self, keep: Iterable[Stored | str] = (), *, grace: float = GRACE_SECONDS) -> Swept:
+        """Take away what lies in the storage and neither the store nor `keep` names, if it is older than `grace`
+        seconds.
+
+        Name in `keep` what others have in the same storage: another store, a catalog. What is pruned or forgotten in
+        the store is not named any more. Reads the whole log. Raises what both raise.
+        """
+        everything = {each if isinstance(each, str) else each.key for each in keep}
+        async for stored in self.named():
+            everything.add(stored.key)
+        return await self.storage.sweep(everything, grace=grace)
+
     # -- the rest of the port ------------------------------------------------------------------------------------------
 
     @property
@@ -223,6 +252,16 @@ class LargeValues:
 
 def _is_large(payload: bytes | None) -> bool:
     return payload is not None and (len(payload) > PAYLOAD_INLINE_BYTES or is_bundle(payload) or is_away(payload))
+
+
+def _named_by(payload: bytes | None) -> Iterator[Stored]:
+    if payload is None or not is_away(payload):
+        return
+    away = away_of(payload)
+    if away.stored is not UNSET:
+        yield _stored(away.stored)
+    if away.tables is not UNSET:
+        yield from map(_stored, away.tables.values())
 
 
 def _raw(stored: Stored) -> Raw:

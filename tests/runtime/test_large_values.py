@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from tenacity import stop_after_attempt, wait_none
 
-from engine import Engine, Gate, Signal, diagnose, durable, task, workflow
+from engine import Engine, Gate, LargeValues, Signal, diagnose, durable, task, workflow
 from engine.core.carriage import PAYLOAD_INLINE_BYTES, is_away
 from engine.errors import (
     DefinitionError,
@@ -585,3 +585,34 @@ async def test_repair_and_the_gate_with_the_storage(world: World, storage: Stora
         assert verdict.diagnosis is not None
         assert "lies in a storage" in verdict.diagnosis.message
     await whole(await world.store(), storage)
+
+
+async def test_a_sweep_keeps_what_the_store_names(world: World, storage: Storage, tmp_path: Path) -> None:
+    async with world.engine(report, part, tabular, storage=storage) as engine:
+        await soon((await engine.start(report("y" * LONG), id="r", signals=[go.message("now")])).result())
+        await soon(
+            (await engine.start(tabular(pl.DataFrame({"a": [1]})), id="t", signals=[go.message("now")])).result()
+        )
+        await engine.debounce(part("z" * LONG), key="k", seconds=10 * 86_400)
+    stray = await storage.write({"nobody": "names me"})
+    other = await storage.write({"somebody": "else does"})
+    for path in (tmp_path / "values").glob("??/*"):
+        os.utime(path, (0, 0))
+    store = await world.store()
+    before = len(list((tmp_path / "values").glob("??/*")))
+    swept = await LargeValues(store, storage).sweep([other])
+    assert (swept.objects, swept.kept) == (1, before - 1)
+    assert not await storage.exists(stray)
+    await whole(store, storage)
+    async with world.engine(report, part, storage=storage) as engine:
+        world.clock.advance(20 * 86_400)
+        (queued,) = [run.id for run in (await engine.runs(workflow="part", status="queued")).items] or [
+            run.id for run in (await engine.runs(workflow="part")).items if not run.parent
+        ]
+        assert len(await soon(engine.run(queued).result())) == 2 * LONG
+
+
+async def test_the_line_of_the_page(world: World, storage: Storage) -> None:
+    store = await world.store()
+    swept = await LargeValues(store, storage).sweep()
+    assert swept.objects == 0
