@@ -21,8 +21,9 @@ LINE_SECONDS: Final = 5.0
 class Bar:
     """Told of the progress while it is entered."""
 
-    def __init__(self, output: Output, clock: Clock) -> None:
+    def __init__(self, output: Output, clock: Clock, *, doing: str = "verifying") -> None:
         self._output: Final = output
+        self._doing: Final = doing
         self._clock: Final = clock
         self._began = self._said = clock.monotonic()
         self._bar: Progress | None = None
@@ -38,7 +39,7 @@ class Bar:
             )
 
             self._bar = Progress(
-                TextColumn("verifying"),
+                TextColumn(self._doing),
                 BarColumn(),
                 TextColumn("{task.fields[said]}"),
                 TimeRemainingColumn(),

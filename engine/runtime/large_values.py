@@ -12,8 +12,8 @@ storage that cannot be used is a store that cannot be used.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from engine.core.carriage import (
     unpack,
 )
 from engine.errors import NotRecordable, StorageDamaged, StorageError, StorageMissing, StorageRefused
-from engine.storage import GRACE_SECONDS, ParquetTables, Storage, Stored, Swept
+from engine.storage import GRACE_SECONDS, Format, ParquetTables, Storage, Stored, Swept
 from eventstore import (
     Commit,
     EventStore,
@@ -92,10 +92,10 @@ class LargeValues:
         if not _is_large(payload):
             return
         data, tables = unpack(payload)
-        for version, table in tables.items():
-            await self._write(table, version)
+        for table in tables.values():
+            await self._remember(table, "parquet")
         if len(data) > PAYLOAD_INLINE_BYTES:
-            await self._write(data, None)
+            await self._remember(data, "json")
 
     async def commit(self, commit: Commit) -> StreamHead:
         """See `EventStore`."""
@@ -120,10 +120,10 @@ class LargeValues:
         data, tables = unpack(payload)
         try:
             away = Away(
-                stored=_raw(await self._written_or_write(data, None)) if len(data) > PAYLOAD_INLINE_BYTES else UNSET,
+                stored=_raw(await self._place(data, "json")) if len(data) > PAYLOAD_INLINE_BYTES else UNSET,
                 value=Raw(data) if len(data) <= PAYLOAD_INLINE_BYTES else UNSET,
                 tables={
-                    version: _raw(await self._written_or_write(table, version)) for version, table in tables.items()
+                    version: _raw(await self._place(table, "parquet")) for version, table in tables.items()
                 }
                 or UNSET,
             )
@@ -131,30 +131,30 @@ class LargeValues:
             raise _unavailable(error) from error
         return structs.replace(item, payload=away.encoded())
 
-    async def _write(self, data: bytes, version: str | None) -> None:
-        stored = await self.storage.write_bytes(data, "json" if version is None else "parquet")
+    async def _remember(self, data: bytes, format_: Format) -> None:
+        stored = await self.storage.write_bytes(data, format_)
         if len(self._written) >= WRITTEN_MAX:
             del self._written[next(iter(self._written))]
         self._written[stored.digest] = stored
 
-    async def _written_or_write(self, data: bytes, version: str | None) -> Stored:
+    async def _place(self, data: bytes, format_: Format) -> Stored:
         """What was written when it was made is not written again; but only once: a sweep may take it after a while."""
-        digest = sha256(data).hexdigest()
-        if digest not in self._written:
-            await self._write(data, version)
-        return self._written.pop(digest)
+        stored = self._written.pop(sha256(data).hexdigest(), None)
+        return stored or await self.storage.write_bytes(data, format_)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
         """See `EventStore`."""
-        async for recorded in self.inner.read(stream, after=after, until=until):
-            yield await self._brought(recorded)
+        async with _closed_behind(self.inner.read(stream, after=after, until=until)) as events:
+            async for recorded in events:
+                yield await self._brought(recorded)
 
     async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
         """See `EventStore`."""
-        async for recorded in self.inner.read_all(after=after, category=category):
-            yield await self._brought(recorded)
+        async with _closed_behind(self.inner.read_all(after=after, category=category)) as events:
+            async for recorded in events:
+                yield await self._brought(recorded)
 
     async def head(self, stream: str) -> StreamHead:
         """See `EventStore`."""
@@ -248,6 +248,16 @@ class LargeValues:
     async def aclose(self) -> None:
         """See `EventStore`."""
         await self.inner.aclose()
+
+
+@asynccontextmanager
+async def _closed_behind(events: AsyncIterator[RecordedEvent]) -> AsyncIterator[AsyncIterator[RecordedEvent]]:
+    """What is left early here is left early there: a store may hold a connection for it."""
+    try:
+        yield events
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
 
 
 def _is_large(payload: bytes | None) -> bool:

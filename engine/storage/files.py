@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
@@ -38,7 +38,12 @@ def parquet_file(path: Path, columns: Sequence[Column]) -> Iterator[ParquetRows]
     try:
         with beside.open("xb") as file:
             rows = RowsWriter(file, columns)
-            yield rows
+            try:
+                yield rows
+            except BaseException:
+                with suppress(Exception):  # else it would try when it is collected, on a file that is closed by then
+                    rows.close()
+                raise
             rows.close()
             file.flush()
             os.fsync(file.fileno())
