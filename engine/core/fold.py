@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from engine.core.attributes import AttributeValue, decode_attributes
+from engine.core.carriage import plain
 from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
@@ -128,6 +129,7 @@ class RunState(Struct, kw_only=True):
 
     def apply(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """Fold one event in. Events of a run are applied in order, each once."""
+        payload = plain(payload)  # the state is to be read by anybody
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
         if isinstance(event, Fact):

@@ -7,6 +7,7 @@ from engine.runtime.breakers import CircuitState
 from engine.runtime.engine import Engine
 from engine.runtime.gating import Gate, Verdict, diagnose
 from engine.runtime.handle import HistoryEvent, RunHandle, RunSummary
+from engine.runtime.large_values import LargeValues
 from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
@@ -23,6 +24,7 @@ __all__ = [
     "Gate",
     "HistoryDiff",
     "HistoryEvent",
+    "LargeValues",
     "LimitState",
     "LiveBranch",
     "OnConflict",

@@ -155,6 +155,7 @@ SAMPLES: list[Event] = [
     events.AttributesSet(at=AT, id="nightly/set:attributes#1", site="shop.py:41"),
     events.AttributesGiven(at=AT),
     events.RunStarted(at=AT, workflow="nightly", seed="ff", attributes=("region", "amount")),
+    events.RunStarted(at=AT, workflow="nightly", seed="ff", large=True),
 ]
 
 PAYLOADS: dict[str, bytes] = {
