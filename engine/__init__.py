@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from engine.core.attributes import AttributeValue
 from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import (
+    BranchStack,
     CircuitState,
     Engine,
     Gate,
     HistoryDiff,
     HistoryEvent,
     LimitState,
+    LiveBranch,
     OnConflict,
     PausedWorkflow,
     PendingRequest,
     Rehearsal,
+    ReplayDebugger,
+    Replayed,
+    ReplayedDecision,
     RunHandle,
     RunSummary,
+    StackFrame,
     Verdict,
     WhatIf,
     diagnose,
+    replay_run,
 )
 from engine.tasks import (
     Attempt,
@@ -54,6 +62,8 @@ from engine.workflows import (
 
 __all__ = [
     "Attempt",
+    "AttributeValue",
+    "BranchStack",
     "Breaker",
     "Call",
     "ChildHandle",
@@ -69,6 +79,7 @@ __all__ = [
     "HistoryDiff",
     "HistoryEvent",
     "LimitState",
+    "LiveBranch",
     "Memo",
     "NotHappened",
     "OnConflict",
@@ -78,6 +89,9 @@ __all__ = [
     "Rate",
     "Received",
     "Rehearsal",
+    "ReplayDebugger",
+    "Replayed",
+    "ReplayedDecision",
     "Request",
     "RunHandle",
     "RunRef",
@@ -86,6 +100,7 @@ __all__ = [
     "RunSummary",
     "Signal",
     "SignalMessage",
+    "StackFrame",
     "State",
     "Task",
     "TaskOptions",
@@ -98,6 +113,7 @@ __all__ = [
     "attempt",
     "diagnose",
     "durable",
+    "replay_run",
     "task",
     "workflow",
 ]

@@ -124,7 +124,7 @@ def test_days_have_the_hours_that_they_have() -> None:
     days = Daily("2013-01-01", timezone="Europe/Berlin")
     assert list(map(hours_of, windows(days, "2013-03-30", "2013-03-31", "2013-10-27"))) == [24, 23, 25]
     window = days.window("2013-10-27")
-    assert str(window.start), str(window.end) == ("2013-10-27 00:00:00+02:00", "2013-10-28 00:00:00+01:00")
+    assert (str(window.start), str(window.end)) == ("2013-10-27 00:00:00+02:00", "2013-10-28 00:00:00+01:00")
 
 
 def test_an_hour_that_comes_twice_is_two_and_one_that_is_skipped_is_none() -> None:
@@ -328,7 +328,7 @@ def test_now_is_a_moment() -> None:
 def test_offsets_move_beginnings_and_keys_are_of_the_beginning() -> None:
     days = Daily("2013-01-01", timezone="Europe/Berlin", offset=timedelta(hours=6))
     window = days.window("2013-03-30")
-    assert str(window.start), str(window.end) == ("2013-03-30 06:00:00+01:00", "2013-03-31 06:00:00+02:00")
+    assert (str(window.start), str(window.end)) == ("2013-03-30 06:00:00+01:00", "2013-03-31 06:00:00+02:00")
     assert hours_of(window) == 23
     quarters = Hourly("2013-01-01T05", offset=timedelta(minutes=15))
     assert quarters.window("2013-01-01T05").start == datetime(2013, 1, 1, 5, 15, tzinfo=UTC)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 import eventstore
 from engine import (
+    AttributeValue,
     Call,
     ChildHandle,
     Diagnosis,
@@ -21,17 +22,21 @@ from engine import (
     PendingRequest,
     Query,
     Received,
+    Replayed,
     Request,
     RunHandle,
     RunRef,
+    RunSummary,
     Signal,
     SignalMessage,
+    StackFrame,
     State,
     Task,
     Transaction,
     Workflow,
     diagnose,
     durable,
+    replay_run,
     task,
     testing,
     workflow,
@@ -140,6 +145,7 @@ async def nightly(day: date) -> Verdict | None:
     count.provide(lambda name: len(name))
     await pairs.publish((1, "a"))
     await last.publish(None)
+    durable.set_attributes(region="eu", amount=3, rate=2.5, paid=True, gone=None)
     if durable.turns() > 100:
         await durable.continue_as_new(nightly(day))
     return None
@@ -206,6 +212,14 @@ async def client() -> None:
         run = await engine.start(nightly(date(2026, 1, 1)), id="n", signals=[message], deadline=60)
         assert_type(run, RunHandle[Verdict | None])
         assert_type(await run.result(), Verdict | None)
+        named = await engine.start(part(date(2026, 1, 1)), attributes={"region": "eu", "amount": 3, "paid": False})
+        assert_type(named, RunHandle[int])
+        page = await engine.runs(attributes={"region": ("eu", None), "rate": 2.5, "gone": None}, cursor=None)
+        assert_type(page, eventstore.Page[RunSummary])
+        assert_type(page.items[0].attributes, dict[str, AttributeValue])
+        replayed = await replay_run(engine.store, "n", [nightly, part], to=3)
+        assert_type(replayed, Replayed)
+        assert_type(replayed.branches[0].stack, tuple[StackFrame, ...])
         single = await engine.start(nightly(date(2026, 1, 2)), delay=60, singleton="k", on_conflict="queue")
         assert_type(single, RunHandle[Verdict | None])
         assert_type(await engine.debounce(part(date(2026, 1, 2)), key="k", seconds=1, longest=5), RunHandle[int])

@@ -82,6 +82,7 @@ async def nightly(day: date) -> int:
     received = await review.receive()
     received.answer("three")  # wrong
     print(text, flag, answer, row)
+    durable.set_attributes(tags=["a"])  # wrong
     await durable.continue_as_new(nightly("today"))  # wrong
 
 
@@ -100,6 +101,8 @@ async def client(run: RunHandle[int], engine: Engine) -> None:
         print(size)
     await engine.start(fetch)  # wrong
     await engine.start(nightly("today"))  # wrong
+    await engine.start(nightly(date(2026, 1, 1)), attributes={"day": date(2026, 1, 1)})  # wrong
+    await engine.runs(attributes={"day": [1]})  # wrong
     await engine.debounce(nightly("today"), key="k", seconds=1)  # wrong
     approve.message("yes")  # wrong
     await engine.complete("token", "text", task=fetch)  # wrong
