@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from msgspec import Struct
 
@@ -22,7 +22,7 @@ from engine.assets.functions import where_of
 from engine.assets.keys import check_key
 from engine.assets.mappings import Mapping as PartitionMapping
 from engine.assets.metadata import MetadataValue
-from engine.assets.options import list_of, mappings_of, metadata_of, options_of, tags_of, text_of
+from engine.assets.options import AssetOptions, list_of, mappings_of, metadata_of, options_of, tags_of, text_of
 from engine.assets.partitions import Partitions, Unpartitioned
 from engine.errors import AssetDefinitionError
 from engine.storage import Format
@@ -174,7 +174,7 @@ def asset(
     code_version: str | None = None,
     io: str | None = None,
     checks: Sequence[Check[..., Any]] = (),
-    **options: Any,
+    **options: Unpack[AssetOptions],
 ) -> Callable[[Callable[P, R]], Asset[P, R]]: ...
 def asset(
     fn: Any = None,
@@ -240,7 +240,7 @@ def assets(
     partitions: Partitions | None = None,
     mappings: Mapping[str, PartitionMapping] | None = None,
     code_version: str | None = None,
-    **options: Any,
+    **options: Unpack[AssetOptions],
 ) -> Callable[[Callable[P, R]], Asset[P, R]]:
     """Make several assets of a function that makes them together: it returns a mapping from the names in `outs` to
     values, or a tuple in their order. The rest is as for `asset`; what `outs` say of one asset goes before.
@@ -275,7 +275,7 @@ def external_asset(
     tags: Iterable[str] | Mapping[str, str] = (),
     metadata: Mapping[str, Any] | None = None,
     partitions: Partitions | None = None,
-    **options: Any,
+    **options: Unpack[AssetOptions],
 ) -> Asset[..., Any]:
     """An asset that something else makes. `observe` returns its data version, or a `Materialized`; without it nothing
     is known of it but that it is there. Raises `AssetDefinitionError` for what cannot be so.

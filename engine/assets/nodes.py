@@ -174,7 +174,13 @@ def _bound(check: Check[..., Any], asset: Asset[..., Any], key: str, known: Know
     if not parameters:
         raise AssetDefinitionError(f"{where} takes nothing: its first parameter is the asset's value")
     first, *others = parameters
-    reads = plain(hints.get(first.name, Any)) is not CheckContext
+    kind = plain(hints.get(first.name, Any))
+    if kind is AssetContext or (isinstance(kind, type) and issubclass(kind, Config)):
+        raise AssetDefinitionError(
+            f"{where}: its first parameter {first.name!r} is the asset's value, and not {kind.__name__}: put it behind,"
+            " or let the first be a CheckContext, and the value is not read"
+        )
+    reads = kind is not CheckContext
     spec = next(each for each in asset.outs if each.key == key)
     if reads and spec.format == _EXTERNAL:
         raise AssetDefinitionError(
@@ -185,7 +191,7 @@ def _bound(check: Check[..., Any], asset: Asset[..., Any], key: str, known: Know
     return BoundCheck(
         check=check,
         value=first.name if reads else None,
-        annotation=plain(hints.get(first.name, Any)) if reads else Any,
+        annotation=kind if reads else Any,
         wiring=wiring,
     )
 

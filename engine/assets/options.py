@@ -6,16 +6,34 @@ It refuses with file and line what cannot be so, and knows nothing of what it is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
-from engine import Task, TaskOptions
+from engine import Rate, Task, TaskOptions
 from engine.assets.mappings import Mapping as PartitionMapping
 from engine.assets.metadata import MetadataValue, checked_metadata
 from engine.errors import AssetDefinitionError, AssetError, DefinitionError
 
-__all__ = ["list_of", "mappings_of", "metadata_of", "options_of", "tags_of", "text_of"]
+__all__ = ["AssetOptions", "list_of", "mappings_of", "metadata_of", "options_of", "tags_of", "text_of"]
 
 T = TypeVar("T")
+
+
+class AssetOptions(TypedDict, total=False):
+    """The options of a task that an asset takes, as `task` has them."""
+
+    stop: Callable[[Any], Any] | None
+    wait: Callable[[Any], Any] | None
+    retry: Callable[[Any], Any] | None
+    timeout: float | None
+    deadline: float | None
+    executor: str | None
+    heartbeat_timeout: float | None
+    breaker: str | None
+    pool: str | None
+    rate: Rate | str | None
+    priority: int
+    fairness_key: str | Callable[..., str] | None
+
 
 _NO_OPTION: Final = {
     "effect": "an asset's task may be run again: what it writes has the name of its content",
@@ -85,7 +103,7 @@ def options_of(fn: Callable[..., Any] | None, given: Mapping[str, Any], where: s
     for name, why in _NO_OPTION.items():
         if name in given:
             raise AssetDefinitionError(f"{where}: an asset takes no {name}: {why}")
-    known = set(TaskOptions.__struct_fields__) - _NO_OPTION.keys()
+    known = AssetOptions.__annotations__.keys()
     if unknown := sorted(given.keys() - known):
         raise AssetDefinitionError(
             f"{where}: no option {unknown[0]!r}; of a task's there are {', '.join(sorted(known))}"

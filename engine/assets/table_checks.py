@@ -34,13 +34,13 @@ def not_null(value: Any, columns: Sequence[str], *, nan_is_null: bool) -> CheckR
 def unique(value: Any, columns: Sequence[str]) -> CheckResult:
     """Whether no two rows have the same."""
     table = _table(value)
-    keys = [_key(_column(table, name), name) for name in columns]
-    rows = pa.table([*keys, pa.array(range(table.num_rows), pa.int64())], names=[*map(str, range(len(keys))), _ROW])
-    rows = rows.filter(reduce(pc.and_, (pc.is_valid(each) for each in rows.columns[:-1])))
-    groups = rows.group_by(list(map(str, range(len(keys))))).aggregate([(_ROW, "list"), (_ROW, "count")])
+    keys = {str(place): _key(_column(table, name), name) for place, name in enumerate(columns)}
+    rows = pa.table({**keys, _ROW: _numbers(table.num_rows)})
+    rows = rows.filter(reduce(pc.and_, map(pc.is_valid, rows.columns[:-1])))
+    groups = rows.group_by(list(keys)).aggregate([(_ROW, "list"), (_ROW, "count")])
     several = groups.filter(pc.greater(groups[f"{_ROW}_count"], 1))
-    again = pc.sort_indices(places := pc.list_flatten(several[f"{_ROW}_list"]))
-    failing = places.take(again)
+    failing = pc.list_flatten(several[f"{_ROW}_list"])
+    failing = failing.take(pc.sort_indices(failing))
     counts = {"values that are there more than once": several.num_rows}
     return _result(table, failing, columns, "with the same as another", counts)
 
@@ -142,6 +142,11 @@ def _key(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         nan = pa.scalar(float("nan"), pa.float64())
         column = pc.if_else(pc.is_nan(column), nan, column)
     return column
+
+
+def _numbers(count: int) -> pa.Array:
+    """0, 1, 2, ..."""
+    return pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count)), 1)
 
 
 def _among(table: pa.Table, column: str, there: pa.ChunkedArray, known: Any, how: str) -> CheckResult:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 import pytest
 from tenacity import stop_after_attempt
 
+from engine import TaskOptions
 from engine.assets.calendar_partitions import Daily
 from engine.assets.checks import Check, CheckContext, check
 from engine.assets.definition import In, Out, asset, assets, external_asset
 from engine.assets.definitions import Definitions
 from engine.assets.mappings import SameKey
+from engine.assets.options import AssetOptions
 from engine.assets.partitions import Static, Unpartitioned
 from engine.assets.values import AssetContext, Config, Materialized, Output
 from engine.errors import AssetDefinitionError, AssetNotFound
@@ -298,7 +300,7 @@ def test_a_cycle_is_shown_as_a_path() -> None:
     assert said.startswith("assets are upstream of themselves: ")
     shown = said.removeprefix("assets are upstream of themselves: ").split(" -> ")
     assert shown[0] == shown[-1]
-    assert {each for each in shown} == {f"{each.key} ({line_of(each)})" for each in (a, b, c)}
+    assert set(shown) == {f"{each.key} ({line_of(each)})" for each in (a, b, c)}
     follows = {"a": "b", "b": "c", "c": "a"}
     names = [each.partition(" ")[0] for each in shown]
     assert all(follows[one] == two for one, two in zip(names, names[1:], strict=False))
@@ -555,6 +557,16 @@ def test_options_that_cannot_be_so(options: dict[str, Any], said: str) -> None:
             } else assets(outs={"x": Out(**{k: v for k, v in options.items() if k == "key"})}, **options)(some)  # fmt: skip
 
 
+def test_options_are_those_of_a_task_that_mean_something_here() -> None:
+    assert set(TaskOptions.__struct_fields__) - AssetOptions.__annotations__.keys() == {
+        "effect",
+        "reconcile",
+        "memo",
+        "on_cancel",
+    }
+    assert AssetOptions.__annotations__.keys() <= set(TaskOptions.__struct_fields__)
+
+
 @pytest.mark.parametrize("outs", [{}, [Out()], {"a": "b"}, {"a b": Out()}, {"a": Out("x"), "b": Out("x")}])
 def test_outs_that_cannot_be_so(outs: Any) -> None:
     def some() -> None: ...
@@ -624,6 +636,16 @@ def test_checks_that_cannot_be_so() -> None:
     @check(orders)
     def odd(value: Any, thing: Any) -> bool: ...
 
+    @check(orders)
+    def context(context: AssetContext) -> bool: ...
+
+    @check(orders)
+    def limits(limits: Limits, value: Any) -> bool: ...
+
+    assert "its first parameter 'context' is the asset's value, and not AssetContext" in refused(
+        raw, orders, checks=[context]
+    )
+    assert "its first parameter 'limits' is the asset's value, and not Limits" in refused(raw, orders, checks=[limits])
     loose = Check(name="loose", fn=lambda value: True, where="x.py:3")
     assert refused(raw, orders, checks=[lost]) == (
         f"{line_of(lost)}: check lost is of 'ordrs', which is no asset here. Did you mean 'orders'?"

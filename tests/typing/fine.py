@@ -274,7 +274,7 @@ def raw(day: date) -> list[int]:
     return [day.year]
 
 
-@asset(key="raw/prices", tags=["daily"])
+@asset(key="raw/prices", tags=["daily"], timeout=60, pool="warehouse", rate="10/s")
 async def prices(raw: list[int], *, scale: float = 1.0) -> dict[str, float]:
     return {str(each): scale for each in raw}
 

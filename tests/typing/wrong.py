@@ -142,6 +142,8 @@ def data() -> None:
     sorted_rows("text")  # wrong
     asset(raw, key="orders")  # wrong
     asset(tags=3)  # wrong
+    asset(timout=3)  # wrong
+    asset(timeout="long")  # wrong
     not_null("id", blocking="no")  # wrong
     Definitions(["orders"])  # wrong
     print(text)
