@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import UNSET, Raw, structs
@@ -77,6 +77,9 @@ def keep_of(store: EventStore) -> Callable[[bytes], Awaitable[None]] | None:
 
 class LargeValues:
     """See the module. Closing it closes the store inside."""
+
+    carriage: ClassVar[Carriage] = LARGE
+    """What travels in runs that begin in such a store."""
 
     def __init__(self, inner: EventStore, storage: Storage) -> None:
         self.inner = inner
