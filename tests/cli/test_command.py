@@ -37,7 +37,7 @@ def test_version_names_what_matters(holdfast: Command) -> None:
 VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
 limits set-pool set-rate
-verify seal prove check-proof keygen
+verify seal prove check-proof keygen archive
 gate export
 diff rerun reopen fork what-if
 """.split()
