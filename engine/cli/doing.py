@@ -147,7 +147,7 @@ def change(do: Work, *, store: str, json: bool, debug: bool) -> None:
 async def _changed(output: Any, url: str, do: Work) -> Exit:
     from engine.cli import stores  # noqa: PLC0415 - see the module
 
-    async with stores.existing(url) as given:
+    async with stores.existing(url, as_it_is=True) as given:
         return await do(given, output)
 
 

@@ -37,7 +37,7 @@ class HistoryEvent(Struct, frozen=True):
     version: int
     position: int
     event: AnyEvent
-    payload: bytes | None  # the user's values as JSON; None when there are none, or they were destroyed
+    payload: bytes | None  # the user's values as JSON (tables beside it: see `json`); None: none, or destroyed
     header: bytes  # as stored
     digest: bytes  # of the chain, 32 bytes
 
