@@ -15,12 +15,14 @@ from eventstore.errors import (
     StoreUnavailable,
     StreamClosed,
     StreamNotFound,
+    StreamNotPrunable,
     TransactionRefused,
     UnknownMessage,
     UnknownPool,
     UnsupportedCapability,
     VersionConflict,
 )
+from eventstore.keeping import Keeping, KeptDigest
 from eventstore.port import (
     NEW,
     Commit,
@@ -48,6 +50,8 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "InvalidArgument",
+    "Keeping",
+    "KeptDigest",
     "Lease",
     "LeaseLost",
     "LimitReached",
@@ -66,6 +70,7 @@ __all__ = [
     "StreamClosed",
     "StreamHead",
     "StreamNotFound",
+    "StreamNotPrunable",
     "StreamQuery",
     "SystemClock",
     "Timestamp",

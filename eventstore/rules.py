@@ -17,11 +17,13 @@ from itertools import islice
 from typing import Final, Literal
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES, event_digest, payload_digest
 from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
 from eventstore.holding import Held, looked_after
+from eventstore.keeping import KeptDigest, Leaf, check_prunable
 from eventstore.permits import Actions
 from eventstore.pools import MemoryPools
 from eventstore.port import (
@@ -62,7 +64,7 @@ class Streams:
         leases: Mapping[int, Lease],
         on_need: Callable[[], None],
     ) -> None:
-        self.log: list[RecordedEvent] = []  # a position is an index of it, from 1
+        self.log: list[Leaf] = []  # a position is an index of it, from 1
         self._clock = clock
         self._entropy = entropy
         self._leases = leases  # by token: those that have not ended
@@ -148,7 +150,7 @@ class Streams:
             stream.merge(message.opens.attributes)
         elif message.id in stream.delivered:
             return None
-        elif stream.closed and (message.open_only or not message.control):
+        elif stream.pruned or (stream.closed and (message.open_only or not message.control)):
             return "closed"
         stream.delivered.add(message.id)
         stream.mailbox[message.id] = WaitingMessage(
@@ -188,8 +190,8 @@ class Streams:
             if stream is not None and owner != commit.lease.token:
                 reason = "nobody owns it: claim it" if owner is None else f"token {owner} owns it"
                 raise LeaseLost(commit.stream, token=commit.lease.token, reason=reason)
-        elif owner is not None and self._alive(owner):
-            raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
+        elif stream is not None:
+            self._check_lease_of(stream)
 
     def _attributes(self, name: str) -> Mapping[str, Scalar] | None:
         stream = self._streams.get(name)
@@ -220,6 +222,48 @@ class Streams:
         )
         stream.events.append(recorded)
         self.log.append(recorded)
+
+    # What need not stay.
+
+    def forget(self, name: str, versions: Collection[int] | None) -> int:
+        """Destroy payloads; see `Keeping.forget`."""
+        stream = self.existing(name)
+        count = 0
+        for leaf in [*stream.events]:
+            meant = versions is None or leaf.version in versions
+            if meant and isinstance(leaf, RecordedEvent) and leaf.payload is not None:
+                self._replace(stream, replace(leaf, payload=None, salt=None))
+                count += 1
+        if versions is None and stream.closed:
+            self._empty_mailbox(stream)
+        return count
+
+    def prune(self, name: str, until: int) -> int:
+        """Take events away; see `Keeping.prune`."""
+        stream = self.existing(name)
+        check_prunable(name, closed=stream.closed, version=len(stream.events), until=until)
+        self._check_lease_of(stream)
+        going = [leaf for leaf in stream.events[:until] if isinstance(leaf, RecordedEvent)]
+        for event in going:
+            self._replace(stream, KeptDigest(name, event.version, event.position, event.digest))
+        stream.pruned = True
+        owner_before, stream.owner, stream.alarm = stream.owner, None, None
+        self._index(stream, owner_before)
+        self._empty_mailbox(stream)
+        stream.delivered.clear()
+        return len(going)
+
+    def _replace(self, stream: Stream, leaf: Leaf) -> None:
+        self.log[leaf.position - 1] = stream.events[leaf.version - 1] = leaf
+
+    def _empty_mailbox(self, stream: Stream) -> None:
+        stream.mailbox.clear()
+        stream.controls = 0
+        self._index(stream, stream.owner)
+
+    def _check_lease_of(self, stream: Stream) -> None:
+        if stream.owner is not None and self._alive(stream.owner):
+            raise LeaseLost(stream.name, token=None, reason=f"token {stream.owner} owns it and is alive")
 
     # Attention.
 
