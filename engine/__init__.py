@@ -8,6 +8,7 @@ from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import (
     CircuitState,
+    Due,
     Engine,
     Gate,
     HistoryDiff,
@@ -17,6 +18,7 @@ from engine.runtime import (
     PausedWorkflow,
     PendingRequest,
     Rehearsal,
+    Retention,
     RunHandle,
     RunSummary,
     Verdict,
@@ -61,6 +63,7 @@ __all__ = [
     "ChildState",
     "CircuitState",
     "Diagnosis",
+    "Due",
     "Engine",
     "ErrorInfo",
     "Feed",
@@ -79,6 +82,7 @@ __all__ = [
     "Received",
     "Rehearsal",
     "Request",
+    "Retention",
     "RunHandle",
     "RunRef",
     "RunState",

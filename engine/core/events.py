@@ -57,6 +57,7 @@ __all__ = [
     "Note",
     "ParentClose",
     "PatchMarked",
+    "PayloadsDestroyed",
     "PrefixEnded",
     "RejectedReason",
     "RequestAnswered",
@@ -70,6 +71,7 @@ __all__ = [
     "RunFailed",
     "RunForked",
     "RunPaused",
+    "RunPruned",
     "RunQueued",
     "RunReopened",
     "RunResumed",
@@ -158,6 +160,8 @@ class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
     reconciled: bool = False
     reused_run: str = ""  # id of the run
     reused_id: str = ""  # and of the task call in it
+    by: str = ""  # who ended a task that was handed out, by its token, and why
+    reason: str = ""
 
 
 class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
@@ -166,6 +170,8 @@ class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
     id: str
     error: str  # the exception's qualified type
     attempt: int = 1
+    by: str = ""  # as in `TaskCompleted`
+    reason: str = ""
 
 
 class TimerFired(Fact, frozen=True, tag="TimerFired", kw_only=True):
@@ -190,6 +196,7 @@ class SignalReceived(Fact, frozen=True, tag="SignalReceived", kw_only=True):
     name: str
     by: str = ""  # who sent it, when known: "run ID" for a run
     carried: bool = False  # had arrived, and was not received, before the run continued as new
+    reason: str = ""  # why it was sent, when that was said
 
 
 class RequestReceived(Fact, frozen=True, tag="RequestReceived", kw_only=True):
@@ -199,6 +206,7 @@ class RequestReceived(Fact, frozen=True, tag="RequestReceived", kw_only=True):
     name: str
     by: str = ""
     carried: bool = False
+    reason: str = ""
 
 
 class ChildCompleted(Fact, frozen=True, tag="ChildCompleted", kw_only=True):
@@ -387,6 +395,8 @@ class AttemptOutcomeIgnored(Note, frozen=True, tag="AttemptOutcomeIgnored", kw_o
     id: str
     attempt: int
     outcome: str  # "completed", "failed" or "cancelled"
+    by: str = ""  # who said so, with a token, and why
+    reason: str = ""
 
 
 class TaskHandedOut(Note, frozen=True, tag="TaskHandedOut", kw_only=True):
@@ -410,6 +420,7 @@ class SignalIgnored(Note, frozen=True, tag="SignalIgnored", kw_only=True):
     id: str
     name: str
     by: str = ""
+    reason: str = ""
 
 
 class RunQueued(Note, frozen=True, tag="RunQueued", kw_only=True):
@@ -431,6 +442,7 @@ class RunUnpaused(Note, frozen=True, tag="RunUnpaused", kw_only=True):
     """The run goes on."""
 
     by: str = ""
+    reason: str = ""
 
 
 class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
@@ -443,6 +455,7 @@ class RunResumed(Note, frozen=True, tag="RunResumed", kw_only=True):
     """A suspended run may go on, with the code there is now."""
 
     by: str = ""
+    reason: str = ""
 
 
 class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
@@ -479,6 +492,35 @@ class PrefixEnded(Note, frozen=True, tag="PrefixEnded", kw_only=True):
     """From here on a fork is a run of its own. `retold`: the last fact is told again, now, to the code there is now."""
 
     retold: bool = False
+
+
+class PayloadsDestroyed(Note, frozen=True, tag="PayloadsDestroyed", kw_only=True):
+    """Of a run that has ended: payloads are made to be forgotten. Written before that is done."""
+
+    by: str = ""
+    reason: str = ""
+    versions: tuple[int, ...] = ()  # of these events; none: of all before this one, and of what waits in the mailbox
+
+
+class RunPruned(Note, frozen=True, tag="RunPruned", kw_only=True):
+    """Of a run that has ended: all events before this one are taken away, but for their places and their digests.
+
+    Written before that is done, and the last of the run's events. `leaves` is SHA-256, in hexadecimal, over position
+    (8 bytes, big-endian) and digest (32 bytes) of each of them in turn.
+    """
+
+    run: str  # the run's id
+    workflow: str
+    status: str  # how it had ended
+    events: int  # how many are taken away
+    first: int  # position of the first of them
+    last: int  # and of the last
+    digest: str  # of the last, 64 hex digits
+    leaves: str
+    started_at: int  # microseconds since the epoch, as is
+    ended_at: int
+    by: str = ""
+    reason: str = ""
 
 
 class TurnSlow(Note, frozen=True, tag="TurnSlow", kw_only=True):
@@ -539,6 +581,8 @@ AnyEvent: TypeAlias = (
     | RunForked
     | PrefixEnded
     | RunTerminated
+    | PayloadsDestroyed
+    | RunPruned
     | TurnSlow
     | ResultMemoised
     | ResultForgotten

@@ -24,6 +24,7 @@ from engine.core.events import (
     Fact,
     FeedPublished,
     PatchMarked,
+    PayloadsDestroyed,
     PrefixEnded,
     RequestAnswered,
     RequestFailed,
@@ -34,6 +35,7 @@ from engine.core.events import (
     RunFailed,
     RunForked,
     RunPaused,
+    RunPruned,
     RunQueued,
     RunReopened,
     RunResumed,
@@ -108,12 +110,14 @@ class RunState(Struct, kw_only=True):
     origin_version: int = 0  # and the last version of that which it has copied
     rerun_of: str = ""  # the id of the run whose workflow and arguments it has, if it was asked for as a rerun
     reopened: int = 0  # how often it has gone on behind an end
+    pruned: RunPruned | None = None  # what is left of it is this, and digests
+    destroyed: PayloadsDestroyed | None = None  # the last that says so
     turn: TurnState = field(default_factory=TurnState)  # the last one
 
     @property
     def ended(self) -> bool:
         """Whether nothing can happen to it any more."""
-        return self.status in FINAL_STATUSES
+        return self.status in FINAL_STATUSES or self.status == "pruned"
 
     def counts(self) -> dict[TaskStatus, int]:
         """How many tasks are in each status; absent ones are not listed."""
@@ -158,7 +162,7 @@ class RunState(Struct, kw_only=True):
                 self._apply_to_child(of_child)
             case RunStarted() | RunBegun() | RunQueued():
                 self._begin(event, payload)
-            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
+            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated() | RunPruned() | PayloadsDestroyed():
                 self._end(event, payload)
             case (
                 RunPaused()
@@ -302,7 +306,14 @@ class RunState(Struct, kw_only=True):
         for of_epoch in (self.tasks, self.timers, self.children, self.patches):
             of_epoch.clear()
 
-    def _end(self, event: RunCompleted | RunFailed | RunCancelled | RunTerminated, payload: bytes | None) -> None:
+    def _end(
+        self,
+        event: RunCompleted | RunFailed | RunCancelled | RunTerminated | RunPruned | PayloadsDestroyed,
+        payload: bytes | None,
+    ) -> None:
+        if isinstance(event, PayloadsDestroyed):
+            self.destroyed = event
+            return
         self.ended_at = event.at
         match event:
             case RunCompleted():
@@ -313,6 +324,9 @@ class RunState(Struct, kw_only=True):
                 self.status, self.reason = "cancelled", reason
             case RunTerminated(reason=reason):
                 self.status, self.reason = "terminated", reason
+            case RunPruned():
+                self.status, self.pruned, self.workflow = "pruned", event, event.workflow
+                self.started_at, self.ended_at = event.started_at, event.ended_at
 
     def _hold(
         self,

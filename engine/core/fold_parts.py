@@ -11,7 +11,9 @@ from engine.core.failures import ErrorInfo
 
 __all__ = ["FINAL_STATUSES", "UNFINISHED", "ChildState", "RunStatus", "TaskState", "TaskStatus"]
 
-RunStatus = Literal["queued", "running", "paused", "suspended", "completed", "failed", "cancelled", "terminated"]
+RunStatus = Literal[
+    "queued", "running", "paused", "suspended", "completed", "failed", "cancelled", "terminated", "pruned"
+]
 TaskStatus = Literal["scheduled", "running", "retrying", "handed out", "completed", "failed", "cancelled"]
 UNFINISHED: tuple[RunStatus, ...] = ("queued", "running", "paused", "suspended")
 FINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "terminated"})

@@ -11,11 +11,13 @@ from engine.runtime.limits import LimitState
 from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
 from engine.runtime.repairs import HistoryDiff
+from engine.runtime.retention import Due, Retention
 from engine.runtime.singletons import OnConflict
 from engine.runtime.what_if import WhatIf
 
 __all__ = [
     "CircuitState",
+    "Due",
     "Engine",
     "Gate",
     "HistoryDiff",
@@ -25,6 +27,7 @@ __all__ = [
     "PausedWorkflow",
     "PendingRequest",
     "Rehearsal",
+    "Retention",
     "RunHandle",
     "RunSummary",
     "Verdict",

@@ -25,6 +25,7 @@ from engine.runtime.breakers import Breakers, CircuitState, checked_breakers
 from engine.runtime.capacity import Capacity
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
+from engine.runtime.keeping import Keeper
 from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
@@ -51,7 +52,7 @@ CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
 
-class Engine(Beginnings):
+class Engine(Beginnings, Keeper):
     """Runs workflows on a store, inside the caller's event loop (plain asyncio or uvloop).
 
     Use it as an async context manager. On entering it opens the store, takes a lease and goes on with every unfinished
@@ -263,7 +264,10 @@ class Engine(Beginnings):
         cursor: str | None = None,
         newest_first: bool = True,
     ) -> Page[RunSummary]:
-        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children."""
+        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children.
+
+        Runs that were pruned are listed when that is the `status` that is asked for.
+        """
         attributes: dict[str, Any] = {}
         if parent is not None:
             attributes[PARENT] = parent
@@ -272,7 +276,12 @@ class Engine(Beginnings):
         if status is not None:
             attributes[STATUS] = status
         query = StreamQuery(
-            category=RUN_CATEGORY, attributes=attributes, limit=limit, cursor=cursor, newest_first=newest_first
+            category=RUN_CATEGORY,
+            attributes=attributes,
+            pruned=None if "pruned" in (status or ()) else False,
+            limit=limit,
+            cursor=cursor,
+            newest_first=newest_first,
         )
         page = await self.store.find(query)
         items = tuple(summary_of(head) for head in page.items)

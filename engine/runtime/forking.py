@@ -41,9 +41,9 @@ from engine.core.events import (
 )
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
-from engine.errors import RepairRefused, RunConflict
+from engine.errors import RepairRefused, RunConflict, RunPrunedError
 from engine.runtime.children_told import outcome_letters
-from engine.runtime.histories import HistoryEvent, head_of, read_events
+from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.streams import (
     ORIGIN,
@@ -148,6 +148,7 @@ async def fork(
 ) -> None:
     """Make the fork; the same again is the same fork. Raises as `Engine.fork`."""
     origin = await head_of(store, run_id)
+    check_remembers(origin)
     definition = definition_named(*workflow_of(origin.attributes))
     cut = await cut_of(store, run_id, at, substitute)
     note = RunForked(
@@ -177,9 +178,10 @@ async def fork(
             events.append(NewEvent(item.header, item.payload))
         if len(events) >= CHUNK_EVENTS and not isinstance(item.event, PrefixEnded):
             # No workflow is named yet: nobody claims what is not whole, whatever happens to us before it is.
-            part = {STATUS: "paused"}
+            part = {STATUS: "paused", ORIGIN: run_id}  # by which its origin is known to be needed
             version = await _append(store, stream, version, events, commit_id=next_id(), attributes=part, held=True)
             events = []
+    check_remembers(await head_of(store, run_id))  # that what we have copied was whole
     attributes = {
         WORKFLOW: definition.name,
         VERSION: origin.attributes.get(VERSION),
@@ -203,8 +205,12 @@ async def fork(
 async def forked(store: EventStore, note: RunForked, cut: Cut) -> AsyncIterator[HistoryEvent]:
     """The events of a fork, as they are when it begins. Versions are those of the origin."""
     yield HistoryEvent(0, 0, note, None, encode_header(note), b"")
+    copied = 0
     async for item in read_events(store, note.origin, until=cut.until):
+        copied = item.version
         yield item
+    if copied != cut.until:
+        raise RunPrunedError(note.origin)  # since we looked
     ended = PrefixEnded(at=note.at, retold=cut.retold)
     yield HistoryEvent(0, 0, ended, None, encode_header(ended), b"")
 
@@ -332,7 +338,7 @@ def _results(instance: Instance, new_id: str, note: RunForked, substitute: Mappi
         if pending is None:
             raise RepairRefused(_not_waited_for(note.origin, task_id, note.version, list(instance.pending)))
         payload = pending.definition.result.encode_checked(value)
-        mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by)
+        mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by, reason=note.reason)
         yield data_message(stream_of(new_id), f"fork:{task_id}", mail, payload)
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from engine.core.call import Definition
 from engine.core.compare import Mismatch
 from engine.errors import QueryFailed, RunSuspendedError
+from engine.runtime.histories import check_remembers
 from engine.runtime.recovery import rebuild_run
 from engine.runtime.streams import VERSION, WORKFLOW, run_id_of
 from engine.workflows import Query
@@ -28,6 +29,7 @@ async def run_query(
 ) -> R:
     """Replay the run as of `head`, and ask it. The instance is put away, whatever comes of it."""
     run_id = run_id_of(head.stream)
+    check_remembers(head)
     definition = definition_named(str(head.attributes[WORKFLOW]), str(head.attributes.get(VERSION) or ""))
     recorded = query.argument.decode(query.argument.encode_checked(argument))
     try:

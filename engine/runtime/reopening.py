@@ -43,7 +43,7 @@ from engine.core.failures import decode_error
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
-from engine.runtime.histories import head_of
+from engine.runtime.histories import check_remembers, head_of
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
 from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, workflow_of
@@ -79,6 +79,7 @@ async def reopen(
     looks = 0
     while True:
         head = await head_of(store, run_id)
+        check_remembers(head)
         _check_ended(head, run_id)
         definition = definition_named(*workflow_of(head.attributes))
         at = max(clock.now(), head.updated_at)

@@ -13,11 +13,11 @@ from typing import TypeAlias
 from msgspec import structs
 
 from engine.core.differences import Differences, differences
-from engine.core.events import AnyEvent, RunForked, RunStarted, SignalReceived
+from engine.core.events import AnyEvent, RunForked, RunPruned, RunStarted, SignalReceived
 from engine.core.identity import check_run_id
-from engine.errors import HistoryError, RepairRefused, RunConflict, RunNotFound
+from engine.errors import HistoryError, RepairRefused, RunConflict, RunNotFound, RunPrunedError
 from engine.runtime.anyio_seams import anyio_version
-from engine.runtime.histories import HistoryEvent, read_events
+from engine.runtime.histories import HistoryEvent, check_whole, head_of, read_events
 from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, stream_of
 from engine.runtime.versions import PYTHON
 from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
@@ -30,7 +30,9 @@ HistoryDiff: TypeAlias = Differences[HistoryEvent]
 
 async def diff_runs(store: EventStore, left: str, right: str) -> HistoryDiff:
     """Set two histories side by side. Raises `RunNotFound`, `HistoryError`."""
-    histories = [[item async for item in read_events(store, check_run_id(run_id))] for run_id in (left, right)]
+    for run_id in (left, right):
+        check_whole(await head_of(store, check_run_id(run_id)))
+    histories = [[item async for item in read_events(store, run_id)] for run_id in (left, right)]
     return differences(histories[0], histories[1], ids=(left, right))
 
 
@@ -90,6 +92,8 @@ async def _beginning(store: EventStore, run_id: str) -> tuple[HistoryEvent, list
     told: list[HistoryEvent] = []
     async for item in read_events(store, run_id):
         event: AnyEvent = item.event
+        if isinstance(event, RunPruned):
+            raise RunPrunedError(run_id)
         if started is None and not isinstance(event, RunForked):
             if not isinstance(event, RunStarted):
                 raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
