@@ -39,6 +39,7 @@ class Pruning(Struct, kw_only=True):
     payloads: int = 0  # that were
     left: int = 0  # runs that were left as they are
     reasons: tuple[LeftAsItIs, ...] = ()  # why, of the first of them
+    tampered: int = 0  # of these, those whose history does not verify
     more: bool = False  # there was more than the limit
 
 
@@ -84,6 +85,7 @@ async def _deal_with(engine: Engine, due: Due, done: Pruning, *, by: str, reason
             done.forgetful += 1
     except (KeepingRefused, DoesNotVerify) as refused:
         done.left += 1
+        done.tampered += isinstance(refused, DoesNotVerify)
         if len(done.reasons) < LEFT_MAX:
             done.reasons = (*done.reasons, LeftAsItIs(due.id, str(refused)))
         return str(refused)

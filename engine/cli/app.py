@@ -19,6 +19,7 @@ from engine.cli import (
     control_commands,
     doing,
     gate_commands,
+    keeping_commands,
     limit_commands,
     repair_commands,
     talk_commands,
@@ -26,9 +27,11 @@ from engine.cli import (
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    ByOption,
     DebugOption,
     GraceOption,
     JsonOption,
+    ReasonOption,
     RunArgument,
     StatusOption,
     StoreOption,
@@ -61,6 +64,7 @@ app.add_typer(audit_commands.group)
 app.add_typer(gate_commands.group)
 app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
+app.add_typer(keeping_commands.group)
 
 
 def entry() -> None:
@@ -138,6 +142,8 @@ def resume(
         str | None,
         typer.Argument(metavar="RUN", help="The run to go on with; all unfinished ones without.", show_default=False),
     ] = None,
+    reason: ReasonOption = "",
+    by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     grace: GraceOption = 5.0,
     json: JsonOption = False,
@@ -152,7 +158,7 @@ def resume(
     async def work(given: session.Session) -> Exit:
         return await (session.resume_all(given) if run_id is None else session.resume_one(given, run_id))
 
-    doing.work(work, target=target, words=None, store=store, grace=grace, json=json, debug=debug)
+    doing.work(work, target=target, words=None, store=store, grace=grace, json=json, debug=debug, by=by, reason=reason)
 
 
 @app.command(

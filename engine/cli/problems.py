@@ -14,12 +14,14 @@ from engine.errors import (
     EngineFailed,
     HistoryError,
     HoldfastError,
+    KeepingRefused,
     NotPublished,
     QueryFailed,
     RepairRefused,
     RequestFailedError,
     RequestRefused,
     RunEnded,
+    RunPrunedError,
     RunSuspendedError,
 )
 from eventstore import EventStoreError, InvalidArgument
@@ -57,6 +59,8 @@ _CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
     (RunEnded, Exit.ENDED),
     (RequestRefused, Exit.REFUSED),
     (RepairRefused, Exit.REFUSED),
+    (KeepingRefused, Exit.REFUSED),
+    (RunPrunedError, Exit.ENDED),
     (RequestFailedError, Exit.FAILED),
     (QueryFailed, Exit.FAILED),
     (NotPublished, Exit.FAILED),

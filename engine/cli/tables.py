@@ -211,7 +211,19 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
         facts.add_row("slow turns", Text(_slow(state), style="yellow"))
     if state.reason:
         facts.add_row("reason", Text(state.reason))
+    for name, text in _taken_away(state):
+        facts.add_row(name, Text(text))
     return facts
+
+
+def _taken_away(state: RunState) -> Iterable[tuple[str, str]]:
+    """What is not there any more, who has taken it away, and why."""
+    if (gone := state.destroyed) is not None:
+        what = f"of versions {', '.join(map(str, gone.versions))}" if gone.versions else "of all events before that"
+        yield "values", f"{what} destroyed {clock(gone.at)}{by_and_why(gone.by, gone.reason)}"
+    if (pruned := state.pruned) is not None:
+        yield "pruned", f"{clock(pruned.at)}{by_and_why(pruned.by, pruned.reason)}"
+        yield "before", f"it had {pruned.status}, with {pruned.events:,} events, whose digests stay"
 
 
 def _pauses(state: RunState, workflow_paused: PausedWorkflow | None) -> Iterable[tuple[str, Text]]:
