@@ -232,7 +232,8 @@ class Streams:
         for leaf in [*stream.events]:
             meant = versions is None or leaf.version in versions
             if meant and isinstance(leaf, RecordedEvent) and leaf.payload is not None:
-                self._replace(stream, replace(leaf, payload=None, salt=None))
+                forgotten = replace(leaf, payload=None, salt=None)
+                self.log[leaf.position - 1] = stream.events[leaf.version - 1] = forgotten
                 count += 1
         if versions is None and stream.closed:
             self._empty_mailbox(stream)
@@ -245,16 +246,14 @@ class Streams:
         self._check_lease_of(stream)
         going = [leaf for leaf in stream.events[:until] if isinstance(leaf, RecordedEvent)]
         for event in going:
-            self._replace(stream, KeptDigest(name, event.version, event.position, event.digest))
+            kept = KeptDigest(name, event.version, event.position, event.digest)
+            self.log[event.position - 1] = stream.events[event.version - 1] = kept
         stream.pruned = True
         owner_before, stream.owner, stream.alarm = stream.owner, None, None
         self._index(stream, owner_before)
         self._empty_mailbox(stream)
         stream.delivered.clear()
         return len(going)
-
-    def _replace(self, stream: Stream, leaf: Leaf) -> None:
-        self.log[leaf.position - 1] = stream.events[leaf.version - 1] = leaf
 
     def _empty_mailbox(self, stream: Stream) -> None:
         stream.mailbox.clear()

@@ -143,9 +143,8 @@ async def unpause(store: EventStore, output: Output, run_id: str, *, reason: str
         if state.ended:
             return _ended(output, state, "there is nothing to unpause")
         before = state.status
-        await handle.unpause(
-            reason=reason, by=by
-        )  # also when it is not paused: it may have been asked to, and nobody has done it yet
+        # Also when it is not paused: it may have been asked to, and nobody has done it yet.
+        await handle.unpause(reason=reason, by=by)
         if before == "paused":
             state = await _taken_up(handle, state, lambda state: state.status != "paused")
     if before != "paused":

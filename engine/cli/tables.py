@@ -57,7 +57,7 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
             Text(f"{MARKS[run.status]} {run.status}", style=STYLES[run.status]),
             f"{run.version:,}",
             clock(run.created_at),
-            spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
+            "" if run.status == "pruned" else spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
             *([Text(run.parent, style="dim")] if children else []),
             *([Text(waits.get(run.id, ""), style="dim")] if any(waits.values()) else []),
             *([Text(duration(run.slow / _SECOND) if run.slow else "", style="yellow")] if slow else []),
