@@ -68,8 +68,10 @@ _LEAVES: Final = """
         ORDER BY position LIMIT ?3) AS x
     LEFT JOIN streams AS s ON s.id = x.stream ORDER BY x.position
 """
-_END: Final = """
-    SELECT max(ifnull((SELECT max(position) FROM events), 0), ifnull((SELECT max(position) FROM kept_digests), 0))
+_ENDS: Final = """
+    SELECT min(0, ifnull((SELECT min(position) FROM events), 1) - 1,
+               ifnull((SELECT min(position) FROM kept_digests), 1) - 1),
+           max(ifnull((SELECT max(position) FROM events), 0), ifnull((SELECT max(position) FROM kept_digests), 0))
 """
 _KEPT: Final = """
     SELECT version, position, digest FROM kept_digests WHERE stream = ? AND version > ? ORDER BY version LIMIT ?
@@ -126,7 +128,8 @@ class SqliteKeeping:
     async def leaves(self, *, after: int = 0) -> AsyncIterator[Leaf]:
         self._check_open()
         validate_range(after)
-        end = await self._readers.run(lambda connection: connection.execute(_END).fetchone()[0])
+        begin, end = await self._readers.run(lambda connection: connection.execute(_ENDS).fetchone())
+        after = after or begin  # what stands before the log, no store has written: whoever verifies must see it
         while after < end:
             until = min(end, after + WINDOW_POSITIONS)
             page, whole = await self._readers.run(partial(_leaves_page, after=after, until=until))

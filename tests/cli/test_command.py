@@ -40,6 +40,7 @@ limits set-pool set-rate
 verify seal prove check-proof keygen
 gate export
 diff rerun reopen fork what-if
+prune forget
 """.split()
 STORELESS = {"check-proof", "keygen"}
 
