@@ -18,6 +18,7 @@ from engine.errors import (
     HistoryError,
     RunCancelledError,
     RunFailedError,
+    RunPrunedError,
     RunSuspendedError,
     RunTerminatedError,
 )
@@ -130,8 +131,8 @@ class RunHandle(Generic[R_co]):
         """Wait for the run's end and return its result, of the workflow's annotated type.
 
         Cancelling whoever awaits this does not cancel the run. Raises `RunFailedError` (its `__cause__` is the
-        recorded exception), `RunCancelledError`, `RunTerminatedError`, `RunSuspendedError` (with the diagnosis), or
-        `EngineFailed` when this engine can no longer tell.
+        recorded exception), `RunCancelledError`, `RunTerminatedError`, `RunSuspendedError` (with the diagnosis),
+        `RunPrunedError`, or `EngineFailed` when this engine can no longer tell.
         """
         watch = self._watch
         while (outcome := self._known()) is None:
@@ -350,6 +351,8 @@ class RunHandle(Generic[R_co]):
             case "suspended":
                 text = decode_diagnosis(outcome.payload).render() if outcome.payload is not None else ""
                 raise RunSuspendedError(self.id, f"run {self.id!r} is suspended: {text}")
+            case "pruned":
+                raise RunPrunedError(self.id)
             case "terminated":
                 raise RunTerminatedError(self.id, f"run {self.id!r} was terminated{_because(outcome.reason)}")
             case _:

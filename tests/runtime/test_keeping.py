@@ -53,8 +53,7 @@ async def waiting(text: str) -> str:
 
 @workflow
 async def family(text: str) -> str:
-    child = await durable.start_child(nightly(text), id=f"{durable.run_id()}-child")
-    await child.result()
+    await nightly.options(id=f"{durable.run_id()}-child")(text)
     return await go.receive()
 
 
@@ -116,8 +115,6 @@ async def test_the_id_of_a_pruned_run_stays_taken(world: World) -> None:
         await pruned(engine, "r")
         with pytest.raises(RunConflict, match=r"'r' was pruned.*Its id stays taken: choose another"):
             await engine.start(nightly("x"), id="r")
-        with pytest.raises(RunPrunedError, match="holdfast show r"):
-            await soon(run.result())
         for attempt in (
             engine.rerun("r"),
             engine.reopen("r"),
@@ -135,6 +132,9 @@ async def test_the_id_of_a_pruned_run_stays_taken(world: World) -> None:
         assert await kinds_of(run) == ["RunPruned"]
         again = await ended(engine, "another")
         assert await again.result() == "xxxx"
+    async with world.engine() as engine:
+        with pytest.raises(RunPrunedError, match="holdfast show r"):
+            await soon(engine.run("r").result())
 
 
 async def test_a_child_whose_id_is_a_pruned_runs_is_a_conflict(world: World) -> None:
@@ -142,8 +142,7 @@ async def test_a_child_whose_id_is_a_pruned_runs_is_a_conflict(world: World) -> 
 
     @workflow
     async def parent() -> str:
-        child = await durable.start_child(nightly("x"), id="r")
-        return await child.result()
+        return await nightly.options(id="r")("x")
 
     async with world.engine(nightly, parent) as engine:
         await ended(engine, "r")
@@ -177,11 +176,12 @@ async def test_destroyed_payloads_leave_what_happened(world: World) -> None:
         assert (state.status, state.result, state.destroyed) == ("completed", None, notes[-1])
         verdict = await verify(engine.store)
         assert (verdict.findings, verdict.destroyed) == ((), had)
-        with pytest.raises(HoldfastError, match="destroyed"):
-            await run.result()
         for attempt in (engine.rerun("r"), engine.fork("r", at=2), engine.what_if("r", at=2)):
             with pytest.raises(RepairRefused, match="destroyed"):
                 await attempt
+    async with world.engine() as engine:
+        with pytest.raises(HoldfastError, match="destroyed"):
+            await engine.run("r").result()
         assert await pruned(engine, "r") == len(after)
 
 
