@@ -108,6 +108,13 @@ OUTPUTS = {
         the copy: by its chains True, against the seal False
             seal: against the seal of example\.com/payments at size .*: the first .* are not those that were sealed
     """,
+    "keeping": r"""
+        taken away: \d+ events, \d+ values
+        forgotten: \d+ values of one order
+        the prices are pruned
+        its id stays taken
+        verified: True, against the seal True
+    """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1
