@@ -40,6 +40,7 @@ from eventstore import (
     Keeping,
     LeaseLost,
     RecordedEvent,
+    StoreDamaged,
     StreamHead,
     StreamQuery,
     VersionConflict,
@@ -106,7 +107,12 @@ async def prune_run(
             return await _taken_away(keeping, head)
         if (why := await why_it_stays(store, head)) is not None:
             raise KeepingRefused(why)
-        note = await _note(store, head, by=by, reason=reason, clock=clock)
+        try:
+            note = await _note(store, head, by=by, reason=reason, clock=clock)
+        except (DoesNotVerify, StoreDamaged):
+            if (await head_of(store, run_id)).version != head.version:
+                continue  # somebody else took it away while we read
+            raise
         cleared: dict[str, Scalar] = dict.fromkeys(head.attributes)
         try:
             after = await store.commit(
