@@ -46,7 +46,8 @@ class Keeping(Protocol):
     async def forget(self, stream: str, *, versions: Collection[int] | None = None) -> int:
         """Destroy payload and salt of these events, or of all there are now; how many had one.
 
-        Without `versions`, and of a closed stream, what waits in the mailbox goes, too; its ids stay known. Done in
+        Without `versions`, and of a closed stream, what waits in the mailbox goes, too; its ids stay known, and the
+        stream's last commit is not known as repeated any more. Done in
         transactions of `KEEP_EVENTS_MAX` events: after a crash, what is not done yet is done by asking again. Raises
         `StreamNotFound`.
         """

@@ -258,6 +258,7 @@ class Streams:
     def _empty_mailbox(self, stream: Stream) -> None:
         stream.mailbox.clear()
         stream.controls = 0
+        stream.last_commit = stream.outcome = None  # it showed what is not there any more
         self._index(stream, stream.owner)
 
     def _check_lease_of(self, stream: Stream) -> None:

@@ -58,6 +58,9 @@ _EMPTY_MAILBOX: Final = """
     UPDATE messages SET consumed_at = ?, header = NULL, payload = NULL, sender = NULL
     WHERE stream = ? AND consumed_at IS NULL
 """
+_FORGET_MAIL: Final = """
+    UPDATE streams SET control = 0, data = 0, mail_at = NULL, commit_id = NULL WHERE id = ?
+"""
 _LEAVES: Final = """
     SELECT s.name, x.version, x.position, x.header, x.payload, x.salt, x.payload_digest, x.digest FROM (
         SELECT stream, version, position, header, payload, salt, payload_digest, digest
@@ -213,7 +216,7 @@ def _prune_some(connection: sqlite3.Connection, now: int, *, stream: str, until:
 
 def _empty_mailbox(connection: sqlite3.Connection, stream: int, now: int) -> None:
     connection.execute(_EMPTY_MAILBOX, (now, stream))
-    connection.execute("UPDATE streams SET control = 0, data = 0, mail_at = NULL WHERE id = ?", (stream,))
+    connection.execute(_FORGET_MAIL, (stream,))
 
 
 def _leaves_page(connection: sqlite3.Connection, *, after: int, until: int) -> tuple[list[Leaf], bool]:

@@ -484,3 +484,28 @@ async def test_who_prunes_and_who_reopens_at_once_do_not_both(world: World) -> N
             assert (kinds == ["RunPruned"]) == isinstance(results[0], int), results
             assert isinstance(results[0], int) != (not isinstance(results[1], Exception)), (results, kinds)
             assert (await verify(engine.store)).findings == ()
+
+
+async def test_who_reads_a_history_while_another_takes_it_away_does_not_call_it_tampered_with() -> None:
+    """What is missing then is not missing: somebody was quicker."""
+
+    class Raced(MemoryStore):
+        raced = False
+
+        async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> Any:
+            async for event in super().read(stream, after=after, until=until):
+                yield event
+                if not self.raced and stream == "run:r" and event.version == 3:
+                    self.raced = True
+                    async with Engine(self) as other:
+                        await other.prune("r", by="other")
+
+    store = Raced()
+    async with Engine(store, workflows=[nightly]) as engine:
+        store.raced = True
+        run = await ended(engine, "r")
+        await free(store, "r")
+        store.raced = False
+        assert await engine.prune("r", by="ann") == 0
+        (note,) = await events_of(run)
+        assert (store.raced, note.by) == (True, "other")
