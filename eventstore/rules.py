@@ -244,6 +244,8 @@ class Streams:
         stream = self.existing(name)
         check_prunable(name, closed=stream.closed, version=len(stream.events), until=until)
         self._check_lease_of(stream)
+        if stream.pruned:
+            return 0  # once
         going = [leaf for leaf in stream.events[:until] if isinstance(leaf, RecordedEvent)]
         for event in going:
             kept = KeptDigest(name, event.version, event.position, event.digest)

@@ -187,6 +187,8 @@ async def only_what_is_closed_and_nobodys_is_pruned(harness: StoreHarness) -> No
     assert [each.payload for each in await collect(store.read("run:a"))] == [b"1", None]
     assert await store.prune("run:a", until=1) == 1
     assert await store.prune("run:a", until=1) == 0
+    await store.commit(step("run:a", 2, event("more"), event("last")))
+    assert await store.prune("run:a", until=3) == 0, "once"
 
 
 async def many_events_go_in_several_steps(harness: StoreHarness) -> None:
