@@ -53,8 +53,8 @@ class Keeping(Protocol):
         """
 
     async def prune(self, stream: str, *, until: int) -> int:
-        """Take away the events up to version `until`, the oldest first; how many there still were. Done once: a stream that
-        is pruned is left as it is.
+        """Take away the events up to version `until`, the oldest first; how many there still were. Done once: a stream
+        that is pruned is left as it is.
 
         When they are gone, so are the stream's messages, waiting or consumed, and the stream is *pruned*: it takes no
         messages, control or data, and `find` shows it only if asked. It keeps its name, version, digest and
