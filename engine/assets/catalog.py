@@ -57,7 +57,7 @@ class PartitionState(Struct, kw_only=True):
     """How a partition stands."""
 
     current: Version | None = None
-    started: AssetStarted | None = None  # by a run that has said nothing since
+    started: AssetStarted | None = None  # by a run that has said nothing of it since
     failed: AssetFailed | None = None  # if that is the last that was heard
     skipped: AssetSkipped | None = None  # likewise
     unchanged: AssetUnchanged | None = None  # the last time that it was looked at and not made, since it was published
@@ -83,6 +83,8 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
     part = state.partitions.get(event.partition)
     if part is None:
         part = state.partitions[event.partition] = PartitionState()
+    if not isinstance(event, AssetStarted) and part.started is not None and part.started.run == event.run:
+        part.started = None  # what another run says of it ends nothing
     match event:
         case AssetStarted():
             part.started = event
@@ -90,7 +92,7 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
             part.unchanged, part.failed, part.skipped = event, None, None
         case AssetPublished():  # and AssetPromoted
             part.current = state.published[version] = _version(event, version, state.environment)
-            part.started = part.failed = part.skipped = part.unchanged = None
+            part.failed = part.skipped = part.unchanged = None
         case AssetObserved():
             part.current = Version(
                 version=version,
@@ -101,14 +103,14 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
                 provenance=event.provenance,
                 run=event.run,
             )
-            part.started = part.failed = part.skipped = part.unchanged = None
+            part.failed = part.skipped = part.unchanged = None
         case AssetRestored():
             part.current = state.published.get(event.version, part.current)
             part.failed = part.skipped = None
         case AssetFailed():
-            part.failed, part.started, part.skipped = event, None, None
+            part.failed, part.skipped = event, None
         case AssetSkipped():
-            part.skipped, part.started = event, None
+            part.skipped = event
         case _:
             pass  # of another kind of stream
 

@@ -46,10 +46,12 @@ class Hands(Struct, frozen=True, kw_only=True, eq=False):
 def materialize_workflow(hands: Hands, nodes: Any) -> Workflow[[Plan], Report]:
     """The workflow for these definitions; `nodes`: see `expanding.expand`."""
 
+    make = dict(hands.make)  # named by the workflow, so that an engine knows their limits and executors when it opens
+
     @workflow(name=MATERIALIZE)
     async def materialize(plan: Plan) -> Report:
         """Make what is planned. Raises `MaterializationFailed` at the end if anything failed."""
-        return await Materializing(hands, expand(nodes, plan)).all()
+        return await Materializing(hands, make, expand(nodes, plan)).all()
 
     return materialize
 
@@ -57,8 +59,9 @@ def materialize_workflow(hands: Hands, nodes: Any) -> Workflow[[Plan], Report]:
 class Materializing:
     """One run of it."""
 
-    def __init__(self, hands: Hands, steps: Steps) -> None:
+    def __init__(self, hands: Hands, make: Mapping[str, Task[[Begun], Made]], steps: Steps) -> None:
         self.hands = hands
+        self.make = make
         self.steps = steps
         self.ended = {title: asyncio.Event() for title in steps}
         self.outcomes: dict[str, Outcome] = {}
@@ -95,7 +98,7 @@ class Materializing:
             await self.hands.leave(begun)
             return "unchanged"
         try:
-            made = await self.hands.make[step.node](begun)
+            made = await self.make[step.node](begun)
         except Exception as error:
             return await self._fail(title, begun, (), _text(error))
         found = tuple(await asyncio.gather(*(check(begun, made) for check in self.hands.check[step.node])))
