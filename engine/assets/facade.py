@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from tenacity import stop_after_attempt, wait_random_exponential
+from tenacity import retry_if_not_exception_type, stop_after_attempt, wait_random_exponential
 
 from engine import Task, TaskOptions, Workflow, attempt
 from engine.assets import dynamic
@@ -32,14 +32,18 @@ from engine.assets.provenance import config_digest
 from engine.assets.publishing import fail, leave, publish, skip
 from engine.assets.selection import World, select
 from engine.assets.workshop import Workshop
-from engine.errors import AssetError
+from engine.errors import AssetError, HoldfastError
 from engine.storage import Storage
 from eventstore import Clock, EventStore, SystemClock
 
 __all__ = ["Assets"]
 
-_TRIES = TaskOptions(stop=stop_after_attempt(10), wait=wait_random_exponential(multiplier=0.1, max=5))
-"""For tasks that only ask and tell the store: it may be away for a moment."""
+_TRIES = TaskOptions(
+    stop=stop_after_attempt(10),
+    wait=wait_random_exponential(multiplier=0.1, max=5),
+    retry=retry_if_not_exception_type(HoldfastError),
+)
+"""For tasks that only ask and tell the store: it may be away for a moment. What cannot be so is not tried again."""
 
 
 class Assets:
