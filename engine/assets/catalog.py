@@ -6,6 +6,7 @@ Streams are read from where the last reading ended, so that asking again costs w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Final
@@ -115,6 +116,17 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
             pass  # of another kind of stream
 
 
+class _Looks:
+    """Looks at one stream. Whoever asks while others look shares the first look that begins after that."""
+
+    __slots__ = ("begun", "done", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.begun = 0
+        self.done = 0  # the last that came to its end
+
+
 class Catalog:
     """What there is in an environment. `base`: what it branches off."""
 
@@ -123,18 +135,26 @@ class Catalog:
         self.environment = check_environment(environment)
         self.base = base
         self._known: dict[str, AssetState] = {}
+        self._looks: dict[str, _Looks] = {}
 
     async def state(self, key: str) -> AssetState:
         """The asset as it stands in this environment alone, brought up to now."""
         state = self._known.get(key)
         if state is None:
             state = self._known[key] = AssetState(key=key, environment=self.environment, partitions={}, published={})
-        try:
-            async for recorded in self.store.read(asset_stream(self.environment, key), after=state.as_of):
-                if recorded.version == state.as_of + 1:  # else another reader was quicker
+            self._looks[key] = _Looks()
+        looks = self._looks[key]
+        asked = looks.begun
+        async with looks.lock:
+            if looks.done > asked:
+                return state
+            looks.begun = look = looks.begun + 1
+            try:
+                async for recorded in self.store.read(asset_stream(self.environment, key), after=state.as_of):
                     fold(state, read_event(recorded), recorded.version)
-        except StreamNotFound:
-            pass
+            except StreamNotFound:
+                pass
+            looks.done = look
         return state
 
     async def view(self, keys: Iterable[str]) -> dict[str, AssetView]:

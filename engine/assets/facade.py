@@ -196,6 +196,9 @@ def _hands(shop: Workshop) -> Hands:
     async def begin(step: StepRef) -> Begun:
         return await shop.begin(step, attempt().run_id)
 
+    async def watch(run: str, steps: tuple[StepRef, ...]) -> tuple[str, ...]:
+        return await shop.watch(run, steps)
+
     async def publish_versions(begun: Begun, made: Made, checks: tuple[CheckOutcome, ...]) -> int:
         return await publish(shop, begun, made, checks, attempt().run_id)
 
@@ -211,6 +214,7 @@ def _hands(shop: Workshop) -> Hands:
     nodes = shop.definitions.nodes
     return Hands(
         begin=Task(begin, name="begin", options=_TRIES),
+        watch=Task(watch, name="watch", options=_TRIES),
         make={name: make_task(shop, node) for name, node in nodes.items()},
         check={
             name: tuple(check_task(shop, node, key, each) for key, checks in node.checks.items() for each in checks)

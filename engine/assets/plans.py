@@ -114,7 +114,9 @@ class Earlier(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A step that has begun: what it is made from is pinned. `unchanged`: it need not be made."""
+    """A step that has begun: what it is made from is pinned. `unchanged`: it need not be made. `busy`: it has
+    not begun, for another run is making it.
+    """
 
     step: StepRef
     provenance: str
@@ -124,7 +126,9 @@ class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     beside: tuple[Pinned, ...] = ()  # what only checks read
     earlier: Mapping[str, Earlier] = {}  # by key, for checks that ask
     started_at: int = 0
+    as_of: int = 0  # of the stream of the (first) asset that is made
     unchanged: bool = False
+    busy: str = ""  # the run that is making it already
     missing: tuple[str, ...] = ()  # upstream partitions that are not there: it cannot be made
 
 

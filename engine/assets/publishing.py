@@ -37,7 +37,7 @@ async def publish(shop: Workshop, begun: Begun, made: Made, checks: tuple[CheckO
     for out in made.outs:
         own = tuple(each for each in checks if each.asset == out.key)
         event = _observed(shop, out, begun, run_id) if external else _published(shop, out, begun, own, run_id)
-        versions.append(await _say(shop, out.key, begun.step, _unless_published(event, begun.provenance, run_id)))
+        versions.append(await _say(shop, out.key, begun.step, _unless_published(event, out.key, begun, run_id)))
     return versions[0]
 
 
@@ -95,10 +95,16 @@ async def _say(shop: Workshop, key: str, step: StepRef, decide: Callable[[Partit
     return await shop.appender(key, catalog).append(step.partition, lambda: decide(state.of(step.partition)))
 
 
-def _unless_published(event: NewEvent, provenance: str, run_id: str) -> Callable[[PartitionState], NewEvent | None]:
+def _unless_published(
+    event: NewEvent, key: str, begun: Begun, run_id: str
+) -> Callable[[PartitionState], NewEvent | None]:
     def decide(part: PartitionState) -> NewEvent | None:
         now = part.current
-        return None if now is not None and (now.run, now.provenance) == (run_id, provenance) else event
+        if now is None or now.provenance != begun.provenance:
+            return event
+        # By this run before a crash; or by another since it began: a person reopened, forked or promoted something.
+        since = key == begun.step.node and now.version > begun.as_of
+        return None if now.run == run_id or since else event
 
     return decide
 

@@ -7,10 +7,11 @@ said into the asset's stream once, because whoever is about to say it looks firs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from engine.assets.appending import Appender
 from engine.assets.catalog import AssetView, Catalog, Version
@@ -35,7 +36,12 @@ from eventstore import Clock, EventStore, NewEvent, StreamNotFound
 __all__ = ["Workshop"]
 
 _LOOK_SECONDS: Final = 0.5
-"""Between two looks whether another run has ended that is making the same."""
+"""Between two looks whether another run is still making the same."""
+_LOOKS_MAX: Final = 120
+"""Looks of one attempt, which has a minute for them: it holds a slot meanwhile, and tells nobody that it lives."""
+_ENDED: Final = "ended"
+_GOING_ON: Final = {"paused": "`holdfast unpause`"}
+"""What lets a held run go on; of a suspended one it depends on why."""
 
 
 class Workshop:
@@ -50,7 +56,6 @@ class Workshop:
         self._catalogs: dict[str, Catalog] = {}
         self._appenders: dict[str, Appender] = {}
         self._code: dict[str, str] = {}
-        self._ended: set[str] = set()  # runs that were seen to have ended
 
     # -- what is known ------------------------------------------------------------------------------------------------
 
@@ -110,15 +115,41 @@ class Workshop:
         """Pin what the step reads; say that it has begun, unless it need not be made, or cannot be."""
         node = self.definitions.node_of(step.node)
         catalog = await self.catalog(step.environment)
+        ended: set[str] = set()
         while True:
             begun = await self._pinned(node, step, catalog)
             if begun.unchanged or begun.missing:
                 return begun
-            other = await self._start(node, begun, catalog, run_id)
+            other = await self._start(node, begun, catalog, run_id=run_id, ended=ended)
             if other is None:
                 return begun
-            while not await self._has_ended(other):  # noqa: ASYNC110 - it may be another process's: there is nothing to wait on here
-                await asyncio.sleep(_LOOK_SECONDS)
+            standing = await self._standing(other)
+            if not standing:
+                return structs.replace(begun, busy=other, inputs=(), beside=(), earlier={})
+            if standing != _ENDED:
+                raise AssetError(
+                    f"{step.title} is being made by run {other}, which is {standing}: let it go on"
+                    f" ({_GOING_ON.get(standing, '`holdfast show`')}), or end it (`holdfast cancel`), and"
+                    " materialize again"
+                )
+            ended.add(other)
+
+    async def watch(self, other: str, steps: Sequence[StepRef]) -> tuple[str, ...]:
+        """Wait until that run makes some of these no more, and say which, by title; none of them, if it takes long."""
+        for look in range(_LOOKS_MAX):
+            if look:
+                await asyncio.sleep(_LOOK_SECONDS)  # it may be another process's: there is nothing to wait on here
+            if await self._standing(other):
+                return tuple(step.title for step in steps)
+            free: list[str] = []
+            states = {step.node: await (await self.catalog(step.environment)).state(step.node) for step in steps}
+            for step in steps:
+                started = states[step.node].of(step.partition).started
+                if started is None or started.run != other:
+                    free.append(step.title)
+            if free:
+                return tuple(free)
+        return ()
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
         views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
@@ -140,6 +171,7 @@ class Workshop:
             beside=tuple(beside),
             earlier={key: await self._earlier(key, views[key], step, catalog) for key in _curious(node)},
             started_at=self.clock.now(),
+            as_of=views[node.name].own.as_of,
             unchanged=same and not step.force and not node.asset.external,
             missing=tuple(pins.missing),
         )
@@ -154,7 +186,9 @@ class Workshop:
             previous=previous, history=tuple(_as_earlier(each, None) for each in view.latest(HISTORY_VERSIONS_MAX))
         )
 
-    async def _start(self, node: Node, begun: Begun, catalog: Catalog, run_id: str) -> str | None:
+    async def _start(
+        self, node: Node, begun: Begun, catalog: Catalog, *, run_id: str, ended: Collection[str]
+    ) -> str | None:
         """Say that the step has begun. The run that is making the same partition, if another is."""
         state = await catalog.state(node.name)
         partition = begun.step.partition
@@ -165,7 +199,7 @@ class Workshop:
             started = state.of(partition).started
             if started is not None and started.run == run_id and started.provenance == begun.provenance:
                 return None
-            if started is not None and started.run != run_id and started.run not in self._ended:
+            if started is not None and started.run != run_id and started.run not in ended:
                 other.append(started.run)
                 return None
             event = AssetStarted(
@@ -180,15 +214,18 @@ class Workshop:
         await self.appender(node.name, catalog).append(partition, decide)
         return other[0] if other else None
 
-    async def _has_ended(self, run_id: str) -> bool:
-        """Whether that run makes nothing any more."""
+    async def _standing(self, run_id: str) -> str:
+        """Of a run that goes on by itself nothing, else that it has ended, or what holds it.
+
+        It is asked each time: a person may reopen what has ended.
+        """
         try:
-            ended = (await self.store.head(f"run:{run_id}")).closed
+            head = await self.store.head(f"run:{run_id}")
         except StreamNotFound:
-            ended = True
-        if ended:
-            self._ended.add(run_id)
-        return ended
+            return _ENDED
+        if head.closed:
+            return _ENDED
+        return str(head.attributes.get("status", "held")) if head.held else ""
 
     # -- saying -------------------------------------------------------------------------------------------------------
 
