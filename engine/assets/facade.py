@@ -131,6 +131,7 @@ class Assets:
             if key not in nodes:
                 raise AssetError(f"there is configuration for {key!r}, which is no asset here")
         catalog = await shop.catalog(request.environment)
+        keys, as_of = await dynamic.read_dynamic(self.store, dict.fromkeys(shop.dynamic_names))
         return Facts(
             at=self.clock.now(),
             views=await catalog.view(self.definitions.specs),
@@ -139,7 +140,8 @@ class Assets:
                 name: config_digest(shop.config_of(node, request.config.get(name, {})), node.asset.where)
                 for name, node in nodes.items()
             },
-            dynamic=await dynamic.read_dynamic(self.store),
+            dynamic=keys,
+            dynamic_as_of=as_of,
         )
 
     # -- looking and changing -----------------------------------------------------------------------------------------

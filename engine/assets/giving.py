@@ -6,12 +6,10 @@ for tables, one behind the other in one table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from engine.assets.checks import CheckContext
 from engine.assets.nodes import BoundCheck, Input, Node, Wiring
-from engine.assets.partitions import Unpartitioned
 from engine.assets.plans import Begun, Earlier, MadeOut, Pinned, PinnedVersion, titled
 from engine.assets.values import AssetContext
 from engine.assets.workshop import Workshop
@@ -82,10 +80,10 @@ def _arguments(shop: Workshop, node: Node, wiring: Wiring, begun: Begun, context
 
 def _value(storage: BlockingStorage, pinned: Pinned, given: Input, node: Node) -> Any:
     annotation = given.annotation
-    if get_origin(annotation) in (dict, Mapping) and not isinstance(given.upstream, Unpartitioned):
-        kind, inner = get_args(annotation)
-        if kind is str:
-            return {each.partition: _one(storage, pinned.key, each, inner) for each in pinned.versions}
+    if (inner := given.by_partition) is not None:
+        return {each.partition: _one(storage, pinned.key, each, inner) for each in pinned.versions}
+    if not pinned.versions and given.takes_none:
+        return None
     if len(pinned.versions) == 1:
         return _one(storage, pinned.key, pinned.versions[0], annotation)
     if annotation is Any or not all(_stored(pinned.key, each).format == "parquet" for each in pinned.versions):

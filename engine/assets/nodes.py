@@ -19,7 +19,7 @@ from engine.assets.dimensions import default_mapping
 from engine.assets.functions import hints_of, is_instance, plain, value_of
 from engine.assets.key_sets import KeySet
 from engine.assets.mappings import Mapping as PartitionMapping
-from engine.assets.partitions import DynamicKeys, Partitions
+from engine.assets.partitions import DynamicKeys, Partitions, Unpartitioned
 from engine.assets.values import AssetContext, Config
 from engine.errors import AssetDefinitionError, HoldfastError
 
@@ -38,6 +38,19 @@ class Input(Struct, frozen=True, kw_only=True):
     downstream: Partitions  # of what reads it
     parameter: str | None = None
     annotation: Any = Any
+
+    @property
+    def by_partition(self) -> Any:
+        """Of a parameter that is given a dict, by partition, the type of its values; None of another."""
+        if get_origin(self.annotation) not in (dict, Mapping) or isinstance(self.upstream, Unpartitioned):
+            return None
+        kind, inner = get_args(self.annotation)
+        return inner if kind is str else None
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether there may be no partition of it: it is given by partition, or may be None."""
+        return self.by_partition is not None or type(None) in get_args(self.annotation)
 
     def upstream_of(self, partition: str, known: DynamicKeys | None = None, *, now: datetime) -> KeySet:
         """The partitions of it that one downstream is made from, of those that there are at `now`.

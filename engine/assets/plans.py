@@ -49,6 +49,7 @@ class PlanStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
     partitions: str  # as a `KeySet` is written; "" without partitions
     count: int
     reasons: tuple[str, ...]
+    digest: str = ""  # of the keys, one by one: whoever expands the text later compares it
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,6 +61,7 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unchanged: Mapping[str, int] = {}  # by node, how many partitions are up to date
     blocked: Mapping[str, str] = {}  # by node, why it cannot be made
     dynamic: Mapping[str, tuple[str, ...]] = {}  # the keys of dynamic partitions, as they were
+    dynamic_as_of: Mapping[str, int] = {}  # by their name, the version of their stream
 
     @property
     def count(self) -> int:
@@ -73,6 +75,7 @@ class StepRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: str
     partition: str = ""
     at: int = 0  # of the plan
+    dynamic_as_of: Mapping[str, int] = {}  # likewise
     environment: str = PRODUCTION
     force: bool = False
     config: Mapping[str, Any] = {}

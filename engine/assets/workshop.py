@@ -18,12 +18,11 @@ from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
 from engine.assets.code_versions import code_version_of
 from engine.assets.definitions import Definitions
-from engine.assets.dynamic import read_dynamic
+from engine.assets.dynamic import dynamic_names, read_dynamic
 from engine.assets.environments import catalog_of
 from engine.assets.events import AssetStarted, details_of, new_event
 from engine.assets.keys import ASSET, ENVIRONMENT, asset_stream
 from engine.assets.nodes import Node
-from engine.assets.pairing import is_dynamic
 from engine.assets.partitions import DynamicKeys
 from engine.assets.pinning import Pins
 from engine.assets.plans import Begun, Earlier, StepRef, titled
@@ -52,7 +51,8 @@ class Workshop:
         self.store = store
         self.storage = storage
         self.clock = clock
-        self._has_dynamic = any(is_dynamic(node.partitions) for node in definitions.nodes.values())
+        self.dynamic_names = dynamic_names(node.partitions for node in definitions.nodes.values())
+        self._dynamic: tuple[Mapping[str, int], DynamicKeys] = ({}, DynamicKeys())
         self._catalogs: dict[str, Catalog] = {}
         self._appenders: dict[str, Appender] = {}
         self._code: dict[str, str] = {}
@@ -66,9 +66,13 @@ class Workshop:
             found = self._catalogs[environment] = await catalog_of(self.store, environment)
         return found
 
-    async def _dynamic(self) -> DynamicKeys:
-        """The keys of dynamic partitions, if anything has some."""
-        return await read_dynamic(self.store) if self._has_dynamic else DynamicKeys()
+    async def dynamic(self, as_of: Mapping[str, int]) -> DynamicKeys:
+        """The keys of dynamic partitions as they were. The last are kept: most steps are of one plan."""
+        known, keys = self._dynamic
+        if known != as_of:
+            keys, _ = await read_dynamic(self.store, as_of)
+            self._dynamic = as_of, keys
+        return keys
 
     def code_version(self, node: Node) -> str:
         """Of the function that makes it, declared or computed. Raises `AssetDefinitionError`."""
@@ -153,7 +157,7 @@ class Workshop:
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
         views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
-        pins = Pins(self.definitions, step, catalog, views, await self._dynamic())
+        pins = Pins(self.definitions, step, catalog, views, await self.dynamic(step.dynamic_as_of))
         inputs = [await pins.pin(each) for each in node.inputs]
         beside = [await pins.pin(each) for each in node.checked_against]
         config = config_digest(self.config_of(node, step.config), node.asset.where)
