@@ -96,7 +96,6 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         self._dying = False  # poisoned for good
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
-        self._context = contextvars.Context()
         # Unfinished ones, oldest first: ours by their stable hash, which saves asking for it; others by themselves.
         self.tasks: dict[Any, asyncio.Task[Any]] = {}
 
@@ -249,7 +248,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
 
     def start_main(self, coro: Coroutine[Any, Any, Any]) -> BranchTask:
         """Make the run's main branch (or one of the engine's own) in the run's own, empty context."""
-        task = self._context.run(BranchTask, coro, loop=self, name=None, context=None)
+        task = BranchTask(coro, loop=self, name=None, context=contextvars.Context())
         task.branch = self.root
         self.tasks[task.stable_hash] = task
         return task
@@ -379,7 +378,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             return  # garbage collection of a future may get here at any time; it must not run user code
         try:
             if asyncio.current_task(self) is None:  # told of by nobody in particular: the context is nobody's either
-                self._context.copy().run(self._exception_handler, self, context)
+                contextvars.Context().run(self._exception_handler, self, context)
             else:
                 self._exception_handler(self, context)
         except (KeyboardInterrupt, Evicted):

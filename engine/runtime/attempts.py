@@ -126,10 +126,10 @@ async def run_attempt(
         return ready
     work, definition = ready.work, ready.work.task
     run = executor.run(work)
+    limited = within(ready.seconds, run, definition, whole=ready.whole, clock=clock, alarms=alarms, pulse=running.pulse)
+    del ready  # there may be thousands of attempts, and while this one runs it is not needed
     try:
-        value = await within(
-            ready.seconds, run, definition, whole=ready.whole, clock=clock, alarms=alarms, pulse=running.pulse
-        )
+        value = await limited
         return Completed(value.payload if isinstance(value, Encoded) else definition.result.encode_checked(value))
     except CompletedLater:
         return HandedOut()
@@ -137,16 +137,16 @@ async def run_attempt(
         failure = failure_of(error, definition, running)
     if isinstance(failure.error, NotRecordable | PayloadTooLarge):
         return Failed(failure.described())  # another attempt would return the same kind of thing
-    return await after_failure(definition, pending, attempts, failure, ready.arguments, clock=clock, running=running)
+    arguments = work.args, dict(work.kwargs)
+    return await after_failure(definition, pending, attempts, failure, arguments, clock=clock, running=running)
 
 
 class Ready(Struct, frozen=True):
-    """What an attempt does, with which arguments, how many seconds it may take, and whether it is the deadline over all
-    attempts that says so.
+    """What an attempt does, how many seconds it may take, and whether it is the deadline over all attempts that says
+    so.
     """
 
     work: Work
-    arguments: tuple[tuple[Any, ...], dict[str, Any]]
     seconds: float | None
     whole: bool
 
@@ -164,7 +164,7 @@ def make_ready(pending: PendingTask, attempt: Attempt, *, executor: Executor, cl
     if seconds is not None and seconds <= 0:
         executor.slots.give_back()
         return Failed(describe(timed_out(definition, whole=True)))
-    return Ready(Work(definition, pending.arguments, args, kwargs, attempt), (args, kwargs), seconds, whole)
+    return Ready(Work(definition, pending.arguments, args, kwargs, attempt), seconds, whole)
 
 
 class Failure(Struct, frozen=True):
