@@ -82,7 +82,8 @@ def validate_commit(commit: Commit, capabilities: frozenset[Capability] = frozen
     _validate_marks(commit)
     if commit.attributes is not UNSET:
         _validate_attributes(commit.attributes)
-    _validate_capabilities(commit, capabilities)
+    if commit.permits or commit.transaction is not None:
+        _validate_capabilities(commit, capabilities)
 
 
 def validate_message(message: Message) -> None:
@@ -202,9 +203,11 @@ def _validate_events(stream: str, events: tuple[NewEvent, ...]) -> None:
             " split it"
         )
     for event in events:
-        _validate_header(event.header, "event of", stream)
-        if event.payload is not None:
-            validate_payload(event.payload, "event of", stream)
+        header, payload = event.header, event.payload
+        if not _is_header(header):
+            _validate_header(header, "event of", stream)
+        if payload is not None and (type(payload) is not bytes or len(payload) > PAYLOAD_BYTES_MAX):
+            validate_payload(payload, "event of", stream)
 
 
 def _validate_consumes(stream: str, consumes: tuple[str, ...]) -> None:
@@ -278,6 +281,18 @@ def _validate_transaction(commit: Commit) -> None:
         )
 
 
+def _is_header(header: Any) -> bool:
+    """Whether it is one, and nothing about why it is none."""
+    if type(header) is not bytes or header[:1] != b"{" or len(header) > HEADER_BYTES_MAX:
+        return False
+    try:
+        str(header, "utf-8")  # the JSON check does not look into strings
+        _check_json(header)
+    except (UnicodeDecodeError, DecodeError):
+        return False
+    return True
+
+
 def _validate_header(header: bytes, what: str, stream: str) -> None:
     if type(header) is not bytes:
         raise InvalidArgument(f"the header of a {what} {stream!r} must be bytes, not {type(header).__name__}")
@@ -286,14 +301,8 @@ def _validate_header(header: bytes, what: str, stream: str) -> None:
             f"the header of a {what} {stream!r} has {len(header)} bytes, at most {HEADER_BYTES_MAX} are allowed:"
             " values belong into the payload"
         )
-    try:
-        str(header, "utf-8")  # the JSON check below does not look into strings
-        _check_json(header)
-        if header[:1] == b"{":
-            return
-    except (UnicodeDecodeError, DecodeError):
-        pass
-    raise InvalidArgument(f"the header of a {what} {stream!r} is no JSON object in UTF-8: {header[:60]!r}")
+    if not _is_header(header):
+        raise InvalidArgument(f"the header of a {what} {stream!r} is no JSON object in UTF-8: {header[:60]!r}")
 
 
 def validate_payload(payload: bytes, what: str, stream: str) -> None:

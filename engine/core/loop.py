@@ -115,6 +115,11 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         else:
             run_nested(self, self._drain)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether `run_until_quiet` would run nothing: no callback is ready, or parked."""
+        return not (self.ready or self._parked)
+
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""
         if self.thread:

@@ -87,8 +87,8 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
 
 def _adopt(home: Home, driver: Driver, head: StreamHead, *, reopened: bool) -> None:
     """The run is driven here; its workflow may have been paused since it was claimed."""
-    driver.gates = gates_of(head, reopened=reopened)
-    driver.set_aside = home.paused.aside(driver.instance.definition.name, head.attributes)
+    aside = home.paused.aside(driver.instance.definition.name, head.attributes)
+    driver.stand(gates_of(head, reopened=reopened), aside)
     home.residents.adopt(driver)
 
 

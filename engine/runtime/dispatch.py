@@ -271,7 +271,7 @@ class Dispatcher:
         name = executor.name
         self._executors[name] = executor
         self._waiting[name] = FairQueue()
-        executor.slots.when_free(lambda: self._grant(name))
+        executor.slots.when_free(partial(self._grant, name))
 
     def _grant(self, name: str) -> None:
         if self._granting:

@@ -27,9 +27,9 @@ def within(
 ) -> Awaitable[Any]:
     """An attempt under its limits, which follow the engine's clock. One that has none is just what it is.
 
-    Awaiting it raises `TaskTimeout` after so many seconds (`whole`: those left until the deadline over all attempts), and
-    `HeartbeatTimeout` when its `pulse` (None: nobody listens) has said nothing for its task's `heartbeat_timeout`. The
-    attempt was then asked to end.
+    Awaiting it raises `TaskTimeout` after so many seconds (`whole`: those left until the deadline over all attempts),
+    and `HeartbeatTimeout` when its `pulse` (None: nobody listens) has said nothing for its task's `heartbeat_timeout`.
+    The attempt was then asked to end.
     """
     silence = None if pulse is None else definition.policy.heartbeat_timeout
     if seconds is None and silence is None:
