@@ -128,7 +128,7 @@ class Instance:
             return self._deliver_outside(fact, payload)
         self.outbox.codecs.clear()
         self.turns += 1
-        if isinstance(fact, _STARTS):
+        if type(fact) is not TaskCompleted and isinstance(fact, _STARTS):
             self._start(fact, payload)
         else:
             begun = self._loop or self.loop
@@ -325,11 +325,11 @@ class Instance:
         loop = self.loop
         for branch in list(loop.tasks.values()):
             branch.cancel()
-        if not loop.quiet:  # most workflows leave nothing, and stepping into a loop costs as much as a small turn
+        if loop.ready or loop.parked:  # most leave nothing, and stepping into a loop costs as much as a small turn
             loop.run_until_quiet()
         for generator in loop.live_generators():
             loop.start_main(_finish_generator(generator))
-        if not loop.quiet:
+        if loop.ready or loop.parked:
             loop.run_until_quiet()
         self.clocks.cancel_all()
         self.calls.close()

@@ -84,7 +84,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         self._started_at = started_at
         # Handles, whose callback, context and args are asyncio's own attributes; of steps just these three.
         self.ready: deque[Any] = deque()
-        self._parked: Sequence[Any] = ()  # anyio's level cancellation, waiting for somebody else to move; last first
+        self.parked: Sequence[Any] = ()  # anyio's level cancellation, waiting for somebody else to move; last first
         self._unnamed: list[tuple[BranchTask, Branch, str | None]] = []  # made by which branch, and what they run
         self._hash = int(seed[:15] or "0", 16)
         self._running: Any = None  # the callback that runs
@@ -109,16 +109,14 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         """
         around = getattr(self.host, "around", None)
         if around is not None:
-            self.run_inside(around, self._drain)
+            if self.thread:
+                around(self._drain)
+            else:
+                run_nested(self, around, self._drain)
         elif self.thread:
             self._drain()
         else:
             run_nested(self, self._drain)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether `run_until_quiet` would run nothing: no callback is ready, or parked."""
-        return not (self.ready or self._parked)
 
     def run_inside(self, work: Callable[..., Any], *args: Any) -> None:
         """Call `work(*args)` with this loop as the thread's running one; at once, where it is that already."""
@@ -130,22 +128,23 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
     def _drain(self) -> None:
         ready, unnamed, tasks = self.ready, self._unnamed, self.tasks
         steps = 0
-        ready.extendleft(self._parked)
-        self._parked = ()
+        ready.extendleft(self.parked)
+        self.parked = ()
         retries = 0  # of anyio's level cancellation, one directly after the other
         while len(ready) > retries:  # else whatever is ready is a retry, and each has run since anybody else did
             entry = ready.popleft()
+            branch: Any
             if type(entry) is tuple:
                 callback, args, context = entry
+                branch = callback.__self__  # both the steps of a branch and its wake-ups know whose they are
             elif entry._cancelled:
                 continue
             else:
                 callback, args, context = entry._callback, entry._args, entry._context
+                branch = getattr(callback, "__self__", None)  # as do those of asyncio's tasks written in Python
             if unnamed:
                 self.name_branches()
             self._running = callback
-            # Both the steps of a branch and its wake-ups know whose they are.
-            branch: Any = getattr(callback, "__self__", None)
             self._stepping = branch if type(branch) is BranchTask else None
             try:
                 context.run(callback, *args)
@@ -171,7 +170,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             self._retried = False
         self._running = None
         if retries:  # they wait for a fact
-            self._parked = tuple(reversed(ready))
+            self.parked = tuple(reversed(ready))
             ready.clear()
 
     # -- branches and hashes ------------------------------------------------------------------------------------------
@@ -356,7 +355,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             run_nested(self, bury, self)
         self.tasks.clear()
         self.ready = deque(maxlen=0)  # nothing becomes ready any more
-        self._parked = ()
+        self.parked = ()
         self._unnamed.clear()
 
     def check_alive(self) -> None:

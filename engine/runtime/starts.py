@@ -134,7 +134,8 @@ class Starts:
             if is_over:
                 self.ended(id_)  # if a permit was granted, others may have it
             task = pending[id_] if wanted else None
-            if task is None or not self._start(step, task, executor, at, worker, limited=self._is_limited(task)):
+            limited = task is not None and bool(self._flow.needs_of(task.definition))
+            if task is None or not self._start(step, task, executor, at, worker, limited=limited):
                 executor.slots.give_back()
         self._granted.clear()
         for id_ in step.scheduled:
@@ -153,7 +154,7 @@ class Starts:
     def _begin(self, step: Step, task: PendingTask, at: int, worker: str) -> None:
         """Start it with this step if there is a slot; else it waits for one."""
         definition: Any = task.definition
-        limited = self._is_limited(task)
+        limited = bool(self._flow.needs_of(definition))
         if limited:
             line = self._line(task)
             if line is None:
@@ -196,9 +197,6 @@ class Starts:
         else:
             self._flow.claim(step, line, event)
         return True
-
-    def _is_limited(self, task: PendingTask) -> bool:
-        return bool(self._flow.needs_of(task.definition))
 
     def _waits_for_circuit(self, task: PendingTask, *, begins: bool = False) -> bool:
         """Whether what it depends on is down, and it waits for that. `begins`: otherwise it begins now."""
