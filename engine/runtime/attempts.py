@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-class Completed(Struct, frozen=True):
+class Completed(Struct, frozen=True, gc=False):
     """The task's result, encoded and known to decode."""
 
     payload: bytes
