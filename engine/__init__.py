@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from engine.core.attributes import AttributeValue
 from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import (
+    BranchStack,
     CircuitState,
+    Due,
     Engine,
     Gate,
     HistoryDiff,
     HistoryEvent,
+    LargeValues,
     LimitState,
+    LiveBranch,
     OnConflict,
     PausedWorkflow,
     PendingRequest,
     Rehearsal,
+    ReplayDebugger,
+    Replayed,
+    ReplayedDecision,
+    Retention,
     RunHandle,
     RunSummary,
+    StackFrame,
     Verdict,
     WhatIf,
     diagnose,
+    replay_run,
 )
 from engine.tasks import (
     Attempt,
@@ -54,6 +65,8 @@ from engine.workflows import (
 
 __all__ = [
     "Attempt",
+    "AttributeValue",
+    "BranchStack",
     "Breaker",
     "Call",
     "ChildHandle",
@@ -61,6 +74,7 @@ __all__ = [
     "ChildState",
     "CircuitState",
     "Diagnosis",
+    "Due",
     "Engine",
     "ErrorInfo",
     "Feed",
@@ -68,7 +82,9 @@ __all__ = [
     "Happened",
     "HistoryDiff",
     "HistoryEvent",
+    "LargeValues",
     "LimitState",
+    "LiveBranch",
     "Memo",
     "NotHappened",
     "OnConflict",
@@ -78,7 +94,11 @@ __all__ = [
     "Rate",
     "Received",
     "Rehearsal",
+    "ReplayDebugger",
+    "Replayed",
+    "ReplayedDecision",
     "Request",
+    "Retention",
     "RunHandle",
     "RunRef",
     "RunState",
@@ -86,6 +106,7 @@ __all__ = [
     "RunSummary",
     "Signal",
     "SignalMessage",
+    "StackFrame",
     "State",
     "Task",
     "TaskOptions",
@@ -98,6 +119,7 @@ __all__ = [
     "attempt",
     "diagnose",
     "durable",
+    "replay_run",
     "task",
     "workflow",
 ]

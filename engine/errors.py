@@ -10,19 +10,28 @@ from typing import Any
 
 __all__ = [
     "ArgumentsError",
+    "AssetDefinitionError",
+    "AssetError",
+    "AssetNotFound",
     "AuditError",
+    "DamagedExport",
     "DefinitionError",
     "DeterminismError",
     "DoesNotVerify",
     "EngineClosed",
     "EngineFailed",
     "Evicted",
+    "ExportError",
     "ForbiddenInWorkflow",
     "HeartbeatTimeout",
     "HistoryError",
     "HoldfastError",
+    "KeepingRefused",
+    "MaterializationFailed",
     "NotPublished",
     "NotRecordable",
+    "PartitionError",
+    "PartitionMismatch",
     "PayloadTooLarge",
     "QueryFailed",
     "RepairRefused",
@@ -35,10 +44,16 @@ __all__ = [
     "RunEnded",
     "RunFailedError",
     "RunNotFound",
+    "RunPrunedError",
     "RunSuspendedError",
     "RunTerminatedError",
     "SingletonHeld",
     "StepLimitExceeded",
+    "StorageDamaged",
+    "StorageError",
+    "StorageMissing",
+    "StorageRefused",
+    "StorageUnavailable",
     "TaskError",
     "TaskInterrupted",
     "TaskTimeout",
@@ -63,6 +78,30 @@ class DeterminismError(DefinitionError):
     def __init__(self, message: str, findings: tuple[Any, ...] = ()) -> None:
         self.findings = findings
         super().__init__(message)
+
+
+class AssetError(HoldfastError, ValueError):
+    """Something about assets that cannot be so: a selection, an environment, a configuration, a value of an asset."""
+
+
+class AssetDefinitionError(AssetError, DefinitionError):
+    """An asset, a check or a `Definitions` cannot be what it says; the message names file and line."""
+
+
+class AssetNotFound(AssetError, LookupError):
+    """There is no asset of this key, or none of its versions is what was asked for."""
+
+
+class MaterializationFailed(AssetError, RuntimeError):
+    """Not all that was to be materialized was: the message names what failed, and what was skipped for that."""
+
+
+class PartitionMismatch(DefinitionError):
+    """Two definitions of partitions do not go together: no mapping between them is meant by itself, or they differ."""
+
+
+class PartitionError(HoldfastError, ValueError):
+    """A partition key, or the text of a key set, names what is not there, or cannot be a key at all."""
 
 
 class ArgumentsError(HoldfastError, TypeError):
@@ -131,6 +170,38 @@ class AuditError(HoldfastError, ValueError):
 
 class DoesNotVerify(AuditError):
     """The log is not what was sealed, or a seal or a proof is not what was signed. Nothing was changed by looking."""
+
+
+class StorageError(HoldfastError):
+    """Base of what a storage of values raises (`engine.storage`). `key` names the object, if it is about one."""
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        self.key = key
+        super().__init__(message)
+
+
+class StorageMissing(StorageError, LookupError):
+    """The storage holds no object of that key: it was swept, or this is another storage than the one written to."""
+
+
+class StorageDamaged(StorageError):
+    """An object is not what was written: its bytes do not have the digest that names it, or it is no plain file."""
+
+
+class StorageRefused(StorageError, ValueError):
+    """A value, a type, a key or a size that the storage does not take. The message says which, and what it takes."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage cannot be reached, read or written now: no space, no permission, no connection, an I/O error."""
+
+
+class ExportError(HoldfastError, ValueError):
+    """A file to move runs in cannot be written as asked, or is none that this version reads."""
+
+
+class DamagedExport(ExportError):
+    """A file that runs were moved in is not as it was written: cut off, or changed. Nothing of it was taken in."""
 
 
 class EngineClosed(HoldfastError, RuntimeError):
@@ -211,6 +282,10 @@ class RepairRefused(HoldfastError, ValueError):
     """A run cannot be reopened, forked or run again as asked. The message says why, and what can be done instead."""
 
 
+class KeepingRefused(HoldfastError, ValueError):
+    """What a run has recorded is still needed, so it was neither pruned nor made to forget; or the store cannot."""
+
+
 class ResultError(HoldfastError):
     """Base of what `result()` raises when a run has no result to give. `run_id` names the run."""
 
@@ -241,6 +316,14 @@ class RunTerminatedError(ResultError):
 
 class RunSuspendedError(ResultError):
     """Code and history disagree: the run waits, unharmed, for code that fits. The message holds the diagnosis."""
+
+
+class RunPrunedError(ResultError):
+    """The run's history was taken away (`RunPruned`): digests are left, and who did that, when and why."""
+
+    def __init__(self, run_id: str, message: str = "") -> None:
+        text = f"run {run_id!r} was pruned: its history was taken away; `holdfast show {run_id}` says by whom, and why"
+        super().__init__(run_id, message or text)
 
 
 class Evicted(BaseException):

@@ -9,12 +9,15 @@ from eventstore.errors import (
     LimitReached,
     MailWaiting,
     NotAStore,
+    NotInstallable,
     SchemaTooNew,
     StoreClosed,
     StoreDamaged,
     StoreUnavailable,
     StreamClosed,
+    StreamDiffers,
     StreamNotFound,
+    StreamNotPrunable,
     TransactionRefused,
     UnknownMessage,
     UnknownPool,
@@ -22,6 +25,7 @@ from eventstore.errors import (
     VersionConflict,
 )
 from eventstore.finding import find_all
+from eventstore.keeping import Keeping, KeptDigest, keeps
 from eventstore.port import (
     NEW,
     Commit,
@@ -49,6 +53,8 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "InvalidArgument",
+    "Keeping",
+    "KeptDigest",
     "Lease",
     "LeaseLost",
     "LimitReached",
@@ -56,6 +62,7 @@ __all__ = [
     "Message",
     "NewEvent",
     "NotAStore",
+    "NotInstallable",
     "Opening",
     "Page",
     "Permit",
@@ -65,8 +72,10 @@ __all__ = [
     "StoreDamaged",
     "StoreUnavailable",
     "StreamClosed",
+    "StreamDiffers",
     "StreamHead",
     "StreamNotFound",
+    "StreamNotPrunable",
     "StreamQuery",
     "SystemClock",
     "Timestamp",
@@ -79,4 +88,5 @@ __all__ = [
     "VersionConflict",
     "WaitingMessage",
     "find_all",
+    "keeps",
 ]

@@ -15,12 +15,15 @@ __all__ = [
     "LimitReached",
     "MailWaiting",
     "NotAStore",
+    "NotInstallable",
     "SchemaTooNew",
     "StoreClosed",
     "StoreDamaged",
     "StoreUnavailable",
     "StreamClosed",
+    "StreamDiffers",
     "StreamNotFound",
+    "StreamNotPrunable",
     "TransactionRefused",
     "UnknownMessage",
     "UnknownPool",
@@ -117,6 +120,14 @@ class StreamClosed(EventStoreError):
         super().__init__(f"stream {stream!r} is closed and takes no more messages")
 
 
+class StreamNotPrunable(EventStoreError):
+    """Events were to be taken away of a stream that is not closed, or its last one. ``stream`` is its name."""
+
+    def __init__(self, stream: str, *, reason: str) -> None:
+        self.stream = stream
+        super().__init__(f"stream {stream!r} cannot be pruned so: {reason}")
+
+
 class LimitReached(EventStoreError):
     """A permit that the commit takes is not to be had now: the pool is full, or the rate spent, or others wait for it.
 
@@ -160,6 +171,35 @@ class TransactionRefused(EventStoreError):
         self.reason = reason
         what = "the transaction" if statement is None else f"the statement {_shortened(statement)!r} in the transaction"
         super().__init__(f"{what} of a commit of stream {stream!r} was refused: {reason}")
+
+
+class NotInstallable(EventStoreError, ValueError):
+    """What is to be installed is not what a store gives out: it was changed, is incomplete, or was never one.
+
+    ``stream`` and ``version`` say where, as far as that is known; ``reason`` what is wrong. Nothing was installed.
+    """
+
+    def __init__(self, stream: str | None, *, reason: str, version: int | None = None) -> None:
+        self.stream = stream
+        self.version = version
+        self.reason = reason
+        where = "what is to be installed" if stream is None else f"stream {stream!r}"
+        where += "" if version is None else f", version {version},"
+        super().__init__(f"{where} cannot be installed: {reason}")
+
+
+class StreamDiffers(EventStoreError):
+    """A stream that is to be installed is here already, and its events are others. Nothing was installed.
+
+    ``stream`` is its name, ``here`` and ``there`` the versions, ``reason`` what is the matter.
+    """
+
+    def __init__(self, stream: str, *, here: int, there: int, reason: str) -> None:
+        self.stream = stream
+        self.here = here
+        self.there = there
+        self.reason = reason
+        super().__init__(f"stream {stream!r} is in this store already and {reason}; nothing was installed")
 
 
 class StoreClosed(EventStoreError):

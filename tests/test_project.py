@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,21 @@ def test_decisions_are_numbered_listed_and_complete() -> None:
         assert text.startswith(f"# {path.name[:4]}: ")
         for part in ("Status: ", "**Context.**", "**Decision.**", "**What else was looked at.**", "**What it costs.**"):
             assert part in text, f"{path.name} has no {part}"
+
+
+def test_what_is_shown_to_users_is_type_checked() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        checked = set(tomllib.load(file)["tool"]["mypy"]["files"])
+    examples = {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")}
+    assert examples - checked == {"examples/flights.py"}, "but for what leans on libraries with types of their own"
+
+
+def test_the_page_of_the_house_names_every_command_module_and_is_in_paragraphs() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| which commands are there.*$", text, re.MULTILINE)
+    modules = {path.name for path in (ROOT / "engine" / "cli").glob("*_commands.py")}
+    assert modules - set(re.findall(r"`(\w+\.py)`", row)) == set()
+    assert re.findall(r"^[^\n]+\n(\*\*[A-Z][^*]*\*\*)", text, re.MULTILINE) == []
 
 
 def test_the_licence_is_the_whole_text() -> None:

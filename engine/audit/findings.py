@@ -11,7 +11,7 @@ from engine.audit.notes import Seal
 from eventstore import RecordedEvent
 from eventstore.digest import NO_DIGEST, SALT_BYTES, event_digest
 
-__all__ = ["AuditFinding", "AuditProgress", "SealCheck", "Verdict", "What", "is_destroyed", "wrong_with"]
+__all__ = ["AuditFinding", "AuditProgress", "AuditVerdict", "SealCheck", "What", "is_destroyed", "wrong_with"]
 
 What: TypeAlias = Literal[
     "changed", "payload", "removed", "inserted", "reordered", "head", "unreadable", "seal", "truncated", "signature"
@@ -47,12 +47,13 @@ class SealCheck(Struct, frozen=True, kw_only=True):
     signed: bool | None
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class AuditVerdict(Struct, frozen=True, kw_only=True):
     """What was looked at, and what is wrong with it. `size` and `root` are those of the whole log, if it was read."""
 
     events: int
     streams: int
     destroyed: int  # payloads that were destroyed, which is no finding
+    pruned: int = 0  # of the events: those that were pruned, of which the digests are there, which is none either
     position: int  # of the last event that was looked at
     seconds: float
     findings: tuple[AuditFinding, ...] = ()

@@ -73,12 +73,20 @@ class Tree:
 
 
 class RangeHashes:
-    """The roots of some ranges of leaves, found while all leaves pass by once. The ranges do not overlap."""
+    """The roots of some ranges of leaves, found while all leaves pass by once. The ranges do not overlap.
 
-    def __init__(self, ranges: Sequence[Range]) -> None:
+    `passed`: the tree over leaves that have passed by already; ranges in it must be the perfect trees that it is made
+    of, as those of an audit path are that lie before its leaf. Raises `ValueError` for others.
+    """
+
+    def __init__(self, ranges: Sequence[Range], passed: Tree | None = None) -> None:
+        passed = passed or Tree()
+        before = sorted(each for each in ranges if each[0] < passed.size)
+        if before != _perfect(passed.size):
+            raise ValueError(f"{before} are not the perfect trees of {passed.size} leaves")
         self._wanted: Final = tuple(ranges)
-        self._waiting = sorted(ranges, reverse=True)
-        self._found: dict[Range, bytes] = {}
+        self._waiting = sorted(set(ranges) - set(before), reverse=True)
+        self._found: dict[Range, bytes] = dict(zip(before, passed.frontier, strict=True))
         self._tree = Tree()
 
     def take(self, index: int, leaf: bytes) -> None:
@@ -96,6 +104,16 @@ class RangeHashes:
     def hashes(self) -> tuple[bytes, ...]:
         """The roots, in the order in which the ranges were given, once every leaf of theirs has passed."""
         return tuple(self._found[each] for each in self._wanted)
+
+
+def _perfect(size: int) -> list[Range]:
+    """The perfect trees that a tree of that size is made of, in order."""
+    found, start = [], 0
+    for bit in range(size.bit_length() - 1, -1, -1):
+        if size >> bit & 1:
+            found.append((start, start + (1 << bit)))
+            start += 1 << bit
+    return found
 
 
 def _split(length: int) -> int:

@@ -25,6 +25,7 @@ from engine.audit.merkle import (
     inclusion_ranges,
 )
 from engine.audit.notes import Seal
+from engine.audit.pruned import Leaf, has_pruned, leaves
 from engine.errors import AuditError, DoesNotVerify
 from eventstore import EventStore, RecordedEvent
 from eventstore.digest import chain_start, event_digest
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _Events: TypeAlias = AsyncGenerator[RecordedEvent, None]
+_Leaves: TypeAlias = AsyncGenerator[Leaf, None]
 
 
 class ProvenEvent(Struct, frozen=True):
@@ -105,26 +107,36 @@ class ConsistencyProof(Struct, frozen=True, kw_only=True, tag="consistency", tag
 
 
 async def prove_inclusion(store: EventStore, stream: str, version: int, seal: Seal) -> InclusionProof:
-    """Prove that an event is in the log that was sealed. Reads the log up to the seal, in bounded memory but for the
-    stream's history.
+    """Prove that an event is in the log that was sealed. Reads the log up to the seal, once, and in bounded memory
+    but for the stream's history.
 
     Raises `StreamNotFound`; `AuditError` when there is no such event, or the seal is older than it; `DoesNotVerify`
     when the log is not what was sealed, or the history is broken.
     """
     history, position = await _history(store, stream, version)
-    index = 0
-    async with aclosing(cast("_Events", store.read_all())) as events:
+    tree, index = Tree(), 0
+    hashes: RangeHashes | None = None  # from the event on: where it stands is not known before
+    async with aclosing(cast("_Leaves", leaves(store))) as events:
         async for event in events:
-            if event.position >= position:
+            if hashes is None and event.position < position:
+                index += 1
+            elif hashes is None and index < seal.size:
+                hashes = RangeHashes(inclusion_ranges(index, seal.size), tree)
+            if tree.size < seal.size:
+                if hashes is not None:
+                    hashes.take(tree.size, event.digest)
+                tree.append(event.digest)
+            if event.position >= position and tree.size == seal.size:
                 break
-            index += 1
     if index >= seal.size:
         raise AuditError(
             f"version {version} of stream {stream!r} is event {index + 1:,} of the log, and the seal covers"
             f" {seal.size:,}: seal the log again, and prove it with that"
         )
-    path = await _hashes(store, (seal,), inclusion_ranges(index, seal.size))
-    return InclusionProof(stream=stream, version=version, index=index, history=history, path=_hex(path), seal=seal.note)
+    _check_root(seal, tree)
+    assert hashes is not None, "the tree is as large as the seal says, and the event is in it"
+    path = _hex(hashes.hashes())
+    return InclusionProof(stream=stream, version=version, index=index, history=history, path=path, seal=seal.note)
 
 
 async def prove_consistency(store: EventStore, first: Seal, second: Seal) -> ConsistencyProof:
@@ -164,6 +176,11 @@ async def _history(store: EventStore, stream: str, version: int) -> tuple[tuple[
     head = await store.head(stream)
     if not 1 <= version <= head.version:
         raise AuditError(f"stream {stream!r} has no version {version}: it has 1 to {head.version}")
+    if await has_pruned(store, stream):
+        raise AuditError(
+            f"stream {stream!r} was pruned: of its events the digests alone are left, which say nothing of what was in"
+            " them; a proof that was made before still holds"
+        )
     async with aclosing(cast("_Events", store.read(stream, until=version))) as events:
         async for event in events:
             digest = event_digest(digest, event.header, event.payload_digest)
@@ -180,7 +197,7 @@ async def _hashes(store: EventStore, seals: Sequence[Seal], ranges: list[tuple[i
     """The roots of ranges of the log, which must be what these seals say (the last is the largest)."""
     tree, hashes = Tree(), RangeHashes(ranges)
     waiting = [each for each in seals if each.size]
-    async with aclosing(cast("_Events", store.read_all())) as events:
+    async with aclosing(cast("_Leaves", leaves(store))) as events:
         async for event in events:
             if not waiting:
                 break

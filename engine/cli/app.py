@@ -19,16 +19,23 @@ from engine.cli import (
     control_commands,
     doing,
     gate_commands,
+    keeping_commands,
     limit_commands,
+    moving_commands,
     repair_commands,
+    replay_commands,
     talk_commands,
 )
+from engine.cli.filters import AttributeOption, SinceOption, UntilOption, attributes_of, moment_of
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    ByOption,
     DebugOption,
+    FollowOption,
     GraceOption,
     JsonOption,
+    ReasonOption,
     RunArgument,
     StatusOption,
     StoreOption,
@@ -59,8 +66,11 @@ app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
 app.add_typer(audit_commands.group)
 app.add_typer(gate_commands.group)
+app.add_typer(moving_commands.group)
 app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
+app.add_typer(replay_commands.group)
+app.add_typer(keeping_commands.group)
 
 
 def entry() -> None:
@@ -138,6 +148,8 @@ def resume(
         str | None,
         typer.Argument(metavar="RUN", help="The run to go on with; all unfinished ones without.", show_default=False),
     ] = None,
+    reason: ReasonOption = "",
+    by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     grace: GraceOption = 5.0,
     json: JsonOption = False,
@@ -152,12 +164,15 @@ def resume(
     async def work(given: session.Session) -> Exit:
         return await (session.resume_all(given) if run_id is None else session.resume_one(given, run_id))
 
-    doing.work(work, target=target, words=None, store=store, grace=grace, json=json, debug=debug)
+    doing.work(work, target=target, words=None, store=store, grace=grace, json=json, debug=debug, by=by, reason=reason)
 
 
 @app.command(
     epilog=epilog(
-        "holdfast runs", "holdfast runs --status running --status suspended", "holdfast runs --parent nightly-1 --json"
+        "holdfast runs",
+        "holdfast runs --status running --status suspended",
+        "holdfast runs --parent nightly-1 --json",
+        "holdfast runs --attribute region=eu --attribute amount=3 --since 2d",
     )
 )
 def runs(
@@ -167,18 +182,43 @@ def runs(
     parent: Annotated[
         str | None, typer.Option("--parent", metavar="RUN", help="Only the children of this run.", show_default=False)
     ] = None,
+    attribute: AttributeOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")] = 20,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="CURSOR",
+            help='The page behind this one: its cursor is told below it, and with --json is "next" of its last run.',
+            show_default=False,
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first.
+
+    Several conditions must hold together; a run is taken to be as old as its first event.
+    """
     from engine.cli import reading  # noqa: PLC0415 - see the module
 
-    statuses = statuses_of(status)
+    statuses, attributes = statuses_of(status), attributes_of(attribute)
+    begun, ended = moment_of(since, "--since"), moment_of(until, "--until")
     doing.read(
         lambda given, output: reading.runs(
-            given, output, workflow=workflow, status=statuses, parent=parent, limit=limit
+            given,
+            output,
+            workflow=workflow,
+            status=statuses,
+            parent=parent,
+            limit=limit,
+            attributes=attributes,
+            since=begun,
+            until=ended,
+            after=after,
         ),
         store=store,
         json=json,
@@ -227,7 +267,7 @@ def history(
     *,
     run_id: RunArgument,
     after: Annotated[int, typer.Option("--after", metavar="VERSION", min=0, help="Only events behind this one.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")] = False,
+    follow: FollowOption = False,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -11,10 +12,11 @@ import msgspec
 
 from engine.audit import (
     AuditFinding,
+    AuditProgress,
+    AuditVerdict,
     InclusionProof,
     PrivateKey,
     Sealed,
-    Verdict,
     decode_proof,
     encode_proof,
     generate_key,
@@ -29,7 +31,7 @@ from engine.audit import (
     verify_streams,
     write_key_pair,
 )
-from engine.cli.audit_progress import Bar
+from engine.cli.bar import Bar
 from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.readable import clock, duration, instant
@@ -37,7 +39,7 @@ from engine.cli.stopping import StopRequest
 from engine.errors import AuditError, RunNotFound
 from eventstore import EventStore, StreamNotFound, SystemClock
 
-__all__ = ["check_proof", "keygen", "private_key", "prove", "seal_log", "verify_log"]
+__all__ = ["check_proof", "keygen", "private_key", "prove", "seal_log", "told_by", "verify_log"]
 
 _PROOF_BYTES_MAX: Final = 1 << 30
 
@@ -56,14 +58,15 @@ async def verify_log(
     """Verify a log, or some runs, and say what is wrong."""
     public = None if key is None else read_public_key(key)
     seals = tuple(each for path in against for each in read_seals(path))
-    with Bar(output, SystemClock()) as bar:
+    with Bar(output, SystemClock(), "verifying") as bar:
+        tell = told_by(bar)
         if run_ids:
             try:
-                verdict = await verify_streams(store, [f"run:{each}" for each in run_ids], progress=bar.tell)
+                verdict = await verify_streams(store, [f"run:{each}" for each in run_ids], progress=tell)
             except StreamNotFound as error:
                 raise RunNotFound(f"no run {error.stream.partition(':')[2]!r} in this store") from None
         else:
-            verdict = await verify(store, seals=seals, key=public, progress=bar.tell)
+            verdict = await verify(store, seals=seals, key=public, progress=tell)
     if output.json:
         output.document(_verdict_document(verdict))
     else:
@@ -72,7 +75,20 @@ async def verify_log(
     return Exit.COMPLETED if verdict.holds else Exit.DOES_NOT_VERIFY
 
 
-def _verdict_lines(verdict: Verdict, *, signed: bool) -> list[str]:
+def told_by(bar: Bar) -> Callable[[AuditProgress], None]:
+    """What tells the bar how far verifying is."""
+
+    def tell(progress: AuditProgress) -> None:
+        of = "" if progress.total is None else f" of {progress.total:,}"
+        wrong = f", {progress.findings:,} found wrong" if progress.findings else ""
+        bar.tell(
+            progress.events, lambda rate: f"{progress.events:,}{of} events, {rate:,.0f}/s{wrong}", total=progress.total
+        )
+
+    return tell
+
+
+def _verdict_lines(verdict: AuditVerdict, *, signed: bool) -> list[str]:
     lines = [_finding_line(each) for each in verdict.findings]
     if verdict.more:
         lines.append("… and more, which are not listed")
@@ -89,6 +105,9 @@ def _verdict_lines(verdict: Verdict, *, signed: bool) -> list[str]:
     if verdict.destroyed:
         payloads = "1 payload was" if verdict.destroyed == 1 else f"{verdict.destroyed:,} payloads were"
         lines.append(f"{payloads} destroyed, which is no damage: the digests are there")
+    if verdict.pruned:
+        events = "1 event was" if verdict.pruned == 1 else f"{verdict.pruned:,} events were"
+        lines.append(f"{events} pruned, which is no damage: the digests are there, and fit what was recorded of it")
     rate = verdict.events / verdict.seconds if verdict.seconds > 0 else 0.0
     looked = f"{verdict.events:,} events of {verdict.streams:,} streams in {duration(verdict.seconds)}, {rate:,.0f}/s"
     if verdict.sealed:
@@ -108,12 +127,13 @@ def _name(stream: str) -> str:
     return f"run {stream.removeprefix('run:')}" if stream.startswith("run:") else f"stream {stream}"
 
 
-def _verdict_document(verdict: Verdict) -> dict[str, Any]:
+def _verdict_document(verdict: AuditVerdict) -> dict[str, Any]:
     return {
         "verifies": verdict.holds,
         "events": verdict.events,
         "streams": verdict.streams,
         "destroyed_payloads": verdict.destroyed,
+        "pruned_events": verdict.pruned,
         "seconds": verdict.seconds,
         "size": verdict.size,
         "root": None if verdict.root is None else verdict.root.hex(),

@@ -8,7 +8,7 @@ import typer
 
 from engine.cli import doing
 from engine.cli.stores import DEFAULT_STORE
-from engine.cli.words import DebugOption, JsonOption, StoreOption, commands, epilog
+from engine.cli.words import DebugOption, JsonOption, RowsOption, RunArgument, StoreOption, commands, epilog
 
 __all__ = ["group"]
 
@@ -20,9 +20,9 @@ group = commands()
 )
 def diff(
     *,
-    left: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)],
+    left: RunArgument,
     right: Annotated[str, typer.Argument(metavar="RUN", help="The id of another.", show_default=False)],
-    rows: Annotated[int, typer.Option("--rows", metavar="NUMBER", min=1, help="At most so many lines.")] = 40,
+    rows: RowsOption = 40,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,

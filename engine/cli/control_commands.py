@@ -6,18 +6,21 @@ from typing import Annotated
 
 import typer
 
-from engine import RunStatus
 from engine.cli import doing
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    UNFINISHED,
     ByOption,
     DebugOption,
     JsonOption,
+    LimitOption,
+    ManyOption,
     ReasonOption,
     RunArgument,
     SomeRunArgument,
     StatusOption,
     StoreOption,
+    YesOption,
     by_whom,
     commands,
     epilog,
@@ -43,12 +46,10 @@ WorkflowOption = Annotated[
 def cancel(
     *,
     run_id: SomeRunArgument = None,
-    workflow: Annotated[
-        str | None, typer.Option("--workflow", metavar="NAME", help="Many: runs of this workflow.", show_default=False)
-    ] = None,
+    workflow: ManyOption = None,
     status: StatusOption = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="Many: at most so many.")] = 100,
-    yes: Annotated[bool, typer.Option("--yes", help="Many: do it; without this they are only shown.")] = False,
+    limit: LimitOption = 100,
+    yes: YesOption = False,
     reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -61,8 +62,7 @@ def cancel(
     """
     from engine.cli import control, searching  # noqa: PLC0415 - see `doing`
 
-    unfinished: tuple[RunStatus, ...] = ("running", "paused", "suspended")
-    many = searching.many_of(run_id, workflow, statuses_of(status), unfinished, limit=limit, yes=yes)
+    many = searching.many_of(run_id, workflow, statuses_of(status), UNFINISHED, limit=limit, yes=yes)
     doing.change(
         lambda given, output: (
             control.cancel(given, output, run_id or "", reason=reason, by=by_whom(by))
@@ -139,6 +139,7 @@ def unpause(
     *,
     run_id: SomeRunArgument = None,
     workflow: WorkflowOption = None,
+    reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
@@ -150,9 +151,9 @@ def unpause(
     one, all_ = _which(run_id, workflow, "unpause")
     doing.change(
         lambda given, output: (
-            control.unpause(given, output, one, by=by_whom(by))
+            control.unpause(given, output, one, reason=reason, by=by_whom(by))
             if one is not None
-            else control.unpause_workflow(given, output, all_, by=by_whom(by))
+            else control.unpause_workflow(given, output, all_, reason=reason, by=by_whom(by))
         ),
         store=store,
         json=json,

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct, field, to_builtins
 
 from engine import Diagnosis, Gate, RunSummary, Verdict
+from engine.cli.bar import Bar
 from engine.cli.gate_runs import FEW_RUNS, Hands, check, workflows_of
 from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.summary import diagnosis_view
 from engine.cli.targets import Target
+from engine.cli.words import FINAL
 from eventstore import EventStore, SystemClock
 
-__all__ = ["Findings", "gate"]
+__all__ = ["Findings", "gate", "progress"]
 
 _KINDS_MAX: Final = 1_000
 """Kinds of breaks that are kept apart; more are counted only."""
 _KINDS_SHOWN: Final = 10
 _RUNS_SHOWN: Final = 5
-_PROGRESS_SECONDS: Final = 0.2
 
 
 class Kind(Struct):
@@ -43,23 +44,29 @@ class Findings(Struct):
     broken: int = 0
     ahead: int = 0  # fit, and would take decisions at once
     ahead_runs: list[str] = field(default_factory=list)  # the first of them
-    unknown: dict[str, int] = field(default_factory=dict)  # runs not replayed, by the workflow that is not there
+    # Runs not replayed, by the workflow that is not there, and the version of it that they are on.
+    unknown: dict[tuple[str, str], int] = field(default_factory=dict)
     kinds: dict[str, Kind] = field(default_factory=dict)
     uncounted: int = 0  # breaks of further kinds
 
     def take(self, verdict: Verdict) -> None:
         """One run more."""
         if not verdict.known:
-            self.unknown[verdict.workflow] = self.unknown.get(verdict.workflow, 0) + 1
+            self.leave_out(verdict.workflow, verdict.workflow_version)
             return
         self.replayed += 1
-        self.closed += verdict.status not in ("running", "paused", "suspended")
+        self.closed += verdict.status in FINAL
         if verdict.diagnosis is not None:
             self.broken += 1
             self._sort(verdict, verdict.diagnosis)
         elif verdict.ahead:
             self.ahead += 1
             self.ahead_runs += [verdict.run] if len(self.ahead_runs) < _RUNS_SHOWN else []
+
+    def leave_out(self, workflow: str, version: str) -> None:
+        """One run that is not replayed, of a workflow that is not there."""
+        key = workflow, version
+        self.unknown[key] = self.unknown.get(key, 0) + 1
 
     def _sort(self, verdict: Verdict, diagnosis: Diagnosis) -> None:
         key = _place(verdict.workflow, diagnosis)
@@ -89,29 +96,24 @@ async def gate(
     store: EventStore, target: Target, output: Output, *, url: str, closed: int, processes: int | None
 ) -> Exit:
     """Replay them all, and say what was found."""
-    findings, progress = Findings(), _Progress(output)
+    findings, bar = Findings(), Bar(output, SystemClock())
 
     def take(verdict: Verdict) -> None:
         findings.take(verdict)
-        progress.show(findings)
+        bar.tell(findings.replayed, partial(progress, findings))
         if output.json and verdict.diagnosis is not None:
             output.document(_document(verdict))
 
     async with Gate(store, workflows_of(target)) as here:
-        async for verdict in _verdicts(here, target, findings, url=url, closed=closed, processes=processes):
-            take(verdict)
-        while shown := [name for name in findings.unknown if name in here.workflows]:
-            # Workflows that are made while others run: known since a run has shown them.
-            for name in shown:
-                del findings.unknown[name]
-            async for run in here.runs():
-                if run.workflow in shown and (again := await check(here, run.id)) is not None:
-                    take(again)
-    progress.end()
+        with bar:
+            async for verdict in _verdicts(here, target, findings, url=url, closed=closed, processes=processes):
+                take(verdict)
+            async for verdict in _shown(here, findings, closed=closed):
+                take(verdict)
     if output.json:
-        output.document(_sums(findings, progress.seconds))
+        output.document(_sums(findings, bar.seconds))
     else:
-        _tell(output, findings, target, url, progress.seconds)
+        _tell(output, findings, target, url, bar.seconds)
     return Exit.SUSPENDED if findings.broken else Exit.COMPLETED
 
 
@@ -124,14 +126,13 @@ async def _verdicts(
     while len(first) <= FEW_RUNS and (run := await anext(runs, None)) is not None:
         first.append(run)
 
-    known = set(gate.workflows)  # one that is shown meanwhile is for afterwards, with all of its runs
-
     async def all_of_them() -> AsyncIterator[RunSummary]:
         async for each in _behind(first, runs):
-            if each.workflow in known:
-                yield each
+            key = each.workflow, each.workflow_version
+            if key in findings.unknown or not gate.knows(*key):
+                findings.leave_out(*key)  # one that is shown meanwhile is for afterwards, with all of its runs
             else:
-                findings.unknown[each.workflow] = findings.unknown.get(each.workflow, 0) + 1
+                yield each
 
     many = len(first) > FEW_RUNS if processes is None else processes > 1
     if many:
@@ -146,6 +147,16 @@ async def _verdicts(
             yield verdict_
 
 
+async def _shown(gate: Gate, findings: Findings, *, closed: int) -> AsyncIterator[Verdict]:
+    """Of workflows that are made while others run: known since a run has shown them."""
+    while shown := {key for key in findings.unknown if gate.knows(*key)}:
+        for key in shown:
+            del findings.unknown[key]
+        async for run in gate.runs(closed=closed):
+            if (run.workflow, run.workflow_version) in shown and (again := await check(gate, run.id)) is not None:
+                yield again
+
+
 async def _behind(first: list[RunSummary], rest: AsyncIterator[RunSummary]) -> AsyncIterator[RunSummary]:
     for each in first:
         yield each
@@ -156,29 +167,9 @@ async def _behind(first: list[RunSummary], rest: AsyncIterator[RunSummary]) -> A
 # ------------------------------------------------------------------------------------------------ what is said
 
 
-class _Progress:
-    """How far it is, on a terminal: one line on standard error, drawn over itself."""
-
-    def __init__(self, output: Output) -> None:
-        self._clock = SystemClock()
-        self._began = self._clock.monotonic()
-        self._drawn = self._began
-        self._live = sys.stderr.isatty() and not output.console.is_dumb_terminal
-        self.seconds = 0.0
-
-    def show(self, findings: Findings) -> None:
-        now = self._clock.monotonic()
-        if self._live and now - self._drawn >= _PROGRESS_SECONDS:
-            self._drawn = now
-            rate = findings.replayed / (now - self._began)
-            sys.stderr.write(f"\r\x1b[Kreplayed {findings.replayed:,} runs ({rate:,.0f}/s), {findings.broken:,} break")
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        self.seconds = self._clock.monotonic() - self._began
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+def progress(findings: Findings, rate: float) -> str:
+    """How far it is; `rate`: runs in a second."""
+    return f"replayed {findings.replayed:,} runs ({rate:,.0f}/s), {findings.broken:,} break"
 
 
 def _document(verdict: Verdict) -> dict[str, Any]:
@@ -199,7 +190,7 @@ def _sums(findings: Findings, seconds: float) -> dict[str, Any]:
         "fit": findings.replayed - findings.broken,
         "break": findings.broken,
         "ahead": findings.ahead,
-        "not_in_target": findings.unknown,
+        "not_in_target": {_of(*key): count for key, count in findings.unknown.items()},
         "seconds": round(seconds, 3),
     }
 
@@ -223,8 +214,12 @@ def _tell(output: Output, findings: Findings, target: Target, url: str, seconds:
             f"  {findings.ahead:,} of those that fit {_verb(findings.ahead, 'decide')} something new as soon as this"
             f" code has them: {_names(findings.ahead_runs, findings.ahead)}"
         )
-    for name, count in sorted(findings.unknown.items()):
-        output.line(f"  not replayed: {_runs(count)} of workflow {name}, which {target.text} does not have")
+    for key, count in sorted(findings.unknown.items()):
+        output.line(f"  not replayed: {_runs(count)} of workflow {_of(*key)}, which {target.text} does not have")
+
+
+def _of(workflow: str, version: str) -> str:
+    return f"{workflow} in version {version}" if version else workflow
 
 
 def _runs(count: int) -> str:

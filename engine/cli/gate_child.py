@@ -32,10 +32,10 @@ async def main(target: str, url: str, answers: int) -> None:
                 verdicts: list[Verdict] = []
                 teachers: list[str] = []
                 for run_id in _orders.decode(line):
-                    known = len(gate.workflows)
+                    known = gate.learnt
                     if (verdict := await check(gate, run_id)) is not None:
                         verdicts.append(verdict)
-                    if len(gate.workflows) > known:
+                    if gate.learnt > known:
                         teachers.append(run_id)
                 out.write(msgspec.json.encode(Answer(tuple(verdicts), tuple(teachers))) + b"\n")
                 out.flush()

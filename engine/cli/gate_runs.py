@@ -189,6 +189,7 @@ def _deadly(run: RunSummary) -> Verdict:
         workflow=run.workflow,
         status=run.status,
         version=run.version,
+        workflow_version=run.workflow_version,
         diagnosis=Diagnosis(
             reason="crashes",
             message="the process that replayed it died",

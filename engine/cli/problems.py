@@ -10,19 +10,23 @@ from enum import IntEnum
 from typing import Final
 
 from engine.errors import (
+    DamagedExport,
     DoesNotVerify,
     EngineFailed,
+    ExportError,
     HistoryError,
     HoldfastError,
+    KeepingRefused,
     NotPublished,
     QueryFailed,
     RepairRefused,
     RequestFailedError,
     RequestRefused,
     RunEnded,
+    RunPrunedError,
     RunSuspendedError,
 )
-from eventstore import EventStoreError, InvalidArgument
+from eventstore import EventStoreError, InvalidArgument, LimitReached, StreamDiffers
 
 __all__ = ["Exit", "Problem", "problem_of"]
 
@@ -57,11 +61,15 @@ _CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
     (RunEnded, Exit.ENDED),
     (RequestRefused, Exit.REFUSED),
     (RepairRefused, Exit.REFUSED),
+    (KeepingRefused, Exit.REFUSED),
+    (RunPrunedError, Exit.ENDED),
     (RequestFailedError, Exit.FAILED),
     (QueryFailed, Exit.FAILED),
     (NotPublished, Exit.FAILED),
     (RunSuspendedError, Exit.SUSPENDED),
     (DoesNotVerify, Exit.DOES_NOT_VERIFY),
+    (DamagedExport, Exit.DOES_NOT_VERIFY),
+    (ExportError, Exit.STORE),
 )
 """What the engine says of a run, as exit codes; everything else that it raises on purpose is wrong usage."""
 
@@ -80,6 +88,8 @@ def problem_of(error: BaseException) -> Problem:
             )
         case InvalidArgument():
             return Problem(str(error))
+        case StreamDiffers() | LimitReached():
+            return Problem(str(error), code=Exit.REFUSED)
         case EventStoreError() | HistoryError():
             return Problem(str(error), code=Exit.STORE)
         case HoldfastError():

@@ -5,7 +5,8 @@ each string becomes another of the same length and kinds of characters, the same
 said (the payloads of decisions) is left out, as a destroyed payload is: it would be compared with what the code now
 makes of the placeholders. Payloads of notes are left out, too, for no replay looks at them.
 
-Kept are dates, times, numbers in strings, UUIDs' form, ids, names and sites; and in headers everything but who and why.
+Kept are dates, times, numbers in strings, UUIDs' form, ids, names and sites; and in headers everything but who and why,
+and the key of a singleton, which a program makes of what it was told.
 What cannot replay any more is code that looks into strings: a `Literal` or an enum, a tag of a union, an id or a branch
 named by a string. `keep` names the keys whose strings stay.
 """
@@ -29,7 +30,8 @@ _FACTS: Final = frozenset(
 )
 """Events whose payloads code is told."""
 _ERRORS: Final = frozenset({"TaskFailed", "ChildFailed"})
-_WHO_AND_WHY: Final = frozenset({"by", "reason", "worker"})
+_SAID: Final = frozenset({"by", "reason", "worker", "singleton", "key"})
+"""Fields of headers: who and why, and the key of a singleton (`RunStarted`, `RunQueued`). No replay looks at them."""
 _KEPT: Final = re.compile(
     r"""
     [-+]?\d[\d.,:]*([eE][-+]?\d+)?                        # numbers, and what is written like them: 12.50, 12:30
@@ -52,9 +54,9 @@ class Redaction:
         self._taken: set[str] = set()
 
     def header(self, item: HistoryEvent) -> dict[str, Any]:
-        """The header of an event, without who and why."""
+        """The header of an event, without who and why, and without the key of a singleton."""
         header: dict[str, Any] = msgspec.json.decode(item.header)
-        for name in _WHO_AND_WHY & header.keys():
+        for name in _SAID & header.keys():
             if header["type"] not in ("RunSuspended", "SendRejected"):  # there it is one of a few words
                 header[name] = self._text(header[name])
         return header
@@ -62,7 +64,7 @@ class Redaction:
     def payload(self, item: HistoryEvent) -> bytes | None:
         """The payload of an event; None where there is none, or it is left out."""
         type_ = type(item.event).__name__
-        if item.payload is None or type_ not in _FACTS:
+        if item.payload is None or type_ not in _FACTS or item.payload[:1] in b" \0":  # it lies in a storage
             return None
         value = msgspec.json.decode(item.payload)
         return msgspec.json.encode(self._error(value) if type_ in _ERRORS else self._value(value))

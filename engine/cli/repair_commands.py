@@ -13,12 +13,16 @@ from engine.cli.words import (
     DebugOption,
     GraceOption,
     JsonOption,
+    LimitOption,
+    ManyOption,
     ReasonOption,
+    RowsOption,
     RunArgument,
     SomeRunArgument,
     StatusOption,
     StoreOption,
     TargetArgument,
+    YesOption,
     commands,
     epilog,
     statuses_of,
@@ -42,11 +46,6 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-WorkflowOption = Annotated[
-    str | None, typer.Option("--workflow", metavar="NAME", help="Many: runs of this workflow.", show_default=False)
-]
-LimitOption = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="Many: at most so many.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Many: do it; without this they are only shown.")]
 
 
 @group.command(
@@ -61,7 +60,7 @@ def rerun(
     run_id: SomeRunArgument = None,
     new_id: IdOption = None,
     leave: LeaveOption = False,
-    workflow: WorkflowOption = None,
+    workflow: ManyOption = None,
     status: StatusOption = None,
     limit: LimitOption = 100,
     yes: YesOption = False,
@@ -104,7 +103,7 @@ def reopen(
     target: TargetArgument,
     run_id: SomeRunArgument = None,
     leave: LeaveOption = False,
-    workflow: WorkflowOption = None,
+    workflow: ManyOption = None,
     status: StatusOption = None,
     limit: LimitOption = 100,
     yes: YesOption = False,
@@ -192,7 +191,7 @@ def what_if(
     run_id: RunArgument,
     at: AtOption,
     substitute: SetOption = None,
-    rows: Annotated[int, typer.Option("--rows", metavar="NUMBER", min=1, help="At most so many lines.")] = 40,
+    rows: RowsOption = 40,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,

@@ -25,6 +25,7 @@ from engine.cli.stores import DEFAULT_STORE
 from engine.cli.summary import document, summary
 from engine.cli.tally import Watched
 from engine.cli.targets import Target
+from engine.cli.words import UNFINISHED
 from engine.errors import HoldfastError, RunNotFound
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
 
@@ -46,6 +47,7 @@ class Session(Struct, frozen=True, kw_only=True):
     output: Output
     grace: float  # seconds that running tasks have to end after a stop was asked for
     by: str  # who asks, for the history
+    reason: str = ""  # and why: of what `resume` asks for
     debug: bool = False
     clock: Clock = SystemClock()
 
@@ -127,12 +129,7 @@ async def _resume(session: Session, watched: list[Watched], stop: StopRequest, *
 async def _unfinished(client: Engine, workflow: Workflow[..., Any]) -> AsyncIterator[RunHandle[Any]]:
     cursor: str | None = None
     while True:
-        page = await client.runs(
-            workflow=workflow.name,
-            status=("queued", "running", "paused", "suspended"),
-            cursor=cursor,
-            newest_first=False,
-        )
+        page = await client.runs(workflow=workflow.name, status=UNFINISHED, cursor=cursor, newest_first=False)
         for item in page.items:
             yield client.run(item.id)
         cursor = page.next
@@ -206,7 +203,7 @@ async def _watch(
 
 async def _follow(session: Session, handle: RunHandle[Any], run: Watched, view: View) -> None:
     if run.state.status == "suspended":
-        await handle.resume(by=session.by)
+        await handle.resume(by=session.by, reason=session.reason)
     if run.state.status == "paused":
         view.held(run)
     async for recorded in handle.events(after=run.state.version, follow=True):

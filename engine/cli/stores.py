@@ -5,30 +5,53 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
+from urllib.parse import unquote
 
+from engine import LargeValues
+from engine.cli.problems import Problem
+from engine.storage import Storage
 from eventstore import EventStore
 from eventstore.urls import open_store
 
 __all__ = ["DEFAULT_STORE", "existing", "opened"]
 
 DEFAULT_STORE: Final = "sqlite:///holdfast.db"
+_STORAGE: Final = "storage="
 
 
 @asynccontextmanager
-async def opened(url: str, *, read_only: bool = False) -> AsyncIterator[EventStore]:
-    """The store of a URL. With `read_only` nothing is changed or created, and a missing file is an error."""
+async def opened(url: str, *, read_only: bool = False, as_it_is: bool = False) -> AsyncIterator[EventStore]:
+    """The store of a URL. With `read_only` nothing is changed or created, and a missing file is an error.
+
+    With ``storage=PLACE`` among its options, large values are written to and read from that storage; `as_it_is`: what
+    the store itself holds is shown, which says where they lie.
+    """
+    url, storage = _parted(url)
     store = await open_store(url, read_only=read_only)
     try:
-        yield store
+        yield store if storage is None or as_it_is else LargeValues(store, storage)
     finally:
         await store.aclose()
 
 
 @asynccontextmanager
-async def existing(url: str, *, read_only: bool = False) -> AsyncIterator[EventStore]:
+async def existing(url: str, *, read_only: bool = False, as_it_is: bool = False) -> AsyncIterator[EventStore]:
     """The store of a URL, to write to unless `read_only`; one that is not there is an error, and is not made."""
     if not read_only:
         async with opened(url, read_only=True):
             pass
-    async with opened(url, read_only=read_only) as store:
+    async with opened(url, read_only=read_only, as_it_is=as_it_is) as store:
         yield store
+
+
+def _parted(url: str) -> tuple[str, Storage | None]:
+    """The URL that the store is opened by, and the storage that its options name."""
+    place, _, query = url.partition("?")
+    options = query.split("&") if query else []
+    named = [option.removeprefix(_STORAGE) for option in options if option.startswith(_STORAGE)]
+    if not named:
+        return url, None
+    rest = [option for option in options if not option.startswith(_STORAGE)]
+    if len(named) > 1:
+        raise Problem(f"store URL {url!r} says storage= twice")
+    return "?".join([place, *(["&".join(rest)] if rest else [])]), Storage(unquote(named[0]))

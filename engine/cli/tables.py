@@ -14,16 +14,16 @@ from rich.text import Text
 from engine import HistoryEvent, PausedWorkflow, RunState, RunSummary, TaskState
 from engine.cli.exchange import Exchange
 from engine.cli.phrases import about, detail, short_id
-from engine.cli.readable import by_and_why, clipped, clock, duration, error_text, one_line, waiting_for
+from engine.cli.readable import attributes_text, by_and_why, clipped, clock, duration, error_text, one_line, waiting_for
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.summary import diagnosis_view, error_view, value_view
+from engine.cli.words import FINAL
 
 __all__ = ["TASKS_SHOWN", "Published", "history_line", "published_table", "runs_table", "state_view"]
 
 TASKS_SHOWN: Final = 100
 """Rows of tasks that `show` prints; `--json` has all of them."""
 _SECOND: Final = 1_000_000
-_ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
 _DETAIL_WIDTH: Final = 100
 _NEVER_WRAPPED: Final = frozenset({"run", "status", "started", "state"})
 _INDENT: Final = (0, 0, 0, 2)
@@ -46,6 +46,9 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
     waits = {run.id: waiting_for(begins_at=run.begins_at, singleton=run.singleton) for run in runs if _is_queued(run)}
     if any(waits.values()):
         table.add_column("waits", no_wrap=True)
+    found_by = any(run.attributes for run in runs)
+    if found_by:
+        table.add_column("attributes")
     slow = any(run.slow for run in runs)
     if slow:
         table.add_column("slowest turn", justify="right", no_wrap=True)
@@ -57,9 +60,10 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
             Text(f"{MARKS[run.status]} {run.status}", style=STYLES[run.status]),
             f"{run.version:,}",
             clock(run.created_at),
-            spent if run.status in _ENDED else Text(f"{spent} +", style="dim"),
+            "" if run.status == "pruned" else spent if run.status in FINAL else Text(f"{spent} +", style="dim"),
             *([Text(run.parent, style="dim")] if children else []),
             *([Text(waits.get(run.id, ""), style="dim")] if any(waits.values()) else []),
+            *([Text(attributes_text(run.attributes), style="dim")] if found_by else []),
             *([Text(duration(run.slow / _SECOND) if run.slow else "", style="yellow")] if slow else []),
         )
     return table
@@ -201,6 +205,8 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
     facts.add_row("events", f"{state.version:,}")
     for name, text in (*_beginning(state), *_beginnings(state).items()):
         facts.add_row(name, Text(text))
+    if state.attributes:
+        facts.add_row("attributes", Text(attributes_text(state.attributes)))
     if state.deadline:
         facts.add_row("deadline", clock(state.deadline))
     for name, pause in _pauses(state, workflow_paused):
@@ -211,7 +217,19 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
         facts.add_row("slow turns", Text(_slow(state), style="yellow"))
     if state.reason:
         facts.add_row("reason", Text(state.reason))
+    for name, text in _taken_away(state):
+        facts.add_row(name, Text(text))
     return facts
+
+
+def _taken_away(state: RunState) -> Iterable[tuple[str, str]]:
+    """What is not there any more, who has taken it away, and why."""
+    if (gone := state.destroyed) is not None:
+        what = f"of versions {', '.join(map(str, gone.versions))}" if gone.versions else "of all events before that"
+        yield "values", f"{what} destroyed {clock(gone.at)}{by_and_why(gone.by, gone.reason)}"
+    if (pruned := state.pruned) is not None:
+        yield "pruned", f"{clock(pruned.at)}{by_and_why(pruned.by, pruned.reason)}"
+        yield "before", f"it had {pruned.status}, with {pruned.events:,} events, whose digests stay"
 
 
 def _pauses(state: RunState, workflow_paused: PausedWorkflow | None) -> Iterable[tuple[str, Text]]:

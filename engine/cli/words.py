@@ -9,17 +9,24 @@ import typer
 from engine import RunStatus
 
 __all__ = [
+    "FINAL",
+    "UNFINISHED",
     "ByOption",
     "DebugOption",
+    "FollowOption",
     "GraceOption",
     "JsonOption",
+    "LimitOption",
+    "ManyOption",
     "ReasonOption",
+    "RowsOption",
     "RunArgument",
     "SomeRunArgument",
     "StatusOption",
     "StoreOption",
     "TargetArgument",
     "ValueArgument",
+    "YesOption",
     "by_whom",
     "commands",
     "epilog",
@@ -27,6 +34,10 @@ __all__ = [
 ]
 
 _STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
+FINAL: Final[frozenset[RunStatus]] = frozenset({"completed", "failed", "cancelled", "terminated"})
+"""Of a run that has ended."""
+UNFINISHED: Final = tuple(each for each in _STATUSES if each not in FINAL and each != "pruned")
+"""Of one that has not, or has not even begun."""
 
 _EXIT_CODES: Final = """\b
 Exit codes:
@@ -66,7 +77,19 @@ GraceOption = Annotated[
         "--grace", metavar="SECONDS", min=0, help="How long tasks may go on after Ctrl-C; what is cut off runs again."
     ),
 ]
-StoreOption = Annotated[str, typer.Option("--store", metavar="URL", help="Where runs are recorded.")]
+ManyOption = Annotated[
+    str | None, typer.Option("--workflow", metavar="NAME", help="Many: runs of this workflow.", show_default=False)
+]
+LimitOption = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="Many: at most so many.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Many: do it; without this they are only shown.")]
+RowsOption = Annotated[int, typer.Option("--rows", metavar="NUMBER", min=1, help="At most so many lines.")]
+FollowOption = Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="Where runs are recorded; with ?storage=PLACE behind it: where large values lie."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks in full.")]
 ByOption = Annotated[

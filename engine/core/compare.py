@@ -14,8 +14,10 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from engine.core.carriage import readable
 from engine.core.decided import Codec, Decided
 from engine.core.events import (
+    AttributesSet,
     ChildCancelled,
     ChildStarted,
     ChildTerminated,
@@ -157,7 +159,7 @@ def _same(was: Decided, now: Decided, codec_of: Callable[[Decision], Codec | Non
             return deadline == other_deadline
         case ContinuedAsNew() as old, ContinuedAsNew() as new:
             return (old.pinned, old.version) == (new.pinned, new.version) and _same_values(was, now, codec_of)
-        case (RunCompleted(), _) | (RequestAnswered(), _):
+        case (RunCompleted(), _) | (RequestAnswered(), _) | (AttributesSet(), _):
             return _same_values(was, now, codec_of)
         case (RunFailed(error=error), RunFailed(error=other_error)) | (
             RequestFailed(error=error),
@@ -238,6 +240,8 @@ def _of_others(decided: Decided) -> str:
             return f"fail request {request} with {error}"
         case PatchMarked(name=name):
             return f"patch {name}"
+        case AttributesSet():
+            return f"set attributes {_shown(decided.payload)}"
         case _:
             return ""
 
@@ -260,7 +264,7 @@ def _shown_arguments(payload: bytes | None) -> str:
     if payload is None:
         return "..."
     try:
-        values = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+        values = msgspec.json.decode(readable(payload), type=dict[str, msgspec.Raw])
         text = ", ".join(bytes(value).decode() for value in values.values())
     except (msgspec.MsgspecError, UnicodeDecodeError):
         text = "(unreadable)"
@@ -268,7 +272,7 @@ def _shown_arguments(payload: bytes | None) -> str:
 
 
 def _shown(payload: bytes | None) -> str:
-    text = "..." if payload is None else payload.decode("utf-8", "replace")
+    text = "..." if payload is None else readable(payload).decode("utf-8", "replace")
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

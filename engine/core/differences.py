@@ -31,6 +31,7 @@ _NOT_COMPARED: Final = frozenset(
         "by",
         "reason",
         "rerun_of",
+        "singleton",
         "attempt",
         "reconciled",
         "deadline",

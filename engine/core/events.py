@@ -27,6 +27,7 @@ from engine.core.other_events import (
     WorkflowPaused,
     WorkflowUnpaused,
 )
+from engine.core.taken_away import PayloadsDestroyed, RunPruned
 from engine.errors import HistoryError
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "AttemptFailed",
     "AttemptHeartbeat",
     "AttemptOutcomeIgnored",
+    "AttributesGiven",
+    "AttributesSet",
     "CallDebounced",
     "CancelRequested",
     "ChildCancelled",
@@ -57,6 +60,7 @@ __all__ = [
     "Note",
     "ParentClose",
     "PatchMarked",
+    "PayloadsDestroyed",
     "PrefixEnded",
     "RejectedReason",
     "RequestAnswered",
@@ -70,6 +74,7 @@ __all__ = [
     "RunFailed",
     "RunForked",
     "RunPaused",
+    "RunPruned",
     "RunQueued",
     "RunReopened",
     "RunResumed",
@@ -140,6 +145,8 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     rerun_of: str = ""  # id of the run whose workflow and arguments these are, if a person asked for it to run again
     reason: str = ""  # why, of such a run
     version: str = ""  # of the workflow, if it has versions
+    large: bool = False  # its large values, and its tables, lie in a storage; its history says where
+    attributes: tuple[str, ...] = ()  # names of those that the run has as its code begins
 
 
 class RunBegun(Fact, frozen=True, tag="RunBegun", kw_only=True):
@@ -158,6 +165,8 @@ class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
     reconciled: bool = False
     reused_run: str = ""  # id of the run
     reused_id: str = ""  # and of the task call in it
+    by: str = ""  # who ended a task that was handed out, by its token, and why
+    reason: str = ""
 
 
 class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
@@ -166,6 +175,8 @@ class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
     id: str
     error: str  # the exception's qualified type
     attempt: int = 1
+    by: str = ""  # as in `TaskCompleted`
+    reason: str = ""
 
 
 class TimerFired(Fact, frozen=True, tag="TimerFired", kw_only=True):
@@ -190,6 +201,7 @@ class SignalReceived(Fact, frozen=True, tag="SignalReceived", kw_only=True):
     name: str
     by: str = ""  # who sent it, when known: "run ID" for a run
     carried: bool = False  # had arrived, and was not received, before the run continued as new
+    reason: str = ""  # why it was sent, when that was said
 
 
 class RequestReceived(Fact, frozen=True, tag="RequestReceived", kw_only=True):
@@ -199,6 +211,7 @@ class RequestReceived(Fact, frozen=True, tag="RequestReceived", kw_only=True):
     name: str
     by: str = ""
     carried: bool = False
+    reason: str = ""
 
 
 class ChildCompleted(Fact, frozen=True, tag="ChildCompleted", kw_only=True):
@@ -311,6 +324,10 @@ class FeedPublished(Decision, frozen=True, tag="FeedPublished", kw_only=True):
     name: str
 
 
+class AttributesSet(Decision, frozen=True, tag="AttributesSet", kw_only=True):
+    """Payload: attributes of the run by name, one JSON object; null takes one away."""
+
+
 class RequestAnswered(Decision, frozen=True, tag="RequestAnswered", kw_only=True):
     """Payload: the answer."""
 
@@ -341,6 +358,10 @@ class ContinuedAsNew(Decision, frozen=True, tag="ContinuedAsNew", kw_only=True):
 
 
 # Notes ---------------------------------------------------------------------------------------------------------------
+
+
+class AttributesGiven(Note, frozen=True, tag="AttributesGiven", kw_only=True):
+    """What attributes were given with the start; directly behind that. Payload: by name, one JSON object."""
 
 
 class TaskStarted(Note, frozen=True, tag="TaskStarted", kw_only=True):
@@ -387,6 +408,8 @@ class AttemptOutcomeIgnored(Note, frozen=True, tag="AttemptOutcomeIgnored", kw_o
     id: str
     attempt: int
     outcome: str  # "completed", "failed" or "cancelled"
+    by: str = ""  # who said so, with a token, and why
+    reason: str = ""
 
 
 class TaskHandedOut(Note, frozen=True, tag="TaskHandedOut", kw_only=True):
@@ -410,6 +433,7 @@ class SignalIgnored(Note, frozen=True, tag="SignalIgnored", kw_only=True):
     id: str
     name: str
     by: str = ""
+    reason: str = ""
 
 
 class RunQueued(Note, frozen=True, tag="RunQueued", kw_only=True):
@@ -431,6 +455,7 @@ class RunUnpaused(Note, frozen=True, tag="RunUnpaused", kw_only=True):
     """The run goes on."""
 
     by: str = ""
+    reason: str = ""
 
 
 class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
@@ -443,6 +468,7 @@ class RunResumed(Note, frozen=True, tag="RunResumed", kw_only=True):
     """A suspended run may go on, with the code there is now."""
 
     by: str = ""
+    reason: str = ""
 
 
 class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
@@ -514,10 +540,12 @@ AnyEvent: TypeAlias = (
     | MessageSent
     | StatePublished
     | FeedPublished
+    | AttributesSet
     | RequestAnswered
     | RequestFailed
     | ContinuedAsNew
     | PatchMarked
+    | AttributesGiven
     | TaskStarted
     | AttemptFailed
     | AttemptHeartbeat
@@ -539,6 +567,8 @@ AnyEvent: TypeAlias = (
     | RunForked
     | PrefixEnded
     | RunTerminated
+    | PayloadsDestroyed
+    | RunPruned
     | TurnSlow
     | ResultMemoised
     | ResultForgotten

@@ -5,14 +5,17 @@ Good for every reader who wants to know how things stand, now or at any version:
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct, field
 
-from engine.core.compare import Diagnosis, decode_diagnosis
+from engine.core.attributes import AttributeValue
+from engine.core.carriage import plain
+from engine.core.compare import Diagnosis
 from engine.core.events import (
     AnyEvent,
     AttemptFailed,
     AttemptHeartbeat,
+    AttributesGiven,
+    AttributesSet,
     CancelRequested,
     ChildCancelled,
     ChildCompleted,
@@ -24,6 +27,7 @@ from engine.core.events import (
     Fact,
     FeedPublished,
     PatchMarked,
+    PayloadsDestroyed,
     PrefixEnded,
     RequestAnswered,
     RequestFailed,
@@ -34,6 +38,7 @@ from engine.core.events import (
     RunFailed,
     RunForked,
     RunPaused,
+    RunPruned,
     RunQueued,
     RunReopened,
     RunResumed,
@@ -54,10 +59,19 @@ from engine.core.events import (
     TimerStarted,
     TurnSlow,
 )
-from engine.core.failures import ErrorInfo, decode_error
-from engine.core.fold_parts import FINAL_STATUSES, UNFINISHED, ChildState, RunStatus, TaskState, TaskStatus
+from engine.core.failures import ErrorInfo
+from engine.core.fold_parts import (
+    FINAL_STATUSES,
+    UNFINISHED,
+    ChildState,
+    RunStatus,
+    TaskState,
+    TaskStatus,
+    attributes_of,
+    diagnosis_of,
+    error_of,
+)
 from engine.core.turn_state import TurnState
-from engine.errors import HistoryError
 
 __all__ = ["FINAL_STATUSES", "UNFINISHED", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
 
@@ -92,6 +106,7 @@ class RunState(Struct, kw_only=True):
     requests: dict[str, str] = field(default_factory=dict)  # by id: "accepted", "answered" or "failed"
     published: int = 0  # values of feeds
     patches: dict[str, int] = field(default_factory=dict)  # those it goes the new way at, by name: the marker's version
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)  # what the author gave it, to be found by
     workflow_version: str = ""  # if its workflow has versions
     epoch: int = 0  # how often it has continued as new; what stands above is of this epoch
     parent: str = ""  # id of the run that started it
@@ -108,12 +123,14 @@ class RunState(Struct, kw_only=True):
     origin_version: int = 0  # and the last version of that which it has copied
     rerun_of: str = ""  # the id of the run whose workflow and arguments it has, if it was asked for as a rerun
     reopened: int = 0  # how often it has gone on behind an end
+    pruned: RunPruned | None = None  # what is left of it is this, and digests
+    destroyed: PayloadsDestroyed | None = None  # the last that says so
     turn: TurnState = field(default_factory=TurnState)  # the last one
 
     @property
     def ended(self) -> bool:
         """Whether nothing can happen to it any more."""
-        return self.status in FINAL_STATUSES
+        return self.status in FINAL_STATUSES or self.status == "pruned"
 
     def counts(self) -> dict[TaskStatus, int]:
         """How many tasks are in each status; absent ones are not listed."""
@@ -124,6 +141,7 @@ class RunState(Struct, kw_only=True):
 
     def apply(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """Fold one event in. Events of a run are applied in order, each once."""
+        payload = plain(payload)  # the state is to be read by anybody
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
         if isinstance(event, Fact):
@@ -158,7 +176,7 @@ class RunState(Struct, kw_only=True):
                 self._apply_to_child(of_child)
             case RunStarted() | RunBegun() | RunQueued():
                 self._begin(event, payload)
-            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
+            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated() | RunPruned() | PayloadsDestroyed():
                 self._end(event, payload)
             case (
                 RunPaused()
@@ -182,14 +200,15 @@ class RunState(Struct, kw_only=True):
                 self.published += 1
             case PatchMarked(name=name):
                 self.patches[name] = self.version
+                self.turn.patches.append(name)
+            case AttributesSet() | AttributesGiven():
+                self.turn.set_attributes(self.attributes, attributes_of(payload))
             case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
                 self.signals[name] = self.signals.get(name, 0) + 1
             case RequestReceived(id=id_):
                 self.requests[id_] = "accepted"
-            case RequestAnswered(request=id_):
-                self.requests[id_] = "answered"
-            case RequestFailed(request=id_):
-                self.requests[id_] = "failed"
+            case RequestAnswered(request=id_) | RequestFailed(request=id_):
+                self.requests[id_] = "failed" if isinstance(event, RequestFailed) else "answered"
             case CancelRequested():
                 self.cancel_requested = True
             case TurnSlow(took=took, site=site):
@@ -223,7 +242,7 @@ class RunState(Struct, kw_only=True):
             case TaskStarted(attempt=attempt, at=at):
                 task.status, task.attempts, task.started_at, task.retry_at = "running", attempt, at, None
             case AttemptFailed(retry_at=retry_at):
-                task.status, task.retry_at, task.error = "retrying", retry_at, _error(event.error, payload)
+                task.status, task.retry_at, task.error = "retrying", retry_at, error_of(event.error, payload)
                 task.failures += 1
             case AttemptHeartbeat() | EffectReconciled():
                 self._apply_word(task, event, payload)
@@ -231,7 +250,7 @@ class RunState(Struct, kw_only=True):
                 task.status, task.result, task.ended_at = "completed", payload, at
                 task.reused_run, task.reused_id = event.reused_run, event.reused_id
             case TaskFailed(at=at):
-                task.status, task.error, task.ended_at = "failed", _error(event.error, payload), at
+                task.status, task.error, task.ended_at = "failed", error_of(event.error, payload), at
                 task.failures += 1
             case TaskCancelled(at=at):
                 task.status, task.ended_at = "cancelled", at
@@ -249,7 +268,7 @@ class RunState(Struct, kw_only=True):
             task.status = "scheduled"
             return
         task.status, task.retry_at, task.failures = "retrying", event.retry_at, task.failures + 1
-        task.error = _error("unknown", payload)
+        task.error = error_of("unknown", payload)
 
     def _apply_to_child(
         self,
@@ -281,7 +300,8 @@ class RunState(Struct, kw_only=True):
 
     def _begin(self, event: RunStarted | RunBegun | RunQueued, payload: bytes | None) -> None:
         if isinstance(event, RunQueued):
-            self.singleton, self.queued_behind = event.key, event.behind
+            if not self.origin:
+                self.singleton, self.queued_behind = event.key, event.behind
             return
         if isinstance(event, RunBegun):
             self.waits, self.begun_at = False, event.at
@@ -291,7 +311,8 @@ class RunState(Struct, kw_only=True):
         self.parent, self.parent_call, self.parent_epoch = event.parent, event.parent_call, event.parent_epoch
         self.root, self.deadline, self.rerun_of = event.root, event.deadline, event.rerun_of
         self.workflow_version = event.version
-        self.singleton, self.waits, self.begins_at = event.singleton, event.waits, event.begins_at
+        self.singleton = "" if self.origin else event.singleton  # which a fork has not, whatever its origin had
+        self.waits, self.begins_at = event.waits, event.begins_at
         if event.waits:
             self.status = "queued"
         elif not event.epoch:
@@ -302,17 +323,27 @@ class RunState(Struct, kw_only=True):
         for of_epoch in (self.tasks, self.timers, self.children, self.patches):
             of_epoch.clear()
 
-    def _end(self, event: RunCompleted | RunFailed | RunCancelled | RunTerminated, payload: bytes | None) -> None:
+    def _end(
+        self,
+        event: RunCompleted | RunFailed | RunCancelled | RunTerminated | RunPruned | PayloadsDestroyed,
+        payload: bytes | None,
+    ) -> None:
+        if isinstance(event, PayloadsDestroyed):
+            self.destroyed = event
+            return
         self.ended_at = event.at
         match event:
             case RunCompleted():
                 self.status, self.result = "completed", payload
             case RunFailed(error=error):
-                self.status, self.error = "failed", _error(error, payload)
+                self.status, self.error = "failed", error_of(error, payload)
             case RunCancelled(reason=reason):
                 self.status, self.reason = "cancelled", reason
             case RunTerminated(reason=reason):
                 self.status, self.reason = "terminated", reason
+            case RunPruned():
+                self.status, self.pruned, self.workflow = "pruned", event, event.workflow
+                self.started_at, self.ended_at = event.started_at, event.ended_at
 
     def _hold(
         self,
@@ -326,7 +357,7 @@ class RunState(Struct, kw_only=True):
                 self.status = "paused"
                 self.paused_at, self.paused_by, self.pause_reason = at, by, reason
             case RunSuspended():
-                self.status, self.diagnosis = "suspended", _diagnosis(payload)
+                self.status, self.diagnosis = "suspended", diagnosis_of(payload)
             case RunUnpaused() | RunResumed():
                 self.status, self.diagnosis = "queued" if self.waits else "running", None
                 self.paused_at, self.paused_by, self.pause_reason = None, "", ""
@@ -339,9 +370,10 @@ class RunState(Struct, kw_only=True):
                 self.reopened += 1
                 if event.takes_back != "end":
                     never = event.takes_back == "turn"
-                    self.turn.take_back(self.tasks, self.children, self.timers, fact=never)
+                    self.turn.take_back(self.tasks, self.children, self.timers, self.patches, fact=never)
                     asked = never and isinstance(self.turn.fact, CancelRequested)
                     self.cancel_requested = self.cancel_requested and not asked
+                    self.turn.take_back_attributes(self.attributes)
                 self._go_on(event.at)
             case PrefixEnded():
                 self.parent = self.parent_call = self.root = ""
@@ -354,26 +386,11 @@ class RunState(Struct, kw_only=True):
         self.timers = {id_: deadline + pause for id_, deadline in self.timers.items()}
         self.deadline = self.deadline and self.deadline + pause
         self.turn = TurnState(at, self.turn.fact)
-        self.status, self.ended_at, self.result, self.error, self.diagnosis = "running", None, None, None, None
+        self.status = "queued" if self.waits else "running"
+        self.ended_at = self.result = self.error = self.diagnosis = None
         self.reason = self.paused_by = self.pause_reason = ""
         self.paused_at = None
         for task in self.tasks.values():
             if task.ended_at is None:
                 task.scheduled_at += pause
                 task.status = "scheduled" if task.status == "running" else task.status
-
-
-def _error(type_: str, payload: bytes | None) -> ErrorInfo:
-    if payload is None:
-        return ErrorInfo(type=type_, message="(destroyed)")
-    try:
-        return decode_error(payload)
-    except HistoryError:  # the fold tells what it can
-        return ErrorInfo(type=type_, message="(unreadable)")
-
-
-def _diagnosis(payload: bytes | None) -> Diagnosis | None:
-    try:
-        return decode_diagnosis(payload) if payload is not None else None
-    except msgspec.MsgspecError:
-        return None

@@ -16,9 +16,11 @@ from typing import Any
 
 from msgspec import structs
 
+from engine.core.attributes import Attributes
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
+from engine.core.carriage import INLINE, PAYLOAD_LARGE_BYTES, Carriage, TableCodec
 from engine.core.decided import Codec, Decided
 from engine.core.endings import Ending, await_within, ending_of
 from engine.core.events import (
@@ -62,8 +64,10 @@ _BEGINNINGS = (TaskScheduled, TimerStarted, ChildStarted)
 class Instance:
     """One epoch of a run, in memory. Discard it (`evict`) after any exception out of `deliver`."""
 
-    def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
+    def __init__(self, definition: Definition[..., Any], run_id: str, *, tables: TableCodec | None = None) -> None:
         self.definition = definition
+        self.tables = tables  # who writes and reads tables, in a run whose large values lie in a storage
+        self.carriage = INLINE
         self.run_id = run_id
         self.calls = Calls(self)
         self.pending = self.calls.tasks
@@ -74,6 +78,7 @@ class Instance:
         self.outbox = Outbox(self)
         self.cancelling = Cancelling()
         self.patches = Patches(self)
+        self.attributes = Attributes(self)
         self.outcome: Ending | None = None
         self.over = False  # whether the run has ended, and not merely this epoch of it
         self.left_over: list[LeftOver] = []  # for the next epoch
@@ -89,7 +94,7 @@ class Instance:
         self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
-        self._main: asyncio.Task[Any] | None = None
+        self.main: asyncio.Task[Any] | None = None  # the branch of the workflow function itself, once that has begun
         self.decided: dict[str, Decided] = {}  # by this turn, so far
         self.continuing = False  # the workflow has asked to continue as new, and is on its way out
         self.ending = False  # the workflow function has returned: what still runs of it is being cancelled
@@ -136,15 +141,15 @@ class Instance:
                 begun.now = fact.at
             self._accept(fact, payload)
         loop = self._loop
-        if self.untold or loop is None or self._main is None:
+        if self.untold or loop is None or self.main is None:
             return []
         while self._early:
             self.inbox.accept_signal(*self._early.popleft())
         loop.run_until_quiet()
         if self.cancelling.carried is not None and self.cancelling.ask_as_carried():
             loop.run_until_quiet()
-        if self._main.done():
-            self._end(self._main)
+        if self.main.done():
+            self._end(self.main)
         if self._suspension is not None:
             raise self._suspension
         if not self.decided:
@@ -169,11 +174,14 @@ class Instance:
             return
         if self.started is not None:
             raise HistoryError(f"the history of run {self.run_id!r} starts twice")
-        args, kwargs = self.definition.arguments.decode(present(payload, "the arguments of the run"))
+        if fact.large:
+            self.carriage = Carriage(PAYLOAD_LARGE_BYTES, self.tables)
+        args, kwargs = self.definition.arguments.decode(present(payload, "the arguments of the run"), self.carriage)
         if not _is_seed(fact.seed):
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
         self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
+        self.attributes.begin(fact.attributes)
         if fact.waits:
             self.turns = 0  # it is no turn: nothing runs
             self.waiting, self.clocks.begins_at = Waiting(self, args, kwargs), fact.begins_at
@@ -187,7 +195,7 @@ class Instance:
         coro = self.definition.fn(*args, **kwargs)
         if self.deadline:
             coro = await_within(coro, (self.deadline - at) / 1_000_000, self.run_id)
-        self._main = self.cancelling.main = self._loop.start_main(coro)
+        self.main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
         if self.untold and not self._is_carried(fact, payload):
@@ -321,7 +329,8 @@ class Instance:
     def _end(self, main: asyncio.Task[Any]) -> None:
         """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
         self.ending = True
-        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self.cancelling.reason)
+        reason = self.cancelling.reason
+        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=reason, carriage=self.carriage)
         loop = self.loop
         for branch in list(loop.tasks.values()):
             branch.cancel()

@@ -98,6 +98,12 @@ class Patches:
         """The turn whose markers were given is over."""
         self._unasked.clear()
 
+    def take_back(self) -> None:
+        """The turn whose markers were given was never taken: nobody has asked in it."""
+        for name in self._unasked:
+            del self._marked[name]
+        self._unasked.clear()
+
     def site_of(self, name: str) -> str:
         """Where the code asked for it first; empty when it did not."""
         return self._answers.get(name, (False, ""))[1]

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 from msgspec import MsgspecError, Struct, structs
 
 from engine.core.call import Definition
+from engine.core.carriage import TableCodec
 from engine.core.compare import Diagnosis, Mismatch, Reason, compare
 from engine.core.decided import Decided
 from engine.core.events import (
@@ -106,7 +107,7 @@ class Replayer:
     """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more.
 
     `versions`: finds another version of a workflow, by name and version, for an epoch that is of that; None: there is
-    none but `definition`.
+    none but `definition`. `tables`: see `Instance`.
     """
 
     def __init__(
@@ -115,9 +116,10 @@ class Replayer:
         run_id: str,
         *,
         versions: Callable[[str, str], Definition[..., Any] | None] | None,
+        tables: TableCodec | None = None,
     ) -> None:
         self._versions = versions
-        self.instance = Instance(definition, run_id)
+        self.instance = Instance(definition, run_id, tables=tables)
         self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
         self.version = 0  # of the last event fed
@@ -127,7 +129,7 @@ class Replayer:
         """What the last epoch left, and this one was not told yet when its history broke off."""
         self._fact: Fact | None = None
         self._fact_payload: bytes | None = None
-        self._fact_version = 0
+        self._fact_version = self._fact_at = 0
         self._recorded: dict[str, Decided] = {}
         self._marked = False  # whether the fact held back has markers of patches behind it
         # In case the turn is taken back: the attempts of the task that its fact has ended, and of those called off.
@@ -178,7 +180,7 @@ class Replayer:
             self._recorded[event.id] = Decided(event, payload)
         elif type(event) is TaskCompleted or isinstance(event, Fact):
             self._settle(complete=True)
-            self._fact, self._fact_payload, self._fact_version = event, payload, version
+            self._fact, self._fact_payload, self._fact_version, self._fact_at = event, payload, version, event.at
             if type(event) is TaskCompleted or type(event) is TaskFailed:
                 self._ended = self.attempts.pop(event.id, None)
             elif type(event) is RunStarted and (event.epoch > self.instance.epoch or self._is_of_another(event)):
@@ -214,7 +216,7 @@ class Replayer:
         self.carrying = before.left_over
         if not self._identities:  # else a replay from here would not know whose identity it goes by
             self.epoch_version = version
-        self.instance = Instance(definition, before.run_id)
+        self.instance = Instance(definition, before.run_id, tables=before.tables)
         self.instance.around, self.instance.replaying = before.around, True
         self.attempts.clear()
 
@@ -278,7 +280,8 @@ class Replayer:
         elif fact is None:
             self._refuse("history", "a turn is taken back, and there is none")
         else:
-            self._recorded = {}
+            self._recorded, self._marked = {}, False
+            self.instance.patches.take_back()
             if self._called_off_behind == self._fact_version:
                 self.attempts.update(self._called_off)
             if note.takes_back == "turn":
@@ -301,7 +304,7 @@ class Replayer:
         stood_from = self._stands_still()
         if not note.retold:
             self._settle(complete=True)
-        elif self._recorded:
+        elif self._recorded or self._marked:
             self._refuse("history", "a fork holds decisions of the turn that it was to decide anew")
         self.instance.run_id = self._identities.pop()
         for id_, attempts in self.attempts.items():
@@ -313,7 +316,9 @@ class Replayer:
 
     def _stands_still(self) -> int:
         """Since when: since the last fact, or since it last went on."""
-        return max(self._stood_until, self._fact.at if self._fact is not None else self.instance.now)
+        if not self._fact_version:
+            self._refuse("history", "it goes on from where it stood still, and nothing has happened before")
+        return max(self._stood_until, self._fact_at)  # the instance has no time of its own before it begins
 
     def _go_on(self, note: RunReopened | PrefixEnded, stood_from: int, *, retold: bool) -> None:
         """Time in which the run stood still does not count: neither for its timers nor for the deadlines of its tasks.
@@ -386,5 +391,5 @@ class Replayer:
 
 
 def _orphaned(started: RunStarted) -> RunStarted:
-    """How a fork's epoch begins, whoever started its origin: nobody waits for its end."""
-    return structs.replace(started, parent="", parent_call="", parent_epoch=0, root="")
+    """How a fork's epoch begins, whoever started its origin: nobody waits for its end, as a parent or for a key."""
+    return structs.replace(started, parent="", parent_call="", parent_epoch=0, root="", singleton="")

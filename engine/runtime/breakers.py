@@ -1,8 +1,9 @@
 """The circuits of one engine: whether attempts that depend on a thing may begin now, or wait until it is back.
 
 A circuit is closed (all begin), open (none does, until a time), or half open: one attempt at a time is let through, to
-see. It lives in memory: an engine that is opened anew finds out for itself. Nothing of it is in a history but that
-attempts begin later; a task that waits uses up none of its attempts, and its deadline counts.
+see, and nobody but that attempt gives this up. It lives in memory: an engine that is opened anew finds out for itself.
+Nothing of it is in a history but that attempts begin later; a task that waits uses up none of its attempts, and its
+deadline counts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from engine.errors import HoldfastError
+from engine.core.pending import PendingTask
+from engine.errors import HoldfastError, NotRecordable, PayloadTooLarge
 from engine.runtime.attempts import Committed, Completed, HandedOut, Outcome
 from engine.tasks import Breaker
 from eventstore import Clock
@@ -22,6 +24,8 @@ __all__ = ["Breakers", "CircuitState", "checked_breakers"]
 
 PROBED_SECONDS: Final = 1.0
 """How long those wait at a time who wait for what becomes of the one that was let through."""
+_ANSWERS: Final = (NotRecordable, PayloadTooLarge)
+"""What is raised for a result that cannot be recorded: whoever gave it is there, whatever a breaker counts."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -42,6 +46,7 @@ class Circuit:
         self.failures = 0
         self.until = 0
         self.pause = 0.0  # seconds it was opened for; 0: it is closed
+        self._probe: PendingTask | None = None  # whose attempt is let through; of a task there is one at a time
         self._probed_until = 0
 
     def waits_until(self, now: int) -> int | None:
@@ -54,23 +59,29 @@ class Circuit:
             return min(self._probed_until, now + round(PROBED_SECONDS * 1_000_000))
         return None
 
-    def begin(self, now: int) -> int | None:
-        """Let an attempt begin: None. As `waits_until`, but for the one that is let through to see."""
+    def begin(self, now: int, task: PendingTask) -> int | None:
+        """Let an attempt of the task begin: None. As `waits_until`, but for the one that is let through to see."""
         wait = self.waits_until(now)
         if wait is None and self.pause:
             # If nothing is heard of it for so long, another one may try.
-            self._probed_until = now + round(self.breaker.seconds * 1_000_000)
+            self._probe, self._probed_until = task, now + round(self.breaker.seconds * 1_000_000)
         return wait
 
-    def not_begun(self) -> None:
-        """The attempt did not begin after all: another one may."""
-        self._probed_until = 0
+    def not_begun(self, task: PendingTask) -> None:
+        """The attempt did not begin after all, or says nothing: if it was let through to see, another one may."""
+        if self._probe is task:
+            self._heard()
+
+    def _heard(self) -> None:
+        """Nobody is waited for any more who was let through."""
+        self._probe, self._probed_until = None, 0
 
     def answered(self) -> None:
         """It is there: an attempt has succeeded."""
         if self.pause:
             _log.info("breaker %s: closed, an attempt has succeeded", self.name)
-        self.failures, self.pause, self.until, self._probed_until = 0, 0.0, 0, 0
+        self.failures, self.pause, self.until = 0, 0.0, 0
+        self._heard()
 
     def failed(self, now: int, error: BaseException) -> None:
         """An attempt has failed."""
@@ -80,7 +91,8 @@ class Circuit:
         if self.failures < self.breaker.failures:
             return
         self.pause = min(self.pause * 2 or self.breaker.seconds, self.breaker.seconds_max)
-        self.until, self._probed_until = now + round(self.pause * 1_000_000), 0
+        self.until = now + round(self.pause * 1_000_000)
+        self._heard()
         _log.warning(
             "breaker %s: open for %g s after %d failures in a row, the last of them %s: %s",
             self.name,
@@ -109,17 +121,17 @@ class Breakers:
             circuit = self._circuits[name] = Circuit(name, self._given.get(name) or Breaker())
         return circuit
 
-    def ended(self, definition: Any, outcome: Outcome | None, error: BaseException | None) -> None:
+    def ended(self, task: PendingTask, outcome: Outcome | None, error: BaseException | None) -> None:
         """An attempt of that task has ended: `error` if it failed; None for both: it was called off."""
-        circuit = self.of(definition)
+        circuit = self.of(task.definition)
         if circuit is None:
             return
-        if error is not None and isinstance(error, circuit.breaker.on):
+        if error is not None and isinstance(error, circuit.breaker.on) and not isinstance(error, _ANSWERS):
             circuit.failed(self._clock.now(), error)
         elif error is not None or isinstance(outcome, Completed | Committed | HandedOut):
             circuit.answered()
         else:
-            circuit.not_begun()
+            circuit.not_begun(task)
 
     def states(self) -> tuple[CircuitState, ...]:
         """How they stand, by name."""

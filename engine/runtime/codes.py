@@ -13,18 +13,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, Final
 
 from engine.core.call import Definition
 from engine.core.compare import Reason
-from engine.runtime.streams import BOUND, CODE, STATUS, SUSPENDED_FOR, TRIED
+from engine.runtime.streams import ALONE, BOUND, CODE, STATUS, SUSPENDED_FOR, TRIED
 from engine.runtime.versions import PYTHON
 from engine.workflows.reach import is_foreign, reached
 from eventstore.port import Scalar
 
-__all__ = ["Codes", "suspended_with", "tried_now", "was_tried"]
+__all__ = ["GOES_ON", "Codes", "suspended_with", "tried_now", "was_tried"]
 
+GOES_ON: Final[Mapping[str, Scalar]] = MappingProxyType({SUSPENDED_FOR: None, ALONE: None})
+"""What the stream of a run says no more once it goes on: why it did not, and how often it has killed its worker."""
 _DIGITS: Final = 16
 _TRIED_MAX: Final = 8
 """Codes that a suspended run remembers to have been tried with: of more, the longest tried may be tried once more."""

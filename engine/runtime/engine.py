@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -22,8 +23,11 @@ from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.beginning import Beginnings
 from engine.runtime.breakers import Breakers, CircuitState, checked_breakers
 from engine.runtime.capacity import Capacity
+from engine.runtime.finding import Wanted, runs_query
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
+from engine.runtime.keeping import Keeper
+from engine.runtime.large_values import LargeValues
 from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
@@ -32,13 +36,13 @@ from engine.runtime.serving import Served, served
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of
-from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Worker
+from engine.storage import Storage
 from engine.tasks import Breaker, RateLike
 from engine.workflows import Workflow
-from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
+from eventstore import Clock, EventStore, Page, SystemClock
 from eventstore.urls import open_store
 
 __all__ = ["Engine"]
@@ -50,7 +54,7 @@ CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
 
-class Engine(Beginnings):
+class Engine(Beginnings, Keeper):
     """Runs workflows on a store, inside the caller's event loop (plain asyncio or uvloop).
 
     Use it as an async context manager. On entering it opens the store, takes a lease and goes on with every unfinished
@@ -69,7 +73,8 @@ class Engine(Beginnings):
     `only`: claim nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which
     no other run of this engine gets on, is named in the log, and after how long it is broken off and its run suspended.
     `clock`, `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place
-    of the task's function; tests put fakes there.
+    of the task's function; tests put fakes there. `storage`: where values lie that a history does not hold, large ones
+    and tables (docs/storage.md); what begins with one needs it, or a copy of it, for as long as it lasts.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -97,8 +102,10 @@ class Engine(Beginnings):
         clock: Clock | None = None,
         entropy: Any = os.urandom,
         stand_in: StandIn | None = None,
+        storage: Storage | str | None = None,
     ) -> None:
         self._given = store
+        self._storage = Storage(storage) if isinstance(storage, str) else storage
         self._given_workflows = tuple(workflows)
         self._definitions = served(self._given_workflows, reach=False)
         self._entropy = entropy
@@ -142,6 +149,8 @@ class Engine(Beginnings):
         quiet_replays()
         self._anyio = anyio_version()
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
+        if self._storage is not None:
+            store = LargeValues(store, self._storage)
         self._store = store
         self._watches.revive()
         try:
@@ -186,7 +195,7 @@ class Engine(Beginnings):
 
     async def _close_store(self) -> None:
         store, self._store = self._store, None
-        if store is not None and store is not self._given:
+        if store is not None and isinstance(self._given, str):
             await store.aclose()
 
     # -- what a handle needs (see `handle.Desk`) -----------------------------------------------------------------------
@@ -251,20 +260,31 @@ class Engine(Beginnings):
         workflow: str | None = None,
         parent: str | None = None,
         status: RunStatus | tuple[RunStatus, ...] | None = None,
+        attributes: Mapping[str, Wanted] = NO_LIMITS,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
         newest_first: bool = True,
     ) -> Page[RunSummary]:
-        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children."""
-        attributes: dict[str, Any] = {}
-        if parent is not None:
-            attributes[PARENT] = parent
-        if workflow is not None:
-            attributes[WORKFLOW] = workflow
-        if status is not None:
-            attributes[STATUS] = status
-        query = StreamQuery(
-            category=RUN_CATEGORY, attributes=attributes, limit=limit, cursor=cursor, newest_first=newest_first
+        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children.
+
+        `attributes`: those that have these, of those that authors gave them (`start`, `durable.set_attributes`): each
+        equal to the value, or to one of a tuple; None stands for having none of that name. `since`, `until`: recorded
+        at or after the one time, and before the other (aware). Indexes serve all of it; see docs/searching.md.
+        Runs that were pruned are listed when that is the `status` that is asked for.
+        Raises `HoldfastError` for what cannot be an attribute, and for a time without a zone.
+        """
+        query = runs_query(
+            workflow=workflow,
+            parent=parent,
+            status=status,
+            attributes=attributes,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            newest_first=newest_first,
         )
         page = await self.store.find(query)
         items = tuple(summary_of(head) for head in page.items)

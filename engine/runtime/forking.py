@@ -22,29 +22,20 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from engine.core.call import Definition
 from engine.core.compare import Mismatch
 from engine.core.events import (
-    ContinuedAsNew,
-    Decision,
-    Fact,
     PrefixEnded,
-    RunCancelled,
-    RunCompleted,
-    RunFailed,
     RunForked,
-    RunReopened,
-    RunStarted,
     StatePublished,
-    TaskCompleted,
-    TaskFailed,
     encode_header,
 )
+from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused, RunConflict
 from engine.runtime.children_told import outcome_letters
-from engine.runtime.histories import HistoryEvent, head_of, read_beginning, read_events
+from engine.runtime.cutting import Prefix, read_prefix
+from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.serving import Served
 from engine.runtime.streams import (
@@ -52,87 +43,17 @@ from engine.runtime.streams import (
     STATUS,
     VERSION,
     WORKFLOW,
+    own_attribute,
     run_id_of,
     state_attribute,
     stream_of,
-    workflow_of,
 )
-from eventstore import NEW, Clock, Commit, EventStore, Message, NewEvent, StreamHead, StreamNotFound, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, Message, NewEvent, StreamNotFound, VersionConflict
 
-__all__ = ["Cut", "begins_as", "cut_of", "fork", "forked"]
+__all__ = ["fork"]
 
 CHUNK_EVENTS: Final = 500
 """Events that are copied in one commit."""
-_ENDS: Final = (RunCompleted, RunFailed, RunCancelled, ContinuedAsNew)
-
-
-class Cut(Struct):
-    """Where a prefix ends: behind version `until`; `retold`: the turn of the last fact in it is decided anew."""
-
-    until: int
-    retold: bool
-
-
-class _Turns(Struct):
-    """Which turn a history is in, event by event, as far as a cut must know."""
-
-    fact: HistoryEvent | None = None
-    base: int = 0  # the version that its decisions stand behind: its fact, or what has let it be taken anew
-    ends: bool = False
-    open: bool = False  # there may be decisions of it
-    is_fork: bool = False
-    own_from: int = 0  # of a fork: from here on its history is its own
-
-    def take(self, item: HistoryEvent) -> None:
-        match event := item.event:
-            case Fact():
-                self.fact, self.base, self.open, self.ends = item, item.version, True, False
-            case Decision():
-                self.ends = self.ends or isinstance(event, _ENDS)
-            case RunReopened(takes_back="turn" | "decisions" as taken):
-                self.base, self.open, self.ends = item.version, taken == "decisions", False
-            case RunForked():
-                self.is_fork = True
-            case PrefixEnded(retold=retold):
-                self.base = self.own_from = item.version
-                self.open, self.ends = retold, False
-            case _:
-                return
-
-
-async def cut_of(store: EventStore, run_id: str, at: int, substituted: Collection[str]) -> Cut:
-    """Where a fork of a run at a version is cut. Raises `RepairRefused`, `RunNotFound`."""
-    head = await head_of(store, run_id)
-    if not 1 <= at <= head.version:
-        raise RepairRefused(f"run {run_id!r} has {head.version} events: it cannot be forked at version {at}")
-    turns = _Turns()
-    async for item in read_events(store, run_id, until=at):
-        turns.take(item)
-    whole = Cut(at, retold=False)
-    cut = _cut_at(turns, at, run_id, substituted)
-    if cut == whole and turns.open:
-        async for item in read_events(store, run_id, after=at):
-            if isinstance(item.event, Fact | RunReopened):
-                break
-            if isinstance(item.event, Decision):
-                return Cut(turns.base, retold=True)  # the cut goes through the turn
-    return cut
-
-
-def _cut_at(turns: _Turns, at: int, run_id: str, substituted: Collection[str]) -> Cut:
-    if turns.is_fork and not turns.own_from:
-        raise RepairRefused(
-            f"version {at} of run {run_id!r} stands in what it has copied as a fork: fork its origin, or cut later"
-        )
-    fact = turns.fact
-    if fact is None:
-        raise RepairRefused(f"nothing has happened by version {at} of run {run_id!r}: run it again instead")
-    told_here = turns.open and turns.base == fact.version
-    if told_here and isinstance(fact.event, TaskCompleted | TaskFailed) and fact.event.id in substituted:
-        return Cut(fact.version - 1, retold=False)  # its outcome is what is given with the fork
-    if turns.open and (turns.ends or at == turns.base):
-        return Cut(turns.base, retold=True)
-    return Cut(at, retold=False)
 
 
 async def fork(
@@ -150,13 +71,15 @@ async def fork(
 ) -> None:
     """Make the fork; the same again is the same fork. Raises as `Engine.fork`."""
     origin = await head_of(store, run_id)
-    definition = await begins_as(store, definitions, origin)
-    cut = await cut_of(store, run_id, at, substitute)
+    check_remembers(origin)
+    prefix = await read_prefix(store, origin, at=at, substituted=substitute)
+    started = prefix.cut.started
+    definition = definitions.require(started.workflow, started.version)
     note = RunForked(
         at=max(clock.now(), origin.updated_at),
         origin=run_id,
-        version=cut.until,
-        digest=await _digest_at(store, run_id, cut.until),
+        version=prefix.cut.until,
+        digest=await prefix.digest(),
         by=by,
         reason=reason,
         substituted=tuple(substitute),
@@ -167,58 +90,56 @@ async def fork(
         return
     note = note if there is None else there.note
     replayer = Replayer(definition, new_id, versions=definitions.find)
-    sends = await _rehearse(store, replayer, new_id, note, cut=cut, substitute=substitute)
+    sends = await _rehearse(store, replayer, new_id, note, prefix=prefix, substitute=substitute)
     version = 0 if there is None else there.version
     events: list[NewEvent] = []
     states: dict[str, Any] = {}
-    workflow_version: str | None = None  # of the last epoch that it has lived through
+    state = RunState(run_id=new_id)
     index = 0
-    async for item in forked(store, note, cut):
+    async for item in _forked(note, prefix):
         index += 1
+        state.apply(index, item.event, item.payload)
         if isinstance(item.event, StatePublished):
             states[state_attribute(item.event.name)] = index
-        elif isinstance(item.event, RunStarted):
-            workflow_version = item.event.version or None
         if index > version:
             events.append(NewEvent(item.header, item.payload))
         if len(events) >= CHUNK_EVENTS and not isinstance(item.event, PrefixEnded):
             # No workflow is named yet: nobody claims what is not whole, whatever happens to us before it is.
-            part = {STATUS: "paused"}
+            part = {STATUS: "paused", ORIGIN: run_id}  # by which its origin is known to be needed
             version = await _append(store, stream, version, events, commit_id=next_id(), attributes=part, held=True)
             events = []
-    attributes = {
-        WORKFLOW: definition.name,
-        VERSION: workflow_version,
-        STATUS: "running",
-        ORIGIN: run_id,
-        **states,
-    }
+    check_remembers(await head_of(store, run_id))  # that what we have copied was whole
+    attributes = _attributes(state, definition.name, run_id)
     await _append(
         store,
         stream,
         version,
         events,
         commit_id=next_id(),
-        attributes=attributes,
+        attributes=attributes | states,
         held=False,
         sends=sends,
         alarm=note.at,
     )
 
 
-async def begins_as(store: EventStore, definitions: Served, head: StreamHead) -> Definition[..., Any]:
-    """The definition that a run's history begins with, whatever the run is of by now. Raises `UnknownWorkflow`."""
-    name, version = workflow_of(head.attributes)
-    beginning = await read_beginning(store, run_id_of(head.stream))
-    return definitions.require(name, version if beginning is None else beginning[0].version)
+def _attributes(state: RunState, workflow: str, origin: str) -> dict[str, Any]:
+    """What a fork that is whole is found by."""
+    return {
+        WORKFLOW: workflow,
+        VERSION: state.workflow_version or None,  # of the last epoch that it has lived through
+        STATUS: "running",
+        ORIGIN: origin,
+        **{own_attribute(name): value for name, value in state.attributes.items()},
+    }
 
 
-async def forked(store: EventStore, note: RunForked, cut: Cut) -> AsyncIterator[HistoryEvent]:
+async def _forked(note: RunForked, prefix: Prefix) -> AsyncIterator[HistoryEvent]:
     """The events of a fork, as they are when it begins. Versions are those of the origin."""
     yield HistoryEvent(0, 0, note, None, encode_header(note), b"")
-    async for item in read_events(store, note.origin, until=cut.until):
+    async for item in prefix.events():
         yield item
-    ended = PrefixEnded(at=note.at, retold=cut.retold)
+    ended = PrefixEnded(at=note.at, retold=prefix.cut.retold)
     yield HistoryEvent(0, 0, ended, None, encode_header(ended), b"")
 
 
@@ -282,25 +203,19 @@ async def _there(store: EventStore, run_id: str, wanted: RunForked) -> _There | 
     raise RunConflict(f"run {run_id!r} exists already, and is another one than this fork: choose another id")
 
 
-async def _digest_at(store: EventStore, run_id: str, version: int) -> str:
-    async for item in read_events(store, run_id, after=version - 1, until=version):
-        return item.digest.hex()
-    raise RepairRefused(f"run {run_id!r} has no version {version}")
-
-
 async def _rehearse(
     store: EventStore,
     replayer: Replayer,
     new_id: str,
     note: RunForked,
     *,
-    cut: Cut,
+    prefix: Prefix,
     substitute: Mapping[str, Any],
 ) -> tuple[Message, ...]:
     """See whether the code takes the prefix, and whether it can be cut there. Returns what the fork is to be told."""
     try:
         version = 0
-        async for item in forked(store, note, cut):
+        async for item in _forked(note, prefix):
             version += 1
             replayer.feed(version, item.event, item.payload)
             if version % CHUNK_EVENTS == 0:
@@ -311,7 +226,7 @@ async def _rehearse(
         letters += _results(replayer.instance, new_id, note, substitute)
     except Mismatch as mismatch:
         raise RepairRefused(
-            f"the present code does not fit run {note.origin!r} up to version {cut.until}:"
+            f"the present code does not fit run {note.origin!r} up to version {note.version}:"
             f" {mismatch.diagnosis.render()}\nIn the fork's own history, versions are one higher; fork it before that."
         ) from mismatch
     finally:
@@ -343,8 +258,8 @@ def _results(instance: Instance, new_id: str, note: RunForked, substitute: Mappi
         pending = instance.pending.get(task_id)
         if pending is None:
             raise RepairRefused(_not_waited_for(note.origin, task_id, note.version, list(instance.pending)))
-        payload = pending.definition.result.encode_checked(value)
-        mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by)
+        payload = pending.definition.result.encode_checked(value, pending.carriage)
+        mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by, reason=note.reason)
         yield data_message(stream_of(new_id), f"fork:{task_id}", mail, payload)
 
 

@@ -11,7 +11,7 @@ from engine.core.fold import RunStatus
 from engine.runtime.streams import QUEUED, STATUS, WAITS
 from eventstore import StreamHead
 
-__all__ = ["Gates", "gates_of", "is_waiting"]
+__all__ = ["Gates", "due_at", "gates_of", "is_waiting"]
 
 
 class Gates(Struct, gc=False):
@@ -42,3 +42,9 @@ def gates_of(head: StreamHead, *, reopened: bool) -> Gates:
 def is_waiting(head: StreamHead) -> bool:
     """Whether the run of this stream is recorded and has not begun."""
     return WAITS in head.attributes
+
+
+def due_at(head: StreamHead, at: int) -> int:
+    """When a run that is let go on at `at` is to be looked at: at once, or when it is to begin. Microseconds."""
+    begins_at = head.attributes.get(WAITS)
+    return max(at, begins_at) if isinstance(begins_at, int) else at

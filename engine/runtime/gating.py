@@ -15,26 +15,28 @@ from msgspec import Struct, structs
 
 from engine.core.compare import Diagnosis, Difference, Mismatch, describe_decision
 from engine.core.decided import Decided
-from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunStarted
-from engine.core.fold import FINAL_STATUSES, RunStatus
+from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunForked, RunStarted
+from engine.core.fold import FINAL_STATUSES, UNFINISHED, RunStatus
 from engine.core.replay import Replayer
+from engine.core.standing import standing
 from engine.errors import HoldfastError
 from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunSummary, summary_of
 from engine.runtime.histories import HistoryEvent, head_of
+from engine.runtime.large_values import TABLES, LargeValues
 from engine.runtime.logs import quiet_replays
-from engine.runtime.recovery import rebuild_run
+from engine.runtime.recovery import try_run
 from engine.runtime.serving import served
-from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW
+from engine.runtime.streams import PAYLOADS, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
+from engine.storage import Storage
 from engine.workflows import Workflow
-from eventstore import EventStore, EventStoreError, StreamHead, StreamQuery, SystemClock
+from eventstore import EventStore, StreamHead, StreamQuery, SystemClock
 from eventstore.port import FIND_LIMIT_MAX
 
-__all__ = ["Gate", "Verdict", "diagnose"]
+__all__ = ["Gate", "Verdict", "decides_more", "diagnose"]
 
-_OPEN: Final[tuple[RunStatus, ...]] = ("running", "paused", "suspended")
 _ENDS: Final = (RunCompleted, RunFailed, RunCancelled)
 _ADVICE: Final = (
     "With this code the run would be suspended; nothing would be lost. Ways out: put the change behind"
@@ -46,15 +48,17 @@ _ADVICE: Final = (
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether one run fits the code there is.
 
-    `version`: events in its history. `known`: whether its workflow is among those of the gate; one that is not was not
-    replayed. `diagnosis`: how it does not fit. `ahead`: decisions that the code would take as soon as it had the run,
-    and that are not recorded; what a crash kept from being written, or what is new in this code.
+    `version`: events in its history. `known`: whether its workflow, in the version that it is on, is among those of the
+    gate; one that is not was not replayed. `diagnosis`: how it does not fit. `ahead`: decisions that the code would
+    take as soon as it had the run, and that are not recorded; what a crash kept from being written, or what is new in
+    this code.
     """
 
     run: str
     workflow: str
     status: RunStatus
     version: int
+    workflow_version: str = ""  # if its workflow has versions
     known: bool = True
     diagnosis: Diagnosis | None = None
     ahead: int = 0
@@ -69,6 +73,7 @@ class Gate:
     """Replays the runs of a store with these workflows: ``async with Gate(store, [nightly]) as gate: ...``.
 
     `store`: an open one, which stays open; read-only is enough. `turn_seconds`: after how long a turn is broken off.
+    `storage`: that of the runs, if their large values lie in one.
     Workflows that these call as children are found as an engine finds them. Raises `DefinitionError` and
     `DeterminismError` for workflows that no engine would take. One replay at a time: use several processes for more.
     """
@@ -79,9 +84,11 @@ class Gate:
         workflows: Iterable[Workflow[..., Any]],
         *,
         turn_seconds: float = TURN_SECONDS_MAX,
+        storage: Storage | None = None,
     ) -> None:
-        self._store = store
+        self._store = store if storage is None else LargeValues(store, storage)
         self._definitions = served(workflows, reach=True)
+        self.learnt = 0  # definitions that runs have shown it
         self._watchdog = Watchdog(SystemClock(), warn=min(TURN_WARN_SECONDS, turn_seconds), limit=turn_seconds)
 
     async def __aenter__(self) -> Self:
@@ -101,9 +108,15 @@ class Gate:
         """The names of the workflows that it knows, those included that it was shown by runs as their children."""
         return tuple(self._definitions)
 
+    def knows(self, workflow: str, version: str) -> bool:
+        """Whether it can replay runs of this workflow that are on this version; "": runs without one."""
+        return self._definitions.find(workflow, version) is not None
+
     async def runs(self, *, closed: int = 0) -> AsyncIterator[RunSummary]:
         """All open runs, whatever their workflow, oldest first; then the newest `closed` of each workflow it knows."""
-        query = StreamQuery(category=RUN_CATEGORY, attributes={STATUS: _OPEN}, limit=FIND_LIMIT_MAX, newest_first=False)
+        query = StreamQuery(
+            category=RUN_CATEGORY, attributes={STATUS: UNFINISHED}, limit=FIND_LIMIT_MAX, newest_first=False
+        )
         while True:
             page = await self._store.find(query)
             for head in page.items:
@@ -116,7 +129,8 @@ class Gate:
                 yield run
 
     async def _closed(self, name: str, count: int) -> AsyncIterator[RunSummary]:
-        attributes: dict[str, Any] = {WORKFLOW: name, STATUS: tuple(sorted(FINAL_STATUSES))}
+        # What was made to forget cannot be replayed.
+        attributes: dict[str, Any] = {WORKFLOW: name, STATUS: tuple(sorted(FINAL_STATUSES)), PAYLOADS: None}
         cursor: str | None = None
         while count > 0:
             query = StreamQuery(
@@ -139,22 +153,18 @@ class Gate:
         definition = self._definitions.of(head.attributes)
         if definition is None:
             return _verdict(head, known=False)
-        try:
-            rebuilt = await rebuild_run(self._store, head, definition, self._watchdog, versions=self._definitions.find)
-        except Mismatch as mismatch:
-            return _verdict(head, diagnosis=mismatch.diagnosis)
-        except EventStoreError:
-            raise
-        except Exception as error:  # the user's, in a place we call; or ours
-            message = f"{type(error).__qualname__}: {error}"
-            return _verdict(head, diagnosis=Diagnosis(reason="internal", message=message, version=head.version))
-        instance = rebuilt.replayer.instance
+        tried = await try_run(
+            self._store, head, definition, self._watchdog, versions=self._definitions.find, say=_with_its_type
+        )
+        if isinstance(tried, Diagnosis):
+            return _verdict(head, diagnosis=tried)
+        instance = tried.replayer.instance
         try:
             for learnt in instance.calls.definitions.values():
-                self._definitions.add(learnt, newest=False)
-            if head.closed and rebuilt.backlog and head.attributes.get(STATUS) != "terminated":
-                return _verdict(head, diagnosis=_more(rebuilt.backlog, head.version))
-            return _verdict(head, ahead=len(rebuilt.backlog))
+                self.learnt += self._definitions.add(learnt, newest=False)
+            if head.closed and tried.backlog and head.attributes.get(STATUS) != "terminated":
+                return _verdict(head, diagnosis=decides_more(tried.backlog, head.version))
+            return _verdict(head, ahead=len(tried.backlog))
         finally:
             instance.evict()
 
@@ -162,14 +172,15 @@ class Gate:
 def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run_id: str = "run") -> Diagnosis | None:
     """How a recorded history does not fit these workflows (one, or several versions of it); None: it does.
 
-    `events` as `RunHandle.events` gives them, from the beginning; `run_id` as it was. Raises `HoldfastError` for a
-    history of another workflow, `DefinitionError` and `DeterminismError` as an engine does.
+    `events` as `RunHandle.events` gives them, from the beginning, also of a fork or of a run that was reopened;
+    `run_id` as it was. Raises `HoldfastError` for a history of another workflow, `DefinitionError` and
+    `DeterminismError` as an engine does.
     """
     order_anyio_sets()
     install_guard()
     quiet_replays()
     known = served(workflows, reach=False)
-    started = events[0].event if events else None
+    started = next((item.event for item in events if not isinstance(item.event, RunForked)), None)
     if not isinstance(started, RunStarted):
         raise HoldfastError("a history begins with RunStarted: give all of its events, the first one first")
     definition = known.find(started.workflow, started.version)
@@ -177,7 +188,7 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
         version = f" in version {started.version!r}" if started.version else ""
         there = ", ".join(known) or "none"
         raise HoldfastError(f"the history is of workflow {started.workflow!r}{version}, which is not given ({there})")
-    replayer = Replayer(definition, run_id, versions=known.find)
+    replayer = Replayer(definition, run_id, versions=known.find, tables=TABLES)
     try:
         replayer.feed_all(events)
         backlog = replayer.finish()
@@ -185,11 +196,15 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
         return structs.replace(mismatch.diagnosis, advice=_ADVICE)
     finally:
         replayer.instance.evict()
-    ended = any(isinstance(item.event, _ENDS) for item in events)
-    return _more(backlog, events[-1].version) if backlog and ended else None
+    ended = any(isinstance(item.event, _ENDS) for item in standing(events))  # a reopened run goes on behind its end
+    return decides_more(backlog, events[-1].version) if backlog and ended else None
 
 
-def _more(backlog: list[Decided], version: int) -> Diagnosis:
+def _with_its_type(error: Exception) -> str:
+    return f"{type(error).__qualname__}: {error}"
+
+
+def decides_more(backlog: list[Decided], version: int) -> Diagnosis:
     """A run that has ended has all that its last turn decided."""
     return Diagnosis(
         reason="decisions",
@@ -208,6 +223,7 @@ def _verdict(head: StreamHead, *, diagnosis: Diagnosis | None = None, **said: An
         workflow=summary.workflow,
         status=summary.status,
         version=summary.version,
+        workflow_version=summary.workflow_version,
         diagnosis=None if diagnosis is None else structs.replace(diagnosis, advice=_ADVICE),
         **said,
     )

@@ -8,6 +8,8 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
+from engine.core.attributes import AttributeValue
+from engine.core.carriage import refuse_away, unpack
 from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
@@ -17,12 +19,14 @@ from engine.errors import (
     HistoryError,
     RunCancelledError,
     RunFailedError,
+    RunPrunedError,
     RunSuspendedError,
     RunTerminatedError,
 )
 from engine.runtime import asking
 from engine.runtime.asking import PendingRequest
 from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
+from engine.runtime.large_values import LARGE
 from engine.runtime.mail import (
     CancelMail,
     ControlMail,
@@ -49,6 +53,7 @@ from engine.runtime.streams import (
     VERSION,
     WAITS,
     WORKFLOW,
+    own_attributes,
     run_id_of,
     stream_of,
 )
@@ -80,6 +85,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
     begins_at: int = 0  # of one that is queued: not before this; 0: as soon as nothing holds it
     singleton: str = ""  # the key that one run of the workflow has at a time
+    attributes: dict[str, AttributeValue] = {}  # what its author gave it, to be found by
 
 
 def summary_of(head: Any) -> RunSummary:
@@ -99,6 +105,7 @@ def summary_of(head: Any) -> RunSummary:
         slow=head.attributes.get(SLOW) or 0,
         begins_at=(head.attributes.get(WAITS) or 0) if queued else 0,
         singleton=str(head.attributes.get(SINGLETON, "")),
+        attributes=own_attributes(head.attributes),
     )
 
 
@@ -132,8 +139,8 @@ class RunHandle(Generic[R_co]):
         """Wait for the run's end and return its result, of the workflow's annotated type.
 
         Cancelling whoever awaits this does not cancel the run. Raises `RunFailedError` (its `__cause__` is the
-        recorded exception), `RunCancelledError`, `RunTerminatedError`, `RunSuspendedError` (with the diagnosis), or
-        `EngineFailed` when this engine can no longer tell.
+        recorded exception), `RunCancelledError`, `RunTerminatedError`, `RunSuspendedError` (with the diagnosis),
+        `RunPrunedError`, or `EngineFailed` when this engine can no longer tell.
         """
         watch = self._watch
         while (outcome := self._known()) is None:
@@ -188,9 +195,9 @@ class RunHandle(Generic[R_co]):
         """
         await self._send(CancelMail(by=by, reason=reason))
 
-    async def resume(self, *, by: str = "") -> None:
+    async def resume(self, *, reason: str = "", by: str = "") -> None:
         """Ask a suspended run to try again with the code that its worker has now. Others are left as they are."""
-        await self._send(ResumeMail(by=by))
+        await self._send(ResumeMail(by=by, reason=reason))
 
     async def terminate(self, *, reason: str = "", by: str = "") -> None:
         """End the run without its code: it cannot clean up. A finished run is left as it is.
@@ -203,30 +210,40 @@ class RunHandle(Generic[R_co]):
         """Let nothing of the run begin; attempts under way end and are recorded, and what arrives is kept."""
         await self._send(PauseMail(by=by, reason=reason))
 
-    async def unpause(self, *, by: str = "") -> None:
+    async def unpause(self, *, reason: str = "", by: str = "") -> None:
         """Let a paused run go on, with everything that arrived meanwhile. Others are left as they are."""
-        await self._send(UnpauseMail(by=by))
+        await self._send(UnpauseMail(by=by, reason=reason))
 
     # -- talking with the workflow -------------------------------------------------------------------------------------
 
-    async def signal(self, signal: Signal[T], value: T, *, id: str | None = None, by: str = "") -> None:  # noqa: A002
+    async def signal(
+        self,
+        signal: Signal[T],
+        value: T,
+        *,
+        id: str | None = None,  # noqa: A002
+        by: str = "",
+        reason: str = "",
+    ) -> None:
         """Send a signal. Durable when this returns; the same `id` again is delivered once.
+
+        The history says who sent it, and why, if that is said.
 
         Raises `RunEnded` for a finished run, `NotRecordable` or `PayloadTooLarge` for a value that is not of its type.
         """
         payload = signal.codec.encode_checked(value)
-        mail = SignalMail(name=signal.name, by=by)
+        mail = SignalMail(name=signal.name, by=by, reason=reason)
         await send_data(
             self._store, data_message(stream_of(self.id), id or self._desk.message_id(), mail, payload), self.id
         )
 
     @overload
     async def request(
-        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = ""
+        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> PendingRequest[R]: ...
     @overload
     async def request(
-        self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = ""
+        self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> PendingRequest[R]: ...
     async def request(
         self,
@@ -235,6 +252,7 @@ class RunHandle(Generic[R_co]):
         *,
         id: str | None = None,  # noqa: A002
         by: str = "",
+        reason: str = "",
     ) -> PendingRequest[R]:
         """Send a request, and wait until the workflow has accepted it: it is then part of the history.
 
@@ -245,13 +263,14 @@ class RunHandle(Generic[R_co]):
         payload = request.argument.encode_checked(argument)
         id_ = id or self._desk.message_id()
         pending: PendingRequest[R] = PendingRequest(self._desk, self._watch, request, id_)
-        await pending.send(data_message(stream_of(self.id), id_, RequestMail(name=request.name, by=by), payload))
+        mail = RequestMail(name=request.name, by=by, reason=reason)
+        await pending.send(data_message(stream_of(self.id), id_, mail, payload))
         await pending.accepted()
         return pending
 
     @overload
     async def ask(
-        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = ""
+        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> R: ...
     @overload
     async def ask(self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "") -> R: ...
@@ -262,9 +281,10 @@ class RunHandle(Generic[R_co]):
         *,
         id: str | None = None,  # noqa: A002
         by: str = "",
+        reason: str = "",
     ) -> R:
         """Send a request and wait for the answer. Raises what `request` and `PendingRequest.answer` raise."""
-        pending = await self.request(request, argument, id=id, by=by)
+        pending = await self.request(request, argument, id=id, by=by, reason=reason)
         return await pending.answer()
 
     def pending_request(self, request: Request[A, R], id: str) -> PendingRequest[R]:  # noqa: A002
@@ -329,7 +349,10 @@ class RunHandle(Generic[R_co]):
         if outcome.payload is None:
             raise HistoryError(f"the result of run {self.id!r} was destroyed")
         codec = self._codec
-        value: Any = msgspec.json.decode(outcome.payload) if codec is None else codec.decode(outcome.payload)
+        if codec is not None:
+            return codec.decode(outcome.payload, LARGE)  # type: ignore[no-any-return]
+        refuse_away(outcome.payload, f"the result of run {self.id!r}")
+        value: Any = msgspec.json.decode(unpack(outcome.payload)[0])
         return value  # type: ignore[no-any-return]
 
     def _raise(self, outcome: Outcome) -> NoReturn:
@@ -339,6 +362,8 @@ class RunHandle(Generic[R_co]):
             case "suspended":
                 text = decode_diagnosis(outcome.payload).render() if outcome.payload is not None else ""
                 raise RunSuspendedError(self.id, f"run {self.id!r} is suspended: {text}")
+            case "pruned":
+                raise RunPrunedError(self.id)
             case "terminated":
                 raise RunTerminatedError(self.id, f"run {self.id!r} was terminated{_because(outcome.reason)}")
             case _:

@@ -6,12 +6,21 @@ The key of a singleton is a pool with one slot, made when first asked for; that 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 
 from engine.errors import HoldfastError
+from eventstore import Permit
 from eventstore.port import POOL_BYTES_MAX
 
-__all__ = ["KEY_CHARACTERS_MAX", "SINGLETON_PREFIX", "check_key", "is_singleton", "keyed_name", "pool_of"]
+__all__ = [
+    "KEY_CHARACTERS_MAX",
+    "SINGLETON_PREFIX",
+    "check_key",
+    "is_singleton",
+    "key_permit",
+    "keyed_name",
+    "pool_of",
+]
 
 SINGLETON_PREFIX: Final = "singleton/"
 """What the names of these pools begin with, and those of no others."""
@@ -22,6 +31,11 @@ KEY_CHARACTERS_MAX: Final = 200
 def pool_of(workflow: str, key: str) -> str:
     """The pool that is this key of singletons."""
     return keyed_name(SINGLETON_PREFIX, workflow, key, bytes_max=POOL_BYTES_MAX)
+
+
+def key_permit(pool: str, run_id: str, action: Literal["take", "wait"]) -> Permit:
+    """What the commit asks by which a run is to have its key, or to queue for it: it is the run's until that ends."""
+    return Permit(pool=pool, holder=run_id, action=action, lasting=True)
 
 
 def is_singleton(pool: str) -> bool:

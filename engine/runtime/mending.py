@@ -18,18 +18,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from engine.core.call import Definition
-from engine.core.compare import Diagnosis, Mismatch
+from engine.core.compare import Diagnosis
 from engine.core.events import RunResumed
 from engine.runtime.claims import marked
-from engine.runtime.codes import suspended_with, was_tried
+from engine.runtime.codes import GOES_ON, suspended_with, was_tried
+from engine.runtime.gates import due_at, gates_of, is_waiting
 from engine.runtime.histories import read_known_state
-from engine.runtime.recovery import rebuild_run
+from engine.runtime.recovery import try_run
 from engine.runtime.site import Site
 from engine.runtime.streams import (
-    ALONE,
     BOUND,
     CODE,
     RUN_CATEGORY,
@@ -40,9 +40,18 @@ from engine.runtime.streams import (
     run_id_of,
     suspension,
 )
-from eventstore import Commit, EventStoreError, LeaseLost, NewEvent, StreamHead, StreamNotFound, StreamQuery
+from eventstore import (
+    Commit,
+    EventStoreError,
+    LeaseLost,
+    NewEvent,
+    StreamHead,
+    StreamNotFound,
+    StreamQuery,
+    find_all,
+)
 from eventstore.errors import VersionConflict
-from eventstore.port import FIND_LIMIT_MAX, Scalar
+from eventstore.port import Scalar
 
 __all__ = ["LOOK_SECONDS", "Mending", "bind"]
 
@@ -111,15 +120,9 @@ class Mending:
             self._looking = False
 
     async def _marked(self, workflows: Iterable[str], mark: Mapping[str, Scalar]) -> AsyncIterator[StreamHead]:
-        for first in marked(workflows, self._only, mark):
-            query = structs.replace(first, limit=FIND_LIMIT_MAX, newest_first=False)
-            while True:
-                page = await self._home.store.find(query)
-                for head in page.items:
-                    yield head
-                if page.next is None:
-                    break
-                query = structs.replace(query, cursor=page.next)
+        for query in marked(workflows, self._only, mark):
+            async for head in find_all(self._home.store, structs.replace(query, closed=False, newest_first=False)):
+                yield head
 
     async def _try(self, head: StreamHead) -> None:
         home = self._home
@@ -136,8 +139,9 @@ class Mending:
             await self._write(head, note, suspended_with(head.attributes, code, diagnosis.reason))
             return
         note = new_event(RunResumed(at=at, by=f"engine {self._name}, code {code}"))
-        going = {STATUS: "running", SUSPENDED_FOR: None, ALONE: None, CODE: code, BOUND: True}
-        await self._write(head, note, going, alarm=at)
+        gates = gates_of(head, reopened=True)  # its code fits, and it may have to wait for its turn all the same
+        going = {**GOES_ON, STATUS: gates.status(waiting=is_waiting(head)), CODE: code, BOUND: True}
+        await self._write(head, note, going, alarm=due_at(head, at), held=bool(gates))
 
     # -- bound runs ----------------------------------------------------------------------------------------------------
 
@@ -174,23 +178,23 @@ class Mending:
 
     async def _replay(self, head: StreamHead, definition: Definition[..., Any]) -> Diagnosis | None:
         """How the code does not fit; None: it does."""
-        try:
-            rebuilt = await rebuild_run(
-                self._home.store, head, definition, self._home.watchdog, versions=self._home.definitions.find
-            )
-        except Mismatch as mismatch:
-            return mismatch.diagnosis
-        except EventStoreError:
-            raise
-        except Exception as error:  # as in a turn: ours, or the user's in a place that we call
-            return Diagnosis(reason="internal", message=str(error), version=head.version)
-        rebuilt.replayer.instance.evict()
+        home = self._home
+        tried = await try_run(home.store, head, definition, home.watchdog, versions=home.definitions.find)
+        if isinstance(tried, Diagnosis):
+            return tried
+        tried.replayer.instance.evict()
         return None
 
     async def _write(
-        self, head: StreamHead, note: NewEvent | None, attributes: Mapping[str, Scalar], *, alarm: int | None = None
+        self,
+        head: StreamHead,
+        note: NewEvent | None,
+        attributes: Mapping[str, Scalar],
+        *,
+        alarm: int | UnsetType = UNSET,
+        held: bool | UnsetType = UNSET,
     ) -> None:
-        """Put it down, unless the run has moved meanwhile. With an alarm it is held no more, and due."""
+        """Put it down, unless the run has moved meanwhile."""
         try:
             await self._home.store.commit(
                 Commit(
@@ -199,8 +203,8 @@ class Mending:
                     expected_version=head.version,
                     events=() if note is None else (note,),
                     attributes=attributes,
-                    alarm=UNSET if alarm is None else alarm,
-                    held=UNSET if alarm is None else False,
+                    alarm=alarm,
+                    held=held,
                 )
             )
         except (VersionConflict, LeaseLost, StreamNotFound):

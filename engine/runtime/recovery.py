@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.compare import Diagnosis
+from engine.core.compare import Diagnosis, Mismatch
 from engine.core.decided import Decided
 from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, SignalIgnored
 from engine.core.replay import Replayer
@@ -20,14 +20,37 @@ from engine.runtime.codes import suspended_with
 from engine.runtime.gates import is_waiting
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.keys import is_singleton
+from engine.runtime.large_values import TABLES
 from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
 from engine.runtime.streams import QUEUED, SLOW, STATUS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
-from eventstore import Clock, Commit, EventStore, Lease, MailWaiting, NewEvent, Permit, RecordedEvent, StreamHead
+from eventstore import (
+    Clock,
+    Commit,
+    EventStore,
+    EventStoreError,
+    Lease,
+    MailWaiting,
+    NewEvent,
+    Permit,
+    RecordedEvent,
+    StreamHead,
+)
 from eventstore.port import COMMIT_MESSAGES_MAX, Scalar
 
-__all__ = ["Rebuilt", "Wishes", "feed", "give_up", "rebuild_run", "settle", "suspend", "terminate", "wishes_of"]
+__all__ = [
+    "Rebuilt",
+    "Wishes",
+    "feed",
+    "give_up",
+    "rebuild_run",
+    "settle",
+    "suspend",
+    "terminate",
+    "try_run",
+    "wishes_of",
+]
 
 PAGE_EVENTS: Final = 500
 """Events that are replayed in one go; between two of them the engine's other runs get their turn."""
@@ -54,7 +77,7 @@ async def rebuild_run(
     `versions`: as for a `Replayer`.
     """
     run_id = run_id_of(head.stream)
-    replayer = Replayer(definition, run_id, versions=versions)
+    replayer = Replayer(definition, run_id, versions=versions, tables=TABLES)
     if watchdog is not None:
         slowest = head.attributes.get(SLOW)
         replayer.instance.around = watchdog.watch(
@@ -68,6 +91,29 @@ async def rebuild_run(
     except BaseException:
         replayer.instance.evict()  # its coroutines must never be closed by the garbage collector, outside any loop
         raise
+
+
+async def try_run(
+    store: EventStore,
+    head: StreamHead,
+    definition: Definition[..., Any],
+    watchdog: Watchdog,
+    *,
+    versions: Callable[[str, str], Definition[..., Any] | None],
+    say: Callable[[Exception], str] = str,
+) -> Rebuilt | Diagnosis:
+    """As `rebuild_run`, on the side: the run, to be put away by the caller, or else how the code does not fit it.
+
+    `say`: the words for an exception that is no mismatch. Raises what the store raises.
+    """
+    try:
+        return await rebuild_run(store, head, definition, watchdog, versions=versions)
+    except Mismatch as mismatch:
+        return mismatch.diagnosis
+    except EventStoreError:
+        raise
+    except Exception as error:  # as in a turn: ours, or the user's in a place that we call
+        return Diagnosis(reason="internal", message=say(error), version=head.version)
 
 
 async def feed(replayer: Replayer, store: EventStore, head: StreamHead) -> None:
@@ -99,11 +145,12 @@ class Wishes(Struct):
     def reopening(self, head: StreamHead, at: int) -> Note | None:
         """The note with which a held run goes on; None when nobody asks for that."""
         if _status(head) == "suspended":
-            return RunResumed(at=at, by=self.resume.by) if self.resume is not None else None
+            wish = self.resume
+            return RunResumed(at=at, by=wish.by, reason=wish.reason) if wish is not None else None
         if _status(head) == "queued":
             return None  # nobody but the key's last run lets it go on
         asker = self.unpause or self.cancel
-        return RunUnpaused(at=at, by=asker.by) if asker is not None else None
+        return RunUnpaused(at=at, by=asker.by, reason=asker.reason) if asker is not None else None
 
 
 def _status(head: StreamHead) -> object:
@@ -186,7 +233,7 @@ def _signals_of(head: StreamHead, at: int) -> list[NewEvent]:
     found: list[NewEvent] = []
     for message in head.messages:
         if isinstance(signal := mail_or_none(message), SignalMail):
-            note = SignalIgnored(at=at, id=message.id, name=signal.name, by=signal.by)
+            note = SignalIgnored(at=at, id=message.id, name=signal.name, by=signal.by, reason=signal.reason)
             found.append(new_event(note, message.payload))
     return found
 

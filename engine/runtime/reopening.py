@@ -11,6 +11,9 @@ fact that led to them depends on what it is:
 A terminated run had no last turn: nothing is taken back but its end. What was said to others in the last turn cannot be
 taken back, so such a run is refused, as is one whose present code would end at once.
 
+A run that has a singleton's key takes it again, in the commit that lets it go on: it is refused while another run has
+it. So one that ended in the queue for the key, too, begins at once, or not at all.
+
 Whether it works is tried before anything is written, by a replay. The note is then written to the run's own stream,
 without a lease: the stream is nobody's, for the run has ended.
 """
@@ -42,12 +45,41 @@ from engine.core.failures import decode_error
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
-from engine.runtime.histories import head_of
+from engine.runtime.codes import GOES_ON
+from engine.runtime.gates import Gates, due_at, is_waiting
+from engine.runtime.histories import check_remembers, head_of, read_state
+from engine.runtime.keys import key_permit, pool_of
+from engine.runtime.large_values import TABLES
+from engine.runtime.limits import declare_key
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
 from engine.runtime.serving import Served
-from engine.runtime.streams import ALONE, LET_ON, STATUS, new_event, workflow_of
-from eventstore import Clock, Commit, EventStore, LeaseLost, Message, StreamHead, UnknownMessage, VersionConflict
+from engine.runtime.streams import (
+    BOUND,
+    CODE,
+    LET_ON,
+    QUEUED,
+    SINGLETON,
+    STATUS,
+    new_event,
+    own_attribute,
+    run_id_of,
+    workflow_of,
+)
+from eventstore import (
+    Clock,
+    Commit,
+    EventStore,
+    LeaseLost,
+    LimitReached,
+    Message,
+    Permit,
+    StreamHead,
+    UnknownMessage,
+    VersionConflict,
+)
+from eventstore.errors import UnknownPool
+from eventstore.port import Scalar
 
 __all__ = ["reopen"]
 
@@ -59,10 +91,13 @@ _ENDS: Final = ("failed", "cancelled", "terminated")
 
 
 class _Plan(Struct):
-    """What is written so that a run goes on: the note, and the outcomes of children that it was not told."""
+    """What is written so that a run goes on: the note, the outcomes of children that it was not told, its attributes
+    as they were before the turn that is taken back.
+    """
 
     note: RunReopened
     letters: list[Message]
+    attributes: dict[str, Scalar]
 
 
 async def reopen(
@@ -79,28 +114,18 @@ async def reopen(
     looks = 0
     while True:
         head = await head_of(store, run_id)
+        check_remembers(head)
         _check_ended(head, run_id)
         at = max(clock.now(), head.updated_at)
         plan = await _plan(store, head, definitions, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
         try:
-            await store.commit(
-                Commit(
-                    id=next_id(),
-                    stream=head.stream,
-                    expected_version=head.version,
-                    events=(new_event(plan.note),),
-                    # Whoever asked for something before this asked a run that had ended: it was to come to nothing.
-                    consumes=tuple(message.id for message in head.messages),
-                    sends=tuple(plan.letters),
-                    alarm=at,
-                    held=False,
-                    closed=False,
-                    attributes={STATUS: "running", ALONE: None, LET_ON: None},
-                    progress=True,
-                )
-            )
+            await store.commit(_commit(head, plan, at=at, commit_id=next_id()))
         except (VersionConflict, UnknownMessage):
             continue  # a late outcome was noted, or somebody else has reopened it
+        except UnknownPool as error:  # its history is here, and what was beside it is not
+            await declare_key(store, error.pool, clock=clock, commit_id=next_id())
+        except LimitReached as error:
+            raise RepairRefused(_not_free(run_id, head.attributes.get(SINGLETON), error)) from None
         except LeaseLost:  # whoever ended it ends its attempts, and then gives it up
             looks += 1
             if looks > LOOKS_MAX:
@@ -110,6 +135,50 @@ async def reopen(
             await asyncio.sleep(LOOK_SECONDS)
         else:
             return
+
+
+def _commit(head: StreamHead, plan: _Plan, *, at: int, commit_id: str) -> Commit:
+    """What lets the run of this stream go on at a time in microseconds."""
+    return Commit(
+        id=commit_id,
+        stream=head.stream,
+        expected_version=head.version,
+        events=(new_event(plan.note),),
+        # Whoever asked for something before this asked a run that had ended: it was to come to nothing.
+        consumes=tuple(message.id for message in head.messages),
+        sends=tuple(plan.letters),
+        alarm=due_at(head, at),
+        held=False,
+        closed=False,
+        attributes={
+            **GOES_ON,
+            STATUS: Gates().status(waiting=is_waiting(head)),
+            QUEUED: None,
+            LET_ON: None,
+            CODE: None,  # it was bound to what fitted before; what it is tried with here fits as well
+            BOUND: None,
+            **plan.attributes,
+        },
+        permits=_key_of(head),
+        progress=True,
+    )
+
+
+def _not_free(run_id: str, key: object, error: LimitReached) -> str:
+    if error.held_by is None:
+        return f"run {run_id!r} cannot be reopened: its singleton key {key!r} is shut, for its pool was set to no slot"
+    return (
+        f"run {run_id!r} cannot be reopened: run {error.held_by!r} has its singleton key {key!r}, and of the runs with"
+        " one key one goes on at a time; reopen it once that run has ended, or end that run first"
+    )
+
+
+def _key_of(head: StreamHead) -> tuple[Permit, ...]:
+    """The key of a singleton, to be taken again: the store has given it up with the run's end."""
+    key = head.attributes.get(SINGLETON)
+    if key is None:
+        return ()
+    return (key_permit(pool_of(workflow_of(head.attributes)[0], str(key)), run_id_of(head.stream), "take"),)
 
 
 def _check_ended(head: StreamHead, run_id: str) -> None:
@@ -125,7 +194,9 @@ def _check_ended(head: StreamHead, run_id: str) -> None:
 
 
 async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id: str, note: RunReopened) -> _Plan:
-    replayer = Replayer(definitions.require(*workflow_of(head.attributes)), run_id, versions=definitions.find)
+    replayer = Replayer(
+        definitions.require(*workflow_of(head.attributes)), run_id, versions=definitions.find, tables=TABLES
+    )
     try:
         await feed(replayer, store, head)
         fact = replayer.last_turn.fact
@@ -144,7 +215,17 @@ async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id
         ) from mismatch
     finally:
         replayer.instance.evict()
-    return _Plan(note, letters)
+    return _Plan(note, letters, await _attributes_before(store, head, note))
+
+
+async def _attributes_before(store: EventStore, head: StreamHead, note: RunReopened) -> dict[str, Scalar]:
+    """The run's own attributes, as they were before the turn that is taken back."""
+    if note.takes_back == "end":
+        return {}
+    state = await read_state(store, run_id_of(head.stream), at=head.version)
+    after = dict.fromkeys(state.attributes)
+    state.apply(head.version + 1, note, None)
+    return {own_attribute(name): value for name, value in {**after, **state.attributes}.items()}
 
 
 async def _what_is_taken_back(store: EventStore, replayer: Replayer, run_id: str) -> TakenBack:

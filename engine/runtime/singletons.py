@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from engine.core.events import RunQueued
 from engine.errors import HoldfastError, RunEnded, SingletonHeld
-from engine.runtime.keys import check_key, pool_of
+from engine.runtime.keys import check_key, key_permit, pool_of
 from engine.runtime.launching import AtTheDoor
 from engine.runtime.limits import declare_key
 from engine.runtime.mail import CancelMail, control_message, signal_message
@@ -105,12 +105,9 @@ class _Turnstile:
                 await self._queueing(holder)
                 return self._run_id
 
-    def _permit(self, action: Literal["take", "wait"]) -> Permit:
-        return Permit(pool=self.pool, holder=self._run_id, action=action, lasting=True)
-
     async def taking(self) -> None:
         """Record it with the key. Raises `LimitReached` when another has that, `UnknownPool` when nobody ever had."""
-        await self._record(AtTheDoor(permits=(self._permit("take"),)))
+        await self._record(AtTheDoor(permits=(key_permit(self.pool, self._run_id, "take"),)))
 
     async def _record(self, door: AtTheDoor) -> bool:
         return await self._start.made_or_joined(lambda: self._start.enqueue(door))
@@ -133,7 +130,7 @@ class _Turnstile:
         replaces = self._wish.on_conflict == "replace"
         ahead = [holder, *[run async for run in self._queued()]] if replaces else []
         door = AtTheDoor(
-            permits=(self._permit("wait"),),
+            permits=(key_permit(self.pool, self._run_id, "wait"),),
             notes=(RunQueued(at=self._start.fact.at, key=self._wish.key, behind=holder, replaces=replaces),),
             sends=tuple(self._replacing(run) for run in ahead[:SENT_WITH_START_MAX]),
             attributes={QUEUED: self.pool},

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from engine.core.call import Definition
 from engine.core.events import RunStarted
-from engine.errors import RunConflict, RunNotFound
+from engine.errors import RunConflict, RunNotFound, RunPrunedError
 from engine.runtime.histories import read_beginning
 from engine.runtime.launching import AtTheDoor
 from engine.runtime.mail import signal_message
@@ -27,7 +27,8 @@ LEASE_SECONDS: Final = 0.02
 
 
 class Start(Struct):
-    """One start of a run: of which workflow, by what id, with what. `signals`, by id, are what it is told first.
+    """One start of a run: of which workflow, by what id, with what. `signals`, by id, are what it is told first;
+    `attributes` are as they are recorded.
 
     `check` raises once the engine cannot go on.
     """
@@ -38,16 +39,21 @@ class Start(Struct):
     fact: RunStarted
     arguments: bytes
     signals: Mapping[str, SignalMessage]
+    attributes: bytes | None
     check: Callable[[], None]
 
     async def launch(self) -> None:
         """Make it. Raises what `Worker.launch` raises."""
-        await self.worker.launch(self.definition, self.run_id, self.fact, self.arguments, self.signals)
+        await self.worker.launch(
+            self.definition, self.run_id, self.fact, self.arguments, self.signals, attributes=self.attributes
+        )
 
     async def enqueue(self, door: AtTheDoor) -> None:
         """Record it, with what is said of how it gets in. Raises what the store raises."""
         launches = self.worker.launches
-        await launches.enqueue(self.definition, self.run_id, self.fact, self.arguments, self.signals, door=door)
+        await launches.enqueue(
+            self.definition, self.run_id, self.fact, self.arguments, self.signals, attributes=self.attributes, door=door
+        )
 
     async def made_or_joined(self, make: Callable[[], Awaitable[None]]) -> bool:
         """Make the run; or see that it is there, the same, and send it the signals. Whether it was made.
@@ -76,7 +82,11 @@ class Start(Struct):
     async def _join(self) -> None:
         """The run is there already: see that it is the same, and send it what it was to begin with."""
         store = self.worker.store
-        if not await is_run_of(store, self.run_id, self.definition, self.arguments):
+        try:
+            same = await is_run_of(store, self.run_id, self.definition, self.arguments)
+        except RunPrunedError as pruned:
+            raise RunConflict(f"{pruned}. Its id stays taken: choose another") from None
+        if not same:
             raise RunConflict(
                 f"run {self.run_id!r} exists already, with another workflow or other arguments than"
                 f" {self.definition.where}: choose another id, or start it with the same call"

@@ -204,7 +204,7 @@ class Starts:
         if circuit is None:
             return False
         now = self._dispatcher.clock.now()
-        until = circuit.begin(now) if begins else circuit.waits_until(now)
+        until = circuit.begin(now, task) if begins else circuit.waits_until(now)
         if until is not None:
             self.ended(task.id)  # meanwhile it needs no permits
             self._owner.postpone(task.id, until)
@@ -240,7 +240,7 @@ class Starts:
         for task, executor in starting:
             executor.slots.give_back()
             if (circuit := self._dispatcher.breakers.of(task.definition)) is not None:
-                circuit.not_begun()
+                circuit.not_begun(task)
 
     def _take_out(self, step: Step, claims: Iterable[Claim]) -> None:
         gone = {claim.line.task_id: id(claim.event) for claim in claims}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from engine.core.attributes import AttributeValue, decode_attributes
 from engine.core.compare import Diagnosis, encode_diagnosis
 from engine.core.events import (
     Event,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPruned,
     RunSuspended,
     RunTerminated,
     encode_header,
@@ -23,6 +25,7 @@ __all__ = [
     "ALONE",
     "BOUND",
     "CODE",
+    "ENDED",
     "EPOCH_START",
     "LET_ON",
     "MEMO_CATEGORY",
@@ -30,6 +33,7 @@ __all__ = [
     "ORIGIN",
     "PARENT",
     "PAUSED",
+    "PAYLOADS",
     "QUEUED",
     "REPLY_CATEGORY",
     "ROOT",
@@ -45,7 +49,10 @@ __all__ = [
     "WORKFLOW_CATEGORY",
     "is_state_attribute",
     "new_event",
+    "own_attribute",
+    "own_attributes",
     "run_id_of",
+    "set_attributes",
     "state_attribute",
     "status_of",
     "stream_of",
@@ -90,6 +97,12 @@ QUEUED: Final = "queued"
 """Attribute of a run that is in the queue for its key: the pool that the key is."""
 LET_ON: Final = "let_on"
 """Attribute of a run that was cancelled while its workflow was paused: which pause that was (`pausing.Aside`)."""
+_OWN: Final = "attribute:"
+"""What the names of authors' own attributes stand behind, so that none can be one of the engine's."""
+PAYLOADS: Final = "payloads"
+"""Attribute of a run whose payloads are destroyed: "some" of them; all, "going" until that is done, then "gone"."""
+ENDED: Final = "ended"
+"""Attribute of such a run: when it was last written to before that, in microseconds since the epoch."""
 REPLY_CATEGORY: Final = "reply"
 """Streams that hold the refusal of one request each."""
 MEMO_CATEGORY: Final = "memo"
@@ -123,6 +136,25 @@ def is_state_attribute(name: str) -> bool:
     return name.startswith("state:")
 
 
+def own_attribute(name: str) -> str:
+    """The attribute of a run's stream that holds an attribute of the run, as its author names it."""
+    return f"{_OWN}{name}"
+
+
+def own_attributes(attributes: Mapping[str, Scalar]) -> dict[str, AttributeValue]:
+    """The attributes of the run whose stream has these, by the author's names."""
+    return {
+        name.removeprefix(_OWN): value
+        for name, value in attributes.items()
+        if name.startswith(_OWN) and value is not None
+    }
+
+
+def set_attributes(payload: bytes) -> dict[str, Scalar]:
+    """What an event that gives or sets a run's attributes changes of its stream's."""
+    return {own_attribute(name): value for name, value in decode_attributes(payload).items()}
+
+
 def new_event(event: Event, payload: bytes | None = None) -> NewEvent:
     """An event as the store takes it."""
     return NewEvent(encode_header(event), payload)
@@ -146,5 +178,7 @@ def status_of(event: Event) -> RunStatus | None:
             return "terminated"
         case RunSuspended():
             return "suspended"
+        case RunPruned():
+            return "pruned"
         case _:
             return None

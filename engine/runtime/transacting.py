@@ -177,9 +177,9 @@ async def run_transaction(
         return Committed()
     if isinstance(found, CompletedLater):
         return Failed(describe(_handed_out(definition)))
-    if isinstance(found, NotRecordable | PayloadTooLarge):
-        return Failed(describe(found))  # another attempt would return the same kind of thing
     failure = failure_of(found, definition, running)
+    if isinstance(found, NotRecordable | PayloadTooLarge):
+        return Failed(failure.described())  # another attempt would return the same kind of thing
     arguments = work.args, dict(work.kwargs)
     return await after_failure(definition, pending, attempts, failure, arguments, clock=clock, running=running)
 

@@ -28,11 +28,11 @@ from engine.core.events import (
 )
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
+from engine.runtime.codes import GOES_ON
 from engine.runtime.gates import Gates
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
 from engine.runtime.streams import (
-    ALONE,
     EPOCH_START,
     QUEUED,
     SLOW,
@@ -97,8 +97,9 @@ class Turns:
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
-        if arrival.message is not None or arrival.reply is not None:
-            self._answer(step, arrival)
+            if arrival.attributes is not None:
+                step.give_attributes(arrival.attributes, at=event.at)
+        self._answer(step, arrival)
         if isinstance(event, Fact):
             step.progress, ended_before = True, step.ended is not None
             self._deliver(step, event, arrival.payload)
@@ -152,7 +153,7 @@ class Turns:
         """
         event = arrival.event
         if isinstance(event, SignalReceived):
-            note = SignalIgnored(at=at, id=event.id, name=event.name, by=event.by)
+            note = SignalIgnored(at=at, id=event.id, name=event.name, by=event.by, reason=event.reason)
             step.events.append(new_event(note, arrival.payload))
         elif isinstance(event, Note):
             step.events.append(new_event(structs.replace(event, at=at), arrival.payload))
@@ -221,7 +222,7 @@ class Turns:
         if isinstance(note, RunPaused | RunUnpaused):
             self.gates.paused = isinstance(note, RunPaused)
         elif isinstance(note, RunResumed):
-            step.attributes[ALONE] = step.attributes[SUSPENDED_FOR] = None  # a person has looked at it
+            step.attributes |= GOES_ON  # a person has looked at it
         else:
             return
         self._mark_gates(step)

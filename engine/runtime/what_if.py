@@ -16,7 +16,6 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.calls import CANCELLED
 from engine.core.compare import Mismatch
 from engine.core.differences import differences
 from engine.core.events import (
@@ -34,18 +33,18 @@ from engine.core.events import (
     TimerStarted,
     encode_header,
 )
-from engine.core.failures import ErrorInfo, encode_error
 from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.core.standing import standing
 from engine.errors import HoldfastError, RepairRefused
+from engine.runtime.cutting import cut_of
 from engine.runtime.epochs import beginning_of_next
-from engine.runtime.forking import begins_as, cut_of
-from engine.runtime.histories import HistoryEvent, head_of, read_events
+from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
+from engine.runtime.large_values import TABLES
 from engine.runtime.repairs import HistoryDiff
 from engine.runtime.serving import Served
-from engine.runtime.steps import wanted
+from engine.runtime.steps import task_cancelled, wanted
 from eventstore import EventStore
 
 __all__ = ["WhatIf", "suppose"]
@@ -74,9 +73,10 @@ async def suppose(
 ) -> WhatIf:
     """See the module. Raises `RepairRefused` when it cannot be cut there, or the code does not fit what is before."""
     head = await head_of(store, run_id)
-    definition = await begins_as(store, definitions, head)
-    cut = await cut_of(store, run_id, at, substitute)
+    check_remembers(head)
     recorded = [item async for item in read_events(store, run_id, until=head.version)]
+    cut = cut_of(recorded, run_id, at=at, substituted=substitute)
+    definition = definitions.require(cut.started.workflow, cut.started.version)
     prefix = [item for item in recorded if item.version <= cut.until]
     supposition = _Supposition(definition, definitions, f"{run_id}~?", prefix, retold=cut.retold)
     try:
@@ -109,7 +109,7 @@ class _Supposition:
         self._run_id = run_id
         self._definitions = definitions
         self._state = RunState(run_id=run_id)
-        self._replayer = Replayer(definition, run_id, versions=definitions.find)
+        self._replayer = Replayer(definition, run_id, versions=definitions.find, tables=TABLES)
         self._instance = self._replayer.instance
         last = next(item for item in reversed(prefix) if isinstance(item.event, Fact))
         origin = self._state.run_id.removesuffix("~?")
@@ -162,7 +162,7 @@ class _Supposition:
         for task_id in list(substitute):
             pending = self._instance.pending.get(task_id)
             if pending is not None:
-                payload = pending.definition.result.encode_checked(substitute.pop(task_id))
+                payload = pending.definition.result.encode_checked(substitute.pop(task_id), pending.carriage)
                 self._tell(TaskCompleted(at=self._instance.now, id=task_id), payload)
                 return True
         return False
@@ -201,9 +201,9 @@ class _Supposition:
             return True
         for id_, pending in self._instance.pending.items():
             if pending.asked_to_end:
-                error = ErrorInfo(type=CANCELLED, message="the task was cancelled")
-                fact = TaskFailed(at=self._instance.now, id=id_, error=error.type, attempt=0)
-                self._tell(fact, encode_error(error))
+                ended = task_cancelled(id_, 0)
+                assert isinstance(ended.event, Fact)
+                self._tell(structs.replace(ended.event, at=self._instance.now), ended.payload)
                 return True
         return False
 
@@ -216,7 +216,7 @@ class _Supposition:
         for item in facts[:beginning]:
             if isinstance(item.event, SignalReceived):  # it came between the two, and is among what is carried on
                 self._tell(item.event, item.payload)
-        self._instance = Instance(self._definitions.next_of(before), self._run_id)
+        self._instance = Instance(self._definitions.next_of(before), self._run_id, tables=TABLES)
         for arrival in beginning_of_next(before, version=self._instance.definition.version):
             assert isinstance(arrival.event, Fact)
             self._tell(structs.replace(arrival.event, at=at), arrival.payload)

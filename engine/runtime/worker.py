@@ -23,6 +23,7 @@ from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.codes import Codes
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
+from engine.runtime.large_values import keep_of
 from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.memos import Memos
 from engine.runtime.mending import Mending
@@ -135,6 +136,7 @@ class Worker:
             spawn=self.spawn,
             breakers=self._breakers,
             stand_in=self._stand_in,
+            keep=keep_of(self.store),
         )
         self.watchdog.open()
         self._claiming = self.spawn(self._claim_forever())
@@ -208,6 +210,8 @@ class Worker:
         fact: RunStarted,
         arguments: bytes,
         signals: Mapping[str, SignalMessage] = NONE_YET,
+        *,
+        attributes: bytes | None = None,
     ) -> None:
         """Create a run; returns when that is durable.
 
@@ -217,9 +221,9 @@ class Worker:
         """
         full = self._room_left() - self._asked_for <= 0
         if full or self.stopping or signals or fact.begins_at or definition.name in self.paused:
-            await self.launches.enqueue(definition, run_id, fact, arguments, signals)
+            await self.launches.enqueue(definition, run_id, fact, arguments, signals, attributes=attributes)
         else:
-            await self.launches.launch(definition, run_id, fact, arguments)
+            await self.launches.launch(definition, run_id, fact, arguments, attributes=attributes)
             if definition.name in self.paused and (driver := self.residents.drivers.get(run_id)) is not None:
                 driver.hold(pause=self.paused.pause_of(definition.name))  # since we asked: it was not among ours yet
             if self._drowsing:  # from now on pauses are to be looked at

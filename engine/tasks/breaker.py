@@ -12,7 +12,8 @@ class Breaker(Struct, frozen=True):
 
     After that many `failures` in a row, of whatever tasks name the breaker, no attempt of them begins for so many
     `seconds`; then one is let through to see. If it succeeds all go on, else the pause is doubled, up to
-    `seconds_max`. `on`: the exceptions that count as failures; any other counts as an answer.
+    `seconds_max`. `on`: the exceptions that count as failures; any other counts as an answer, and so does a result that
+    cannot be recorded (`NotRecordable`, `PayloadTooLarge`): the task fails, but what it depends on is there.
     """
 
     failures: int = 5

@@ -16,6 +16,7 @@ from engine.testing.errors import Stuck
 from engine.testing.fakes import Fake, Fakes, TaskCall, task_of
 from engine.testing.quiet import Quiet
 from engine.testing.store import Plan, WatchedStore
+from engine.testing.values import LabStorage
 from eventstore import EventStoreError
 from eventstore.memory import MemoryStore
 
@@ -44,7 +45,9 @@ class Lab:
         chance = random.Random(f"{seed}/lab")
         self.clock = TurnedClock(start)
         self.memory = MemoryStore(clock=self.clock, entropy=random.Random(f"{seed}/salts").randbytes)
-        self.fakes = Fakes(self.clock, only_fakes=only_fakes)
+        if options.get("storage") is not None:
+            options["storage"] = LabStorage(options["storage"])
+        self.fakes = Fakes(self.clock, only_fakes=only_fakes, large=options.get("storage") is not None)
         self.engine: Engine
         self.store: WatchedStore
         self._workflows = workflows
@@ -61,7 +64,7 @@ class Lab:
         """Open an engine on what there is."""
         self.store = WatchedStore(self.memory, expect=self.clock.expect, plan=plan, stir=self._stirred.set)
         self.fakes.on_move = self.clock.on_expect = self._stirred.set
-        self._quiet = Quiet(self.store, self.fakes, self.clock, patience=self._patience)
+        self._quiet = Quiet(self.store, self.fakes, patience=self._patience)
         options = {"worker": "lab", "grace": 0.0, "entropy": self._entropy, **self._options}
         self.engine = Engine(
             self.store,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from engine.testing.clock import TurnedClock
 from engine.testing.errors import Stuck
 from engine.testing.fakes import Fakes, TaskCall
 from engine.testing.store import WatchedStore
@@ -23,9 +22,8 @@ SETTLES_MAX: Final = 100_000
 class Quiet:
     """Settles one engine, on one store. `patience`: real seconds for an attempt that is not a fake."""
 
-    def __init__(self, store: WatchedStore, fakes: Fakes, clock: TurnedClock, *, patience: float) -> None:
+    def __init__(self, store: WatchedStore, fakes: Fakes, *, patience: float) -> None:
         self._store = store
-        self._clock = clock
         self._fakes = fakes
         self._patience = patience
         self._given_up: set[TaskCall] = set()  # they wait for something that is no real work, as it seems

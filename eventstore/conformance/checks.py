@@ -21,8 +21,10 @@ from eventstore.conformance import (
     finding,
     groups,
     holding,
+    keeping,
     leases,
     messages,
+    moving,
     overtaking,
     permits,
     queues,
@@ -70,10 +72,12 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         transactions,
         permits,
         holding,
+        keeping,
         queues,
         rates,
         cancelling,
         closing,
+        moving,
         working,
     )
     for check in _checks_of(module)

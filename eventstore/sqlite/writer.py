@@ -11,17 +11,20 @@ This module knows when and together with what a request runs, and not what it do
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from eventstore.errors import StoreUnavailable
+from eventstore.port import Timestamp
 from eventstore.sqlite.checkpoints import Checkpoints
 from eventstore.sqlite.leases import SqliteLease
 from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
     CommitRequest,
+    InstallRequest,
     LeaseEnding,
     LeaseRequest,
     Request,
@@ -32,6 +35,8 @@ from eventstore.sqlite.threads import Connection, close_connection, close_now, o
 from eventstore.sqlite.transaction import Transactor
 
 __all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "Writer"]
+
+T = TypeVar("T")
 
 BATCH_REQUESTS_MAX: Final = 500
 """Requests in one transaction."""
@@ -80,6 +85,16 @@ class Writer:
         """See `Transactor.data_version`."""
         return await on_thread(self._opened(), self._transactor.data_version)
 
+    async def keep(self, work: Callable[[sqlite3.Connection, Timestamp], T]) -> T:
+        """See `Transactor.keep`: between two batches. Cancelling it does not stop what has begun."""
+
+        def run() -> T:
+            done, outcome = self._transactor.keep(work)
+            self._checkpoints.after(outcome)
+            return done
+
+        return await on_thread(self._opened(), run)
+
     async def finish(self) -> None:
         """Wait until everything that is queued is done."""
         while self._running:
@@ -114,7 +129,11 @@ class Writer:
         outcome: BatchOutcome | Exception | None = None
         if requests:
             try:
-                outcome = self._transactor.run(requests)
+                match requests:
+                    case [InstallRequest() as request]:
+                        outcome = self._transactor.install(request)
+                    case _:
+                        outcome = self._transactor.run(requests)
             except Exception as failure:
                 outcome = failure
         try:
@@ -131,6 +150,8 @@ class Writer:
         rows = size = 0
         while queue and len(taken) < BATCH_REQUESTS_MAX:
             request = queue[0]
+            if isinstance(request, InstallRequest) and taken:
+                break  # it has a transaction of its own
             match request:
                 case CommitRequest():
                     rows += request.rows
@@ -143,8 +164,11 @@ class Writer:
             if taken and (rows > BATCH_ROWS_MAX or size > BATCH_BYTES_MAX):
                 break
             queue.popleft()
-            if not request.future.done():
-                taken.append(request)
+            if request.future.done():
+                continue
+            taken.append(request)
+            if isinstance(request, InstallRequest):
+                break
         return taken
 
     def _deliver(self, requests: list[Request], outcome: BatchOutcome | Exception | None) -> None:

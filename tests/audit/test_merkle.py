@@ -54,6 +54,29 @@ def hashes(ranges: list[tuple[int, int]], size: int) -> list[bytes]:
     return list(found.hashes())
 
 
+def test_a_path_is_found_while_leaves_pass_by_once_though_the_leaf_is_known_when_it_comes() -> None:
+    for size in range(1, SIZE + 1):
+        for index in range(size):
+            ranges = inclusion_ranges(index, size)
+            passed = Tree()
+            for leaf in LEAVES[:index]:
+                passed.append(leaf)
+            found = RangeHashes(ranges, passed)
+            for number in range(index, size):
+                found.take(number, LEAVES[number])
+            assert list(found.hashes()) == hashes(ranges, size)
+            assert inclusion_holds(LEAVES[index], index, size, found.hashes(), rooted(size))
+    with pytest.raises(ValueError, match=r"\[\(0, 4\)\] are not the perfect trees of 5 leaves"):
+        RangeHashes([(0, 4)], Tree(5, LEAVES[:2]))
+
+
+def rooted(size: int) -> bytes:
+    tree = Tree()
+    for leaf in LEAVES[:size]:
+        tree.append(leaf)
+    return tree.root()
+
+
 @pytest.mark.parametrize("size", KNOWN)
 def test_known_roots(size: int) -> None:
     tree = Tree()

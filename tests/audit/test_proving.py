@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -19,6 +21,7 @@ from engine.audit import (
 )
 from engine.errors import AuditError, DoesNotVerify
 from eventstore import StreamNotFound
+from eventstore.keeping import Leaf
 from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
 from tests.audit.logs import KEY, OTHER, Editor, fill, make_log
@@ -35,6 +38,38 @@ async def test_every_event_that_is_sealed_can_be_proven() -> None:
         assert isinstance(proof, InclusionProof)
         assert proof.check(KEY.public) == made
         assert (proof.stream, proof.version, len(proof.history)) == (event.stream, event.version, event.version)
+    await store.aclose()
+
+
+class Counting(MemoryStore):
+    """How many events of the log were read."""
+
+    read_events = 0
+
+    async def leaves(self, *, after: int = 0) -> AsyncIterator[Leaf]:
+        async with aclosing(super().leaves(after=after)) as events:
+            async for event in events:
+                self.read_events += 1
+                yield event
+
+
+async def test_the_log_is_read_once_and_no_further_than_it_must() -> None:
+    store = Counting()
+    await fill(store, 3)
+    made = (await seal(store, KEY)).seal
+    await fill(store, 4)
+    log = [each async for each in store.read_all()]
+    assert len(log) > made.size + 10
+    for index, event in enumerate(log):
+        store.read_events = 0
+        proving = prove_inclusion(store, event.stream, event.version, made)
+        if index < made.size:
+            assert (await proving).check(KEY.public) == made
+            assert store.read_events == made.size
+            continue
+        with pytest.raises(AuditError, match=f"is event {index + 1:,} of the log, and the seal covers {made.size:,}:"):
+            await proving
+        assert store.read_events == index + 1
     await store.aclose()
 
 

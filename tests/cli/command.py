@@ -155,3 +155,15 @@ class Started:
 
 def without_colours(text: str) -> str:
     return _ANSI.sub("", text)
+
+
+def collect(terminal: int, into: bytearray) -> None:
+    """Read what is written to a terminal, until its other side is closed."""
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # the other side is closed: so a pty says the end
+            return
+        if not data:
+            return
+        into += data

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.audit import AuditProgress
-from engine.cli.audit_progress import Bar
+from engine.cli.auditing import told_by
+from engine.cli.bar import Bar
 from engine.cli.output import Output
 from tests.architecture.source import ROOT
 from tests.cli.command import Command, without_colours
@@ -286,10 +287,10 @@ class Turned:
 
 def test_progress_elsewhere_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Turned()
-    with Bar(Output(json=True), clock) as bar:
+    with Bar(Output(json=True), clock, "verifying") as bar:
         for events in range(0, 60_000, 1_000):
             clock.time += 0.25
-            bar.tell(AuditProgress(events=events, total=80_000, findings=events // 50_000))
+            told_by(bar)(AuditProgress(events=events, total=80_000, findings=events // 50_000))
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
@@ -310,9 +311,9 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr("sys.stdout", screen)
     clock = Turned()
-    with Bar(Output(json=False), clock) as bar:
+    with Bar(Output(json=False), clock, "verifying") as bar:
         clock.time = 2.0
-        bar.tell(AuditProgress(events=500, total=1_000, findings=0))
+        told_by(bar)(AuditProgress(events=500, total=1_000, findings=0))
         assert bar._bar is not None
         bar._bar.refresh()
     assert "500 of 1,000 events, 250/s" in without_colours(screen.getvalue())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 from typer.testing import CliRunner
 
 from engine.cli.app import app
+from tests.architecture.source import ROOT
 from tests.cli.command import Command
 
 BLOCKED = """
@@ -34,12 +37,27 @@ def test_version_names_what_matters(holdfast: Command) -> None:
     assert [line.split()[0] for line in lines[:3]] == ["holdfast", "Python", "SQLite"]
 
 
+def test_an_option_that_several_verbs_have_is_declared_once() -> None:
+    """In `words.py`; there the id of a run is an argument that is needed, and one that is not."""
+    declared: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "engine" / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("typer.Option", "typer.Argument"):
+                declared.setdefault(ast.unparse(node), []).append(path.name)
+    assert len(declared) > 30
+    run = declared.pop("typer.Argument(metavar='RUN', help='The id of a run.', show_default=False)")
+    assert run == ["words.py", "words.py"]
+    assert {text: where for text, where in declared.items() if len(where) > 1} == {}
+
+
 VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
 limits set-pool set-rate
-verify seal prove check-proof keygen
-gate export
+verify seal prove check-proof keygen archive
+gate export import
 diff rerun reopen fork what-if
+replay
+prune forget
 """.split()
 STORELESS = {"check-proof", "keygen"}
 

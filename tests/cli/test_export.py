@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine import HistoryEvent
+from engine import Engine, HistoryEvent
 from engine.cli.redaction import Redaction
 from engine.core.events import RunStarted, SignalReceived, TaskCompleted, TaskFailed, TaskScheduled, encode_header
 from engine.testing import assert_replays, load_history
@@ -58,6 +59,29 @@ def test_nothing_that_was_said_is_left_in_a_redacted_one(shop: Command) -> None:
     assert len(other[0]["payload"]["who"]) == len("customer 3")
     again = written(shop, "order-3", "--redact").read_text()
     assert again != redacted, "placeholders are guessed by nobody: each export has its own"
+
+
+async def start_single(folder: Path) -> None:
+    code, key = load(folder), "ann@example.org/7"
+    async with Engine(f"sqlite:///{folder}/holdfast.db", workflows=[code.order], only={"one", "two"}) as client:
+        await client.start(code.order(key), id="one", delay=3600, by=key, singleton=key)
+        await client.start(code.order(key), id="two", delay=3600, singleton=key, on_conflict="queue")
+
+
+def test_the_key_of_a_singleton_is_said_no_more_than_anything_else(shop: Command) -> None:  # noqa: F811
+    asyncio.run(start_single(shop.folder))
+    for run in ("one", "two"):
+        assert "ann@example.org" in written(shop, run).read_text()
+        file = written(shop, run, "--redact")
+        text = file.read_text()
+        assert "ann@" not in text
+        assert "example" not in text
+        started, *others = load_history_text(text)
+        key = started["header"]["singleton"]
+        assert (len(key), key[3], key[-2]) == (len("ann@example.org/7"), "@", "/")
+        assert started["payload"]["who"] == key, "the same string is the same placeholder, wherever it stands"
+        assert [each["header"]["key"] for each in others] == ([key] if run == "two" else [])
+        assert_replays(load_history(file), load(shop.folder).order)
 
 
 def load_history_text(text: str) -> list[Any]:

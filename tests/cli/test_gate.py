@@ -6,16 +6,25 @@ import asyncio
 import hashlib
 import importlib.util
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine import Engine
-from tests.cli.command import Command, Ended
+from engine.cli.bar import Bar
+from engine.cli.gate import Findings, progress
+from engine.cli.output import Output
+from eventstore import StreamQuery
+from tests.cli.command import Command, Ended, collect, without_colours
+from tests.cli.test_auditing import Turned
 
 SHOP = Path(__file__).parent / "shop.py"
 CHARGE = "    found.append(await charge(who))  # here\n"
@@ -167,6 +176,82 @@ def _made():
     assert (sums["fit"], sums["break"], sums["not_in_target"]) == (30, 0, {})
 
 
+async def start_later(folder: Path) -> None:
+    shop = load(folder)
+    async with Engine(f"sqlite:///{folder}/holdfast.db", workflows=[shop.order], only={"late-0", "late-1"}) as client:
+        late = await client.start(shop.order("late"), id="late-0", delay=3600, singleton="k")
+        behind = await client.start(shop.order("late"), id="late-1", singleton="k", on_conflict="queue")
+        assert [await run.status() for run in (late, behind)] == ["queued", "queued"]
+
+
+def test_runs_that_have_not_begun_are_judged_too(shop: Command) -> None:
+    asyncio.run(start_later(shop.folder))
+    before = digest(shop)
+    sums = lines(shop("gate", "shop.py", "--json"))[-1]
+    assert (sums["replayed"], sums["closed"], sums["fit"], sums["ahead"]) == (32, 0, 32, 0)
+    change(shop, "def order(who: str, ends", "def order(who: str, day: int, ends")
+    *broken, _ = lines(shop("gate", "shop.py", "--json"))
+    late = {each["run"]: each for each in broken if each["status"] == "queued"}
+    assert {*late} == {"late-0", "late-1"}
+    assert "day" in late["late-0"]["diagnosis"]["message"]
+    assert digest(shop) == before, "the gate changed the store"
+
+
+LEDGER = """
+from engine import Signal, workflow
+
+go = Signal("go", int)
+
+
+def made():
+    @workflow(name="tally", version="1")
+    async def first(n: int) -> int:
+        return n if n == 9 else await go.receive()
+    return first
+
+
+@workflow
+async def ledger(n: int) -> int:
+    return await made()(n)
+
+
+@workflow(name="tally", version="2")
+async def tally(n: int) -> int:
+    return await go.receive()
+"""
+
+
+async def keep_ledgers(folder: Path) -> None:
+    (folder / "shop.py").write_text(LEDGER)
+    code = load(folder)
+    first = code.made()
+    url = f"sqlite:///{folder}/holdfast.db?synchronous=NORMAL"
+    async with Engine(url, workflows=[first, code.tally, code.ledger]) as engine, asyncio.timeout(60):
+        await (await engine.start(first(9), id="done")).result()
+        for n in range(2):
+            await engine.start(first(n), id=f"old-{n}")
+        for n in range(3):
+            await engine.start(code.ledger(n), id=f"ledger-{n}")
+        await engine.start(code.tally(1), id="new")
+        children = StreamQuery(streams=tuple(f"run:ledger-{n}/tally#1" for n in range(3)))
+        while [head.version > 0 for head in (await engine.store.find(children)).items] != [True] * 3:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_runs_are_of_a_version_and_the_target_may_have_another(tmp_path: Path, processes: str) -> None:
+    asyncio.run(keep_ledgers(tmp_path))
+    ledger = Command(tmp_path)
+    words = ("gate", "shop.py", "--closed", "5", "--processes", processes)
+    sums = lines(ledger(*words, "--json"))[-1]  # a run of the ledger shows the version that is made while it runs
+    assert (sums["replayed"], sums["closed"], sums["fit"], sums["not_in_target"]) == (10, 1, 10, {})
+    (tmp_path / "shop.py").write_text(LEDGER.replace("await made()(n)", "n"))
+    ended = ledger(*words)
+    assert ended.code == 4, ended
+    assert "  not replayed: 6 runs of workflow tally in version 1, which shop.py does not have" in ended.out
+    assert lines(ledger(*words, "--json"))[-1]["not_in_target"] == {"tally in version 1": 6}
+
+
 def test_what_a_crash_kept_from_being_written_or_is_new_is_said(shop: Command) -> None:
     change(
         shop,
@@ -224,6 +309,41 @@ def test_bad_input(shop: Command) -> None:
     ended = shop("gate", "shop.py")
     assert ended.code == 2, ended
     assert "random.random()" in ended.err
+
+
+def test_a_terminal_shows_how_far_it_is(shop: Command) -> None:
+    change(shop)
+    main, side = pty.openpty()
+    started = shop.start("gate", "shop.py", fresh=True, stdout=side, stderr=side)
+    os.close(side)
+    seen = bytearray()
+    reader = threading.Thread(target=collect, args=(main, seen))
+    reader.start()
+    ended = started.end()
+    reader.join(10)
+    os.close(main)
+    text = without_colours(seen.decode())
+    assert ended.code == 4, text
+    assert re.search(r"replayed 30 runs \(\d+/s\), 10 break", text), text
+    assert "20 fit, 10 break" in text
+    assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h"), "the cursor is shown again"
+
+
+def test_elsewhere_a_line_now_and_then_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Turned()
+    findings = Findings()
+    with Bar(Output(json=False), clock) as bar:
+        for _ in range(24):
+            findings.replayed += 500
+            findings.broken += 1
+            clock.time += 0.5
+            bar.tell(findings.replayed, lambda rate: progress(findings, rate))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "replayed 5,000 runs (1,000/s), 10 break",
+        "replayed 10,000 runs (1,000/s), 20 break",
+    ]
 
 
 def test_interrupted_it_leaves_no_process_behind(shop: Command) -> None:

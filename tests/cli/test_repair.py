@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from engine import Engine, workflow
 from tests.cli.command import Command, Ended
 
 HERE = Path(__file__).parent
@@ -194,7 +196,7 @@ def test_many_are_cancelled(holdfast: Command, nobody_works: None) -> None:
         started.end()
     shown = holdfast.inside("cancel", "--workflow", "waiting")
     assert shown.code == 0, shown
-    assert "with --yes cancel these 2 running or paused or suspended runs of waiting" in shown.out
+    assert "with --yes cancel these 2 queued or running or paused or suspended runs of waiting" in shown.out
     done = holdfast.inside("cancel", "--workflow", "waiting", "--yes", "--json", "--reason", "enough")
     assert done.code == 0, done
     assert [each["run"] for each in done.json()["runs"]] == ["w2", "w1"]
@@ -203,6 +205,25 @@ def test_many_are_cancelled(holdfast: Command, nobody_works: None) -> None:
     assert {each["status"] for each in ended.json()["runs"]} == {"cancelled"}
     neither = holdfast.inside("cancel")
     assert neither.code == 2, neither
+
+
+def test_those_that_have_not_begun_are_cancelled_too(holdfast: Command) -> None:
+    mend(holdfast)
+    asyncio.run(_start_later(holdfast.folder, "later"))
+    done = holdfast.inside("cancel", "--workflow", "waiting", "--yes", "--json").json()
+    assert [(each["run"], each["done"]) for each in done["runs"]] == [("later", True)]
+    ended = holdfast("resume", "mend.py:waiting", "--json")
+    assert (ended.code, [each["status"] for each in ended.json()["runs"]]) == (1, ["cancelled"]), ended
+
+
+async def _start_later(folder: Path, run_id: str) -> None:
+    @workflow
+    async def waiting() -> int:
+        return 1
+
+    async with Engine(f"sqlite:///{folder}/holdfast.db", workflows=[waiting], only={run_id}) as client:
+        run = await client.start(waiting(), id=run_id, delay=3600)
+        assert await run.status() == "queued"
 
 
 def _is_there(command: Command, run_id: str) -> bool:

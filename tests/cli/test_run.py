@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.cli.command import Command, without_colours
+from tests.cli.command import Command, collect, without_colours
 
 
 def test_a_run_tells_its_progress_its_result_and_its_figures(holdfast: Command) -> None:
@@ -205,7 +205,7 @@ def test_a_terminal_shows_frames_and_is_left_as_it_was(holdfast: Command) -> Non
     started = holdfast.start("run", "work.py:steps", "n=2", "--grace", "0.1", fresh=True, stdout=side, stderr=side)
     os.close(side)
     seen = bytearray()
-    reader = threading.Thread(target=_collect, args=(main, seen))
+    reader = threading.Thread(target=collect, args=(main, seen))
     reader.start()
     started.until(lambda: "2 of 3 tasks done" in without_colours(seen.decode(errors="replace")), "a frame with figures")
     holdfast.open_gate()
@@ -219,17 +219,6 @@ def test_a_terminal_shows_frames_and_is_left_as_it_was(holdfast: Command) -> Non
     assert "✔ steps completed in" in plain
     assert "1 running" in plain
     assert "\x1b[32m" in text or "\x1b[1;32m" in text, "colours"
-
-
-def _collect(terminal: int, into: bytearray) -> None:
-    while True:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:  # the other side is closed: so a pty says the end
-            return
-        if not data:
-            return
-        into += data
 
 
 def test_two_commands_on_one_run_see_the_same_end(holdfast: Command) -> None:

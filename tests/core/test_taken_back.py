@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine import durable, workflow
 from engine.core.compare import Mismatch
 from engine.core.events import (
     CancelRequested,
@@ -18,7 +19,10 @@ from engine.core.events import (
     Decision,
     Event,
     Fact,
+    PatchMarked,
     PrefixEnded,
+    RunCompleted,
+    RunFailed,
     RunForked,
     RunReopened,
     RunTerminated,
@@ -29,8 +33,8 @@ from engine.core.events import (
 from engine.core.fold import RunState
 from engine.core.replay import Replayer
 from tests.core import cases_all  # noqa: F401 - they register
-from tests.core.cases import CASES, Case
-from tests.core.harness import RUN_ID, Entry, History, fold, play, seeded
+from tests.core.cases import CASES, Case, work
+from tests.core.harness import RUN_ID, Entry, History, World, fold, play, rebuild, seeded
 
 OPEN = ("scheduled", "running", "retrying", "handed out")
 
@@ -68,7 +72,7 @@ def variants(history: History) -> Iterator[tuple[str, History, int]]:
         yield "fork at a fact", [*told, *history[end:]], len(told)
 
 
-def replayed(case: Case, history: History) -> Replayer:
+def replayed(case: Case | World, history: History) -> Replayer:
     replayer = Replayer(case.definition, RUN_ID, versions=None)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, entry.event, entry.payload)
@@ -123,6 +127,14 @@ def test_histories_that_nobody_writes_are_refused(broken: list[str], said: str) 
         replayer.finish()
 
 
+@pytest.mark.parametrize("retold", [True, False])
+def test_a_fork_of_nothing(retold: bool) -> None:
+    replayer = Replayer(CASES["gather_branches"].definition, RUN_ID, versions=None)
+    replayer.feed(1, RunForked(at=1, origin="another", version=0, digest=""), None)
+    with pytest.raises(Mismatch, match="nothing has happened before"):
+        replayer.feed(2, PrefixEnded(at=9, retold=retold), None)
+
+
 def test_a_fork_that_holds_what_it_was_to_decide() -> None:
     case = CASES["gather_branches"]
     history = play(case.world(seeded(1)))
@@ -132,3 +144,56 @@ def test_a_fork_that_holds_what_it_was_to_decide() -> None:
         for version, entry in enumerate(history[:3], 2):
             replayer.feed(version, entry.event, entry.payload)
         replayer.feed(9, PrefixEnded(at=9, retold=True), None)
+
+
+def test_a_fork_that_holds_a_marker_of_what_it_was_to_decide() -> None:
+    history = play(World(raises_at_a_patch()))
+    replayer = Replayer(World(raises_at_a_patch()).definition, RUN_ID, versions=None)
+    replayer.feed(1, RunForked(at=1, origin=RUN_ID, version=1, digest=""), None)
+    with pytest.raises(Mismatch, match="holds decisions of the turn that it was to decide anew"):
+        for version, entry in enumerate(history[:2], 2):
+            replayer.feed(version, entry.event, entry.payload)
+        assert isinstance(history[1].event, PatchMarked)
+        replayer.feed(9, PrefixEnded(at=9, retold=True), None)
+
+
+@workflow(name="patches")
+async def raises_at_a_patch() -> str:
+    durable.patched("stays")
+    await work("check")
+    if durable.patched("p"):
+        raise ValueError("the new way is wrong")
+    return "old"
+
+
+@workflow(name="patches")
+async def asks_for_another_before() -> str:
+    durable.patched("stays")
+    await work("check")
+    if durable.patched("q"):
+        return "mended"
+    if durable.patched("p"):
+        raise ValueError("the new way is wrong")
+    return "old"
+
+
+def test_markers_of_a_turn_that_was_taken_back_count_no_more() -> None:
+    """A patch is the mend: it stands before the place that the turn had come to, which nobody has gone past now."""
+    history = play(World(raises_at_a_patch()))
+    assert isinstance(history[-1].event, RunFailed)
+    assert sorted(fold(history).patches) == ["p", "stays"]
+    history.append(note(RunReopened(at=history[-1].event.at, takes_back="decisions")))
+    assert sorted(fold(history).patches) == ["stays"]
+    replayer, recorder = rebuild(World(asks_for_another_before()), history)
+    assert isinstance(replayer.instance.outcome, RunCompleted)
+    assert [entry.event.name for entry in recorder.history if isinstance(entry.event, PatchMarked)] == [
+        "stays",
+        "p",
+        "q",
+    ]
+    replayer.instance.evict()
+    whole = replayed(World(asks_for_another_before()), recorder.history)  # and what it wrote is told likewise
+    assert isinstance(whole.instance.outcome, RunCompleted)
+    assert list(whole.instance.patches.hints()) == []
+    whole.instance.evict()
+    assert sorted(fold(recorder.history).patches) == ["q", "stays"]

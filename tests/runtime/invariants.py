@@ -6,13 +6,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 from engine.core.call import Definition
 from engine.core.events import (
     AttemptFailed,
     AttemptHeartbeat,
     AttemptOutcomeIgnored,
+    AttributesGiven,
+    AttributesSet,
     CancelRequested,
     ChildCancelled,
     ChildCompleted,
@@ -63,9 +65,11 @@ from engine.core.events import (
 )
 from engine.core.replay import Replayer
 from engine.core.standing import standing
-from eventstore import EventStore, RecordedEvent
+from engine.runtime.histories import read_state
+from eventstore import EventStore, RecordedEvent, StreamHead
 from eventstore.digest import NO_DIGEST, chain_start, event_digest
 
+Span: TypeAlias = tuple[int, float, str]
 ENDS = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
 
 
@@ -101,37 +105,48 @@ async def check_store(store: EventStore, *definitions: Definition[..., Any]) -> 
     from eventstore import StreamQuery
 
     cursor: str | None = None
-    had: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
+    had: dict[tuple[str, str], list[Span]] = {}
     while True:
         page = await store.find(StreamQuery(category="run", cursor=cursor, limit=500))
         for head in page.items:
             of = [definition for definition in definitions if definition.name == head.attributes["workflow"]]
             events = await check_history(store, head.stream.partition(":")[2], *of)
+            await check_attributes(store, head)
             first = events[0] if events else None  # a fork has no key, whatever its origin had
-            if (
-                isinstance(first, RunStarted)
-                and first.singleton
-                and (span := await span_of(store, head.stream)) is not None
-            ):
-                had.setdefault((events[0].workflow, events[0].singleton), []).append(span)
+            if isinstance(first, RunStarted) and first.singleton:
+                had.setdefault((first.workflow, first.singleton), []).extend(await spans_of(store, head.stream))
         if page.next is None:
             return check_singletons(had)
         cursor = page.next
 
 
-async def span_of(store: EventStore, stream: str) -> tuple[int, float, str] | None:
-    """From where to where in the log a run had begun and not ended, and whose that was; None: it has not begun."""
+async def check_attributes(store: EventStore, head: StreamHead) -> None:
+    """What the stream is found by is what the history says, and nothing of it is left that was taken away."""
+    state = await read_state(store, head.stream.partition(":")[2])
+    there = {
+        name.removeprefix("attribute:"): value
+        for name, value in head.attributes.items()
+        if name.startswith("attribute:")
+    }
+    demand(there == state.attributes, f"{head.stream} is found by {there}, its history says {state.attributes}")
+
+
+async def spans_of(store: EventStore, stream: str) -> list[Span]:
+    """From where to where in the log a run had begun and not ended, and whose that was: more than once if reopened."""
+    spans: list[Span] = []
     begun: int | None = None
+    has_begun = False
     async for item in store.read(stream):
         event = decode_header(item.header)
-        if isinstance(event, RunBegun):
-            begun = item.position
-        if isinstance(event, ENDS):
-            return None if begun is None else (begun, item.position, stream)
-    return None if begun is None else (begun, float("inf"), stream)
+        if isinstance(event, RunBegun) or (isinstance(event, RunReopened) and has_begun):
+            begun, has_begun = item.position, True
+        if isinstance(event, ENDS) and begun is not None:
+            spans.append((begun, item.position, stream))
+            begun = None
+    return spans if begun is None else [*spans, (begun, float("inf"), stream)]
 
 
-def check_singletons(had: dict[tuple[str, str], list[tuple[int, float, str]]]) -> None:
+def check_singletons(had: dict[tuple[str, str], list[Span]]) -> None:
     """Of the runs with one key, none began before the one before it had ended."""
     for key, spans in had.items():
         spans.sort()
@@ -225,7 +240,9 @@ def check_events(events: list[Any]) -> None:
             demand(isinstance(event, late), f"{where}: after {told.ended}")
         demand(
             not told.suspended
-            or isinstance(event, RunResumed | RunTerminated | RunSuspended | AttemptOutcomeIgnored | SignalIgnored),
+            or isinstance(
+                event, RunResumed | RunTerminated | RunReopened | RunSuspended | AttemptOutcomeIgnored | SignalIgnored
+            ),
             f"{where}: while suspended",
         )
         if isinstance(event, Fact):
@@ -242,7 +259,8 @@ def check_events(events: list[Any]) -> None:
 def _check_waiting(told: _Told, event: Any, where: str) -> None:
     """Before a run begins nothing of its code has run; it may be paused, told something, or ended."""
     may_come = SignalReceived | CancelRequested | RunQueued | RunPaused | RunUnpaused | RunSuspended | RunResumed
-    ends = RunCancelled | RunTerminated | SignalIgnored
+    may_come |= AttributesGiven
+    ends = RunCancelled | RunTerminated | SignalIgnored | RunReopened  # which takes such an end back
     demand(isinstance(event, may_come | ends | RunBegun), f"{where}: before it has begun")
     if isinstance(event, RunBegun):
         demand(not told.paused, f"{where}: while paused")
@@ -341,6 +359,8 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             told.patches.add(name)
         case RunStarted() | RunBegun() | RunQueued() | StatePublished() | FeedPublished() | TaskHandedOut():
             return
+        case AttributesSet() | AttributesGiven():
+            return
         case _:
             _check_talk(told, event, where)
 
@@ -404,6 +424,8 @@ def check_marks(head: Any, events: list[Any]) -> None:
         demand(head.closed, "it has ended, but its stream is open")
         return
     demand(not head.closed, "it has not ended, but its stream is closed")
+    begun = not any(getattr(event, "waits", False) for event in events)
+    begun = begun or any(isinstance(event, RunBegun) for event in events)
     # What was held when it ended, or was forked, is held no more.
     since = max((n for n, event in enumerate(events) if isinstance(event, RunReopened | PrefixEnded)), default=0)
     events = events[since:]
@@ -411,7 +433,6 @@ def check_marks(head: Any, events: list[Any]) -> None:
     suspended = bool(marks) and isinstance(marks[-1], RunSuspended)
     marks = [event for event in events if isinstance(event, RunPaused | RunUnpaused | CancelRequested)]
     paused = bool(marks) and isinstance(marks[-1], RunPaused)
-    begun = not events[0].waits or any(isinstance(event, RunBegun) for event in events)
     expected_now = "suspended" if suspended else "paused" if paused else "running" if begun else "queued"
     demand(("waits" in head.attributes) == (not begun), f"begun is {begun}, but its attributes are {head.attributes}")
     demand(status == expected_now, f"its status is {status!r}, not {expected_now!r}")

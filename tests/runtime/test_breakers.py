@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Breaker, Engine, RunHandle, task, workflow
+from engine import Breaker, Engine, RunHandle, Transaction, task, workflow
 from engine.errors import DefinitionError, HoldfastError, RunCancelledError, RunFailedError
 from eventstore import VersionConflict
 from tests.runtime.faulty import FaultyStore
-from tests.runtime.worlds import LOOK_SECONDS, PATIENCE_SECONDS, MemoryWorld, World, at_rest, settle, soon, until
+from tests.runtime.worlds import (
+    LOOK_SECONDS,
+    PATIENCE_SECONDS,
+    MemoryWorld,
+    SqliteWorld,
+    World,
+    at_rest,
+    settle,
+    soon,
+    until,
+)
 
 SECONDS = 30.0
 
@@ -168,6 +178,102 @@ async def test_one_that_is_let_through_and_does_not_begin_keeps_nobody_out(
         await until(lambda: len(warehouse.calls) == before + 1)
         warehouse.down = False
         await until_done(memory, engine.run("many"))
+
+
+async def test_one_that_was_called_off_gives_up_no_other_that_is_let_through(
+    world: World, warehouse: Warehouse
+) -> None:
+    """It began before the circuit was opened, and says nothing of whoever is let through since."""
+    async with opened(world, warehouse, concurrency=2) as engine:
+        warehouse.hold = asyncio.Event()
+        early = await engine.start(warehouse.one(100), id="one")
+        await until(lambda: warehouse.calls == [100])
+        warehouse.hold = None
+        run = await trip(world, engine, warehouse, 20)
+        await until(lambda: engine.circuits()[0].until is not None)
+        warehouse.hold, before = asyncio.Event(), len(warehouse.calls)
+        world.clock.advance(SECONDS + 1)
+        await until(lambda: len(warehouse.calls) == before + 1)
+        await early.cancel()
+        with pytest.raises(RunCancelledError):
+            await soon(early.result())
+        for _ in range(10):
+            world.clock.advance(1.0)
+            await settle()
+            await asyncio.sleep(LOOK_SECONDS)
+        assert len(warehouse.calls) == before + 1, "the one that is let through is still to be heard of"
+        warehouse.down = False
+        warehouse.hold.set()
+        await until_done(world, run)
+        assert len(await run.result()) == 20
+
+
+async def test_one_that_is_let_through_and_called_off_lets_the_next_one_try(world: World, warehouse: Warehouse) -> None:
+    async with opened(world, warehouse, concurrency=1) as engine:
+        await trip(world, engine, warehouse, 5)
+        await until(lambda: engine.circuits()[0].until is not None)
+        run = await engine.start(warehouse.one(100), id="one")  # it asks first, for the others wait for their retries
+        warehouse.hold, before = asyncio.Event(), len(warehouse.calls)
+        world.clock.advance(SECONDS + 1)
+        await until(lambda: len(warehouse.calls) == before + 1)
+        called_off = engine.run("one" if warehouse.calls[-1] == 100 else "many")
+        await called_off.cancel()
+        with pytest.raises(RunCancelledError):
+            await soon(called_off.result())
+        for _ in range(5):  # less than a circuit waits for one that it has let through
+            world.clock.advance(1.0)
+            await settle()
+        await until(lambda: len(warehouse.calls) == before + 2)
+        warehouse.down = False
+        warehouse.hold.set()
+        await until_done(world, engine.run("many") if called_off.id == "one" else run)
+
+
+def odd(n: int, *, warehouse: Warehouse) -> int:
+    """What is there and says what nobody can record; or is not there."""
+    warehouse.calls.append(n)
+    if warehouse.down:
+        raise ConnectionError(n)
+    return "of no type that it said"  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("effect", ["idempotent", "transactional"])
+async def test_a_result_that_cannot_be_recorded_is_an_answer(
+    sqlite: SqliteWorld, warehouse: Warehouse, effect: str
+) -> None:
+    """The task fails; what it depends on is there, so the circuit stays closed, and is closed if it was open."""
+
+    @task(name="odd", breaker="warehouse")
+    async def alone(n: int) -> int:
+        return odd(n, warehouse=warehouse)
+
+    @task(name="odd", breaker="warehouse", effect="transactional")
+    def transacted(_: Transaction, n: int) -> int:
+        return odd(n, warehouse=warehouse)
+
+    @workflow
+    async def asking(n: int) -> int:
+        return await (alone(n) if effect == "idempotent" else transacted(n))
+
+    async with sqlite.engine(asking, breakers={"warehouse": Breaker(failures=2, seconds=SECONDS)}) as engine:
+
+        async def asks(n: int) -> None:
+            with pytest.raises(RunFailedError):
+                await soon((await engine.start(asking(n))).result())
+
+        warehouse.down = False
+        for n in range(4):
+            await asks(n)
+            assert (engine.circuits()[0].failures, engine.circuits()[0].until) == (0, None)
+        warehouse.down = True
+        await asks(4)
+        await asks(5)
+        assert engine.circuits()[0].until is not None
+        warehouse.down = False
+        sqlite.clock.advance(SECONDS + 1)
+        await asks(6)
+        assert (engine.circuits()[0].failures, engine.circuits()[0].until) == (0, None)
+        assert warehouse.calls == list(range(7)), "no attempt is made again"
 
 
 async def test_what_does_not_count_is_an_answer(world: World, warehouse: Warehouse) -> None:

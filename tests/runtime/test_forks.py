@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from engine import Engine, Request, Signal, State, attempt, durable, task, workf
 from engine.core.events import (
     ChildStarted,
     PrefixEnded,
+    RunBegun,
     RunForked,
     RunStarted,
     TaskCompleted,
@@ -29,7 +30,7 @@ from engine.errors import (
     RunNotFound,
     UnknownWorkflow,
 )
-from eventstore import StoreUnavailable
+from eventstore import EventStore, StoreUnavailable
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history, check_store
 from tests.runtime.worlds import World, events_of, kinds_of, soon, until, until_async
@@ -358,6 +359,33 @@ async def test_a_run_that_has_continued_as_new(world: World) -> None:
     await check_store(await world.store(), lives)
 
 
+async def test_the_fork_of_a_singleton_has_no_key(world: World) -> None:
+    """Neither what it has copied nor its epochs to come say that it has; it runs beside whoever has it."""
+    async with world.engine(lives) as engine:
+        first = await engine.start(lives(0), id="first", singleton="k")
+        queued = await engine.start(lives(0), id="r", singleton="k", on_conflict="queue")
+        assert await soon(first.result()) == await soon(queued.result()) == 12
+        assert ((await queued.state()).singleton, (await queued.state()).queued_behind) == ("k", "first")
+        head = await engine.store.head("run:r")
+        begun = await version_of(queued, lambda event: isinstance(event, RunBegun))
+        await engine.start(lives(0), id="holder", singleton="k", delay=3_600)  # it has the key from now on
+        for at in range(begun, head.version + 1):
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert await soon(fork.result()) == 12
+            events = await events_of(fork)
+            own = next(n for n, event in enumerate(events, 1) if isinstance(event, PrefixEnded))
+            assert not any(each.singleton for each in events[own:] if isinstance(each, RunStarted))
+            for until in range(1, len(events) + 1):
+                state = await fork.state(at=until)
+                assert (state.singleton, state.queued_behind) == ("", "")
+            summary = next(each for each in (await engine.runs()).items if each.id == fork.id)
+            assert summary.singleton == ""
+        assert (await engine.diff("r", f"f{head.version - 1}")).rows == ()
+        assert (await engine.diff("r", f"f{begun}")).rows == (), "that it has no key is no difference of what it did"
+        assert (await (await engine.rerun("r", id="again")).state()).singleton == ""
+    await check_store(await world.store(), lives)
+
+
 async def test_a_reopened_run(world: World) -> None:
     async with world.engine(fragile) as engine:
         run = await engine.start(fragile(), id="r")
@@ -526,6 +554,67 @@ async def test_a_long_prefix_is_copied_in_parts(worlds, monkeypatch: pytest.Monk
         assert await soon(fork.result()) == 435
         assert isinstance((await events_of(fork))[1], RunStarted)
     await check_store(world.data, wide)
+
+
+class Watched(FaultyStore):
+    """Which heads and streams were read."""
+
+    def __init__(self, inner: EventStore) -> None:
+        super().__init__(inner)
+        self.looks: Counter[tuple[str, str]] = Counter()
+
+    async def head(self, stream: str) -> Any:
+        self.looks["head", stream] += 1
+        return await super().head(stream)
+
+    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[Any]:
+        self.looks["read", stream] += 1
+        async for event in super().read(stream, after=after, until=until):
+            yield event
+
+
+async def test_the_origin_is_read_once(world: World) -> None:
+    """So all of a fork, and all that is supposed, is of one look at it; a fork looks again that nothing was taken away."""
+    handle = await world.store()
+    store = Watched(handle)
+    async with Engine(store, workflows=[nightly], clock=world.clock, grace=0) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        for at in range(1, len(await events_of(run)) + 1):
+            store.looks.clear()
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert {look: count for look, count in store.looks.items() if look[1] == "run:r"} == {
+                ("head", "run:r"): 2,
+                ("read", "run:r"): 1,
+            }
+            assert await soon(fork.result()) == 44
+            store.looks.clear()
+            assert (await engine.what_if("r", at=at)).would_be.result == b"44"
+            assert store.looks == {("head", "run:r"): 1, ("read", "run:r"): 1}
+    await world.release(handle)
+
+
+async def test_a_prefix_that_is_too_large_to_keep_is_copied_all_the_same(
+    worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = worlds()
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(4), id="r")
+        await soon(run.result())
+        last = len(await events_of(run))
+        digests = [item.digest.hex() async for item in run.events()]
+        for at in range(1, last + 1):
+            kept = await engine.fork("r", at=at, id=f"kept{at}")
+            with monkeypatch.context() as patched:
+                patched.setattr("engine.runtime.cutting.KEPT_BYTES_MAX", 0)
+                read = await engine.fork("r", at=at, id=f"read{at}")
+            assert await soon(kept.result()) == await soon(read.result()) == 44
+            whole, again = await events_of(kept), await events_of(read)
+            first = again[0]
+            assert isinstance(first, RunForked)
+            assert first.digest == digests[first.version - 1]
+            assert whole[: first.version + 1] == again[: first.version + 1]
+    await check_store(world.data, nightly)
 
 
 @workflow

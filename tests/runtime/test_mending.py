@@ -90,7 +90,7 @@ async def _suspensions(engine: Engine, count: int) -> bool:
 
 async def test_thousands_that_were_tried_are_not_replayed_by_restarts(world: World, monkeypatch: Any) -> None:
     """As many as the page of a search holds, and more, are gone through without being read."""
-    monkeypatch.setattr(mending, "FIND_LIMIT_MAX", 3)
+    monkeypatch.setattr("eventstore.finding.FIND_LIMIT_MAX", 3)
     async with world.engine(first_version) as engine:
         for n in range(8):
             await engine.start(first_version(), id=f"r{n}")
@@ -193,6 +193,26 @@ async def test_a_run_whose_code_is_gone_is_bound_to_code_that_fits_at_once(world
         await until_async(lambda: has_status(engine.run("a"), "completed"))
         assert (await engine.store.head("run:a")).attributes["code"] == Codes().of(fixed)
         await check_history(engine.store, "a", fixed)
+
+
+async def test_bound_runs_that_have_ended_are_not_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are on a store, nobody has to go through them."""
+    await suspended_run(world)
+    await suspended_by(world, changed)
+    async with world.engine(fixed) as engine:
+        await until_async(lambda: has_status(engine.run("a"), "completed"))
+        assert (await engine.store.head("run:a")).attributes["bound"] is True
+    looked_at: list[str] = []
+    is_overdue = mending.Mending._is_overdue
+
+    async def noted(self: Any, head: Any, due: Any, *, new: bool) -> bool:
+        looked_at.append(head.stream)
+        return await is_overdue(self, head, due, new=new)
+
+    monkeypatch.setattr(mending.Mending, "_is_overdue", noted)
+    async with world.engine(changed) as engine:
+        await until(lambda: _looked(engine))
+        assert looked_at == []
 
 
 async def bound_to_nobody(world: World, run_id: str, *, status: str) -> None:

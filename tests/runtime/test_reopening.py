@@ -11,6 +11,8 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, Signal, attempt, durable, task, workflow
 from engine.core.events import (
+    LimitSet,
+    RunBegun,
     RunCompleted,
     RunFailed,
     RunReopened,
@@ -28,12 +30,16 @@ from engine.errors import (
     RunFailedError,
     RunNotFound,
     RunTerminatedError,
+    SingletonHeld,
     UnknownWorkflow,
 )
-from eventstore import StoreUnavailable
+from engine.runtime.keys import pool_of
+from engine.runtime.streams import new_event
+from eventstore import Commit, StoreUnavailable
+from eventstore.port import pool_stream
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import World, at_rest, events_of, kinds_of, settle, soon, until, until_async
+from tests.runtime.worlds import START, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
 
 HOUR = 3_600.0
 word = Signal("word", str)
@@ -670,3 +676,151 @@ async def test_while_an_attempt_is_still_being_ended(world: World, monkeypatch: 
         await soon(reopening)
         assert await soon(run.result()) == 15
     await check_history(await world.store(), "r", with_a_stubborn_task)
+
+
+async def begun_at(run: Any) -> list[int]:
+    return [event.at for event in await events_of(run) if isinstance(event, RunBegun)]
+
+
+async def test_one_that_had_not_begun_waits_for_its_time_again(world: World) -> None:
+    async with world.engine(load) as engine:
+        outside.down = False
+        run = await engine.start(load(), id="r", delay=60)
+        await run.terminate()
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        world.clock.advance(10)
+        await engine.reopen("r")
+        await settle(200)
+        await at_rest(engine.store, "r")
+        assert await run.status() == (await run.state()).status == "queued"
+        await check_history(await world.store(), "r", load)
+        begins_at = (await run.state()).begins_at
+        assert (await engine.store.head("run:r")).alarm == begins_at, "nobody looks at it before"
+        world.clock.advance(50)
+        assert await soon(run.result()) == 13
+        assert await begun_at(run) == [begins_at]
+    await check_history(await world.store(), "r", load)
+
+
+async def test_one_that_had_not_begun_is_reopened_twice(world: World) -> None:
+    """It has no time of its own yet: how long it stood still is counted from when it was last let go on."""
+    async with world.engine(load) as engine:
+        outside.down = False
+        run = await engine.start(load(), id="r", delay=60, deadline=100)
+        for _ in range(2):
+            await run.terminate()
+            with pytest.raises(RunTerminatedError):
+                await soon(run.result())
+            world.clock.advance(10)
+            await engine.reopen("r")
+        state = await run.state()
+        assert (state.status, state.reopened) == ("queued", 2)
+        started_at = state.started_at
+        assert state.deadline == started_at + 120_000_000, "twice ten seconds do not count"
+        await check_history(await world.store(), "r", load)
+    async with world.engine(load) as engine:  # and whoever brings it back finds the same
+        run = engine.run("r")
+        world.clock.advance(40)
+        assert await soon(run.result()) == 13
+        assert await begun_at(run) == [started_at + 60_000_000]
+    await check_history(await world.store(), "r", load)
+
+
+async def test_why_it_was_suspended_is_said_no_more(world: World) -> None:
+    @workflow(name="two_words")
+    async def changed() -> str:
+        return str(await solid(1))
+
+    async with world.engine(two_words) as engine:
+        run = await engine.start(two_words(), id="r")
+        await run.signal(word, "a")
+        await until_async(lambda: has(run, "TaskCompleted"))
+    async with world.engine(changed) as engine:
+        run = engine.run("r")
+        await run.signal(word, "b")
+        await until_async(lambda: is_(run, "suspended"))
+        await run.terminate()
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+    async with world.engine(two_words) as engine:
+        run = await engine.reopen("r")
+        assert (await engine.runs()).items[0].suspended_for == ""
+        assert await run.status() == "running"
+        await run.signal(word, "c")
+        assert await soon(run.result()) == "ac"
+    await check_history(await world.store(), "r", two_words)
+
+
+async def test_one_that_was_bound_to_other_code_goes_on_with_the_code_that_it_was_tried_with(world: World) -> None:
+    """It was let go on once by code that nobody has any more; whoever reopens it does not wait for that."""
+    async with world.engine(load) as engine:
+        run = await fails(engine, load())
+        await at_rest(engine.store, "r")
+        bound = {"code": "0" * 16, "bound": True}
+        version = (await engine.store.head("run:r")).version
+        await engine.store.commit(Commit(id="bound", stream="run:r", expected_version=version, attributes=bound))
+        outside.down = False
+        await engine.reopen("r")
+        assert await soon(run.result()) == 13
+    await check_history(await world.store(), "r", load)
+
+
+async def test_a_key_that_nobody_ever_had_in_this_store_is_made(world: World) -> None:
+    """As of a run whose history came here from elsewhere."""
+    async with world.engine(load) as engine:
+        run = await fails(engine, load())
+        await at_rest(engine.store, "r")
+        version = (await engine.store.head("run:r")).version
+        keyed = {"singleton": "k"}
+        await engine.store.commit(Commit(id="keyed", stream="run:r", expected_version=version, attributes=keyed))
+        await engine.reopen("r")
+        with pytest.raises(SingletonHeld, match="run 'r' of workflow 'load' has the singleton key 'k'"):
+            await engine.start(load(), singleton="k")
+        with pytest.raises(RunFailedError):
+            await soon(run.result())
+
+
+async def test_a_key_that_is_shut(world: World) -> None:
+    outside.down = False
+    async with world.engine(load) as engine:
+        run = await engine.start(load(), id="r", singleton="k", delay=60)
+        await run.terminate()
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        stream = pool_stream(pool_of("load", "k"))
+        event = new_event(LimitSet(at=START, name=pool_of("load", "k"), limit=0))
+        version = (await engine.store.head(stream)).version
+        shut = Commit(id="shut", stream=stream, expected_version=version, events=(event,), attributes={"limit": 0})
+        await engine.store.commit(shut)
+        with pytest.raises(RepairRefused, match="its singleton key 'k' is shut, for its pool was set to no slot"):
+            await engine.reopen("r")
+
+
+async def test_a_patch_is_what_mends_it(world: World) -> None:
+    """The mend asks before the place where the run ended, at which the code had asked for a patch in that very turn."""
+
+    @workflow(name="patching")
+    async def wrong_at_a_patch() -> str:
+        await solid(1)
+        if durable.patched("p"):
+            raise ValueError("the new way is wrong")
+        return "old"
+
+    @workflow(name="patching")
+    async def mended() -> str:
+        await solid(1)
+        if durable.patched("q"):
+            return f"mended {await solid(2)}"
+        if durable.patched("p"):
+            raise ValueError("the new way is wrong")
+        return "old"
+
+    async with world.engine(wrong_at_a_patch) as engine:
+        run = await fails(engine, wrong_at_a_patch())
+        assert list((await run.state()).patches) == ["p"]
+    async with world.engine(mended) as engine:
+        run = await engine.reopen("r")
+        assert await soon(run.result()) == "mended 2"
+        assert list((await run.state()).patches) == ["q"]
+    await check_history(await world.store(), "r", mended)

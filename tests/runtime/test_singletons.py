@@ -16,6 +16,7 @@ from engine.core.events import CancelRequested, RunBegun, RunQueued
 from engine.errors import (
     EngineFailed,
     HoldfastError,
+    RepairRefused,
     RunCancelledError,
     RunConflict,
     RunEnded,
@@ -443,8 +444,116 @@ async def test_one_whose_code_does_not_fit_keeps_its_place(world: World) -> None
         await check_store(engine.store, sync)
 
 
+@pytest.mark.parametrize("granted", [False, True])
+async def test_one_that_is_mended_in_the_queue_stays_in_it(world: World, granted: bool) -> None:
+    """It goes on as soon as code fits, which is to wait for its turn: it is not claimed and given up for ever."""
+
+    @workflow(name="sync")
+    async def changed(name: int) -> str:
+        return str(name)
+
+    async with world.engine(sync) as engine:
+        first = await engine.start(sync("one"), id="a", singleton="k")
+        await begins(first)
+        queued = await engine.start(sync("two"), id="b", singleton="k", on_conflict="queue")
+        await settle()
+    async with world.engine(changed) as engine:
+        queued = engine.run("b")
+        await queued.pause()
+        await ended(queued, RunSuspendedError, "suspended")
+        if granted:
+            await engine.run("a").terminate()
+            await until_async(lambda: _has_no_queue(engine, "b"))
+        await at_rest(engine.store, "b")
+    store = FaultyStore(await world.store())
+    commits: list[Any] = []
+
+    async def count(name: str, commit: Any) -> None:
+        if name == "commit" and commit.stream == "run:b":
+            commits.append(commit)
+
+    store.before = count
+    async with Engine(store, workflows=[sync], clock=world.clock, grace=0) as engine:
+        queued = engine.run("b")
+        if not granted:
+            await becomes(queued, "queued")
+            await at_rest(engine.store, "b")
+            await settle(500)
+            assert (await queued.state()).status == "queued"
+            assert len(commits) == 1, "it was let go on, and nobody has touched it since"
+            assert (await kinds_of(queued))[2:] == ["RunSuspended", "RunResumed"]
+            with pytest.raises(SingletonHeld, match="run 'a'"):
+                await engine.start(sync("three"), singleton="k")
+            await engine.run("a").terminate()
+        await begins(queued)
+        await queued.signal(end, "now")
+        assert await soon(queued.result()) == "two: now"
+        await check_store(engine.store, sync)
+
+
 async def _has_no_queue(engine: Engine, run_id: str) -> bool:
     return "queued" not in (await engine.store.head(f"run:{run_id}")).attributes
+
+
+# -- reopened ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+async def test_one_that_ended_in_the_queue_and_is_reopened_begins_once_it_has_the_key(world: World, how: str) -> None:
+    async with world.engine(sync) as engine:
+        first = await engine.start(sync("one"), id="a", singleton="k")
+        queued = await engine.start(sync("two"), id="b", singleton="k", on_conflict="queue")
+        await begins(first)
+        await getattr(queued, how)(reason="by mistake")
+        await ended(queued, RunCancelledError if how == "cancel" else RunTerminatedError, "by mistake")
+        before = await events_of(queued)
+        with pytest.raises(RepairRefused, match="run 'a' has its singleton key 'k'"):
+            await engine.reopen("b")
+        assert await events_of(queued) == before
+        assert await queued.status() == before[-1].__class__.__name__.removeprefix("Run").lower()
+        await first.signal(end, "now")
+        await soon(first.result())
+        queued = await engine.reopen("b", by="ann")
+        assert await queued.status() in ("queued", "running")
+        await begins(queued)
+        await at_rest(engine.store, "b")
+        assert "queued" not in (await engine.store.head("run:b")).attributes
+        with pytest.raises(SingletonHeld, match="run 'b'"):
+            await engine.start(sync("three"), singleton="k")
+        await queued.signal(end, "now")
+        assert await soon(queued.result()) == "two: now"
+        assert (await kinds_of(queued)).count("RunBegun") == 1
+        await check_store(engine.store, sync)
+
+
+async def test_one_that_is_reopened_takes_its_key_again_or_is_refused(world: World) -> None:
+    """Two with one key never run at once, whoever lets them go on."""
+    async with world.engine(sync) as engine:
+        first = await engine.start(sync("one"), id="a", singleton="k")
+        await begins(first)
+        await first.terminate()
+        await ended(first, RunTerminatedError, "terminated")
+        second = await engine.start(sync("two"), id="b", singleton="k")
+        third = await engine.start(sync("three"), id="c", singleton="k", on_conflict="queue")
+        for holder in (second, third):
+            await begins(holder)
+            with pytest.raises(RepairRefused, match=f"run {holder.id!r} has its singleton key 'k'.* has ended, or end"):
+                await engine.reopen("a")
+            assert await first.status() == "terminated"
+            await holder.signal(end, "now")
+            await soon(holder.result())
+        first = await engine.reopen("a", by="ann")
+        with pytest.raises(SingletonHeld, match="run 'a'"):
+            await engine.start(sync("four"), singleton="k")
+        last = await engine.start(sync("five"), id="e", singleton="k", on_conflict="queue")
+        await settle()
+        assert [await run.status() for run in (first, last)] == ["running", "queued"]
+        await first.signal(end, "now")
+        assert await soon(first.result()) == "one: now"
+        await begins(last)
+        await last.signal(end, "now")
+        assert await soon(last.result()) == "five: now"
+        await check_store(engine.store, sync)
 
 
 # -- races ------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""A plan as single steps: one for each partition of each function, with the steps that it waits for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from engine.assets.definitions import Definitions
+from engine.assets.key_sets import KeySet
+from engine.assets.nodes import Input, Node
+from engine.assets.pairing import upstream_of_each
+from engine.assets.partitions import DynamicKeys
+from engine.assets.planner import moment
+from engine.assets.plans import Plan, PlanStep, StepRef, titled
+
+__all__ = ["Steps", "expand", "keys_in", "upstream_keys"]
+
+Steps: TypeAlias = dict[str, tuple[StepRef, tuple[str, ...]]]
+"""By title: the step, and the titles of those that it waits for, which stand before it."""
+
+
+def expand(definitions: Definitions, plan: Plan) -> Steps:
+    """All steps of a plan, upstream first. Raises `AssetError` for a plan of other definitions."""
+    dynamic = DynamicKeys()
+    for name, added in plan.dynamic.items():
+        dynamic.add(name, added)
+    planned: dict[str, set[str]] = {}
+    keys_of: list[tuple[PlanStep, Node, KeySet]] = []
+    for each in plan.steps:
+        node = definitions.node_of(each.node)
+        keys = keys_in(node, each.partitions, plan, dynamic)
+        planned.setdefault(node.name, set()).update(keys)
+        keys_of.append((each, node, keys))
+    known = _Known(definitions=definitions, planned=planned, dynamic=dynamic, at=plan.at)
+    steps: Steps = {}
+    for each, node, keys in keys_of:
+        waits = _waits(node, keys, known)
+        config = plan.request.config.get(node.name, {})
+        for partition in keys:
+            step = StepRef(
+                node=node.name,
+                partition=partition,
+                at=plan.at,
+                environment=plan.request.environment,
+                force=plan.request.force,
+                config=config,
+                reasons=each.reasons,
+            )
+            steps[step.title] = step, tuple(waits.get(partition, ()))
+    return steps
+
+
+def keys_in(node: Node, text: str, plan: Plan, dynamic: DynamicKeys) -> KeySet:
+    """The partitions that a step of a plan names."""
+    there = node.partitions.keys(dynamic, now=moment(plan.at))
+    return there.parse(text) if text else there
+
+
+class _Known(Struct, frozen=True, kw_only=True, eq=False):
+    """What a plan is read with. `planned`: by node, the partitions that are made."""
+
+    definitions: Definitions
+    planned: Mapping[str, Collection[str]]
+    dynamic: DynamicKeys
+    at: int
+
+
+def _waits(node: Node, keys: KeySet, known: _Known) -> dict[str, dict[str, None]]:
+    """By partition, the titles of the steps that it waits for."""
+    waits: dict[str, dict[str, None]] = {}
+    for each in (*node.inputs, *node.checked_against):
+        upstream = known.definitions.node_of(each.key).name
+        planned = known.planned.get(upstream)
+        if planned is None:
+            continue
+        there = each.upstream.keys(known.dynamic, now=moment(known.at))
+        for partition, partitions in upstream_of_each(each.mapping, keys, there):
+            titles = (titled(upstream, key) for key in partitions if key in planned)
+            waits.setdefault(partition, {}).update(dict.fromkeys(titles))
+    return waits
+
+
+def upstream_keys(each: Input, step: StepRef, dynamic: DynamicKeys) -> KeySet:
+    """The partitions of an upstream asset that a step is made from, as they were when it was planned."""
+    there = each.upstream.keys(dynamic, now=moment(step.at))
+    return each.mapping.upstream(each.downstream.pick([step.partition], dynamic), there)

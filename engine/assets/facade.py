@@ -1,0 +1,219 @@
+"""`Assets`: definitions on a store, as a program uses them: plan, materialize, look.
+
+It has no engine of its own. Its workflow is given to one, beside others::
+
+    store = await open_store("sqlite:///shop.db")
+    assets = Assets(definitions, store)
+    async with Engine(store, workflows=assets.workflows, storage=assets.storage) as engine:
+        plan = await assets.plan("orders+")
+        run = await engine.start(assets.materialize(plan))
+        report = await run.result()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from tenacity import stop_after_attempt, wait_random_exponential
+
+from engine import Task, TaskOptions, Workflow, attempt
+from engine.assets import dynamic
+from engine.assets import environments as branches
+from engine.assets.catalog import Catalog, Version
+from engine.assets.definitions import Definitions
+from engine.assets.events import CheckOutcome
+from engine.assets.keys import PRODUCTION
+from engine.assets.making import check_task, make_task
+from engine.assets.materializing import Hands, materialize_workflow
+from engine.assets.planner import Facts, make_plan
+from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef
+from engine.assets.provenance import config_digest
+from engine.assets.publishing import fail, leave, publish, skip
+from engine.assets.selection import World, select
+from engine.assets.workshop import Workshop
+from engine.errors import AssetError
+from engine.storage import Storage
+from eventstore import Clock, EventStore, SystemClock
+
+__all__ = ["Assets"]
+
+_TRIES = TaskOptions(stop=stop_after_attempt(10), wait=wait_random_exponential(multiplier=0.1, max=5))
+"""For tasks that only ask and tell the store: it may be away for a moment."""
+
+
+class Assets:
+    """Definitions on a store. `storage`: where values lie; what the definitions say if not given.
+
+    `workflows` is what an engine needs to make them, `materialize` the one that does.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        store: EventStore,
+        *,
+        storage: Storage | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        given = definitions.storage
+        self.definitions = definitions
+        self.store = store
+        self.clock = SystemClock() if clock is None else clock
+        self.storage = storage or (given if isinstance(given, Storage) else Storage(given))
+        self._shop = Workshop(definitions, store, self.storage, self.clock)
+        self.materialize: Workflow[[Plan], Report] = materialize_workflow(_hands(self._shop), definitions)
+
+    @property
+    def workflows(self) -> tuple[Workflow[..., Any], ...]:
+        """For `Engine(workflows=...)`."""
+        return (self.materialize,)
+
+    # -- planning -----------------------------------------------------------------------------------------------------
+
+    async def plan(
+        self,
+        *select: str,
+        partitions: str = "",
+        environment: str = PRODUCTION,
+        force: bool = False,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        by: str = "",
+        reason: str = "",
+    ) -> Plan:
+        """What is to be made of what is selected, and why. Writes nothing.
+
+        `select`: see `selection`; nothing is everything. `partitions`: as a `KeySet` is written, "" is all.
+        `force`: also what is not stale. `config`: by key of an asset. Raises `AssetError` for what means nothing.
+        """
+        request = Request(
+            select=select,
+            partitions=partitions,
+            environment=environment,
+            force=force,
+            config=config or {},
+            by=by,
+            reason=reason,
+        )
+        facts = await self._facts(request)
+        return make_plan(self.definitions, request, self._chosen(request, facts), facts)
+
+    async def stale(self, environment: str = PRODUCTION) -> tuple[str, ...]:
+        """The names of what is not up to date, upstream first."""
+        facts = await self._facts(Request(environment=environment))
+        return tuple(self._stale(environment, facts))
+
+    def selected(self, *select: str) -> tuple[str, ...]:
+        """The names that a selection without ``stale`` means, upstream first. Raises `AssetError`."""
+        chosen = self._selected(select, tuple)
+        return tuple(name for name in self.definitions.order if name in chosen)
+
+    def _chosen(self, request: Request, facts: Facts) -> frozenset[str]:
+        return self._selected(request.select, lambda: self._stale(request.environment, facts))
+
+    def _selected(self, texts: Iterable[str], stale: Any) -> frozenset[str]:
+        definitions = self.definitions
+        world = World(definitions.specs, lambda key: definitions.node_of(key).name, definitions.graph, stale)
+        return select(texts, world)
+
+    def _stale(self, environment: str, facts: Facts) -> Collection[str]:
+        plan = make_plan(self.definitions, Request(environment=environment), self.definitions.nodes, facts)
+        external = {name for name, node in self.definitions.nodes.items() if node.asset.external}
+        return dict.fromkeys(step.node for step in plan.steps if step.node not in external)
+
+    async def _facts(self, request: Request) -> Facts:
+        shop, nodes = self._shop, self.definitions.nodes
+        for key in request.config:
+            if key not in nodes:
+                raise AssetError(f"there is configuration for {key!r}, which is no asset here")
+        catalog = await shop.catalog(request.environment)
+        return Facts(
+            at=self.clock.now(),
+            views=await catalog.view(self.definitions.specs),
+            code={name: shop.code_version(node) for name, node in nodes.items()},
+            config={
+                name: config_digest(shop.config_of(node, request.config.get(name, {})), node.asset.where)
+                for name, node in nodes.items()
+            },
+            dynamic=await dynamic.read_dynamic(self.store),
+        )
+
+    # -- looking and changing -----------------------------------------------------------------------------------------
+
+    async def catalog(self, environment: str = PRODUCTION) -> Catalog:
+        """What there is in an environment. Raises `AssetError` when there is none of that name."""
+        return await self._shop.catalog(environment)
+
+    async def add_partitions(self, name: str, *keys: str, by: str = "", reason: str = "") -> tuple[str, ...]:
+        """Add keys to dynamic partitions; those that were not there. Raises `PartitionError`."""
+        return await dynamic.add_partitions(self.store, name, keys, clock=self.clock, by=by, reason=reason)
+
+    async def remove_partitions(self, name: str, *keys: str, by: str = "", reason: str = "") -> tuple[str, ...]:
+        """Remove keys of dynamic partitions; those that were there. What was made of them stays in the log."""
+        return await dynamic.remove_partitions(self.store, name, keys, clock=self.clock, by=by, reason=reason)
+
+    async def create_environment(
+        self, name: str, *, base: str = PRODUCTION, by: str = "", reason: str = ""
+    ) -> branches.Environment:
+        """Make a branch of the catalog. Raises `AssetError`."""
+        return await branches.create_environment(self.store, name, clock=self.clock, base=base, by=by, reason=reason)
+
+    async def promote(self, environment: str, *select: str, by: str = "", reason: str = "") -> list[branches.Promotion]:
+        """Make what a branch has made current in its base, upstream first, without computing it again."""
+        keys = [key for name in self.selected(*select) for key in self.definitions.nodes[name].keys]
+        return await branches.promote(self.store, environment, keys, clock=self.clock, by=by, reason=reason)
+
+    async def restore(
+        self, key: str, version: int, *, environment: str = PRODUCTION, by: str = "", reason: str = ""
+    ) -> Version:
+        """Make an earlier version the current one again. Raises `AssetNotFound`."""
+        self.definitions.node_of(key)
+        return await branches.restore(self.store, environment, key, version, clock=self.clock, by=by, reason=reason)
+
+    async def read(
+        self,
+        key: str,
+        kind: Any = Any,
+        *,
+        partition: str = "",
+        version: int | None = None,
+        environment: str = PRODUCTION,
+    ) -> Any:
+        """The value of a version as that type (see `Storage.read`); the current version if none is named.
+
+        Raises `AssetNotFound`, and what the storage raises.
+        """
+        return await self._shop.read(key, kind, partition=partition, version=version, environment=environment)
+
+
+def _hands(shop: Workshop) -> Hands:
+    """The tasks of a materializing run."""
+
+    async def begin(step: StepRef) -> Begun:
+        return await shop.begin(step, attempt().run_id)
+
+    async def publish_versions(begun: Begun, made: Made, checks: tuple[CheckOutcome, ...]) -> int:
+        return await publish(shop, begun, made, checks, attempt().run_id)
+
+    async def record_failure(begun: Begun, checks: tuple[CheckOutcome, ...], why: str) -> int:
+        return await fail(shop, begun, checks, why, attempt().run_id)
+
+    async def record_unchanged(begun: Begun) -> int:
+        return await leave(shop, begun, attempt().run_id)
+
+    async def record_skip(step: StepRef, because: tuple[str, ...]) -> int:
+        return await skip(shop, step, because, attempt().run_id)
+
+    nodes = shop.definitions.nodes
+    return Hands(
+        begin=Task(begin, name="begin", options=_TRIES),
+        make={name: make_task(shop, node) for name, node in nodes.items()},
+        check={
+            name: tuple(check_task(shop, node, key, each) for key, checks in node.checks.items() for each in checks)
+            for name, node in nodes.items()
+        },
+        publish=Task(publish_versions, name="publish", options=_TRIES),
+        fail=Task(record_failure, name="fail", options=_TRIES),
+        leave=Task(record_unchanged, name="leave", options=_TRIES),
+        skip=Task(record_skip, name="skip", options=_TRIES),
+    )

@@ -1,0 +1,222 @@
+"""What the tasks of a materializing run do: pin what is read, hand it to the asset's function, check, publish.
+
+Everything here may be done again after a crash. What is written lies under the digest of its content; what is said is
+said into the asset's stream once, because whoever is about to say it looks first whether it was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from engine.assets.appending import Appender
+from engine.assets.catalog import AssetView, Catalog, Version
+from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
+from engine.assets.code_versions import code_version_of
+from engine.assets.definitions import Definitions
+from engine.assets.dynamic import read_dynamic
+from engine.assets.environments import catalog_of
+from engine.assets.events import AssetStarted, details_of, new_event
+from engine.assets.keys import ASSET, ENVIRONMENT, asset_stream
+from engine.assets.nodes import Node
+from engine.assets.pairing import is_dynamic
+from engine.assets.partitions import DynamicKeys
+from engine.assets.pinning import Pins
+from engine.assets.plans import Begun, Earlier, StepRef, titled
+from engine.assets.provenance import config_digest, provenance_of
+from engine.assets.values import Config
+from engine.errors import AssetError, AssetNotFound
+from engine.storage import Column, Storage
+from eventstore import Clock, EventStore, NewEvent, StreamNotFound
+
+__all__ = ["Workshop"]
+
+_LOOK_SECONDS: Final = 0.5
+"""Between two looks whether another run has ended that is making the same."""
+
+
+class Workshop:
+    """Definitions on a store: one for all runs of an engine. What is said at the end of a step: see `publishing`."""
+
+    def __init__(self, definitions: Definitions, store: EventStore, storage: Storage, clock: Clock) -> None:
+        self.definitions = definitions
+        self.store = store
+        self.storage = storage
+        self.clock = clock
+        self._has_dynamic = any(is_dynamic(node.partitions) for node in definitions.nodes.values())
+        self._catalogs: dict[str, Catalog] = {}
+        self._appenders: dict[str, Appender] = {}
+        self._code: dict[str, str] = {}
+        self._ended: set[str] = set()  # runs that were seen to have ended
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    async def catalog(self, environment: str) -> Catalog:
+        """The catalog of an environment. Raises `AssetError` when there is none of that name."""
+        found = self._catalogs.get(environment)
+        if found is None:
+            found = self._catalogs[environment] = await catalog_of(self.store, environment)
+        return found
+
+    async def _dynamic(self) -> DynamicKeys:
+        """The keys of dynamic partitions, if anything has some."""
+        return await read_dynamic(self.store) if self._has_dynamic else DynamicKeys()
+
+    def code_version(self, node: Node) -> str:
+        """Of the function that makes it, declared or computed. Raises `AssetDefinitionError`."""
+        found = self._code.get(node.name)
+        if found is None:
+            asset = node.asset
+            found = asset.code_version or ("" if asset.fn is None else code_version_of(asset.fn, asset.where))
+            self._code[node.name] = found
+        return found
+
+    def config_of(self, node: Node, given: Mapping[str, Any]) -> Config | None:
+        """What a function's configuration is in a run. Raises `AssetError` for what it does not take."""
+        if node.wiring.config is None:
+            if given:
+                raise AssetError(f"{node.name} takes no configuration, and was given {', '.join(sorted(given))}")
+            return None
+        _, kind = node.wiring.config
+        try:
+            return msgspec.convert(dict(given), kind)
+        except msgspec.ValidationError as error:
+            raise AssetError(f"the configuration of {node.name} does not fit {kind.__name__}: {error}") from None
+
+    async def read(self, key: str, type_: Any, *, partition: str, version: int | None, environment: str) -> Any:
+        """See `Assets.read`."""
+        self.definitions.node_of(key)
+        catalog = await self.catalog(environment)
+        if version is None:
+            view = (await catalog.view([key]))[key]
+            current = view.current(partition)
+            if current is None:
+                raise AssetNotFound(f"{titled(key, partition)} has no version in {environment}: nothing was published")
+            recorded = await catalog.recorded(key, current.version, environment=current.environment)
+        else:
+            recorded = await catalog.recorded(key, version)
+        stored = details_of(recorded).stored
+        if stored is None:
+            raise AssetNotFound(f"version {recorded.version} of {key} has no value that is stored here")
+        # joblib is read only where it is asked for by name: its author did, where the asset is defined.
+        return await self.storage.read(stored, type_, format="joblib" if stored.format == "joblib" else None)
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    async def begin(self, step: StepRef, run_id: str) -> Begun:
+        """Pin what the step reads; say that it has begun, unless it need not be made, or cannot be."""
+        node = self.definitions.node_of(step.node)
+        catalog = await self.catalog(step.environment)
+        while True:
+            begun = await self._pinned(node, step, catalog)
+            if begun.unchanged or begun.missing:
+                return begun
+            other = await self._start(node, begun, catalog, run_id)
+            if other is None:
+                return begun
+            while not await self._has_ended(other):  # noqa: ASYNC110 - it may be another process's: there is nothing to wait on here
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
+        views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
+        pins = Pins(self.definitions, step, catalog, views, await self._dynamic())
+        inputs = [await pins.pin(each) for each in node.inputs]
+        beside = [await pins.pin(each) for each in node.checked_against]
+        config = config_digest(self.config_of(node, step.config), node.asset.where)
+        code = self.code_version(node)
+        digests = {each.key: each.digest for each in inputs}
+        provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
+        currents = [views[key].current(step.partition) for key in node.keys]
+        same = all(each is not None and each.provenance == provenance for each in currents)
+        return Begun(
+            step=step,
+            provenance=provenance,
+            code_version=code,
+            config=config,
+            inputs=tuple(inputs),
+            beside=tuple(beside),
+            earlier={key: await self._earlier(key, views[key], step, catalog) for key in _curious(node)},
+            started_at=self.clock.now(),
+            unchanged=same and not step.force and not node.asset.external,
+            missing=tuple(pins.missing),
+        )
+
+    async def _earlier(self, key: str, view: AssetView, step: StepRef, catalog: Catalog) -> Earlier:
+        current = view.current(step.partition)
+        previous: EarlierVersion | None = None
+        if current is not None:
+            stored = (await catalog.details(key, current)).stored
+            previous = _as_earlier(current, None if stored is None else stored.schema)
+        return Earlier(
+            previous=previous, history=tuple(_as_earlier(each, None) for each in view.latest(HISTORY_VERSIONS_MAX))
+        )
+
+    async def _start(self, node: Node, begun: Begun, catalog: Catalog, run_id: str) -> str | None:
+        """Say that the step has begun. The run that is making the same partition, if another is."""
+        state = await catalog.state(node.name)
+        partition = begun.step.partition
+        other: list[str] = []
+
+        def decide() -> NewEvent | None:
+            other.clear()
+            started = state.of(partition).started
+            if started is not None and started.run == run_id and started.provenance == begun.provenance:
+                return None
+            if started is not None and started.run != run_id and started.run not in self._ended:
+                other.append(started.run)
+                return None
+            event = AssetStarted(
+                at=begun.started_at,
+                partition=partition,
+                run=run_id,
+                provenance=begun.provenance,
+                reasons=begun.step.reasons,
+            )
+            return new_event(event)
+
+        await self.appender(node.name, catalog).append(partition, decide)
+        return other[0] if other else None
+
+    async def _has_ended(self, run_id: str) -> bool:
+        """Whether that run makes nothing any more."""
+        try:
+            ended = (await self.store.head(f"run:{run_id}")).closed
+        except StreamNotFound:
+            ended = True
+        if ended:
+            self._ended.add(run_id)
+        return ended
+
+    # -- saying -------------------------------------------------------------------------------------------------------
+
+    def appender(self, key: str, catalog: Catalog) -> Appender:
+        """What appends to the asset's stream in that environment."""
+        stream = asset_stream(catalog.environment, key)
+        found = self._appenders.get(stream)
+        if found is None:
+
+            async def refresh() -> int:
+                return (await catalog.state(key)).as_of
+
+            attributes = {ASSET: key, ENVIRONMENT: catalog.environment}
+            found = self._appenders[stream] = Appender(self.store, stream, refresh, attributes=attributes)
+        return found
+
+
+def _curious(node: Node) -> list[str]:
+    """Its assets some check of which asks for what was before."""
+    return [key for key, checks in node.checks.items() if any(each.wiring.check_context for each in checks)]
+
+
+def _as_earlier(version: Version, schema: tuple[Column, ...] | None) -> EarlierVersion:
+    return EarlierVersion(
+        version=version.version,
+        partition=version.partition,
+        at=version.at,
+        data_version=version.data_version,
+        rows=version.rows,
+        schema=schema,
+    )

@@ -1,0 +1,167 @@
+"""Where a run is cut for a fork, and the events up to there: the version asked for, or where the turn that it stands in
+is to be decided anew.
+
+All of it is of one look at the run: what came in while it was read is not looked at. Knows nothing of the run's code,
+so whether it can be cut there is found out by whoever replays it (`forking`, `what_if`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from typing import Final
+
+from msgspec import Struct
+
+from engine.core.events import (
+    ContinuedAsNew,
+    Decision,
+    Fact,
+    PrefixEnded,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunForked,
+    RunReopened,
+    RunStarted,
+    TaskCompleted,
+    TaskFailed,
+)
+from engine.errors import HistoryError, RepairRefused, RunPrunedError
+from engine.runtime.histories import HistoryEvent, read_events
+from engine.runtime.streams import run_id_of
+from eventstore import EventStore, StreamHead
+
+__all__ = ["Cut", "Prefix", "cut_of", "read_prefix"]
+
+KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of headers and payloads: a prefix that is longer is not kept in memory, but read anew whenever it is gone through."""
+_ENDS: Final = (RunCompleted, RunFailed, RunCancelled, ContinuedAsNew)
+
+
+class Cut(Struct):
+    """Where a prefix ends: behind version `until`; `retold`: the turn of the last fact in it is decided anew."""
+
+    started: RunStarted  # what the run began with, whatever it is of by now
+    until: int
+    retold: bool
+
+
+class Prefix:
+    """What a fork copies of its origin, up to a cut."""
+
+    def __init__(self, store: EventStore, run_id: str, cut: Cut, kept: list[HistoryEvent] | None) -> None:
+        self.cut = cut
+        self.run_id = run_id
+        self._store = store
+        self._kept = None if kept is None else kept[: cut.until]
+
+    async def events(self, *, after: int = 0) -> AsyncIterator[HistoryEvent]:
+        """Those behind a version, in order. Raises as `read_events`, and `RunPrunedError`."""
+        if self._kept is not None:
+            for item in self._kept[after:]:
+                yield item
+            return
+        async for item in read_events(self._store, self.run_id, after=after, until=self.cut.until):
+            after = item.version
+            yield item
+        if after != self.cut.until:
+            raise RunPrunedError(self.run_id)  # since we looked
+
+    async def digest(self) -> str:
+        """Of the chain, at the cut."""
+        last = [item.digest.hex() async for item in self.events(after=self.cut.until - 1)]
+        return last[0]
+
+
+async def read_prefix(store: EventStore, head: StreamHead, *, at: int, substituted: Collection[str]) -> Prefix:
+    """The run of that head, up to where it is cut for a fork at a version. Raises `RepairRefused`, `HistoryError`."""
+    run_id = run_id_of(head.stream)
+    cutting = _Cutting(run_id, at, substituted, last=head.version)
+    kept: list[HistoryEvent] | None = []
+    size = 0
+    async for item in read_events(store, run_id, until=head.version):
+        if not cutting.take(item):
+            break
+        size += len(item.header) + len(item.payload or b"")
+        if size > KEPT_BYTES_MAX:
+            kept = None
+        elif kept is not None:
+            kept.append(item)
+    return Prefix(store, run_id, cutting.cut(), kept)
+
+
+def cut_of(history: list[HistoryEvent], run_id: str, *, at: int, substituted: Collection[str]) -> Cut:
+    """Where a run with this history is cut for a fork at a version. Raises `RepairRefused`, `HistoryError`."""
+    cutting = _Cutting(run_id, at, substituted, last=len(history))
+    _ = all(cutting.take(item) for item in history)
+    return cutting.cut()
+
+
+class _Cutting:
+    """Finds the cut in a history of `last` events, told one after the other."""
+
+    def __init__(self, run_id: str, at: int, substituted: Collection[str], *, last: int) -> None:
+        if not 1 <= at <= last:
+            raise RepairRefused(f"run {run_id!r} has {last} events: it cannot be forked at version {at}")
+        self._run_id = run_id
+        self._at = at
+        self._substituted = substituted
+        self._through = False  # whether decisions of the turn that the version stands in are behind it
+        # Which turn the history is in, up to that version, as far as a cut must know.
+        self._started: RunStarted | None = None
+        self._fact: HistoryEvent | None = None
+        self._base = 0  # the version that its decisions stand behind: its fact, or what has let it be taken anew
+        self._ends = False
+        self._open = False  # there may be decisions of it
+        self._is_fork = False
+        self._own_from = 0  # of a fork: from here on its history is its own
+
+    def take(self, item: HistoryEvent) -> bool:
+        """The next event. Whether it is needed to know where the cut is, or those behind it may be."""
+        if item.version <= self._at:
+            self._follow(item)
+            return True
+        if not self._open or isinstance(item.event, Fact | RunReopened):
+            return False
+        self._through = isinstance(item.event, Decision)
+        return not self._through
+
+    def cut(self) -> Cut:
+        """Where it is. Raises `RepairRefused`."""
+        at, run_id, started, fact = self._at, self._run_id, self._started, self._fact
+        if self._is_fork and not self._own_from:
+            raise RepairRefused(
+                f"version {at} of run {run_id!r} stands in what it has copied as a fork: fork its origin, or cut later"
+            )
+        if fact is None or started is None:
+            raise RepairRefused(f"nothing has happened by version {at} of run {run_id!r}: run it again instead")
+        told_here = self._open and self._base == fact.version
+        if told_here and isinstance(fact.event, TaskCompleted | TaskFailed) and fact.event.id in self._substituted:
+            return Cut(started, fact.version - 1, retold=False)  # its outcome is what is given with the fork
+        if self._open and (self._ends or self._through or at == self._base):
+            return Cut(started, self._base, retold=True)
+        return Cut(started, at, retold=False)
+
+    def _follow(self, item: HistoryEvent) -> None:
+        match event := item.event:
+            case Fact():
+                if self._started is None:
+                    self._started = _beginning(event, self._run_id)
+                self._fact, self._base, self._open, self._ends = item, item.version, True, False
+            case Decision():
+                self._ends = self._ends or isinstance(event, _ENDS)
+            case RunReopened(takes_back="turn" | "decisions" as taken):
+                self._base, self._open, self._ends = item.version, taken == "decisions", False
+            case RunForked():
+                self._is_fork = True
+            case PrefixEnded(retold=retold):
+                self._base = self._own_from = item.version
+                self._open, self._ends = retold, False
+            case _:
+                return
+
+
+def _beginning(fact: Fact, run_id: str) -> RunStarted:
+    if not isinstance(fact, RunStarted):
+        raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
+    return fact
