@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from eventstore import EventStore
 from eventstore.urls import open_store
 
-__all__ = ["DEFAULT_STORE", "existing", "opened"]
+__all__ = ["DEFAULT_STORE", "existing", "opened", "opened_or_empty"]
 
 DEFAULT_STORE: Final = "sqlite:///holdfast.db"
 
@@ -31,4 +33,13 @@ async def existing(url: str, *, read_only: bool = False) -> AsyncIterator[EventS
         async with opened(url, read_only=True):
             pass
     async with opened(url, read_only=read_only) as store:
+        yield store
+
+
+@asynccontextmanager
+async def opened_or_empty(url: str) -> AsyncIterator[EventStore]:
+    """The store of a URL, to look at; one that is not there yet is looked at as an empty one, and is not made."""
+    path, is_file = url.partition("?")[0].removeprefix("sqlite:///"), url.startswith("sqlite:///")
+    missing = is_file and path not in {"", ":memory:"} and not path.endswith("/") and not Path(unquote(path)).exists()
+    async with opened("memory:") if missing else opened(url, read_only=True) as store:
         yield store
