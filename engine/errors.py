@@ -90,6 +90,8 @@ class AssetNotFound(AssetError, LookupError):
 
 class MaterializationFailed(AssetError, RuntimeError):
     """Not all that was to be materialized was: the message names what failed, and what was skipped for that."""
+
+
 class PartitionMismatch(DefinitionError):
     """Two definitions of partitions do not go together: no mapping between them is meant by itself, or they differ."""
 

@@ -87,7 +87,7 @@ def in_range(
     max: Any = None,
     *,
     blocking: bool = True,
-    name: str | None = None,  # noqa: A002
+    name: str | None = None,
 ) -> Check:
     """Each value of the column is `min` at least, and `max` at most: numbers, dates, times, or texts. Nulls are not
     looked at; a NaN is in no range.
@@ -160,7 +160,7 @@ def row_count(
     max: int | None = None,
     *,
     blocking: bool = True,
-    name: str | None = None,  # noqa: A002
+    name: str | None = None,
 ) -> Check:
     """There are `min` rows at least, and `max` at most. The value is not read for it."""
     where = _where()

@@ -187,7 +187,19 @@ async def _promote(branch: Catalog, base: Catalog, key: str, *, clock: Clock, by
 
 
 _KEPT: Final = frozenset(
-    ["partition", "run", "code_version", "data_version", "provenance", "inputs", "config", "started_at", "rows", "size", "warnings"]
+    [
+        "partition",
+        "run",
+        "code_version",
+        "data_version",
+        "provenance",
+        "inputs",
+        "config",
+        "started_at",
+        "rows",
+        "size",
+        "warnings",
+    ]
 )
 
 

@@ -10,6 +10,7 @@ import asyncio
 from typing import Any, Final, Protocol
 
 from engine.core.call import Call, Definition
+from engine.core.carriage import Carriage
 from engine.core.events import (
     ChildCancelled,
     ChildCompleted,
@@ -42,6 +43,7 @@ class CallHost(Protocol):
     run_id: str
     epoch: int
     deadline: int
+    carriage: Carriage
 
     @property
     def loop(self) -> DeterministicLoop: ...
@@ -61,6 +63,11 @@ class Calls:
         self.definitions: dict[str, Definition[..., Any]] = {}  # of child runs, by name and version
         self.abandoned: dict[str, str] = {}  # run ids of children whose await was given up, and that our end terminates
         self._host = host
+
+    @property
+    def carriage(self) -> Carriage:
+        """How arguments and results travel."""
+        return self._host.carriage
 
     # -- awaiting -----------------------------------------------------------------------------------------------------
 
@@ -82,9 +89,10 @@ class Calls:
         host = self._host
         host.check_open(call)
         definition = call.definition
-        arguments = definition.arguments.encode(call.args, call.kwargs)
+        arguments = definition.arguments.encode(call.args, call.kwargs, host.carriage)
         # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
-        _ = definition.result
+        if definition.result.tabular:
+            host.carriage.table_codec(definition.result.where)
         id_ = loop.current_branch().next_id(definition.name)
         pending = self.tasks[id_] = PendingTask(loop, self, id_, definition, arguments=arguments)
         event = TaskScheduled(at=loop.now, id=id_, site=call.site, task=definition.name)
@@ -97,8 +105,10 @@ class Calls:
         host.check_open(call)
         definition: Any = call.definition
         options = definition.policy
-        arguments = definition.arguments.encode(call.args, call.kwargs)
-        definition.arguments.decode(arguments)  # what does not come back must fail here, not in the child
+        arguments = definition.arguments.encode(call.args, call.kwargs, host.carriage)
+        definition.arguments.decode(
+            arguments, host.carriage
+        )  # what does not come back must fail here, not in the child
         _ = definition.result
         loop = host.loop
         id_ = loop.current_branch().next_id(definition.name)
@@ -193,7 +203,8 @@ class Calls:
         if pending is None:
             raise HistoryError(f"{fact!r}: the workflow does not wait for such a task")
         if isinstance(fact, TaskCompleted):
-            value = pending.definition.result.decode(payload if payload is not None else present(None, fact.id))
+            payload = payload if payload is not None else present(None, fact.id)
+            value = pending.definition.result.decode(payload, self._host.carriage)
             del self.tasks[fact.id]
             if not pending.done():
                 pending.set_result(value)
@@ -215,7 +226,8 @@ class Calls:
         if pending is None:
             raise HistoryError(f"{fact!r}: the workflow does not wait for such a child run")
         if isinstance(fact, ChildCompleted):
-            value = pending.definition.result.decode(payload if payload is not None else present(None, fact.id))
+            payload = payload if payload is not None else present(None, fact.id)
+            value = pending.definition.result.decode(payload, self._host.carriage)
             self.children.pop(fact.id)
             if not pending.done():
                 pending.set_result(value)

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from engine.core.carriage import readable
 from engine.core.decided import Codec, Decided
 from engine.core.events import (
     ChildCancelled,
@@ -260,7 +261,7 @@ def _shown_arguments(payload: bytes | None) -> str:
     if payload is None:
         return "..."
     try:
-        values = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+        values = msgspec.json.decode(readable(payload), type=dict[str, msgspec.Raw])
         text = ", ".join(bytes(value).decode() for value in values.values())
     except (msgspec.MsgspecError, UnicodeDecodeError):
         text = "(unreadable)"
@@ -268,7 +269,7 @@ def _shown_arguments(payload: bytes | None) -> str:
 
 
 def _shown(payload: bytes | None) -> str:
-    text = "..." if payload is None else payload.decode("utf-8", "replace")
+    text = "..." if payload is None else readable(payload).decode("utf-8", "replace")
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeAlias
 
 from engine.core.call import Call, Definition
+from engine.core.carriage import Carriage
 from engine.core.events import ContinuedAsNew, RunCancelled, RunCompleted, RunFailed
 from engine.core.failures import describe, encode_error, plain_text
 from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge, RunDeadlineExceeded
@@ -37,7 +38,7 @@ async def await_within(coro: Coroutine[Any, Any, Any], seconds: float, run_id: s
 
 
 def ending_of(
-    main: asyncio.Task[Any], definition: Definition[..., Any], *, at: int, cancel_reason: str
+    main: asyncio.Task[Any], definition: Definition[..., Any], *, at: int, cancel_reason: str, carriage: Carriage
 ) -> tuple[Ending, bytes | None]:
     """The outcome of a workflow function that has ended, and its payload."""
     if main.cancelled():
@@ -45,11 +46,11 @@ def ending_of(
     error = main.exception()
     try:
         if error is None:
-            return RunCompleted(at=at), definition.result.encode_checked(main.result())
+            return RunCompleted(at=at), definition.result.encode_checked(main.result(), carriage)
         if (wish := _continuation(error)) is not None:
             next_ = wish.call.definition
-            arguments = next_.arguments.encode(wish.call.args, wish.call.kwargs)
-            next_.arguments.decode(arguments)
+            arguments = next_.arguments.encode(wish.call.args, wish.call.kwargs, carriage)
+            next_.arguments.decode(arguments, carriage)
             pinned = "" if wish.newest else next_.version
             return ContinuedAsNew(at=at, pinned=not wish.newest, version=pinned), arguments
     except (DefinitionError, NotRecordable, PayloadTooLarge, ArgumentsError) as refused:

@@ -140,6 +140,7 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     rerun_of: str = ""  # id of the run whose workflow and arguments these are, if a person asked for it to run again
     reason: str = ""  # why, of such a run
     version: str = ""  # of the workflow, if it has versions
+    large: bool = False  # its large values, and its tables, lie in a storage; its history says where
 
 
 class RunBegun(Fact, frozen=True, tag="RunBegun", kw_only=True):

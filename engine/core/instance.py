@@ -19,6 +19,7 @@ from msgspec import structs
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
+from engine.core.carriage import INLINE, PAYLOAD_LARGE_BYTES, Carriage, TableCodec
 from engine.core.decided import Codec, Decided
 from engine.core.endings import Ending, await_within, ending_of
 from engine.core.events import (
@@ -62,8 +63,10 @@ _BEGINNINGS = (TaskScheduled, TimerStarted, ChildStarted)
 class Instance:
     """One epoch of a run, in memory. Discard it (`evict`) after any exception out of `deliver`."""
 
-    def __init__(self, definition: Definition[..., Any], run_id: str) -> None:
+    def __init__(self, definition: Definition[..., Any], run_id: str, *, tables: TableCodec | None = None) -> None:
         self.definition = definition
+        self.tables = tables  # who writes and reads tables, in a run whose large values lie in a storage
+        self.carriage = INLINE
         self.run_id = run_id
         self.calls = Calls(self)
         self.pending = self.calls.tasks
@@ -173,7 +176,9 @@ class Instance:
             return
         if self.started is not None:
             raise HistoryError(f"the history of run {self.run_id!r} starts twice")
-        args, kwargs = self.definition.arguments.decode(present(payload, "the arguments of the run"))
+        if fact.large:
+            self.carriage = Carriage(PAYLOAD_LARGE_BYTES, self.tables)
+        args, kwargs = self.definition.arguments.decode(present(payload, "the arguments of the run"), self.carriage)
         if not _is_seed(fact.seed):
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
@@ -325,7 +330,8 @@ class Instance:
     def _end(self, main: asyncio.Task[Any]) -> None:
         """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
         self.ending = True
-        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=self.cancelling.reason)
+        reason = self.cancelling.reason
+        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=reason, carriage=self.carriage)
         loop = self.loop
         for branch in list(loop.tasks.values()):
             branch.cancel()

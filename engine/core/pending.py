@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, NamedTuple, Protocol
 
 from engine.core.call import Definition, OnCancel
+from engine.core.carriage import Carriage
 from engine.core.events import ParentClose
 from engine.core.handles import LoopFuture, WorkflowTimer
 
@@ -50,6 +51,11 @@ class PendingCall(LoopFuture):
     def on_cancel(self) -> OnCancel:
         """What cancelling its await does."""
         return self.definition.on_cancel
+
+    @property
+    def carriage(self) -> Carriage:
+        """How its arguments and its result travel."""
+        return self._canceller.carriage
 
 
 class PendingTask(PendingCall):
@@ -118,5 +124,7 @@ class PendingTimer(NamedTuple):
 class Canceller(Protocol):
     """Who decides what cancelling an await means."""
 
+    @property
+    def carriage(self) -> Carriage: ...
     def cancel(self, pending: PendingCall) -> bool:
         """The await of a call is cancelled. Returns whether the await ends now."""

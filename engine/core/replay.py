@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 from msgspec import MsgspecError, Struct, structs
 
 from engine.core.call import Definition
+from engine.core.carriage import TableCodec
 from engine.core.compare import Diagnosis, Mismatch, Reason, compare
 from engine.core.decided import Decided
 from engine.core.events import (
@@ -106,7 +107,7 @@ class Replayer:
     """Feed it a run's events in order, then `finish`. After a `Mismatch` it holds no instance any more.
 
     `versions`: finds another version of a workflow, by name and version, for an epoch that is of that; None: there is
-    none but `definition`.
+    none but `definition`. `tables`: see `Instance`.
     """
 
     def __init__(
@@ -115,9 +116,10 @@ class Replayer:
         run_id: str,
         *,
         versions: Callable[[str, str], Definition[..., Any] | None] | None,
+        tables: TableCodec | None = None,
     ) -> None:
         self._versions = versions
-        self.instance = Instance(definition, run_id)
+        self.instance = Instance(definition, run_id, tables=tables)
         self.instance.replaying = True
         self.attempts: dict[str, Attempts] = {}
         self.version = 0  # of the last event fed
@@ -214,7 +216,7 @@ class Replayer:
         self.carrying = before.left_over
         if not self._identities:  # else a replay from here would not know whose identity it goes by
             self.epoch_version = version
-        self.instance = Instance(definition, before.run_id)
+        self.instance = Instance(definition, before.run_id, tables=before.tables)
         self.instance.around, self.instance.replaying = before.around, True
         self.attempts.clear()
 

@@ -16,12 +16,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
+from engine.core.carriage import INLINE, PAYLOAD_INLINE_BYTES, Carriage, pack, refuse_away, same_away, unpack
+from engine.core.tabular import table_kind
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, PayloadTooLarge
 
 __all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", "present", "resolved_hints"]
-
-PAYLOAD_INLINE_BYTES: Final = 256 * 1024
-"""Bytes of one encoded result, or of one call's arguments, that a history holds."""
 
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -31,43 +30,55 @@ class ValueCodec:
     """Writes and reads values of one annotated type. `where` names the place in messages ("the result of task x").
 
     `bytes_max`: how many bytes of one value are taken; more than a history holds is for who writes them elsewhere.
+    `tabular`: whether there are tables in it, which travel only in a `Carriage` that takes them.
     """
 
-    __slots__ = ("_decoder", "bytes_max", "type", "where")
+    __slots__ = ("_carriage", "_decoder", "tabular", "type", "where")
 
     def __init__(self, type_: Any, where: str, *, bytes_max: int = PAYLOAD_INLINE_BYTES) -> None:
         self.type = type_
         self.where = where
-        self.bytes_max = bytes_max
+        self._carriage = INLINE if bytes_max == PAYLOAD_INLINE_BYTES else Carriage(bytes_max)
         self._decoder = _decoder(type_, where)
+        self.tabular = _holds_tables(type_)
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: Any, carriage: Carriage | None = None) -> bytes:
         """The value as JSON. Raises `NotRecordable` or `PayloadTooLarge`, naming what and where."""
-        return _encode(value, self.where, self.bytes_max)
+        return _encode(value, self.where, carriage or self._carriage, tabular=self.tabular)
 
-    def encode_checked(self, value: Any) -> bytes:
+    def encode_checked(self, value: Any, carriage: Carriage | None = None) -> bytes:
         """Like `encode`, and sure that `decode` will take it: a value that is not of its annotated type is refused."""
-        data = _encode(value, self.where, self.bytes_max)
+        data = _encode(value, self.where, carriage or self._carriage, tabular=self.tabular)
         if self.type is not Any:
             try:
-                self._decoder.decode(data)
+                self._decoded(data, carriage)
             except Exception as error:
                 raise NotRecordable(
                     f"{self.where} is annotated {_type_text(self.type)}, but the value does not fit: {error}"
                 ) from error
         return data
 
-    def decode(self, data: bytes) -> Any:
-        """The value of recorded JSON. Raises `NotRecordable` when it does not fit the annotated type any more."""
+    def decode(self, data: bytes, carriage: Carriage | None = None) -> Any:
+        """The value of recorded JSON. Raises `NotRecordable` when it does not fit the annotated type any more, or lies
+        where it could not be brought from.
+        """
+        refuse_away(data, self.where)
         try:
-            return self._decoder.decode(data)
+            return self._decoded(data, carriage)
         except Exception as error:  # a user's __post_init__ may raise anything
             raise NotRecordable(
                 f"{self.where} was recorded as something that {_type_text(self.type)} does not take: {error}"
             ) from error
 
+    def _decoded(self, data: bytes, carriage: Carriage | None) -> Any:
+        if not self.tabular:
+            return self._decoder.decode(data)
+        return _decode_tables(data, self.type, self.where, carriage or self._carriage)
+
     def same(self, one: bytes, other: bytes) -> bool:
-        """Whether two recorded values are equal as values of the present type."""
+        """Whether two recorded values are equal as values of the present type; of tables, whether they are the same."""
+        if self.tabular or one[:1] == b" ":
+            return same_away(one, other)
         try:
             return bool(self.decode(one) == self.decode(other))
         except NotRecordable:
@@ -86,7 +97,7 @@ class Parameter(Struct, frozen=True):
 class ArgumentsCodec:
     """Writes and reads the arguments of one function's calls."""
 
-    __slots__ = ("_decoder", "_names", "_signature", "_simple", "_struct", "parameters", "where")
+    __slots__ = ("_decoder", "_names", "_signature", "_simple", "_struct", "parameters", "tabular", "where")
 
     def __init__(self, fn: Callable[..., Any], where: str) -> None:
         self.where = where
@@ -106,6 +117,7 @@ class ArgumentsCodec:
             _decoder(parameter.type, f"parameter {parameter.name!r} of {where}")
         self._struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=False)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
+        self.tabular = any(_holds_tables(parameter.type) for parameter in self.parameters)
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise the `TypeError` that calling the function would raise for arguments its signature does not take."""
@@ -116,36 +128,43 @@ class ArgumentsCodec:
         except TypeError as error:
             raise ArgumentsError(f"{self.where}: {error}; its signature is {self._signature}") from None
 
-    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], carriage: Carriage = INLINE) -> bytes:
         """The arguments as one JSON object. Raises `NotRecordable` or `PayloadTooLarge`, naming the parameter."""
         try:
             if self._simple:
-                return _encode(self._struct(*args, **kwargs), self.where)
-            return _encode(self._struct(**self._signature.bind(*args, **kwargs).arguments), self.where)
+                return _encode(self._struct(*args, **kwargs), self.where, carriage, tabular=self.tabular)
+            bound = self._struct(**self._signature.bind(*args, **kwargs).arguments)
+            return _encode(bound, self.where, carriage, tabular=self.tabular)
         except NotRecordable:
             for name, value in self._signature.bind(*args, **kwargs).arguments.items():
-                _encode(value, f"argument {name!r} of {self.where}")
+                _encode(value, f"argument {name!r} of {self.where}", carriage, tabular=self.tabular)
             raise
 
-    def decode(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode(self, data: bytes, carriage: Carriage = INLINE) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments, of the annotated types. Raises `ArgumentsError` when they do not fit.
 
         A parameter that was not recorded (added since, with a default) is left to its default.
         """
         try:
-            recorded = self._decoder.decode(data)
+            refuse_away(data, f"what {self.where} was called with")
+            if self.tabular:
+                recorded = _decode_tables(data, self._struct, self.where, carriage)
+            else:
+                recorded = self._decoder.decode(data)
         except Exception as error:  # a user's __post_init__ may raise anything
             raise ArgumentsError(
                 f"the arguments of {self.where} do not fit its signature {self._signature}: {error}"
             ) from error
-        if self._simple:
+        if self._simple and not self.tabular:  # tables cannot be looked for anything among them
             values = [getattr(recorded, name) for name in self._names]
             if UNSET not in values:
                 return tuple(values), {}
         return self._spread(recorded)
 
     def same(self, one: bytes, other: bytes) -> bool:
-        """Whether two recorded sets of arguments are equal as values of the present types."""
+        """Whether two recorded sets of arguments are equal as values of the present types; tables by what they are."""
+        if self.tabular or one[:1] == b" ":
+            return same_away(one, other)
         try:
             return self._decoded(one) == self._decoded(other)
         except ArgumentsError:
@@ -209,7 +228,7 @@ def _decoder(type_: Any, where: str) -> msgspec.json.Decoder[Any]:
             f"{where} is annotated {_type_text(type_)}, which cannot be written as typed JSON ({error}):"
             " use builtins, Structs, dataclasses, datetimes, UUIDs, Decimals, enums or bytes, or hand on a path"
         ) from error
-    if _contains_custom(type_):
+    if any(table_kind(each) is None for each in _custom_types(type_)):
         raise DefinitionError(
             f"{where} is annotated {_type_text(type_)}, which cannot be written as typed JSON:"
             " use builtins, Structs, dataclasses, datetimes, UUIDs, Decimals, enums or bytes, or hand on a path"
@@ -217,50 +236,64 @@ def _decoder(type_: Any, where: str) -> msgspec.json.Decoder[Any]:
     return decoder
 
 
-def _contains_custom(type_: Any) -> bool:
-    """Whether the annotation itself is, or directly holds, a class that msgspec would leave to a hook."""
+def _custom_types(type_: Any) -> list[Any]:
+    """The classes that msgspec would leave to a hook which the annotation itself is, or directly holds."""
     try:
         info = msgspec.inspect.type_info(type_)
     except Exception:
-        return False
-    pending = [info]
+        return []
+    pending, custom = [info], []
     while pending:
         found = pending.pop()
         if isinstance(found, msgspec.inspect.CustomType):
-            return True
+            custom.append(found.cls)
         for attribute in ("types", "item_type", "item_types", "key_type", "value_type"):
             held = getattr(found, attribute, None)
             if held is not None:
                 pending.extend(held if isinstance(held, tuple) else (held,))
-    return False
+    return custom
 
 
-def _encode(value: Any, where: str, bytes_max: int = PAYLOAD_INLINE_BYTES) -> bytes:
+def _encode(value: Any, where: str, carriage: Carriage, *, tabular: bool = False) -> bytes:
+    tables: dict[str, bytes] = {}
+    hook = carriage.attaching(tables, where) if tabular else None
+    encoder = msgspec.json.Encoder(order="deterministic", enc_hook=hook) if tabular else _encoder
     try:
         try:
-            data = _encoder.encode(value)
+            data = encoder.encode(value)
         except TypeError:
             # A deterministic encoder takes only str keys; as builtins, dates, numbers and enums are such keys. What is
             # wrong in another way is refused here again, with the reason.
-            data = _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic"))
+            data = _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic", enc_hook=hook))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise NotRecordable(
             f"{where} cannot be written as typed JSON: {error}. Use builtins, Structs, dataclasses, datetimes, UUIDs,"
             " Decimals, enums or bytes, or write it to a file and hand on the path"
         ) from error
-    if len(data) > bytes_max:
+    if len(data) > carriage.bytes_max:
         raise PayloadTooLarge(
-            f"{where} takes {len(data):,} bytes, a history holds at most {bytes_max:,} of one value:"
+            f"{where} takes {len(data):,} bytes, a history holds at most {carriage.bytes_max:,} of one value:"
             " write it to a file and hand on the path"
         )
-    if b"null" in data and not _finite(value):
+    if b"null" in data and not _finite(value, hook):
         # JSON has no NaN or infinity; msgspec writes them as null, which would come back as None.
         raise NotRecordable(f"{where} holds a NaN or an infinity, which JSON cannot hold: use None, or a string")
-    return data
+    if data[:1] == b" ":  # a `msgspec.Raw`, as somebody wrote it: that byte says that a value lies elsewhere
+        data = data.lstrip()
+    return pack(data, tables) if tables else data
 
 
-def _finite(value: Any) -> bool:
-    pending = [msgspec.to_builtins(value, str_keys=True, builtin_types=(bytes,))]
+def _decode_tables(data: bytes, type_: Any, where: str, carriage: Carriage) -> Any:
+    plain, tables = unpack(data)
+    return msgspec.json.decode(plain, type=type_, dec_hook=carriage.detaching(tables, where))
+
+
+def _holds_tables(type_: Any) -> bool:
+    return any(table_kind(each) is not None for each in _custom_types(type_))
+
+
+def _finite(value: Any, hook: Callable[[Any], Any] | None = None) -> bool:
+    pending = [msgspec.to_builtins(value, str_keys=True, builtin_types=(bytes,), enc_hook=hook)]
     while pending:
         found = pending.pop()
         if isinstance(found, float):

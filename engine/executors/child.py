@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread, main_thread
 from typing import Any, Final
 
+from engine.core.carriage import Carriage
 from engine.core.failures import describe, encode_error
 from engine.executors.frames import Answer, Beat, Begun, Do, Done, Frames, Later, Order, Raised, Stopping, frame
 from engine.executors.functions import find
@@ -89,7 +90,7 @@ class Child:
             attempt = _attempt(order, contact)
             self._send(Begun())
             value = contextvars.copy_context().run(_called, attempt, definition.fn, args, kwargs)
-            return Done(definition.result.encode_checked(value))
+            return Done(definition.result.encode_checked(value, Carriage(order.bytes_max)))
         except Terminated:
             raise
         except CompletedLater:

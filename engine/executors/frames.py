@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
+from engine.core.carriage import PAYLOAD_INLINE_BYTES
 from engine.executors.functions import FunctionName
 
 __all__ = ["Answer", "Beat", "Begun", "Do", "Done", "Frames", "Later", "Order", "Raised", "Stopping", "frame"]
@@ -35,6 +36,7 @@ class Do(Struct, frozen=True, tag=True, kw_only=True):
     token: str
     last_heartbeat: bytes | None
     last_failure: bytes | None
+    bytes_max: int = PAYLOAD_INLINE_BYTES  # of the result
 
 
 class Stopping(Struct, frozen=True, tag=True):

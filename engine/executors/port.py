@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from msgspec import Struct
 
+from engine.core.carriage import PAYLOAD_INLINE_BYTES
 from engine.core.failures import ErrorInfo, rebuild
 from engine.errors import DefinitionError
 from engine.tasks import Attempt, Contact, Task
@@ -29,6 +30,7 @@ class Work(Struct, frozen=True):
     kwargs: Mapping[str, Any]
     attempt: Attempt
     instead: Callable[..., Any] | None = None  # of the task's function: what asks about an attempt, here and now
+    bytes_max: int = PAYLOAD_INLINE_BYTES  # of its result, encoded
 
     @property
     def fn(self) -> Callable[..., Any]:

@@ -34,6 +34,11 @@ class ProcessExecutor:
         """Raise `DefinitionError` for a coroutine function, or one that another process would not find."""
         if task.is_coroutine:
             raise DefinitionError(f"{task.where} is an `async def`: it runs on executor 'loop', not in 'processes'")
+        if task.arguments.tabular or task.result.tabular:
+            raise DefinitionError(
+                f"{task.where} takes or returns tables, which do not travel to worker processes: let it run on executor"
+                " 'threads', or hand on a path"
+            )
         from engine.executors.functions import name_of  # noqa: PLC0415 - only who uses processes needs any of this
 
         name_of(task)

@@ -235,6 +235,7 @@ def _order(work: Work) -> Do:
         token=attempt.token,
         last_heartbeat=attempt._last_heartbeat,
         last_failure=attempt._last_failure,
+        bytes_max=work.bytes_max,
     )
 
 

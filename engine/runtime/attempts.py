@@ -8,9 +8,11 @@ from __future__ import annotations
 from asyncio import CancelledError
 from typing import Any, Protocol, TypeAlias
 
+import anyio.to_thread
 import msgspec
 from msgspec import Struct
 
+from engine.core.carriage import PAYLOAD_INLINE_BYTES
 from engine.core.failures import ErrorInfo, describe
 from engine.core.loop import TIME_MAX
 from engine.core.pending import PendingTask
@@ -39,6 +41,7 @@ __all__ = [
     "Retried",
     "Reused",
     "after_failure",
+    "encoded",
     "failure_of",
     "make_ready",
     "run_attempt",
@@ -109,6 +112,23 @@ class Asked(Protocol):
     pulse: Pulse
     failed_with: BaseException | None
 
+    async def keep(self, payload: bytes) -> None:
+        """Write a large result to where it is to lie. Raises `StorageError`."""
+
+
+async def encoded(value: Any, definition: Task[..., Any], pending: PendingTask, running: Asked) -> bytes:
+    """A result as it is recorded; one that is large is where it is to lie. Raises what says why it cannot be."""
+    codec = definition.result
+    if isinstance(value, Encoded):
+        payload = value.payload
+    elif codec.tabular:  # writing a table takes its time
+        payload = await anyio.to_thread.run_sync(codec.encode_checked, value, pending.carriage)
+    else:
+        payload = codec.encode_checked(value, pending.carriage)
+    if len(payload) > PAYLOAD_INLINE_BYTES or codec.tabular:
+        await running.keep(payload)
+    return payload
+
 
 async def run_attempt(
     pending: PendingTask,
@@ -130,7 +150,7 @@ async def run_attempt(
         value = await within(
             ready.seconds, run, definition, whole=ready.whole, clock=clock, alarms=alarms, pulse=running.pulse
         )
-        return Completed(value.payload if isinstance(value, Encoded) else definition.result.encode_checked(value))
+        return Completed(await encoded(value, definition, pending, running))
     except CompletedLater:
         return HandedOut()
     except BaseException as error:
@@ -156,7 +176,7 @@ def make_ready(pending: PendingTask, attempt: Attempt, *, executor: Executor, cl
     definition: Any = pending.definition
     try:
         executor.check(definition)
-        args, kwargs = definition.arguments.decode(pending.arguments)
+        args, kwargs = definition.arguments.decode(pending.arguments, pending.carriage)
     except (ArgumentsError, DefinitionError) as error:
         executor.slots.give_back()
         return Failed(describe(error))
@@ -164,7 +184,12 @@ def make_ready(pending: PendingTask, attempt: Attempt, *, executor: Executor, cl
     if seconds is not None and seconds <= 0:
         executor.slots.give_back()
         return Failed(describe(timed_out(definition, whole=True)))
-    return Ready(Work(definition, pending.arguments, args, kwargs, attempt), (args, kwargs), seconds, whole)
+    return Ready(
+        Work(definition, pending.arguments, args, kwargs, attempt, bytes_max=pending.carriage.bytes_max),
+        (args, kwargs),
+        seconds,
+        whole,
+    )
 
 
 class Failure(Struct, frozen=True):

@@ -18,6 +18,7 @@ from engine.runtime.deadlines import absolute, beginning
 from engine.runtime.debouncing import debounce, quiet_of
 from engine.runtime.handle import RunHandle
 from engine.runtime.keys import check_key
+from engine.runtime.large_values import carriage_of, holds_large
 from engine.runtime.mail import StartMail
 from engine.runtime.operating import Operations
 from engine.runtime.serving import Served
@@ -99,6 +100,7 @@ class Beginnings(Operations):
             deadline=absolute(deadline, now),
             begins_at=beginning(delay, now),
             singleton="" if wish is None else wish.key,
+            large=holds_large(self.store),
         )
         if 0 < fact.deadline <= fact.begins_at:
             raise HoldfastError(
@@ -166,6 +168,9 @@ class Beginnings(Operations):
         return definition
 
     def _encoded(self, definition: Definition[..., Any], call: Call[Any]) -> bytes:
-        arguments = definition.arguments.encode(call.args, call.kwargs)
-        definition.arguments.decode(arguments)  # what does not come back must be refused before it is recorded
+        carriage = carriage_of(self.store)
+        arguments = definition.arguments.encode(call.args, call.kwargs, carriage)
+        definition.arguments.decode(
+            arguments, carriage
+        )  # what does not come back must be refused before it is recorded
         return arguments

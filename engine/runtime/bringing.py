@@ -7,16 +7,17 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from engine.core.call import Definition
-from engine.core.compare import Mismatch
+from engine.core.compare import Diagnosis, Mismatch
 from engine.core.events import RunStarted
 from engine.core.instance import Instance
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.driver import Driver
 from engine.runtime.gates import gates_of, is_waiting
+from engine.runtime.large_values import TABLES, holds_large
 from engine.runtime.mail import StartMail, mail_or_none
 from engine.runtime.mending import bind
 from engine.runtime.pausing import PausedWorkflows
-from engine.runtime.recovery import give_up, rebuild_run, settle, suspend, terminate, wishes_of
+from engine.runtime.recovery import Rebuilt, give_up, rebuild_run, settle, suspend, terminate, wishes_of
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
@@ -68,7 +69,7 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
         driver.go_on(head, reopened_by=reopening)
         return
     try:
-        rebuilt = await rebuild_run(store, head, definition, home.watchdog, versions=home.definitions.find)
+        rebuilt = await _rebuilt(home, head, definition)
     except Mismatch as mismatch:
         code, commit_id = home.codes.of(definition), home.next_commit_id()
         await suspend(store, lease, head, mismatch.diagnosis, code=code, clock=home.clock, commit_id=commit_id)
@@ -83,6 +84,20 @@ async def bring_back(home: Home, head: StreamHead, run_id: str) -> None:
     driver = Driver(home, replayer.instance, version=head.version, last_at=replayer.last_at, attempts=replayer.attempts)
     _adopt(home, driver, head, reopened=reopening is not None)
     driver.go_on(head, rebuilt, reopened_by=reopening)
+
+
+async def _rebuilt(home: Home, head: StreamHead, definition: Definition[..., Any]) -> Rebuilt:
+    """Raises `Mismatch`, also for a run whose large values lie in a storage, where there is none."""
+    rebuilt = await rebuild_run(home.store, head, definition, home.watchdog, versions=home.definitions.find)
+    instance = rebuilt.replayer.instance
+    if instance.started is not None and instance.started.large and not holds_large(home.store):
+        instance.evict()
+        message = (
+            "this run began with a storage for large values, and this engine has none: give it that storage, as in"
+            " Engine(..., storage=Storage('values')), and resume the run"
+        )
+        raise Mismatch(Diagnosis(reason="values", message=message, version=head.version))
+    return rebuilt
 
 
 def _adopt(home: Home, driver: Driver, head: StreamHead, *, reopened: bool) -> None:
@@ -124,6 +139,7 @@ async def _begin(
         waits=waits,
         begins_at=mail.begins_at,
         version=mail.version,
+        large=holds_large(home.store),
     )
     if waits:
         rests = len(head.messages) == 1 and mail.begins_at > fact.at
@@ -142,7 +158,7 @@ async def _begin(
             )
         )
         return None if rests else recorded
-    driver = Driver(home, Instance(definition, run_id), version=0, last_at=0, attempts={})
+    driver = Driver(home, Instance(definition, run_id, tables=TABLES), version=0, last_at=0, attempts={})
     home.residents.adopt(driver)
     driver.begin(Arrival(fact, message.payload, message.id))
     return None

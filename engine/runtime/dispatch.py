@@ -123,6 +123,11 @@ class Running:
         self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
+    async def keep(self, payload: bytes) -> None:
+        """Write a large result to where it is to lie. Raises `StorageError`."""
+        if self._dispatcher.keep is not None:
+            await self._dispatcher.keep(payload)
+
     def ended(self) -> None:
         """Its task is done. One that was cancelled before its first step has run nothing of `live`."""
         if not self._begun:
@@ -144,6 +149,7 @@ class Dispatcher:
         spawn: Spawn,
         breakers: Breakers,
         stand_in: StandIn | None = None,
+        keep: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self._executors: dict[str, Executor] = {}
         self._waiting: dict[str, FairQueue[tuple[Asker, str]]] = {}
@@ -152,6 +158,7 @@ class Dispatcher:
         self.breakers = breakers
         self._spawn = spawn
         self._stand_in = stand_in
+        self.keep = keep  # of large results
         self._stopped = False
         self._granting = False
         self._context = contextvars.copy_context()

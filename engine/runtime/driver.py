@@ -369,7 +369,7 @@ class Driver:
         before = self.instance
         self._timer.set(None)
         self.board.close()
-        self.instance = Instance(self.site.definitions.next_of(before), before.run_id)
+        self.instance = Instance(self.site.definitions.next_of(before), before.run_id, tables=before.tables)
         self.instance.around = before.around
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
         self.board = Board(self, {})

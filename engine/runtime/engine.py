@@ -24,6 +24,7 @@ from engine.runtime.breakers import Breakers, CircuitState, checked_breakers
 from engine.runtime.capacity import Capacity
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
+from engine.runtime.large_values import LargeValues
 from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
 from engine.runtime.observer import Observer
@@ -36,6 +37,7 @@ from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Worker
+from engine.storage import Storage
 from engine.tasks import Breaker, RateLike
 from engine.workflows import Workflow
 from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
@@ -69,7 +71,8 @@ class Engine(Beginnings):
     `only`: claim nothing but the runs with these ids. `turn_seconds`: after how long a turn of a workflow, during which
     no other run of this engine gets on, is named in the log, and after how long it is broken off and its run suspended.
     `clock`, `entropy`: where time and random bytes come from. `stand_in`: asked at every attempt what to run in place
-    of the task's function; tests put fakes there.
+    of the task's function; tests put fakes there. `storage`: where values lie that a history does not hold, large ones
+    and tables (docs/storage.md); what begins with one needs it, or a copy of it, for as long as it lasts.
 
     Raises `DefinitionError` for workflows that cannot be served together or whose types cannot be recorded, and
     `DeterminismError` for those whose code would do something else at a replay (see docs/determinism.md); on
@@ -97,8 +100,10 @@ class Engine(Beginnings):
         clock: Clock | None = None,
         entropy: Any = os.urandom,
         stand_in: StandIn | None = None,
+        storage: Storage | str | None = None,
     ) -> None:
         self._given = store
+        self._storage = Storage(storage) if isinstance(storage, str) else storage
         self._given_workflows = tuple(workflows)
         self._definitions = served(self._given_workflows, reach=False)
         self._entropy = entropy
@@ -142,6 +147,8 @@ class Engine(Beginnings):
         quiet_replays()
         self._anyio = anyio_version()
         store = await open_store(self._given, clock=self._clock) if isinstance(self._given, str) else self._given
+        if self._storage is not None:
+            store = LargeValues(store, self._storage)
         self._store = store
         self._watches.revive()
         try:
@@ -186,7 +193,7 @@ class Engine(Beginnings):
 
     async def _close_store(self) -> None:
         store, self._store = self._store, None
-        if store is not None and store is not self._given:
+        if store is not None and isinstance(self._given, str):
             await store.aclose()
 
     # -- what a handle needs (see `handle.Desk`) -----------------------------------------------------------------------

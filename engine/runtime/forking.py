@@ -251,7 +251,7 @@ def _results(instance: Instance, new_id: str, note: RunForked, substitute: Mappi
         pending = instance.pending.get(task_id)
         if pending is None:
             raise RepairRefused(_not_waited_for(note.origin, task_id, note.version, list(instance.pending)))
-        payload = pending.definition.result.encode_checked(value)
+        payload = pending.definition.result.encode_checked(value, pending.carriage)
         mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by)
         yield data_message(stream_of(new_id), f"fork:{task_id}", mail, payload)
 

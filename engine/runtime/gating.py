@@ -24,11 +24,13 @@ from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunSummary, summary_of
 from engine.runtime.histories import HistoryEvent, head_of
+from engine.runtime.large_values import TABLES, LargeValues
 from engine.runtime.logs import quiet_replays
 from engine.runtime.recovery import try_run
 from engine.runtime.serving import served
 from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
+from engine.storage import Storage
 from engine.workflows import Workflow
 from eventstore import EventStore, StreamHead, StreamQuery, SystemClock
 from eventstore.port import FIND_LIMIT_MAX
@@ -71,6 +73,7 @@ class Gate:
     """Replays the runs of a store with these workflows: ``async with Gate(store, [nightly]) as gate: ...``.
 
     `store`: an open one, which stays open; read-only is enough. `turn_seconds`: after how long a turn is broken off.
+    `storage`: that of the runs, if their large values lie in one.
     Workflows that these call as children are found as an engine finds them. Raises `DefinitionError` and
     `DeterminismError` for workflows that no engine would take. One replay at a time: use several processes for more.
     """
@@ -81,8 +84,9 @@ class Gate:
         workflows: Iterable[Workflow[..., Any]],
         *,
         turn_seconds: float = TURN_SECONDS_MAX,
+        storage: Storage | None = None,
     ) -> None:
-        self._store = store
+        self._store = store if storage is None else LargeValues(store, storage)
         self._definitions = served(workflows, reach=True)
         self.learnt = 0  # definitions that runs have shown it
         self._watchdog = Watchdog(SystemClock(), warn=min(TURN_WARN_SECONDS, turn_seconds), limit=turn_seconds)
@@ -183,7 +187,7 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
         version = f" in version {started.version!r}" if started.version else ""
         there = ", ".join(known) or "none"
         raise HoldfastError(f"the history is of workflow {started.workflow!r}{version}, which is not given ({there})")
-    replayer = Replayer(definition, run_id, versions=known.find)
+    replayer = Replayer(definition, run_id, versions=known.find, tables=TABLES)
     try:
         replayer.feed_all(events)
         backlog = replayer.finish()

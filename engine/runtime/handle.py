@@ -8,6 +8,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
+from engine.core.carriage import refuse_away, unpack
 from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
@@ -23,6 +24,7 @@ from engine.errors import (
 from engine.runtime import asking
 from engine.runtime.asking import PendingRequest
 from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
+from engine.runtime.large_values import LARGE
 from engine.runtime.mail import (
     CancelMail,
     ControlMail,
@@ -329,7 +331,10 @@ class RunHandle(Generic[R_co]):
         if outcome.payload is None:
             raise HistoryError(f"the result of run {self.id!r} was destroyed")
         codec = self._codec
-        value: Any = msgspec.json.decode(outcome.payload) if codec is None else codec.decode(outcome.payload)
+        if codec is not None:
+            return codec.decode(outcome.payload, LARGE)  # type: ignore[no-any-return]
+        refuse_away(outcome.payload, f"the result of run {self.id!r}")
+        value: Any = msgspec.json.decode(unpack(outcome.payload)[0])
         return value  # type: ignore[no-any-return]
 
     def _raise(self, outcome: Outcome) -> NoReturn:

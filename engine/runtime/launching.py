@@ -17,6 +17,7 @@ from engine.core.call import Definition
 from engine.core.events import Note, RunStarted, SignalReceived
 from engine.core.instance import Instance
 from engine.runtime.driver import Driver
+from engine.runtime.large_values import TABLES
 from engine.runtime.mail import signal_message
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
@@ -64,7 +65,9 @@ class Launches:
         Raises what the store raises: `VersionConflict` when a stream of that name exists, whoever owns it; `LeaseLost`
         when there is none and the worker's lease is lost.
         """
-        driver = Driver(self._site, Instance(definition, run_id), version=NEW, last_at=fact.at, attempts={})
+        driver = Driver(
+            self._site, Instance(definition, run_id, tables=TABLES), version=NEW, last_at=fact.at, attempts={}
+        )
         launch = self._under_way[run_id] = driver.pen.first_commit = _Launch(self, driver)
         driver.begin(Arrival(fact, arguments))
         error = await launch.outcome()

@@ -24,6 +24,7 @@ from engine.runtime.attempts import (
     Outcome,
     Retried,
     after_failure,
+    encoded,
     failure_of,
 )
 from engine.runtime.limiting import within
@@ -66,7 +67,7 @@ async def run_reconciliation(
     """Ask, in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
     definition: Any = pending.definition
     try:
-        args, kwargs = definition.arguments.decode(pending.arguments)
+        args, kwargs = definition.arguments.decode(pending.arguments, pending.carriage)
     except ArgumentsError as error:
         executor.slots.give_back()
         return Failed(describe(error))
@@ -78,7 +79,7 @@ async def run_reconciliation(
         if isinstance(answer, NotHappened):
             return FoundUndone()
         if isinstance(answer, Happened):
-            return FoundDone(definition.result.encode_checked(answer.result))
+            return FoundDone(await encoded(answer.result, definition, pending, running))
         wrong = TypeError(
             f"the reconcile function of {definition.where} returns Happened(result) or NotHappened(), not {answer!r}"
         )

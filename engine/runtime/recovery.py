@@ -20,6 +20,7 @@ from engine.runtime.codes import suspended_with
 from engine.runtime.gates import is_waiting
 from engine.runtime.histories import epoch_start, read_known_state
 from engine.runtime.keys import is_singleton
+from engine.runtime.large_values import TABLES
 from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
 from engine.runtime.streams import QUEUED, SLOW, STATUS, new_event, run_id_of, suspension
@@ -76,7 +77,7 @@ async def rebuild_run(
     `versions`: as for a `Replayer`.
     """
     run_id = run_id_of(head.stream)
-    replayer = Replayer(definition, run_id, versions=versions)
+    replayer = Replayer(definition, run_id, versions=versions, tables=TABLES)
     if watchdog is not None:
         slowest = head.attributes.get(SLOW)
         replayer.instance.around = watchdog.watch(

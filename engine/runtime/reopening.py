@@ -49,6 +49,7 @@ from engine.runtime.codes import GOES_ON
 from engine.runtime.gates import Gates, due_at, is_waiting
 from engine.runtime.histories import head_of
 from engine.runtime.keys import key_permit, pool_of
+from engine.runtime.large_values import TABLES
 from engine.runtime.limits import declare_key
 from engine.runtime.reconciling import is_cut_off
 from engine.runtime.recovery import feed
@@ -186,7 +187,9 @@ def _check_ended(head: StreamHead, run_id: str) -> None:
 
 
 async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id: str, note: RunReopened) -> _Plan:
-    replayer = Replayer(definitions.require(*workflow_of(head.attributes)), run_id, versions=definitions.find)
+    replayer = Replayer(
+        definitions.require(*workflow_of(head.attributes)), run_id, versions=definitions.find, tables=TABLES
+    )
     try:
         await feed(replayer, store, head)
         fact = replayer.last_turn.fact

@@ -59,6 +59,7 @@ async def rerun(
         by=by,
         deadline=before.deadline and now + before.deadline - before.at,  # as long as it had
         carried=before.carried,
+        large=before.large,
         rerun_of=run_id,
         reason=reason,
     )

@@ -41,6 +41,7 @@ from engine.errors import HoldfastError, RepairRefused
 from engine.runtime.cutting import cut_of
 from engine.runtime.epochs import beginning_of_next
 from engine.runtime.histories import HistoryEvent, head_of, read_events
+from engine.runtime.large_values import TABLES
 from engine.runtime.repairs import HistoryDiff
 from engine.runtime.serving import Served
 from engine.runtime.steps import task_cancelled, wanted
@@ -107,7 +108,7 @@ class _Supposition:
         self._run_id = run_id
         self._definitions = definitions
         self._state = RunState(run_id=run_id)
-        self._replayer = Replayer(definition, run_id, versions=definitions.find)
+        self._replayer = Replayer(definition, run_id, versions=definitions.find, tables=TABLES)
         self._instance = self._replayer.instance
         last = next(item for item in reversed(prefix) if isinstance(item.event, Fact))
         origin = self._state.run_id.removesuffix("~?")
@@ -160,7 +161,7 @@ class _Supposition:
         for task_id in list(substitute):
             pending = self._instance.pending.get(task_id)
             if pending is not None:
-                payload = pending.definition.result.encode_checked(substitute.pop(task_id))
+                payload = pending.definition.result.encode_checked(substitute.pop(task_id), pending.carriage)
                 self._tell(TaskCompleted(at=self._instance.now, id=task_id), payload)
                 return True
         return False
@@ -214,7 +215,7 @@ class _Supposition:
         for item in facts[:beginning]:
             if isinstance(item.event, SignalReceived):  # it came between the two, and is among what is carried on
                 self._tell(item.event, item.payload)
-        self._instance = Instance(self._definitions.next_of(before), self._run_id)
+        self._instance = Instance(self._definitions.next_of(before), self._run_id, tables=TABLES)
         for arrival in beginning_of_next(before, version=self._instance.definition.version):
             assert isinstance(arrival.event, Fact)
             self._tell(structs.replace(arrival.event, at=at), arrival.payload)

@@ -23,6 +23,7 @@ from engine.runtime.claims import busy_streams, claimable, of_residents
 from engine.runtime.codes import Codes
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
+from engine.runtime.large_values import keep_of
 from engine.runtime.launching import NONE_YET, Launches
 from engine.runtime.memos import Memos
 from engine.runtime.mending import Mending
@@ -135,6 +136,7 @@ class Worker:
             spawn=self.spawn,
             breakers=self._breakers,
             stand_in=self._stand_in,
+            keep=keep_of(self.store),
         )
         self.watchdog.open()
         self._claiming = self.spawn(self._claim_forever())

@@ -7,6 +7,7 @@ pyarrow and fsspec, loaded when they are used.
 from __future__ import annotations
 
 from engine.storage.blocking import GRACE_SECONDS, BlockingStorage, Swept
+from engine.storage.carrying import ParquetTables
 from engine.storage.formats import VALUE_BYTES_MAX
 from engine.storage.places import OBJECT_BYTES_MAX, Draft, Found, Place
 from engine.storage.storage import Storage, data_version
@@ -21,6 +22,7 @@ __all__ = [
     "Draft",
     "Format",
     "Found",
+    "ParquetTables",
     "Place",
     "Storage",
     "Stored",

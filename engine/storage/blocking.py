@@ -72,10 +72,15 @@ class BlockingStorage:
                     return self._publish(draft, format_)
 
     def write_bytes(self, data: bytes, format: Format) -> Stored:  # noqa: A002
-        """Store bytes that are encoded already, as that format."""
+        """See `Storage.write_bytes`."""
+        written = None
+        if format == "parquet":
+            from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+
+            written = tables.describe(data)
         with self._place.draft() as draft:
             draft.write(data)
-            return self._publish(draft, format)
+            return self._publish(draft, format, written=written)
 
     def _write_table(self, draft: Draft, value: Any) -> Stored:
         from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it

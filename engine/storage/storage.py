@@ -77,7 +77,7 @@ class Storage:
         return await _in_thread(self.blocking.read, stored, type, format=format)
 
     async def write_bytes(self, data: bytes, format: Format) -> Stored:  # noqa: A002
-        """Store bytes that are encoded in that format already."""
+        """Store bytes that are encoded in that format already. Raises `StorageDamaged` for what is no Parquet file."""
         return await _in_thread(self.blocking.write_bytes, data, format)
 
     async def read_bytes(self, stored: Stored) -> bytes:

@@ -21,7 +21,7 @@ from engine.errors import StorageRefused
 from engine.storage import Storage, Stored, data_version
 
 NAN = float("nan")
-UTC = dt.timezone.utc
+UTC = dt.UTC
 MOMENT = dt.datetime(2020, 3, 29, 1, 30, 0, 5)
 
 COLUMNS: dict[str, pa.Array] = {
@@ -400,7 +400,7 @@ def test_a_source_that_fails_while_it_is_written_leaves_nothing(storage: Storage
     reader = pa.RecordBatchReader.from_batches(pa.schema([("a", pa.int64())]), batches())
     with pytest.raises(ConnectionResetError, match="the source is gone"):
         storage.blocking.write(reader)
-    assert not [each for each in Path(storage.name).rglob("*.p*")]
+    assert not list(Path(storage.name).rglob("*.p*"))
 
 
 def test_a_stored_value_is_plain_json() -> None:

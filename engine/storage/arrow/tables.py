@@ -12,7 +12,7 @@ from engine.errors import StorageRefused
 from engine.storage.arrow.digest import BATCH_ROWS, TableDigest
 from engine.storage.arrow.parquet import Written, batches_of, open_parquet, read_table, write_parquet
 
-__all__ = ["WRITER", "data_version", "read", "to_arrow", "write"]
+__all__ = ["WRITER", "data_version", "describe", "read", "to_arrow", "write"]
 
 WRITER: Final = f"pyarrow {pa.__version__}"
 
@@ -47,6 +47,15 @@ def write(value: Any, kind: str, file: Any) -> Written:
     return write_parquet(schema, batches, file)
 
 
+def describe(data: bytes) -> Written:
+    """What a Parquet file holds."""
+    with open_parquet(pa.BufferReader(data), "to be written") as file:
+        digest = TableDigest(file.schema_arrow)
+        for batch in file.iter_batches(BATCH_ROWS):
+            digest.add(batch)
+        return Written(digest)
+
+
 def data_version(value: Any, kind: str) -> str:
     """See `engine.storage.data_version`."""
     schema, batches = to_arrow(value, kind)
@@ -69,7 +78,9 @@ def joined(parts: Iterable[pa.Table], kind: str, key: str) -> Any:
     try:
         table = pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise StorageRefused(f"{key} and others have different columns, and cannot be one table: {error}", key=key) from None
+        raise StorageRefused(
+            f"{key} and others have different columns, and cannot be one table: {error}", key=key
+        ) from None
     return table.to_reader() if kind == "pyarrow.RecordBatchReader" else converted(table, kind)
 
 

@@ -73,7 +73,7 @@ def from_table(table: pa.Table) -> Any:
 
 
 def _without_arrow_types(table: pa.Table) -> tuple[pa.Table, frozenset[str]]:
-    """The table without what pandas wrote of Arrow's types, which it does not read; and its columns of Python objects."""
+    """The table without what pandas wrote of Arrow's types, but cannot read; and its columns of Python objects."""
     metadata = table.schema.pandas_metadata
     if not metadata:
         return table, frozenset()
