@@ -9,7 +9,7 @@ from engine.assets.calendar_partitions import Daily, Monthly, Weekly
 from engine.assets.catalog import AssetState, AssetView, Catalog, PartitionState, Version
 from engine.assets.checks import Check, CheckContext, CheckResult, EarlierVersion, check
 from engine.assets.definition import Asset, AssetSpec, In, Out, asset, assets, external_asset
-from engine.assets.definitions import Definitions
+from engine.assets.definitions import DEFAULT_STORAGE, Definitions
 from engine.assets.dimensions import Dimension, EachDimension, default_mapping
 from engine.assets.environments import Environment, Promotion, environments
 from engine.assets.events import (
@@ -40,10 +40,13 @@ from engine.assets.keys import PRODUCTION, asset_stream, key_of, task_name
 from engine.assets.mappings import AllPartitions, Custom, LastPartition, Mapping, SameKey, TimeWindow
 from engine.assets.metadata import Json, Link, Markdown, Metadata, MetadataValue, Moment
 from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product, Static, Unpartitioned, Window
+from engine.assets.overview import AssetSummary
 from engine.assets.plans import Begun, Made, MadeOut, Outcome, Plan, PlanStep, Report, Request, StepRef
+from engine.assets.references import AssetRef, parse_reference, reference_text
 from engine.assets.values import AssetContext, Config, Materialized, Output, Secret
 
 __all__ = [
+    "DEFAULT_STORAGE",
     "PRODUCTION",
     "AllPartitions",
     "Asset",
@@ -53,11 +56,13 @@ __all__ = [
     "AssetObserved",
     "AssetPromoted",
     "AssetPublished",
+    "AssetRef",
     "AssetRestored",
     "AssetSkipped",
     "AssetSpec",
     "AssetStarted",
     "AssetState",
+    "AssetSummary",
     "AssetUnchanged",
     "AssetView",
     "Assets",
@@ -129,6 +134,8 @@ __all__ = [
     "expand",
     "external_asset",
     "key_of",
+    "parse_reference",
     "read_event",
+    "reference_text",
     "task_name",
 ]

@@ -47,15 +47,18 @@ def view_on(output: Output, runs: Sequence[Watched], clock: Clock) -> View:
 
 
 class Lines:
-    """One line per completion, retry and failure."""
+    """One line per completion, retry and failure. `first_line`: what is said of a run before anything else."""
 
-    def __init__(self, output: Output, runs: Sequence[Watched]) -> None:
+    def __init__(
+        self, output: Output, runs: Sequence[Watched], *, first_line: Callable[[Watched], str] = plain.first_line
+    ) -> None:
         self._output = output
         self._runs = runs
+        self._first_line = first_line
 
     async def __aenter__(self) -> Self:
         for run in self._runs:
-            self._output.line(plain.first_line(run))
+            self._output.line(self._first_line(run))
         return self
 
     async def __aexit__(

@@ -27,6 +27,7 @@ from engine.cli.tally import Watched
 from engine.cli.targets import Target
 from engine.cli.words import UNFINISHED
 from engine.errors import HoldfastError, RunNotFound
+from engine.storage import Storage
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
 
 __all__ = [
@@ -61,6 +62,7 @@ class Session(Struct, frozen=True, kw_only=True):
     by: str  # who asks, for the history
     debug: bool = False
     clock: Clock = SystemClock()
+    storage: Storage | None = None  # where values lie that a history does not hold
 
     @property
     def store_words(self) -> str:
@@ -186,7 +188,11 @@ async def working(
 ) -> AsyncIterator[tuple[Engine, View]]:
     """An engine that claims these runs only, shown while it works and while it closes."""
     engine = Engine(
-        session.store, workflows=session.target.workflows, only={each.run_id for each in watched}, grace=session.grace
+        session.store,
+        workflows=session.target.workflows,
+        only={each.run_id for each in watched},
+        grace=session.grace,
+        storage=session.storage,
     )
     view = view_on(session.output, watched, session.clock) if view is None else view
     stop.before_exit = view.restore
@@ -257,7 +263,7 @@ async def _report(session: Session, watched: Sequence[Watched], stop: StopReques
 
 async def catch_up(session: Session, watched: Sequence[Watched]) -> None:
     """Take in what running tasks still recorded while the engine closed."""
-    async with Engine(session.store) as client:
+    async with Engine(session.store, storage=session.storage) as client:
         for run in watched:
             try:
                 async for recorded in client.run(run.run_id).events(after=run.state.version):
