@@ -150,9 +150,7 @@ class Assets:
         facts = await self._facts(request)
         plan = make_plan(self.definitions, Request(environment=environment), self.definitions.nodes, facts)
         chosen = self._chosen(request, facts)
-        return summaries(
-            self.definitions, facts, plan, (name for name in self.definitions.order if name in chosen)
-        )
+        return summaries(self.definitions, facts, plan, (name for name in self.definitions.order if name in chosen))
 
     async def add_partitions(self, name: str, *keys: str, by: str = "", reason: str = "") -> tuple[str, ...]:
         """Add keys to dynamic partitions; those that were not there. Raises `PartitionError`."""

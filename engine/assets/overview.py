@@ -54,9 +54,7 @@ def summaries(definitions: Definitions, facts: Facts, plan: Plan, names: Iterabl
     ]
 
 
-def _summary(
-    definitions: Definitions, facts: Facts, plan: Plan, key: str, steps: Collection[PlanStep]
-) -> AssetSummary:
+def _summary(definitions: Definitions, facts: Facts, plan: Plan, key: str, steps: Collection[PlanStep]) -> AssetSummary:
     node, spec, view = definitions.node_of(key), definitions.specs[key], facts.views[key]
     there = node.partitions.keys(facts.dynamic, now=moment(facts.at))
     history = view.latest(HISTORY_SHOWN)

@@ -30,7 +30,9 @@ def parse_reference(text: str) -> AssetRef:
     if found is None or (found["before"] and found["behind"]):
         raise AssetError(f"{text!r} names no asset: write KEY, KEY[PARTITION], KEY@VERSION or KEY[PARTITION]@VERSION")
     version = found["before"] or found["behind"]
-    return AssetRef(key=found["key"], partition=found["partition"] or "", version=None if version is None else int(version))
+    return AssetRef(
+        key=found["key"], partition=found["partition"] or "", version=None if version is None else int(version)
+    )
 
 
 def reference_text(key: str, partition: str = "", version: int | None = None) -> str:

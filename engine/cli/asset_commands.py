@@ -108,7 +108,9 @@ def materialize(
 
 
 @group.command(
-    epilog=epilog("holdfast assets examples/assets.py", "holdfast assets --select group:sales --env dev", "holdfast assets --json")
+    epilog=epilog(
+        "holdfast assets examples/assets.py", "holdfast assets --select group:sales --env dev", "holdfast assets --json"
+    )
 )
 def assets(
     *,

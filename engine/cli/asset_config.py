@@ -25,7 +25,9 @@ def config_of(definitions: Definitions, words: Iterable[str]) -> dict[str, dict[
             raise Problem(f"--config {word!r} is not of the form KEY.FIELD=VALUE")
         node = definitions.node_of(key)
         if node.wiring.config is None:
-            raise Problem(f"--config {word!r}: {key} takes no configuration: no parameter of it is annotated with a Config")
+            raise Problem(
+                f"--config {word!r}: {key} takes no configuration: no parameter of it is annotated with a Config"
+            )
         kind = node.wiring.config[1]
         types = {each.encode_name: each.type for each in msgspec.structs.fields(kind)}
         if field not in types:

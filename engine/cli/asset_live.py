@@ -14,8 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from engine.assets import Definitions
 from engine.cli.asset_lines import steps_text
-from engine.cli.asset_tally import ENDED, Making, NodeTally, StepTally
+from engine.cli.asset_tally import ENDED, Making, NodeTally, StepStatus, StepTally
 from engine.cli.live import spin
 from engine.cli.plain import paused_lines
 from engine.cli.readable import amount, duration
@@ -27,13 +28,24 @@ _SECOND: Final = 1_000_000
 _BAR_WIDTH: Final = 32
 _LINES_AROUND_ROWS: Final = 7
 _PARTITIONS_NAMED: Final = 3
+_OTHERWISE: Final[tuple[StepStatus, ...]] = ("failed", "skipped", "unchanged")
 
 
 class Tree(Struct, frozen=True, kw_only=True):
-    """How assets stand on the screen. `groups`: by node, the group that it is in. `external`: what is only observed."""
+    """How assets stand on the screen. By node, the group that it is in, and how many are upstream of it, one above the
+    other.
+    """
 
     groups: Mapping[str, str] = {}
-    external: frozenset[str] = frozenset()
+    depths: Mapping[str, int] = {}
+
+    @classmethod
+    def of(cls, definitions: Definitions) -> Tree:
+        """The tree of all that there is."""
+        depths: dict[str, int] = {}
+        for name in definitions.order:
+            depths[name] = 1 + max((depths[other] for other in definitions.graph.upstream[name]), default=-1)
+        return cls(groups={name: definitions.specs[name].group for name in definitions.nodes}, depths=depths)
 
 
 def asset_frame(run: Making, tree: Tree, *, now: int, height: int, stopping: str = "") -> RenderableType:
@@ -116,11 +128,17 @@ def _lines(nodes: Sequence[NodeTally], tree: Tree) -> int:
 
 
 def _grouped(nodes: Sequence[NodeTally], tree: Tree) -> list[NodeTally]:
-    """Groups in the order in which their first asset comes."""
-    places: dict[str, int] = {}
+    """Upstream first, and groups together: that first whose lowest asset has the least above it."""
+    lowest: dict[str, int] = {}
     for node in nodes:
-        places.setdefault(tree.groups.get(node.node, ""), len(places))
-    return sorted(nodes, key=lambda each: places[tree.groups.get(each.node, "")])
+        group = tree.groups.get(node.node, "")
+        lowest[group] = max(lowest.get(group, 0), tree.depths.get(node.node, 0))
+
+    def place(node: NodeTally) -> tuple[int, str, int]:
+        group = tree.groups.get(node.node, "")
+        return lowest[group], group, tree.depths.get(node.node, 0)
+
+    return sorted(nodes, key=place)
 
 
 def _rank(node: NodeTally) -> int:
@@ -179,12 +197,12 @@ def _now_text(node: NodeTally, now: int) -> Text:
     for status in ("checking", "publishing"):
         if at := [each for each in node.under_way.values() if each.status == status]:
             parts.append((f"{_named(at)} {status}".strip(), "blue"))
-    for status in ("failed", "skipped", "unchanged"):
-        number = node.counts.get(status, 0)
-        if number and (node.total > 1 or status != "unchanged"):
-            parts.append((f"{number:,} {status}" if node.total > 1 else status, STEP_STYLES[status]))
-        elif number:
-            parts.append((status, "dim"))
+    counted = ((status, node.counts.get(status, 0)) for status in _OTHERWISE)
+    parts += [
+        (f"{number:,} {status}" if node.total > 1 else status, STEP_STYLES[status])
+        for status, number in counted
+        if number
+    ]
     if node.warnings:
         parts.append((f"{node.warnings:,} warnings" if node.warnings > 1 else "1 warning", "yellow"))
     if not parts and node.waiting == node.total:

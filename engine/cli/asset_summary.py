@@ -35,7 +35,9 @@ def asset_summary(run: Making, *, now: int, interrupted: bool = False, every_fra
     """The final words about the run."""
     parts: list[RenderableType] = [headline(run, now, interrupted=interrupted)]
     if run.ended_before:
-        parts.append(Text(f"  {run.ended_before:,} of {steps_text(run.total)} had ended before, and were not made again"))
+        parts.append(
+            Text(f"  {run.ended_before:,} of {steps_text(run.total)} had ended before, and were not made again")
+        )
     state = run.state
     if state.status == "suspended" and state.diagnosis is not None:
         parts += [Text(""), diagnosis_view(state.diagnosis)]
@@ -53,7 +55,7 @@ def _table(nodes: Sequence[NodeTally]) -> RenderableType:
     shown = [each for each in nodes if each.counts][:_NODES_SHOWN]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("asset")
-    columns = [status for status in ENDED if any(each.counts.get(status) for each in nodes)]
+    columns: list[str] = [status for status in ENDED if any(each.counts.get(status) for each in nodes)]
     columns += ["unfinished"] if any(each.ended < each.total for each in nodes) else []
     for column in (*columns, "rows", "bytes", "time", "longest", "checks"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -96,12 +98,15 @@ def _failures(failed: Sequence[StepTally], number: int) -> list[RenderableType]:
 
 
 def _skips(skipped: Sequence[StepTally], number: int) -> list[RenderableType]:
-    """By what they were skipped for: one failure may stop thousands."""
+    """By what they were skipped for in the end: one failure may stop thousands."""
     if not number:
         return []
+    roots: dict[str, tuple[str, ...]] = {}
     because: dict[tuple[str, ...], list[str]] = {}
-    for step in skipped:
-        because.setdefault(step.because, []).append(step.title)
+    for step in skipped:  # upstream first, as they ended
+        found = dict.fromkeys(root for each in step.because for root in roots.get(each, (each,)))
+        roots[step.title] = tuple(found)
+        because.setdefault(tuple(found), []).append(step.title)
     parts: list[RenderableType] = [Text("")]
     for reasons, titles in list(because.items())[:_NAMED]:
         text = Text(f"⊘ {_some(titles)} skipped because of ", style="yellow").append(_some(reasons), style="default")

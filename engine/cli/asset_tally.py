@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine import HistoryEvent, RunState, TaskState
 from engine.assets import CheckOutcome, Made, Plan, StepRef, reference_text
@@ -111,11 +111,11 @@ class Making(Watched, kw_only=True):
     """A materializing run that a session works on or looks at."""
 
     plan: Plan | None = None
-    nodes: dict[str, NodeTally] = {}
-    steps: dict[str, StepTally] = {}  # under way, by branch
-    failed: list[StepTally] = []
-    skipped: list[StepTally] = []
-    warned: list[StepTally] = []
+    nodes: dict[str, NodeTally] = field(default_factory=dict)
+    steps: dict[str, StepTally] = field(default_factory=dict)  # under way, by branch
+    failed: list[StepTally] = field(default_factory=list)
+    skipped: list[StepTally] = field(default_factory=list)
+    warned: list[StepTally] = field(default_factory=list)
     ended_before: int = 0  # steps that had ended when the session began
     last: StepTally | None = None  # the one that the last event was about
 
@@ -240,7 +240,7 @@ def _take_made(step: StepTally, task: TaskState) -> None:
 
 def _branch(id_: str) -> str:
     """Which branch of the run a task was called in: the second name in its id, behind the workflow's."""
-    return (id_.split("/", 2) + [""])[1]
+    return [*id_.split("/", 2), ""][1]
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
@@ -253,4 +253,3 @@ def _read(decoder: msgspec.json.Decoder[Any], data: bytes | None) -> Any:
         return None if data is None else decoder.decode(data)
     except msgspec.MsgspecError:
         return None
-

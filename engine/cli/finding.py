@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,7 +52,7 @@ def _in_folder(settings: Settings) -> tuple[Definitions, ModuleType]:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     source = target.partition(":")[0]
-    if source.endswith(".py") and not os.path.isabs(source):
+    if source.endswith(".py") and not Path(source).is_absolute():
         target = str(settings.folder / source) + target.removeprefix(source)
     return _in_module(target)
 

@@ -148,8 +148,7 @@ def _view(desk: Desk, making: Making) -> View:
         return AssetLines(desk.output, [making])
     from engine.cli.asset_live import Tree, asset_frame  # noqa: PLC0415 - not needed where there is no terminal
 
-    definitions = desk.assets.definitions
-    tree = Tree(groups={name: definitions.specs[name].group for name in definitions.nodes})
+    tree = Tree.of(desk.assets.definitions)
     return Screen(
         desk.output,
         [making],
@@ -169,7 +168,11 @@ def _nothing(desk: Desk, plan: Plan) -> Exit:
     code = Exit.FAILED if plan.blocked else Exit.COMPLETED
     if desk.output.json:
         desk.output.document(
-            {"run": None, "status": "blocked" if plan.blocked else "nothing to do", "plan": plan_document(plan, definitions)}
+            {
+                "run": None,
+                "status": "blocked" if plan.blocked else "nothing to do",
+                "plan": plan_document(plan, definitions),
+            }
         )
     elif plan.blocked:
         desk.output.show(plan_view(plan, definitions))
@@ -209,4 +212,3 @@ def _say_how_to_go_on(desk: Desk, making: Making) -> None:
     else:
         output.line("  Nothing recorded is lost. To go on, the same command again:")
     output.line(f"    {desk.command('materialize', *asked)}", style="bold")
-

@@ -1,4 +1,4 @@
-"""A plan for a person: what is made, why, and what cannot be; a row for each asset, or for many that are alike. Pure."""
+"""A plan for a person: what is made, why, and what cannot be; a row for an asset, or for many that are alike. Pure."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ def _rows(plan: Plan, definitions: Definitions) -> list[_Row]:
     rows: dict[tuple[str, tuple[str, ...]], _Row] = {}
     for step in plan.steps:
         group, reasons = _group(step.node, definitions), _kinds(step.reasons)
-        row = rows.setdefault(
-            (group, reasons), _Row(group=group, names=[], count=0, partitions="", reasons=reasons)
-        )
+        row = rows.setdefault((group, reasons), _Row(group=group, names=[], count=0, partitions="", reasons=reasons))
         row.names.append(step.node)
         row.count += step.count
     return list(rows.values())

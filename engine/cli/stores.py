@@ -39,7 +39,13 @@ async def existing(url: str, *, read_only: bool = False) -> AsyncIterator[EventS
 @asynccontextmanager
 async def opened_or_empty(url: str) -> AsyncIterator[EventStore]:
     """The store of a URL, to look at; one that is not there yet is looked at as an empty one, and is not made."""
-    path, is_file = url.partition("?")[0].removeprefix("sqlite:///"), url.startswith("sqlite:///")
-    missing = is_file and path not in {"", ":memory:"} and not path.endswith("/") and not Path(unquote(path)).exists()
-    async with opened("memory:") if missing else opened(url, read_only=True) as store:
+    async with opened("memory:") if _is_missing(url) else opened(url, read_only=True) as store:
         yield store
+
+
+def _is_missing(url: str) -> bool:
+    """Whether it names a file, as far as that can be read, and there is none."""
+    path = url.partition("?")[0].removeprefix("sqlite:///")
+    if not url.startswith("sqlite:///") or path in {"", ":memory:"} or path.endswith("/"):
+        return False
+    return not Path(unquote(path)).exists()

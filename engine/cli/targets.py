@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from engine import Task, Workflow
 from engine.cli.problems import Problem
+from engine.errors import AssetDefinitionError
 
 __all__ = ["Target", "load", "load_task", "loaded"]
 
@@ -177,6 +178,8 @@ def _load_module(source: str) -> ModuleType:
 
 def _broken(source: str, error: Exception) -> Problem:
     """The user's file did not load: where, and why, in the terms of their code."""
+    if isinstance(error, AssetDefinitionError):  # which names the place itself
+        return Problem(f"{source} cannot be loaded: {error}")
     if isinstance(error, SyntaxError):
         lines = traceback.format_exception_only(error)
         shown = "".join(lines).rstrip()

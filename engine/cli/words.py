@@ -103,9 +103,7 @@ SomeStoreOption = Annotated[
 _DEFINITIONS: Final = (
     "FILE.py, FILE.py:definitions or module:definitions; without it what [tool.holdfast] in pyproject.toml says."
 )
-SomeTargetArgument = Annotated[
-    str | None, typer.Argument(metavar="[TARGET]", help=_DEFINITIONS, show_default=False)
-]
+SomeTargetArgument = Annotated[str | None, typer.Argument(metavar="[TARGET]", help=_DEFINITIONS, show_default=False)]
 SomeTargetOption = Annotated[
     str | None, typer.Option("--target", metavar="TARGET", help=_DEFINITIONS, show_default=False)
 ]
@@ -120,7 +118,9 @@ SelectOption = Annotated[
 ]
 PartitionsOption = Annotated[
     str,
-    typer.Option("--partitions", metavar="KEYS", help="Only these: 2013-01..2013-06,2013-09, or 2013-01.. and the like."),
+    typer.Option(
+        "--partitions", metavar="KEYS", help="Only these: 2013-01..2013-06,2013-09, or 2013-01.. and the like."
+    ),
 ]
 EnvOption = Annotated[str, typer.Option("--env", metavar="NAME", help="The environment: a branch of the catalog.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
