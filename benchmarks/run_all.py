@@ -15,6 +15,7 @@ import msgspec
 BENCHMARKS = (
     *("sequential", "many_runs", "fan_out", "replay", "long_history"),
     *("start_up", "sleeping", "dispatch", "limits", "backpressure", "proof"),
+    *("partitions", "asset_graph"),
 )
 
 

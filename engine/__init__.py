@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from engine.core.attributes import AttributeValue
 from engine.core.call import Call
 from engine.core.compare import Diagnosis
 from engine.core.failures import ErrorInfo
 from engine.core.fold import ChildState, RunState, RunStatus, TaskState, TaskStatus
 from engine.runtime import (
+    BranchStack,
     CircuitState,
     Engine,
     Gate,
     HistoryDiff,
     HistoryEvent,
+    LargeValues,
     LimitState,
+    LiveBranch,
     OnConflict,
     PausedWorkflow,
     PendingRequest,
     Rehearsal,
+    ReplayDebugger,
+    Replayed,
+    ReplayedDecision,
     RunHandle,
     RunSummary,
+    StackFrame,
     Verdict,
     WhatIf,
     diagnose,
+    replay_run,
 )
 from engine.tasks import (
     Attempt,
@@ -54,6 +63,8 @@ from engine.workflows import (
 
 __all__ = [
     "Attempt",
+    "AttributeValue",
+    "BranchStack",
     "Breaker",
     "Call",
     "ChildHandle",
@@ -68,7 +79,9 @@ __all__ = [
     "Happened",
     "HistoryDiff",
     "HistoryEvent",
+    "LargeValues",
     "LimitState",
+    "LiveBranch",
     "Memo",
     "NotHappened",
     "OnConflict",
@@ -78,6 +91,9 @@ __all__ = [
     "Rate",
     "Received",
     "Rehearsal",
+    "ReplayDebugger",
+    "Replayed",
+    "ReplayedDecision",
     "Request",
     "RunHandle",
     "RunRef",
@@ -86,6 +102,7 @@ __all__ = [
     "RunSummary",
     "Signal",
     "SignalMessage",
+    "StackFrame",
     "State",
     "Task",
     "TaskOptions",
@@ -98,6 +115,7 @@ __all__ = [
     "attempt",
     "diagnose",
     "durable",
+    "replay_run",
     "task",
     "workflow",
 ]

@@ -14,12 +14,14 @@ __all__ = [
     "AssetError",
     "AssetNotFound",
     "AuditError",
+    "DamagedExport",
     "DefinitionError",
     "DeterminismError",
     "DoesNotVerify",
     "EngineClosed",
     "EngineFailed",
     "Evicted",
+    "ExportError",
     "ForbiddenInWorkflow",
     "HeartbeatTimeout",
     "HistoryError",
@@ -190,6 +192,14 @@ class StorageRefused(StorageError, ValueError):
 
 class StorageUnavailable(StorageError):
     """The storage cannot be reached, read or written now: no space, no permission, no connection, an I/O error."""
+
+
+class ExportError(HoldfastError, ValueError):
+    """A file to move runs in cannot be written as asked, or is none that this version reads."""
+
+
+class DamagedExport(ExportError):
+    """A file that runs were moved in is not as it was written: cut off, or changed. Nothing of it was taken in."""
 
 
 class EngineClosed(HoldfastError, RuntimeError):

@@ -15,11 +15,13 @@ __all__ = [
     "LimitReached",
     "MailWaiting",
     "NotAStore",
+    "NotInstallable",
     "SchemaTooNew",
     "StoreClosed",
     "StoreDamaged",
     "StoreUnavailable",
     "StreamClosed",
+    "StreamDiffers",
     "StreamNotFound",
     "TransactionRefused",
     "UnknownMessage",
@@ -160,6 +162,35 @@ class TransactionRefused(EventStoreError):
         self.reason = reason
         what = "the transaction" if statement is None else f"the statement {_shortened(statement)!r} in the transaction"
         super().__init__(f"{what} of a commit of stream {stream!r} was refused: {reason}")
+
+
+class NotInstallable(EventStoreError, ValueError):
+    """What is to be installed is not what a store gives out: it was changed, is incomplete, or was never one.
+
+    ``stream`` and ``version`` say where, as far as that is known; ``reason`` what is wrong. Nothing was installed.
+    """
+
+    def __init__(self, stream: str | None, *, reason: str, version: int | None = None) -> None:
+        self.stream = stream
+        self.version = version
+        self.reason = reason
+        where = "what is to be installed" if stream is None else f"stream {stream!r}"
+        where += "" if version is None else f", version {version},"
+        super().__init__(f"{where} cannot be installed: {reason}")
+
+
+class StreamDiffers(EventStoreError):
+    """A stream that is to be installed is here already, and its events are others. Nothing was installed.
+
+    ``stream`` is its name, ``here`` and ``there`` the versions, ``reason`` what is the matter.
+    """
+
+    def __init__(self, stream: str, *, here: int, there: int, reason: str) -> None:
+        self.stream = stream
+        self.here = here
+        self.there = there
+        self.reason = reason
+        super().__init__(f"stream {stream!r} is in this store already and {reason}; nothing was installed")
 
 
 class StoreClosed(EventStoreError):

@@ -17,6 +17,7 @@ __all__ = [
     "HEADER_BYTES_MAX",
     "MAILBOX_BYTES",
     "MAILBOX_PAGE",
+    "MOVED_STREAMS_MAX",
     "NAME_BYTES_MAX",
     "PAYLOAD_BYTES_MAX",
     "POOL_BYTES_MAX",
@@ -53,5 +54,7 @@ GRANT_SECONDS: Final = 30.0
 """How long a permit that was granted waits for its holder to take it, before it goes to the next in the queue."""
 TRANSACTION_SECONDS_MAX: Final = 5.0
 """Seconds that one `Commit.transaction` may take: every other commit waits meanwhile."""
+MOVED_STREAMS_MAX: Final = 1_000_000
+"""Streams that are installed at once, in one transaction: some 500 bytes of each are held until all has arrived."""
 FIND_LIMIT_MAX: Final = 1_000
 CLAIM_LIMIT_MAX: Final = 1_000

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from heapq import nsmallest
 from math import isinf
@@ -23,6 +23,8 @@ from msgspec import UNSET
 
 from eventstore.clock import Clock, SystemClock
 from eventstore.errors import LeaseLost, StoreClosed, StreamClosed, StreamNotFound
+from eventstore.memory_moving import Taken, dump
+from eventstore.moving import Installed, Item
 from eventstore.port import (
     Capability,
     Commit,
@@ -104,7 +106,7 @@ class MemoryLease:
 class MemoryStore:
     """An `EventStore` that lives and dies with this object. Not thread-safe: one event loop uses it."""
 
-    capabilities: frozenset[Capability] = frozenset({"permits"})
+    capabilities: frozenset[Capability] = frozenset({"permits", "moving"})
 
     def __init__(
         self,
@@ -236,6 +238,28 @@ class MemoryStore:
                 async with asyncio.timeout(None if isinf(left) else left):
                     await bell.wait()
         self._check_open()
+
+    async def dump(self, streams: Sequence[str] | None = None) -> AsyncGenerator[Item, None]:
+        """See `MovingStore.dump`."""
+        self._check_open()
+        for name in streams or ():
+            validate_stream(name)
+        for number, item in enumerate(dump(self._streams, streams), 1):
+            self._check_open()
+            yield item
+            if number % _READ_CHUNK == 0:
+                await asyncio.sleep(0)
+
+    async def install(self, items: Iterable[Item], *, behind: Commit | None = None) -> Installed:
+        """See `MovingStore.install`; the whole of it happens between two awaits, and `items` is walked here."""
+        with self._call():
+            if behind is not None:
+                validate_commit(behind)
+            await asyncio.sleep(0)
+            installed = Taken(items, streams=self._streams).put(self._clock.now(), behind)
+            self._tell()
+            await asyncio.sleep(0)
+        return installed
 
     async def aclose(self) -> None:
         """See `EventStore.aclose`; its leases end."""

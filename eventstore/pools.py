@@ -73,6 +73,15 @@ class MemoryPool:
             insort(self._tags.setdefault((waiter.priority, waiter.key), []), waiter.tag)
             self._on_change(waiter.stream)
 
+    def lasting(self) -> list[tuple[str, Held]]:
+        """What is held lastingly, by holder."""
+        found = ((holder, permit) for holder, permit in self._permits.items() if permit.lasting)
+        return sorted(found, key=lambda item: item[0])
+
+    def queue(self) -> list[tuple[str, Waiting]]:
+        """Who waits, first to last."""
+        return [(holder, self._waiters[holder]) for _, holder in self._queue]
+
     def first(self) -> tuple[str, Waiting]:
         holder = self._queue[0][1]
         return holder, self._waiters[holder]
@@ -142,6 +151,10 @@ class MemoryPools:
                 on_change=lambda stream: self._of_stream.setdefault(stream, set()).add(name),
             )
         return pool
+
+    def everything(self) -> list[MemoryPool]:
+        """All pools that were ever named, by name."""
+        return [self._pools[name] for name in sorted(self._pools)]
 
     def of_stream(self, stream: str) -> Collection[tuple[str, str]]:
         names = self._of_stream.pop(stream, set())

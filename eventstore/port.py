@@ -98,8 +98,9 @@ Timestamp: TypeAlias = int
 CommitId: TypeAlias = str
 MessageId: TypeAlias = str
 Scalar: TypeAlias = str | int | float | bool | None
-Capability: TypeAlias = Literal["permits", "transaction"]
-"""Optional parts of the port. A commit that uses one the store does not declare is refused, never half-obeyed."""
+Capability: TypeAlias = Literal["moving", "permits", "transaction"]
+"""Optional parts of the port. A commit that uses one the store does not declare is refused, never half-obeyed. A store
+that declares "moving" keeps a second port, too: `eventstore.moving.MovingStore`."""
 
 NEW: Final = -1
 """`Commit.expected_version` for a stream that must not exist yet. (0: it does, opened by a message, with no events.)"""

@@ -201,9 +201,23 @@ class Streams:
         return looked_after(permit, None if stream is None else stream.owner, self._alive)
 
     def _create(self, name: str, now: Timestamp) -> Stream:
-        stream = self._streams[name] = Stream(name, now)
-        insort(self._order, (now, name))
+        stream = Stream(name, now)
+        self.put(stream)
         return stream
+
+    def put(self, stream: Stream) -> None:
+        """A stream that is new here; its events are not in the log yet, and nobody has been told of what it needs."""
+        self._streams[stream.name] = stream
+        insort(self._order, (stream.created_at, stream.name))
+
+    def take_away(self, stream: Stream) -> None:
+        """Undo `put`."""
+        del self._streams[stream.name]
+        self._order.remove((stream.created_at, stream.name))
+
+    def settle(self, stream: Stream) -> None:
+        """What was `put` stays: it may need attention."""
+        self._index(stream, None)
 
     def _append(self, stream: Stream, event: NewEvent, salt: bytes | None) -> None:
         of_payload = payload_digest(salt or b"", event.payload)

@@ -43,8 +43,10 @@ from eventstore.port import (
 __all__ = [
     "page_cursor",
     "parse_cursor",
+    "validate_attributes",
     "validate_claim",
     "validate_commit",
+    "validate_header",
     "validate_message",
     "validate_name",
     "validate_payload",
@@ -52,6 +54,7 @@ __all__ = [
     "validate_range",
     "validate_stream",
     "validate_timeout",
+    "validate_timestamp",
 ]
 
 _INT64_MAX: Final = (1 << 63) - 1
@@ -78,10 +81,10 @@ def validate_commit(commit: Commit, capabilities: frozenset[Capability] = frozen
     if commit.sends:
         _validate_sends(stream, commit.sends)
     if commit.alarm is not None and commit.alarm is not UNSET:
-        _validate_timestamp(commit.alarm, "alarm")
+        validate_timestamp(commit.alarm, "alarm")
     _validate_marks(commit)
     if commit.attributes is not UNSET:
-        _validate_attributes(commit.attributes)
+        validate_attributes(commit.attributes)
     _validate_capabilities(commit, capabilities)
 
 
@@ -91,11 +94,11 @@ def validate_message(message: Message) -> None:
     validate_name(message.id, "message id")
     if message.sender is not None:
         validate_name(message.sender, "sender")
-    _validate_header(message.header, "message to", message.stream)
+    validate_header(message.header, "message to", message.stream)
     if message.payload is not None:
         validate_payload(message.payload, "message to", message.stream)
     if message.opens is not None and message.opens.attributes:
-        _validate_attributes(message.opens.attributes)
+        validate_attributes(message.opens.attributes)
 
 
 def validate_query(query: StreamQuery) -> None:
@@ -111,7 +114,7 @@ def validate_query(query: StreamQuery) -> None:
             _validate_scalar(name, value)
     for bound, what in ((query.created_from, "created_from"), (query.created_until, "created_until")):
         if bound is not None:
-            _validate_timestamp(bound, what)
+            validate_timestamp(bound, what)
     if type(query.limit) is not int or not 1 <= query.limit <= FIND_LIMIT_MAX:
         raise InvalidArgument(f"limit of a query must be 1 to {FIND_LIMIT_MAX}, not {query.limit!r}")
     if query.cursor is not None:
@@ -202,7 +205,7 @@ def _validate_events(stream: str, events: tuple[NewEvent, ...]) -> None:
             " split it"
         )
     for event in events:
-        _validate_header(event.header, "event of", stream)
+        validate_header(event.header, "event of", stream)
         if event.payload is not None:
             validate_payload(event.payload, "event of", stream)
 
@@ -278,7 +281,8 @@ def _validate_transaction(commit: Commit) -> None:
         )
 
 
-def _validate_header(header: bytes, what: str, stream: str) -> None:
+def validate_header(header: bytes, what: str, stream: str) -> None:
+    """Refuse what is no header. Raises `InvalidArgument` or `CommitTooLarge`; `what` names the part of `stream`."""
     if type(header) is not bytes:
         raise InvalidArgument(f"the header of a {what} {stream!r} must be bytes, not {type(header).__name__}")
     if len(header) > HEADER_BYTES_MAX:
@@ -307,7 +311,8 @@ def validate_payload(payload: bytes, what: str, stream: str) -> None:
         )
 
 
-def _validate_attributes(attributes: Mapping[str, Scalar]) -> None:
+def validate_attributes(attributes: Mapping[str, Scalar]) -> None:
+    """Refuse attributes that cannot be stored and searched for. Raises `InvalidArgument` or `CommitTooLarge`."""
     for name, value in attributes.items():
         validate_name(name, "attribute")
         _validate_scalar(name, value)
@@ -343,7 +348,8 @@ def _validate_scalar(name: str, value: Any) -> None:
             )
 
 
-def _validate_timestamp(value: int, what: str) -> None:
+def validate_timestamp(value: int, what: str) -> None:
+    """Refuse what is no `Timestamp`. Raises `InvalidArgument`; `what` says of what."""
     if type(value) is not int or not _INT64_MIN <= value <= _INT64_MAX:
         raise InvalidArgument(f"{what} must be microseconds since the epoch as an int of 64 bits, not {value!r}")
 

@@ -29,6 +29,8 @@ TINY = {
     "limits": ["--tasks", "10", "--milliseconds", "1", "--slots", "2", "--runs", "2", "--rounds", "1"],
     "backpressure": ["--tasks", "10", "--children", "4", "--window", "2", "--rounds", "1"],
     "proof": ["--events", "26", "--rounds", "2"],
+    "partitions": ["--partitions", "400", "--rounds", "2"],
+    "asset_graph": ["--assets", "30", "--rounds", "2"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
 }
 MEASURED = {
@@ -53,7 +55,16 @@ MEASURED = {
         "verified_events_per_second", "by_hand_events_per_second", "verify_peak_bytes", "by_hand_peak_bytes",
         "verify_peak_bytes_of_a_tenth", "first_seal_seconds", "next_seal_milliseconds",
     },
+    "partitions": {
+        "partitions_of_each", "plan_milliseconds", "by_hand_milliseconds", "plan_broken_milliseconds",
+        "by_hand_broken_milliseconds", "list_milliseconds", "look_up_milliseconds", "read_recorded_milliseconds",
+    },
     "sleeping": {"engine", "engine_all_cached", "raw"},
+    "asset_graph": {
+        "define_select_order_milliseconds", "declare_milliseconds", "wire_milliseconds", "select_milliseconds",
+        "order_milliseconds", "by_hand_milliseconds", "graph_and_order_milliseconds", "code_versions_milliseconds",
+        "exponent_of_seconds",
+    },
 }  # fmt: skip
 AIMS = {
     "sequential": {"at_least": 0.4},
@@ -65,6 +76,8 @@ AIMS = {
     "limits": {"at_most": 2.0},
     "backpressure": {"at_most": 0.25},
     "proof": {"at_most": 4.0},
+    "partitions": {"at_most": 0.1},
+    "asset_graph": {"at_most": 60.0},
 }
 SPREAD = {"median", "min", "max", "measured"}
 

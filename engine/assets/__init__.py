@@ -5,13 +5,24 @@ It uses what anybody can import from `engine`, `engine.storage` and `eventstore`
 
 from __future__ import annotations
 
+from engine.assets.builtin import (
+    accepted_values,
+    in_range,
+    matches,
+    not_null,
+    references,
+    row_count,
+    row_count_against_history,
+    schema_unchanged,
+    unique,
+)
 from engine.assets.calendar_partitions import Daily, Monthly, Weekly
 from engine.assets.catalog import AssetState, AssetView, Catalog, PartitionState, Version
 from engine.assets.checks import Check, CheckContext, CheckResult, EarlierVersion, check
 from engine.assets.definition import Asset, AssetSpec, In, Out, asset, assets, external_asset
 from engine.assets.definitions import DEFAULT_STORAGE, Definitions
 from engine.assets.dimensions import Dimension, EachDimension, default_mapping
-from engine.assets.environments import Environment, Promotion, environments
+from engine.assets.environments import Environment, Promotion, list_environments
 from engine.assets.events import (
     AssetEvent,
     AssetFailed,
@@ -44,6 +55,8 @@ from engine.assets.overview import AssetSummary
 from engine.assets.plans import Begun, Made, MadeOut, Outcome, Plan, PlanStep, Report, Request, StepRef
 from engine.assets.references import AssetRef, parse_reference, reference_text
 from engine.assets.values import AssetContext, Config, Materialized, Output, Secret
+from engine.assets.with_pandera import pandera_check
+from engine.assets.with_pointblank import pointblank_check
 
 __all__ = [
     "DEFAULT_STORAGE",
@@ -124,18 +137,29 @@ __all__ = [
     "Version",
     "Weekly",
     "Window",
+    "accepted_values",
     "asset",
     "asset_stream",
     "assets",
     "check",
     "default_mapping",
     "details_of",
-    "environments",
     "expand",
     "external_asset",
+    "in_range",
     "key_of",
+    "list_environments",
+    "matches",
+    "not_null",
+    "pandera_check",
     "parse_reference",
+    "pointblank_check",
     "read_event",
     "reference_text",
+    "references",
+    "row_count",
+    "row_count_against_history",
+    "schema_unchanged",
     "task_name",
+    "unique",
 ]

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, Final, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 from engine.assets import key_text
 from engine.assets.grids import NONE, Grid
@@ -76,6 +76,8 @@ class Line(Axis):
     """The keys of one dimension."""
 
     none = EMPTY
+    alike: ClassVar[bool] = True
+    """Whether a key that is not there may be another one that was misspelled."""
 
     @abstractmethod
     def place(self, key: str) -> int | None: ...
@@ -140,14 +142,16 @@ class Line(Axis):
     def refusal(self, key: str, among: Ordinals) -> str:
         reason = self.reason(key)
         said = f": {reason}" if reason else ""
+        if not among:
+            return f"{said}; there are none"
         near = self._nearest(key, among)
-        return f"{said}; there are none" if near is None else f"{said}; nearest: {shown(near)}"
+        return said if near is None else f"{said}; nearest: {shown(near)}"
 
     def _nearest(self, key: str, among: Ordinals) -> str | None:
         place = self.place(key)
         closest = among.closest(guess) if (guess := self.guess(key) if place is None else place) is not None else None
-        if closest is not None:
-            return self.key_at(closest)
+        if closest is not None or not self.alike:
+            return None if closest is None else self.key_at(closest)
         there = sorted(self.keys_of(among))
         at = bisect_left(there, key)
         around = there[max(0, at - _CLOSE) : at + _CLOSE]
@@ -207,6 +211,8 @@ class Plane(Axis):
         )
 
     def select(self, text: str, among: Grid) -> Grid:
+        if not among and text.strip() in {"*", "*|*"}:
+            return among
         rows, columns = among.rows(), among.columns()
         alike: dict[tuple[int, int], list[tuple[int, int]]] = {}  # a text has many items with the same rows
         for first, second in key_text.read_items(text, 2):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -32,6 +32,9 @@ __all__ = [
     "check_name",
     "result_of",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Severity: TypeAlias = Literal["blocking", "warning"]
 
@@ -118,19 +121,23 @@ class CheckContext(Struct, frozen=True, kw_only=True):
     history: tuple[EarlierVersion, ...] = ()
 
 
-class Check(Struct, frozen=True, kw_only=True, eq=False):
+class Check(Struct, Generic[P, R], frozen=True, kw_only=True, eq=False):
     """A check of an asset; made by `check`, and by the functions of `engine.assets.builtin`.
 
     `fn` takes the value as its first parameter, and returns a `CheckResult`, or whether it holds.
     """
 
     name: str
-    fn: Callable[..., Any]
+    fn: Callable[P, R]
     asset: str = ""  # its key; "" until it stands in an asset's `checks`
     severity: Severity = "blocking"
     description: str = ""
     code_version: str | None = None
     where: str = ""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, as it is: a unit test needs nothing of this package."""
+        return self.fn(*args, **kwargs)
 
 
 def check(
@@ -140,7 +147,7 @@ def check(
     name: str | None = None,
     description: str | None = None,
     code_version: str | None = None,
-) -> Callable[[Callable[..., Any]], Check]:
+) -> Callable[[Callable[P, R]], Check[P, R]]:
     """Make a check of `asset` (the asset, or its key) of a function, ``def`` or ``async def``.
 
     Its first parameter is given the asset's value, as its annotation says; the others are upstream assets, resources
@@ -148,7 +155,7 @@ def check(
     Raises `AssetDefinitionError` for what cannot be so.
     """
 
-    def decorate(fn: Callable[..., Any]) -> Check:
+    def decorate(fn: Callable[P, R]) -> Check[P, R]:
         where = where_of(fn, "@check")
         key = asset if isinstance(asset, str) else getattr(asset, "key", None)
         if not isinstance(key, str):

@@ -5,7 +5,8 @@ so on; from where the imported things among them are imported; and what a functi
 from there, if that is plain data or a function. Comments, docstrings, layout, place, and `@asset` with its options do
 not count. The code that is imported does not count either: declare `code_version`, and change it with that.
 
-It reads source text, and never runs anything. The same text has the same version on every version of Python.
+It reads source text as it stands when it is first asked, and never runs anything. The same text has the same version on
+every version of Python.
 """
 
 from __future__ import annotations
@@ -93,10 +94,8 @@ class _Covered:
             elif isinstance(value, FunctionType) and inspect.unwrap(value) is value:
                 self.take(f"{name}.{variable}", value, decorated=True)
             else:
-                raise _undeclared(
-                    self.where,
-                    f"it uses {variable!r} of the function around it, which is {type(value).__name__} and no plain data",
-                )
+                what = f"{variable!r} of the function around it, which is {type(value).__name__} and no plain data"
+                raise _undeclared(self.where, f"it uses {what}")
 
 
 def _undeclared(where: str, why: str) -> AssetDefinitionError:

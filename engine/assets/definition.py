@@ -12,18 +12,19 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from msgspec import Struct
 
-from engine import Task, TaskOptions
+from engine import TaskOptions
 from engine.assets.checks import Check
 from engine.assets.functions import where_of
 from engine.assets.keys import check_key
 from engine.assets.mappings import Mapping as PartitionMapping
-from engine.assets.metadata import MetadataValue, checked_metadata
+from engine.assets.metadata import MetadataValue
+from engine.assets.options import AssetOptions, list_of, mappings_of, metadata_of, options_of, tags_of, text_of
 from engine.assets.partitions import Partitions, Unpartitioned
-from engine.errors import AssetDefinitionError, DefinitionError
+from engine.errors import AssetDefinitionError
 from engine.storage import Format
 
 __all__ = [
@@ -41,16 +42,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FORMATS: Final = ("parquet", "json", "text", "bytes", "joblib", "external")
-_NO_OPTION: Final = {
-    "effect": "an asset's task may be run again: what it writes has the name of its content",
-    "reconcile": "an asset's task may be run again: what it writes has the name of its content",
-    "memo": "versions of assets are what memos are for tasks",
-    "on_cancel": "nobody awaits it but its run",
-}
 
 
 class In(Struct, frozen=True):
-    """Which upstream asset a parameter is, when its name does not say so: ``rows: Annotated[Table, In("raw/orders")]``."""
+    """Which upstream asset a parameter is, when its name does not say: ``rows: Annotated[Table, In("raw/orders")]``.
+
+    `mapping`: which of its partitions are meant.
+    """
 
     key: str
     mapping: PartitionMapping | None = None
@@ -66,7 +64,7 @@ class AssetSpec(Struct, frozen=True, kw_only=True):
     tags: Mapping[str, str] = {}  # of a tag without a value: ""
     metadata: Mapping[str, MetadataValue] = {}
     format: str | None = None  # one of FORMATS; None: by the value's type
-    checks: tuple[Check, ...] = ()
+    checks: tuple[Check[..., Any], ...] = ()
 
     @property
     def stored_as(self) -> Format | None:
@@ -87,7 +85,7 @@ class Out:
         tags: Iterable[str] | Mapping[str, str] = (),
         metadata: Mapping[str, Any] | None = None,
         io: str | None = None,
-        checks: Sequence[Check] = (),
+        checks: Sequence[Check[..., Any]] = (),
     ) -> None:
         self.key = key
         self.description = description
@@ -175,8 +173,8 @@ def asset(
     mappings: Mapping[str, PartitionMapping] | None = None,
     code_version: str | None = None,
     io: str | None = None,
-    checks: Sequence[Check] = (),
-    **options: Any,
+    checks: Sequence[Check[..., Any]] = (),
+    **options: Unpack[AssetOptions],
 ) -> Callable[[Callable[P, R]], Asset[P, R]]: ...
 def asset(
     fn: Any = None,
@@ -193,7 +191,7 @@ def asset(
     mappings: Mapping[str, PartitionMapping] | None = None,
     code_version: str | None = None,
     io: str | None = None,
-    checks: Sequence[Check] = (),
+    checks: Sequence[Check[..., Any]] = (),
     **options: Any,
 ) -> Any:
     """Make an asset of a function, ``def`` or ``async def``; with or without parentheses.
@@ -212,6 +210,9 @@ def asset(
 
     def decorate(function: Callable[P, R]) -> Asset[P, R]:
         where = where_of(function, "@asset")
+        shared = _shared(
+            function, options, where, deps=deps, partitions=partitions, mappings=mappings, code_version=code_version
+        )
         out = Out(
             key,
             description=inspect.getdoc(function) or "" if description is None else description,
@@ -225,12 +226,7 @@ def asset(
         return Asset(
             function,
             (_spec(out, function.__name__, group, where),),
-            deps=_keys(deps, where),
-            partitions=partitions,
-            mappings=mappings,
-            code_version=code_version,
-            options=_options(function, options, where),
-            where=where,
+            **shared,
         )
 
     return decorate if fn is None else decorate(fn)
@@ -244,7 +240,7 @@ def assets(
     partitions: Partitions | None = None,
     mappings: Mapping[str, PartitionMapping] | None = None,
     code_version: str | None = None,
-    **options: Any,
+    **options: Unpack[AssetOptions],
 ) -> Callable[[Callable[P, R]], Asset[P, R]]:
     """Make several assets of a function that makes them together: it returns a mapping from the names in `outs` to
     values, or a tuple in their order. The rest is as for `asset`; what `outs` say of one asset goes before.
@@ -252,20 +248,18 @@ def assets(
 
     def decorate(function: Callable[P, R]) -> Asset[P, R]:
         where = where_of(function, "@assets")
-        if not outs:
-            raise AssetDefinitionError(f"{where}: outs names no asset: outs={{'orders': Out()}}")
+        if not isinstance(outs, Mapping) or not outs:
+            raise AssetDefinitionError(f"{where}: outs names assets, as in outs={{'orders': Out()}}, not {outs!r}")
+        shared = _shared(
+            function, options, where, deps=deps, partitions=partitions, mappings=mappings, code_version=code_version
+        )
         specs = tuple(_spec(out, name, group, where) for name, out in outs.items())
         return Asset(
             function,
             specs,
             names=tuple(outs),
-            deps=_keys(deps, where),
-            partitions=partitions,
-            mappings=mappings,
-            code_version=code_version,
-            options=_options(function, options, where),
             several=True,
-            where=where,
+            **shared,
         )
 
     return decorate
@@ -281,10 +275,10 @@ def external_asset(
     tags: Iterable[str] | Mapping[str, str] = (),
     metadata: Mapping[str, Any] | None = None,
     partitions: Partitions | None = None,
-    **options: Any,
+    **options: Unpack[AssetOptions],
 ) -> Asset[..., Any]:
-    """An asset that something else makes. `observe` returns its data version, or a `Materialized`; without it nothing is
-    known of it but that it is there. Raises `AssetDefinitionError` for what cannot be so.
+    """An asset that something else makes. `observe` returns its data version, or a `Materialized`; without it nothing
+    is known of it but that it is there. Raises `AssetDefinitionError` for what cannot be so.
     """
     caller = sys._getframe(1)
     here = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}"
@@ -293,10 +287,8 @@ def external_asset(
     return Asset(
         observe,
         (_spec(out, key, group, where),),
-        partitions=partitions,
-        options=_options(observe, options, where),
         external=True,
-        where=where,
+        **_shared(observe, options, where, partitions=partitions),
     )
 
 
@@ -304,61 +296,53 @@ def external_asset(
 
 
 def _spec(out: Out, name: str, group: str, where: str) -> AssetSpec:
+    if not isinstance(out, Out):
+        raise AssetDefinitionError(f"{where}: outs takes Out(...) for {name!r}, not {out!r}")
     key = check_key(name if out.key is None else out.key, where)
+    what = f"{where}: asset {key}"
     if out.io is not None and out.io not in FORMATS:
-        raise AssetDefinitionError(f"{where}: asset {key}: io is one of {', '.join(FORMATS)}, not {out.io!r}")
-    wrong = [each for each in out.checks if not isinstance(each, Check)]
-    if wrong:
-        raise AssetDefinitionError(f"{where}: asset {key}: checks takes checks, not {wrong[0]!r}")
+        raise AssetDefinitionError(f"{what}: io is one of {', '.join(FORMATS)}, not {out.io!r}")
     return AssetSpec(
         key=key,
-        description=out.description,
-        group=group if out.group is None else out.group,
-        owners=tuple(out.owners),
-        tags=_tags(out.tags, f"{where}: asset {key}"),
-        metadata=checked_metadata(out.metadata or {}, f"{where}: asset {key}"),
+        description=text_of(out.description, "description", what),
+        group=text_of(group if out.group is None else out.group, "group", what),
+        owners=list_of(str, out.owners, "owners", what),
+        tags=tags_of(out.tags, what),
+        metadata=metadata_of(out.metadata, what),
         format=out.io,
-        checks=tuple(out.checks),
+        checks=list_of(Check, out.checks, "checks", what),
     )
 
 
-def _tags(given: Iterable[str] | Mapping[str, str], where: str) -> dict[str, str]:
-    if isinstance(given, str):
-        raise AssetDefinitionError(f"{where}: tags is a list of texts, as in tags=['{given}'], not one text")
-    pairs = given.items() if isinstance(given, Mapping) else (each.partition("=")[::2] for each in given)
-    tags = dict(pairs)
-    for name, value in tags.items():
-        if not name or not name.isprintable() or not value.isprintable() or set(name) & set(" ,=:+"):
-            raise AssetDefinitionError(f"{where}: {name!r} cannot be a tag: no spaces, ',', '=', ':' or '+'")
-    return tags
+def _shared(
+    fn: Callable[..., Any] | None,
+    options: Mapping[str, Any],
+    where: str,
+    *,
+    deps: Any = (),
+    partitions: Any = None,
+    mappings: Any = None,
+    code_version: Any = None,
+) -> dict[str, Any]:
+    """What an asset's function has, however many assets it makes."""
+    if partitions is not None and not isinstance(partitions, Partitions):
+        raise AssetDefinitionError(f"{where}: partitions is Daily(...), Static(...) or such, not {partitions!r}")
+    if code_version is not None and not (isinstance(code_version, str) and code_version):
+        raise AssetDefinitionError(f"{where}: code_version is a text such as '2', not {code_version!r}")
+    return {
+        "deps": _keys(deps, where),
+        "partitions": partitions,
+        "mappings": mappings_of(mappings, where),
+        "code_version": code_version,
+        "options": options_of(fn, options, where),
+        "where": where,
+    }
 
 
 def _keys(given: Sequence[str | Asset[..., Any]], where: str) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise AssetDefinitionError(f"{where}: deps is a list, as in deps=['{given}'], not one text")
+    if isinstance(given, str | Asset):
+        raise AssetDefinitionError(f"{where}: deps is a list, as in deps=[{given!r}], not one of its members")
     keys: list[str] = []
     for each in given:
         keys += [out.key for out in each.outs] if isinstance(each, Asset) else [check_key(each, where)]
     return tuple(keys)
-
-
-def _options(fn: Callable[..., Any] | None, given: Mapping[str, Any], where: str) -> TaskOptions:
-    for name, why in _NO_OPTION.items():
-        if name in given:
-            raise AssetDefinitionError(f"{where}: an asset takes no {name}: {why}")
-    known = set(TaskOptions.__struct_fields__) - _NO_OPTION.keys()
-    if unknown := sorted(given.keys() - known):
-        raise AssetDefinitionError(
-            f"{where}: no option {unknown[0]!r}; of a task's there are {', '.join(sorted(known))}"
-        )
-    options = TaskOptions(**given)
-    if given:
-        try:
-            Task(_nothing if fn is None else fn, name="asset", options=options)  # refuses what cannot be so
-        except DefinitionError as error:
-            raise AssetDefinitionError(f"{where}: {error}") from None
-    return options
-
-
-def _nothing() -> None:
-    """Stands where nothing observes."""

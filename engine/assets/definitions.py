@@ -17,13 +17,16 @@ __all__ = ["DEFAULT_STORAGE", "Definitions"]
 
 DEFAULT_STORAGE: Final = "holdfast-assets"
 """A folder beside the caller: where values lie unless `Definitions(storage=...)` says otherwise."""
+_SHOWN: Final = 20
+"""Assets of a cycle that are named."""
 
 
 class Definitions:
     """Assets, checks and resources that belong together.
 
-    `assets`: assets, or modules whose assets (and checks) are meant. `checks`: those that do not stand with their asset.
-    `resources`: objects that functions ask for by type. `storage`: a folder, a URL, or an `engine.storage.Storage`.
+    `assets`: assets, or modules whose assets (and checks) are meant. `checks`: those that do not stand with their
+    asset. `resources`: objects that functions ask for by type. `storage`: a folder, a URL, or a `Storage` of
+    `engine.storage`.
 
     Raises `AssetDefinitionError`, with file and line, for two assets of one key, an upstream asset that is not there, a
     cycle, partitions that do not fit, a parameter that is nothing, a check of an asset that is not there.
@@ -33,7 +36,7 @@ class Definitions:
         self,
         assets: Iterable[Asset[..., Any] | ModuleType] = (),
         *,
-        checks: Iterable[Check] = (),
+        checks: Iterable[Check[..., Any]] = (),
         resources: Sequence[Any] = (),
         storage: Any = DEFAULT_STORAGE,
     ) -> None:
@@ -55,17 +58,24 @@ class Definitions:
             }
         )
         if cycle := self.graph.cycle:
-            path = " -> ".join(f"{name} ({self.nodes[name].asset.where})" for name in cycle)
-            raise AssetDefinitionError(f"assets are upstream of themselves: {path}")
+            shown = [f"{name} ({self.nodes[name].asset.where})" for name in cycle]
+            if len(shown) > _SHOWN:
+                shown[_SHOWN // 2 : -_SHOWN // 2] = ["..."]
+            raise AssetDefinitionError(f"assets are upstream of themselves: {' -> '.join(shown)}")
 
     @staticmethod
     def merge(*definitions: Definitions, storage: Any = None) -> Definitions:
-        """All of several. Raises what `Definitions` raises of the whole."""
+        """All of several. Raises what `Definitions` raises of the whole, and when they disagree about the storage."""
+        if storage is None:
+            there = {str(each.storage): each.storage for each in definitions} or {"": DEFAULT_STORAGE}
+            if len(there) > 1:
+                raise AssetDefinitionError(f"definitions with other storages, {', '.join(there)}: say storage=...")
+            storage = next(iter(there.values()))
         return Definitions(
             [asset for each in definitions for asset in each.assets],
             checks=[check for each in definitions for check in each.checks],
             resources=[resource for each in definitions for resource in each.resources],
-            storage=storage if storage is not None else next((each.storage for each in definitions), DEFAULT_STORAGE),
+            storage=storage,
         )
 
     def node_of(self, key: str) -> Node:
@@ -81,9 +91,9 @@ class Definitions:
         return self.graph.order
 
 
-def _collected(given: Iterable[Asset[..., Any] | ModuleType]) -> tuple[list[Asset[..., Any]], list[Check]]:
+def _collected(given: Iterable[Asset[..., Any] | ModuleType]) -> tuple[list[Asset[..., Any]], list[Check[..., Any]]]:
     assets: dict[int, Asset[..., Any]] = {}
-    checks: list[Check] = []
+    checks: list[Check[..., Any]] = []
     for each in given:
         members = vars(each).values() if isinstance(each, ModuleType) else [each]
         for member in members:
@@ -110,12 +120,16 @@ def _by_key(assets: Iterable[Asset[..., Any]]) -> dict[str, Asset[..., Any]]:
     return known
 
 
-def _by_asset(checks: Iterable[Check], known: Mapping[str, Asset[..., Any]]) -> dict[str, list[Check]]:
-    found: dict[str, list[Check]] = {}
+def _by_asset(
+    checks: Iterable[Check[..., Any]], known: Mapping[str, Asset[..., Any]]
+) -> dict[str, list[Check[..., Any]]]:
+    found: dict[str, list[Check[..., Any]]] = {}
     for each in checks:
+        what = f"{each.where}: check {each.name}"
+        if not each.asset:
+            raise AssetDefinitionError(f"{what} says of no asset what it is of: put it into that asset's checks=")
         if each.asset not in known:
-            raise AssetDefinitionError(
-                f"{each.where}: check {each.name} is of {each.asset!r}, which is no asset here.{nearest(each.asset, known)}"
-            )
+            near = nearest(each.asset, known)
+            raise AssetDefinitionError(f"{what} is of {each.asset!r}, which is no asset here.{near}")
         found.setdefault(each.asset, []).append(each)
     return found

@@ -42,7 +42,7 @@ from eventstore import (
     find_all,
 )
 
-__all__ = ["Environment", "Promotion", "catalog_of", "create_environment", "environments", "promote", "restore"]
+__all__ = ["Environment", "Promotion", "catalog_of", "create_environment", "list_environments", "promote", "restore"]
 
 DEPTH_MAX: Final = 8
 """Branches of branches."""
@@ -93,7 +93,7 @@ async def create_environment(
     return Environment(name=name, base=base, at=event.at, by=by, reason=reason)
 
 
-async def environments(store: EventStore) -> list[Environment]:
+async def list_environments(store: EventStore) -> list[Environment]:
     """All environments, production first."""
     every = find_all(store, StreamQuery(category=ENVIRONMENT_CATEGORY, newest_first=False))
     branches = [await _environment(store, head.stream.partition(":")[2]) async for head in every]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from engine.assets.definitions import Definitions
 from engine.assets.key_sets import KeySet
 from engine.assets.nodes import Input, Node
+from engine.assets.pairing import upstream_of_each
 from engine.assets.partitions import DynamicKeys
 from engine.assets.planner import moment
-from engine.assets.plans import Plan, StepRef, titled
+from engine.assets.plans import Plan, PlanStep, StepRef, titled
 
 __all__ = ["Steps", "expand", "keys_in", "upstream_keys"]
 
@@ -23,16 +24,18 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
     dynamic = DynamicKeys()
     for name, added in plan.dynamic.items():
         dynamic.add(name, added)
-    planned: dict[str, KeySet] = {}
-    steps: Steps = {}
+    planned: dict[str, set[str]] = {}
+    keys_of: list[tuple[PlanStep, Node, KeySet]] = []
     for each in plan.steps:
         node = definitions.node_of(each.node)
         keys = keys_in(node, each.partitions, plan, dynamic)
-        planned[node.name] = planned[node.name] | keys if node.name in planned else keys
-    for each in plan.steps:
-        node = definitions.nodes[each.node]
+        planned.setdefault(node.name, set()).update(keys)
+        keys_of.append((each, node, keys))
+    steps: Steps = {}
+    for each, node, keys in keys_of:
+        waits = _waits(node, keys, definitions, planned, dynamic, plan)
         config = plan.request.config.get(node.name, {})
-        for partition in keys_in(node, each.partitions, plan, dynamic):
+        for partition in keys:
             step = StepRef(
                 node=node.name,
                 partition=partition,
@@ -42,7 +45,7 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
                 config=config,
                 reasons=each.reasons,
             )
-            steps[step.title] = step, _waits_for(node, step, definitions, planned, dynamic)
+            steps[step.title] = step, tuple(waits.get(partition, ()))
     return steps
 
 
@@ -52,16 +55,25 @@ def keys_in(node: Node, text: str, plan: Plan, dynamic: DynamicKeys) -> KeySet:
     return there.parse(text) if text else there
 
 
-def _waits_for(
-    node: Node, step: StepRef, definitions: Definitions, planned: Mapping[str, KeySet], dynamic: DynamicKeys
-) -> tuple[str, ...]:
-    titles: dict[str, None] = {}
+def _waits(
+    node: Node,
+    keys: KeySet,
+    definitions: Definitions,
+    planned: Mapping[str, Collection[str]],
+    dynamic: DynamicKeys,
+    plan: Plan,
+) -> dict[str, dict[str, None]]:
+    """By partition, the titles of the steps that it waits for."""
+    waits: dict[str, dict[str, None]] = {}
     for each in (*node.inputs, *node.checked_against):
         upstream = definitions.node_of(each.key).name
-        if upstream in planned:
-            keys = upstream_keys(each, step, dynamic) & planned[upstream]
-            titles |= dict.fromkeys(titled(upstream, key) for key in keys)
-    return tuple(titles)
+        if upstream not in planned:
+            continue
+        there = each.upstream.keys(dynamic, now=moment(plan.at))
+        for partition, partitions in upstream_of_each(each.mapping, keys, there):
+            titles = (titled(upstream, key) for key in partitions if key in planned[upstream])
+            waits.setdefault(partition, {}).update(dict.fromkeys(titles))
+    return waits
 
 
 def upstream_keys(each: Input, step: StepRef, dynamic: DynamicKeys) -> KeySet:

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from tenacity import stop_after_attempt, wait_exponential_jitter
+from tenacity import stop_after_attempt, wait_random_exponential
 
 from engine import Task, TaskOptions, Workflow, attempt
-from engine.assets import dynamic, environments
+from engine.assets import dynamic
+from engine.assets import environments as branches
 from engine.assets.catalog import Catalog, Version
 from engine.assets.definitions import Definitions
 from engine.assets.events import CheckOutcome
@@ -38,7 +39,7 @@ from eventstore import Clock, EventStore, SystemClock
 
 __all__ = ["Assets"]
 
-_TRIES = TaskOptions(stop=stop_after_attempt(10), wait=wait_exponential_jitter(initial=0.1, max=5))
+_TRIES = TaskOptions(stop=stop_after_attempt(10), wait=wait_random_exponential(multiplier=0.1, max=5))
 """For tasks that only ask and tell the store: it may be away for a moment."""
 
 
@@ -162,25 +163,21 @@ class Assets:
 
     async def create_environment(
         self, name: str, *, base: str = PRODUCTION, by: str = "", reason: str = ""
-    ) -> environments.Environment:
+    ) -> branches.Environment:
         """Make a branch of the catalog. Raises `AssetError`."""
-        return await environments.create_environment(
-            self.store, name, clock=self.clock, base=base, by=by, reason=reason
-        )
+        return await branches.create_environment(self.store, name, clock=self.clock, base=base, by=by, reason=reason)
 
-    async def promote(
-        self, environment: str, *select: str, by: str = "", reason: str = ""
-    ) -> list[environments.Promotion]:
+    async def promote(self, environment: str, *select: str, by: str = "", reason: str = "") -> list[branches.Promotion]:
         """Make what a branch has made current in its base, upstream first, without computing it again."""
         keys = [key for name in self.selected(*select) for key in self.definitions.nodes[name].keys]
-        return await environments.promote(self.store, environment, keys, clock=self.clock, by=by, reason=reason)
+        return await branches.promote(self.store, environment, keys, clock=self.clock, by=by, reason=reason)
 
     async def restore(
         self, key: str, version: int, *, environment: str = PRODUCTION, by: str = "", reason: str = ""
     ) -> Version:
         """Make an earlier version the current one again. Raises `AssetNotFound`."""
         self.definitions.node_of(key)
-        return await environments.restore(self.store, environment, key, version, clock=self.clock, by=by, reason=reason)
+        return await branches.restore(self.store, environment, key, version, clock=self.clock, by=by, reason=reason)
 
     async def read(
         self,

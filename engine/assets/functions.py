@@ -37,6 +37,8 @@ def _instead(fn: object) -> str:
         return ": write a function that calls it, whose source tells what it does"
     if isinstance(fn, staticmethod | classmethod):
         return ": put it below @staticmethod, or outside of the class"
+    if isinstance(fn, str):
+        return f": say key={fn!r}"
     return ": put it below, next to the function" if hasattr(fn, "__wrapped__") else ""
 
 

@@ -11,7 +11,7 @@ __all__ = ["Graph"]
 
 
 class Graph:
-    """A graph of names. `upstream` names of each what it is made from, in a fixed order."""
+    """A graph of names. `upstream` names of each what it is made from, in a fixed order; all of them must be in it."""
 
     def __init__(self, upstream: Mapping[str, Iterable[str]]) -> None:
         self.upstream: dict[str, tuple[str, ...]] = {
@@ -25,17 +25,29 @@ class Graph:
 
     @cached_property
     def cycle(self) -> tuple[str, ...]:
-        """A path that ends where it began, each name downstream of the one before it; () if there is none."""
+        """A path that ends where it began, each name made from the one before it; () if there is none."""
+        if len(self.order) == len(self.upstream):
+            return ()
         try:
             TopologicalSorter(self.upstream).prepare()
         except CycleError as error:
             return tuple(error.args[1])
-        return ()
+        raise AssertionError("an order that lacks names has a cycle")
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """All names, each behind what it is made from; the same for the same graph. There must be no cycle."""
-        return tuple(TopologicalSorter(self.upstream).static_order())
+        """All names, each behind what it is made from, and otherwise as early, and in the order, that they were given.
+
+        What is on a cycle, or made from what is, is left out.
+        """
+        lacks = {name: len(others) for name, others in self.upstream.items()}
+        order = [name for name, count in lacks.items() if not count]
+        for name in order:  # which grows while it is gone through
+            for other in self.downstream[name]:
+                lacks[other] -= 1
+                if not lacks[other]:
+                    order.append(other)
+        return tuple(order)
 
     def above(self, names: Iterable[str], *, steps: int | None = None) -> set[str]:
         """These names and what they are made from, `steps` deep, or all of it."""

@@ -119,6 +119,8 @@ def read_items(text: str, dimensions: int) -> list[tuple[Span, ...]]:
 
 def _item(sides: Sequence[Sequence[_Part]], dimensions: int, text: str, number: int) -> tuple[Span, ...]:
     where = f"item {number} of {shown(text)}"
+    if len(sides) == 1 and len(sides[0]) == 1 and sides[0][0].is_all:
+        return (Span(None, None),) * dimensions
     if len(sides) != dimensions:
         wanted = "FIRST|SECOND" if dimensions == 2 else "one key or range (a '|' within a key is written '\\|')"
         raise PartitionError(f"{where} has {_parts(len(sides))}; an item of this set is {wanted}")

@@ -10,12 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from engine.assets.key_sets import KeySet
 from engine.assets.key_text import shown
 from engine.assets.ordinals import Ordinals
 from engine.assets.time_partitions import TimePartitions
 from engine.errors import DefinitionError, PartitionError, PartitionMismatch
+
+OFFSET_MAX: Final = 10_000
+"""Partitions that a window is moved by at most."""
 
 
 class Mapping(ABC):
@@ -61,13 +65,16 @@ class TimeWindow(Mapping):
 
     Both offsets count partitions of the upstream asset: the first that overlaps is moved by `start_offset`, the last
     by `end_offset`. A day from the day before is `TimeWindow(-1, -1)`, from the last seven `TimeWindow(-6)`. Those
-    that lie before the start of the upstream partitions, or behind their end, are none.
+    that lie before the start of the upstream partitions, or behind their end, are none. A `DefinitionError` for
+    offsets that cannot be.
     """
 
     start_offset: int = 0
     end_offset: int = 0
 
     def __post_init__(self) -> None:
+        if max(abs(self.start_offset), abs(self.end_offset)) > OFFSET_MAX:
+            raise DefinitionError(f"{self}: an offset is at most {OFFSET_MAX} partitions")
         if self.start_offset > self.end_offset:
             raise DefinitionError(f"{self} ends before it starts: start_offset is at most end_offset")
 

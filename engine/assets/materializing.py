@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ AT_ONCE: Final = 1_000
 """Steps that are under way at once; those that wait for what is upstream of them do not count."""
 NAMED_MAX: Final = 50
 """Steps that a report names one by one, of those that failed and of those that were skipped."""
+_ORDER: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 
 class Hands(Struct, frozen=True, kw_only=True, eq=False):
@@ -146,7 +147,7 @@ def _text(error: Exception) -> str:
 
 
 def _summary(report: Report, failed: Mapping[str, str]) -> str:
-    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(report.counts.items()))
+    counted = ", ".join(f"{report.counts[outcome]} {outcome}" for outcome in _ORDER if outcome in report.counts)
     lines = "".join(f"\n  {title}: {why}" for title, why in report.failed.items())
     more = f"\n  and {len(failed) - len(report.failed)} more" if len(failed) > len(report.failed) else ""
     return f"{counted}; failed:{lines}{more}"

@@ -1,13 +1,20 @@
-"""What is said of an asset beside its value: plain scalars, times, and a few kinds that are shown otherwise than as text.
+"""What is said of an asset beside its value: plain scalars, times, and a few kinds that are not shown as text.
 
-Everything here is JSON in an event, and comes back as what it was.
+Everything here is JSON in an event, and comes back as what it was. What authors have at hand is made one of these:
+numbers of numpy are numbers, lists and dicts are `Json`, and what is a text to everybody (paths, decimals, UUIDs) is
+text. Nobody loses a value that took an hour because of what was to be said of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from pathlib import PurePath
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -83,8 +90,7 @@ def _name(name: object, where: str) -> str:
 
 
 def _value(value: Any, where: str) -> MetadataValue:
-    if isinstance(value, date | datetime):
-        return Moment(value.isoformat())
+    value = _plain(value)
     if value is not None and not isinstance(value, _KINDS):
         raise AssetError(
             f"{where} is {type(value).__name__}; give text, a number, a truth value, a date or time, Link, Markdown, or"
@@ -92,6 +98,24 @@ def _value(value: Any, where: str) -> MetadataValue:
         )
     try:
         msgspec.json.encode(value)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise AssetError(f"{where} cannot be written as JSON: {error}") from None
     return value
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item") and type(value).__module__.partition(".")[0] == "numpy":
+        value = value.item()
+    match value:
+        case date() | datetime():
+            return Moment(value.isoformat())
+        case float() if not isfinite(value):
+            return str(value)  # JSON has no NaN
+        case Enum():
+            return _plain(value.value)
+        case dict() | list() | tuple():
+            return Json(value)
+        case Decimal() | PurePath() | UUID() | timedelta():
+            return str(value)
+        case _:
+            return value

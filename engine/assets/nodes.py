@@ -1,4 +1,4 @@
-"""What the parameters of an asset's function, or of a check, are: upstream assets, the context, configuration, resources.
+"""What the parameters of an asset's function, or a check's, are: upstream assets, context, configuration, resources.
 
 Decided where all assets are known, so that a parameter that is nothing of these is refused before anything runs.
 """
@@ -26,6 +26,7 @@ from engine.errors import AssetDefinitionError, HoldfastError
 __all__ = ["BoundCheck", "Input", "Known", "Node", "Wiring", "bind", "nearest"]
 
 _EXTERNAL: Final = "external"
+_STARS: Final = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 class Input(Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ class BoundCheck(Struct, frozen=True, kw_only=True, eq=False):
     for a check that does not read it.
     """
 
-    check: Check
+    check: Check[..., Any]
     value: str | None
     annotation: Any
     wiring: Wiring
@@ -105,7 +106,7 @@ class Known(Struct, frozen=True, kw_only=True):
 
     assets: Mapping[str, Asset[..., Any]]
     resources: Sequence[Any] = ()
-    checks: Mapping[str, Sequence[Check]] = {}  # by key, those that do not stand with their asset
+    checks: Mapping[str, Sequence[Check[..., Any]]] = {}  # by key, those that do not stand with their asset
 
 
 def bind(asset: Asset[..., Any], known: Known) -> Node:
@@ -154,7 +155,9 @@ def _returns(asset: Asset[..., Any], hint: Any) -> dict[str, Any]:
     return dict.fromkeys(keys, value_of(inner[1]) if is_mapping and len(inner) == 2 else Any)
 
 
-def _checks(asset: Asset[..., Any], key: str, checks: Sequence[Check], known: Known) -> tuple[BoundCheck, ...]:
+def _checks(
+    asset: Asset[..., Any], key: str, checks: Sequence[Check[..., Any]], known: Known
+) -> tuple[BoundCheck, ...]:
     names = [each.name for each in checks]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -164,14 +167,20 @@ def _checks(asset: Asset[..., Any], key: str, checks: Sequence[Check], known: Kn
     return tuple(_bound(each, asset, key, known) for each in checks)
 
 
-def _bound(check: Check, asset: Asset[..., Any], key: str, known: Known) -> BoundCheck:
+def _bound(check: Check[..., Any], asset: Asset[..., Any], key: str, known: Known) -> BoundCheck:
     where = f"{check.where or asset.where}: check {check.name} of {key}"
     hints = hints_of(check.fn, where)
     parameters = _parameters(check.fn, where)
     if not parameters:
         raise AssetDefinitionError(f"{where} takes nothing: its first parameter is the asset's value")
     first, *others = parameters
-    reads = plain(hints.get(first.name, Any)) is not CheckContext
+    kind = plain(hints.get(first.name, Any))
+    if kind is AssetContext or (isinstance(kind, type) and issubclass(kind, Config)):
+        raise AssetDefinitionError(
+            f"{where}: its first parameter {first.name!r} is the asset's value, and not {kind.__name__}: put it behind,"
+            " or let the first be a CheckContext, and the value is not read"
+        )
+    reads = kind is not CheckContext
     spec = next(each for each in asset.outs if each.key == key)
     if reads and spec.format == _EXTERNAL:
         raise AssetDefinitionError(
@@ -182,7 +191,7 @@ def _bound(check: Check, asset: Asset[..., Any], key: str, known: Known) -> Boun
     return BoundCheck(
         check=check,
         value=first.name if reads else None,
-        annotation=plain(hints.get(first.name, Any)) if reads else Any,
+        annotation=kind if reads else Any,
         wiring=wiring,
     )
 
@@ -197,8 +206,8 @@ def _parameters(fn: Callable[..., Any] | None, where: str) -> list[inspect.Param
     for each in parameters:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             raise AssetDefinitionError(
-                f"{where}: nothing tells what goes into {str(each)!r}: name each parameter, or list assets in deps=; a"
-                " decorator says what it wraps with functools.wraps"
+                f"{where}: nothing tells what goes into {_STARS[each.kind]}{each.name}: name each parameter, or list"
+                " assets in deps=; a decorator says what it wraps with functools.wraps"
             )
         if each.kind is each.POSITIONAL_ONLY:
             raise AssetDefinitionError(f"{where}: its parameter {each.name!r} is given by name: take out the '/'")
@@ -231,15 +240,23 @@ class _Wiring:
     def of_check(self, parameters: Iterable[inspect.Parameter], asset: Asset[..., Any]) -> Wiring:
         for each in parameters:
             self._take(each)
-        own = {out.key for out in asset.outs} & {each.key for each in self.inputs}
-        if own:
+        keys = {out.key for out in asset.outs}
+        for own in (each.key for each in self.inputs if each.key in keys):
             raise AssetDefinitionError(
-                f"{self.where}: it reads {sorted(own)[0]} itself, which is not published before it is checked: its first"
-                " parameter is the value, and a CheckContext knows of earlier versions"
+                f"{self.where}: it reads {own} itself, which is not published before it is checked: its first parameter"
+                " is the value, and a CheckContext knows of earlier versions"
             )
         return self._wiring()
 
     def _wiring(self) -> Wiring:
+        by_key: dict[str, str | None] = {}
+        for each in self.inputs:
+            if each.key in by_key:
+                raise AssetDefinitionError(
+                    f"{self.where}: {by_key[each.key]!r} and {each.parameter!r} are both asset {each.key}: read it"
+                    " once, with a mapping onto all partitions that are needed"
+                )
+            by_key[each.key] = each.parameter
         if len(self.config) > 1:
             names = " and ".join(repr(name) for name, _ in self.config)
             raise AssetDefinitionError(f"{self.where}: {names} are both configuration: put all of it into one Config")
@@ -272,10 +289,11 @@ class _Wiring:
         elif (found := self._fitting(name, kind)) is not None:
             self.resources[name] = found
         elif parameter.default is parameter.empty:
-            raise AssetDefinitionError(
-                f"{self.where}: its parameter {name!r} is no asset, and no resource is a"
-                f" {getattr(kind, '__name__', kind)}.{nearest(name, self.known.assets)}"
-            )
+            if name == "self":
+                raise AssetDefinitionError(f"{self.where}: it is a method: put it below @staticmethod")
+            resource = "" if kind is Any else f", and no resource is a {getattr(kind, '__name__', kind)}"
+            near = nearest(name, self.known.assets)
+            raise AssetDefinitionError(f"{self.where}: its parameter {name!r} is no asset{resource}.{near}")
 
     def _refuse_two_meanings(self, name: str, kind: Any) -> None:
         found = self._fitting(name, kind)

@@ -7,16 +7,17 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from msgspec import Struct
 
-from engine.assets.catalog import AssetView, Version
+from engine.assets.catalog import AssetView
 from engine.assets.definitions import Definitions
 from engine.assets.key_sets import KeySet
 from engine.assets.nodes import Input, Node
+from engine.assets.pairing import upstream_of_each
 from engine.assets.partitions import DynamicKeys, Unpartitioned
 from engine.assets.plans import Plan, PlanStep, Request
 from engine.assets.provenance import inputs_digest
@@ -146,28 +147,24 @@ class _Planning:
         say((name for name, version in present if version and version.code_version != code), "code changed")
         say((name for name, version in present if version and version.config != config), "configuration changed")
         for each in node.inputs:
-            say(self._changed(each, present), f"{each.key} changed")
+            say(self._changed(each, asked & have, views[0]), f"{each.key} changed")
             upstream = self.definitions.node_of(each.key).name
             if planned := self.planned[upstream]:
                 say(each.mapping.downstream(planned, asked, self.there[upstream]), f"{each.key} is made first")
         say((name for name in asked if views[0].last_failed(name)), "failed last time")
         return _in_order(found, asked)
 
-    def _changed(self, each: Input, present: Iterable[tuple[str, Version | None]]) -> Iterator[str]:
+    def _changed(self, each: Input, present: KeySet, own: AssetView) -> Iterator[str]:
         """Of the partitions that have a version, those that were made from other versions of this input."""
         view = self.facts.views[each.key]
         there = self.there[self.definitions.node_of(each.key).name]
-        digests: dict[KeySet, str] = {}
-        own = each.downstream
-        for name, version in present:
-            if version is None:
-                continue
-            one = own.pick([name], self.facts.dynamic)
-            partitions = each.mapping.upstream(one, there)
-            digest = digests.get(partitions)
-            if digest is None:
-                digest = digests[partitions] = inputs_digest(view.versions(partitions))
-            if version.inputs.get(each.key) != digest:
+        last: Collection[str] = ()
+        digest = inputs_digest(())
+        for name, partitions in upstream_of_each(each.mapping, present, there):
+            if partitions is not last:  # of many that are made from the same it is asked once
+                last, digest = partitions, inputs_digest(view.versions(partitions))
+            version = own.current(name)
+            if version is not None and version.inputs.get(each.key) != digest:
                 yield name
 
     # -- whether ------------------------------------------------------------------------------------------------------
@@ -178,6 +175,7 @@ class _Planning:
         for each in (*node.inputs, *node.checked_against):
             upstream = self.definitions.node_of(each.key)
             there = self.there[upstream.name]
+            asked -= each.mapping.waiting(asked, there)  # made when what it is made from has come
             absent = there - self.have[each.key] - self.planned[upstream.name]
             if absent and (stuck := each.mapping.downstream(absent, asked, there)):
                 asked -= stuck

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ast
 import linecache
-import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ class Source:
         if len(found) > 1:
             found = _told_apart(found, code)
         if len(found) != 1:
-            raise SourceGone(f"line {code.co_firstlineno} of {os.path.basename(code.co_filename)} is another by now")
+            raise SourceGone(f"line {code.co_firstlineno} of {Path(code.co_filename).name} is another by now")
         node = found[0]
         if isinstance(node, ast.Lambda):
             return Definition([node])
@@ -95,7 +95,7 @@ def source_of(function: FunctionType) -> Source:
     """The text that a function stands in. Raises `SourceGone`."""
     file = function.__code__.co_filename
     try:
-        found = os.stat(file)
+        found = Path(file).stat()
         return _parsed(file, found.st_mtime_ns, found.st_size)
     except OSError:
         linecache.lazycache(file, function.__globals__)  # in an archive; or in a notebook, which has no file
@@ -103,7 +103,7 @@ def source_of(function: FunctionType) -> Source:
 
 
 @lru_cache(maxsize=SOURCES_MAX)
-def _parsed(file: str, modified: int, size: int) -> Source:
+def _parsed(file: str, modified: int, _size: int) -> Source:
     linecache.checkcache(file)
     lines = linecache.getlines(file)
     if not lines:
@@ -135,10 +135,8 @@ def _write(node: Any, out: list[str]) -> None:
                 continue
             if value == [] or field in ("ctx", "kind", "type_comment"):
                 continue
-            if field == "body" and isinstance(value, list):
-                value = _without_docstring(node, value)
             out.append(field + "=")
-            _write(value, out)
+            _write(_without_docstring(node, value) if field == "body" else value, out)
             out.append(",")
         out.append(")")
     elif isinstance(node, list):
@@ -151,7 +149,7 @@ def _write(node: Any, out: list[str]) -> None:
         out.append(repr(node))
 
 
-def _without_docstring(node: ast.AST, body: list[Any]) -> list[Any]:
+def _without_docstring(node: ast.AST, body: Any) -> Any:
     match body:
         case [ast.Expr(value=ast.Constant(value=str())), *rest] if isinstance(
             node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -182,7 +180,7 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, ast
 
 
 def _told_apart(nodes: list[Function], code: CodeType) -> list[Function]:
-    """Of several on one line, which are lambdas, the one that the code was made from: by where its instructions stand."""
+    """Of several on one line, which are lambdas, those that the code can be from: by where its instructions stand."""
     places = [
         ((line, column), (end_line, end_column))
         for line, end_line, column, end_column in code.co_positions()

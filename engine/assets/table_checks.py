@@ -34,15 +34,15 @@ def not_null(value: Any, columns: Sequence[str], *, nan_is_null: bool) -> CheckR
 def unique(value: Any, columns: Sequence[str]) -> CheckResult:
     """Whether no two rows have the same."""
     table = _table(value)
-    keys = [_key(_column(table, name), name) for name in columns]
-    rows = pa.table([*keys, pa.array(range(table.num_rows), pa.int64())], names=[*map(str, range(len(keys))), _ROW])
-    rows = rows.filter(reduce(pc.and_, (pc.is_valid(each) for each in rows.columns[:-1])))
-    groups = rows.group_by(list(map(str, range(len(keys))))).aggregate([(_ROW, "list"), (_ROW, "count")])
+    keys = {str(place): _key(_column(table, name), name) for place, name in enumerate(columns)}
+    rows = pa.table({**keys, _ROW: _numbers(table.num_rows)})
+    rows = rows.filter(reduce(pc.and_, map(pc.is_valid, rows.columns[:-1])))
+    groups = rows.group_by(list(keys)).aggregate([(_ROW, "list"), (_ROW, "count")])
     several = groups.filter(pc.greater(groups[f"{_ROW}_count"], 1))
-    again = pc.sort_indices(places := pc.list_flatten(several[f"{_ROW}_list"]))
-    failing = places.take(again)
+    failing = pc.list_flatten(several[f"{_ROW}_list"])
+    failing = failing.take(pc.sort_indices(failing))
     counts = {"values that are there more than once": several.num_rows}
-    return _result(table, failing, len(failing), columns, "with the same as another", counts)
+    return _result(table, failing, columns, "with the same as another", counts)
 
 
 def accepted_values(value: Any, column: str, accepted: Sequence[Any]) -> CheckResult:
@@ -61,8 +61,9 @@ def in_range(value: Any, column: str, low: Any, high: Any) -> CheckResult:
     table = _table(value)
     there = _column(table, column)
     try:
+        comparable = there.cast(pa.decimal128(20, 0)) if pa.types.is_uint64(there.type) else there
         within = [
-            test(there, pa.scalar(bound))
+            test(comparable, pa.scalar(bound))
             for test, bound in ((pc.greater_equal, low), (pc.less_equal, high))
             if bound is not None
         ]
@@ -98,7 +99,7 @@ def references(value: Any, column: str, others: Any, their_column: str, key: str
     return _among(table, column, there, known, f"without a counterpart in {key}")
 
 
-# ------------------------------------------------------------------------------------------------ what they have in common
+# ------------------------------------------------------------------------------------------------ shared
 
 
 def _table(value: Any) -> pa.Table:
@@ -117,23 +118,35 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
         close = difflib.get_close_matches(name, names, n=1) or names[:5]
         many = "more than one column" if name in names else "no column"
         raise AssetError(f"there is {many} {name!r}; there are {', '.join(close)}{', ...' if len(names) > 1 else ''}")
-    column = table[name]
+    return _decoded(table[name])
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values themselves: not every function takes dictionaries (and each chunk may have its own) and views."""
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column
+        type_ = column.type.value_type
+        return _decoded(pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], type_))
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    if pa.types.is_float16(column.type):
+        return column.cast(pa.float32())
+    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
 
 
 def _key(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """The column as rows are grouped by it."""
     if pa.types.is_nested(column.type):
-        raise AssetError(
-            f"unique: column {name!r} is {column.type}, which is not compared: name columns of plain values"
-        )
+        raise AssetError(f"unique: column {name!r} is {column.type}, which is not compared: name plain columns")
     if pa.types.is_floating(column.type):  # -0.0 is 0.0, and all NaNs are one
         column = pc.add(column.cast(pa.float64()), 0.0)
         nan = pa.scalar(float("nan"), pa.float64())
         column = pc.if_else(pc.is_nan(column), nan, column)
     return column
+
+
+def _numbers(count: int) -> pa.Array:
+    """0, 1, 2, ..."""
+    return pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count)), 1)
 
 
 def _among(table: pa.Table, column: str, there: pa.ChunkedArray, known: Any, how: str) -> CheckResult:
@@ -148,13 +161,11 @@ def _among(table: pa.Table, column: str, there: pa.ChunkedArray, known: Any, how
 def _found(table: pa.Table, failing: Any, columns: Sequence[str], how: str, counts: dict[str, Any]) -> CheckResult:
     """`failing`: for each row whether it fails; a null does not."""
     places = pc.indices_nonzero(pc.fill_null(failing, False))
-    return _result(table, places, len(places), columns, how, counts)
+    return _result(table, places, columns, how, counts)
 
 
-def _result(
-    table: pa.Table, places: Any, failing: int, columns: Sequence[str], how: str, counts: dict[str, Any]
-) -> CheckResult:
-    rows = table.num_rows
+def _result(table: pa.Table, places: Any, columns: Sequence[str], how: str, counts: dict[str, Any]) -> CheckResult:
+    rows, failing = table.num_rows, len(places)
     return CheckResult(
         not failing,
         f"{failing:,} of {rows:,} rows {how}" if failing else f"{rows:,} rows",
@@ -168,23 +179,20 @@ def _sample(table: pa.Table, places: Any, columns: Sequence[str]) -> list[dict[s
     names = table.column_names
     others = [name for name in names if name not in columns and names.count(name) == 1]
     kept = [*columns, *others][: SAMPLE_COLUMNS_MAX - 1]
-    numbers = places.to_pylist()
-    found = table.select(kept).take(places)
-    values = {name: [_scalar(each) for each in found[name]] for name in kept}
-    return [{_ROW: number, **{name: values[name][at] for name in kept}} for at, number in enumerate(numbers)]
+    return [{_ROW: at, **{name: _scalar(table[name][at]) for name in kept}} for at in places.to_pylist()]
 
 
 def _scalar(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python does not have: nanoseconds, year 12000
-        return str(scalar)
+    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python does not have: in the year 12000
+        return repr(scalar)
 
 
 def _ends(column: pa.ChunkedArray) -> dict[str, Any]:
     """The least and the greatest value, where they can be said in metadata."""
     ends = pc.min_max(column)
-    low, high = ends["min"].as_py(), ends["max"].as_py()
+    low, high = _scalar(ends["min"]), _scalar(ends["max"])
     return {"min": low, "max": high} if isinstance(low, int | float | str) else {}
 
 

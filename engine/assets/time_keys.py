@@ -25,7 +25,7 @@ class TimeFormat:
         self.is_iso = given is None
         self._format = iso if given is None else given
         for found in re.finditer("%(.?)", self._format, re.DOTALL):
-            if found[1] not in DIRECTIVES and found[1] != "%":
+            if not found[1] or found[1] not in f"{DIRECTIVES}%":
                 raise DefinitionError(
                     f"format={given!r}: {found[0]!r} is not for keys; those are %{' %'.join(DIRECTIVES)}, "
                     "which say the same on every machine and in every century"

@@ -21,7 +21,7 @@ from engine.assets.ordinals import Ordinals
 from engine.assets.partitions import DynamicKeys, Partitions, Window
 from engine.assets.time_keys import TimeFormat
 from engine.assets.zones import YEAR_MAX, YEAR_MIN, Zone, instant_of, naive_of, read_wall, wall_of
-from engine.errors import DefinitionError
+from engine.errors import DefinitionError, PartitionError
 
 _SAMPLES: Final = 64
 """Partitions whose keys are written and read again to see whether a format tells them apart."""
@@ -47,6 +47,7 @@ class TimePartitions(Partitions, Line):
 
     ISO: ClassVar[str]
     """The format of keys when none is given, and of `start` and `end`."""
+    alike: ClassVar[bool] = False
     UNIT: ClassVar[timedelta] = timedelta(days=1)
     """What an offset stays below."""
 
@@ -81,7 +82,11 @@ class TimePartitions(Partitions, Line):
         some = {*range(min(count, _SAMPLES)), *range(0, count, -(-count // _SAMPLES)), count - 1}
         for ordinal in sorted(some):
             key = self.key_at(ordinal)
-            if self.place(check_key(key)) != ordinal:
+            try:
+                check_key(key)
+            except PartitionError as error:
+                raise DefinitionError(f"format={self.format!r} of {type(self).__name__}: {error}") from error
+            if self.place(key) != ordinal:
                 raise DefinitionError(
                     f"format={self.format!r} of {type(self).__name__} does not tell all partitions apart: "
                     f"{shown(key)} could be another"
@@ -141,7 +146,7 @@ class TimePartitions(Partitions, Line):
     @cached_property
     def zone(self) -> Zone:
         """The clocks, from the first year on."""
-        return zones.zone(self.timezone, read_wall(str(self.start)).year)
+        return zones.zone(self.timezone, read_wall(str(self.start)).year // 10 * 10)  # few tables for many definitions
 
     @property
     def shift(self) -> int:

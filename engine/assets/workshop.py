@@ -22,6 +22,8 @@ from engine.assets.environments import catalog_of
 from engine.assets.events import AssetStarted, details_of, new_event
 from engine.assets.keys import asset_stream
 from engine.assets.nodes import Node
+from engine.assets.pairing import is_dynamic
+from engine.assets.partitions import DynamicKeys
 from engine.assets.pinning import Pins
 from engine.assets.plans import Begun, Earlier, StepRef, titled
 from engine.assets.provenance import config_digest, provenance_of
@@ -47,6 +49,7 @@ class Workshop:
         self.store = store
         self.storage = storage
         self.clock = clock
+        self._has_dynamic = any(is_dynamic(node.partitions) for node in definitions.nodes.values())
         self._catalogs: dict[str, Catalog] = {}
         self._appenders: dict[str, Appender] = {}
         self._code: dict[str, str] = {}
@@ -60,6 +63,10 @@ class Workshop:
         if found is None:
             found = self._catalogs[environment] = await catalog_of(self.store, environment)
         return found
+
+    async def _dynamic(self) -> DynamicKeys:
+        """The keys of dynamic partitions, if anything has some."""
+        return await read_dynamic(self.store) if self._has_dynamic else DynamicKeys()
 
     def code_version(self, node: Node) -> str:
         """Of the function that makes it, declared or computed. Raises `AssetDefinitionError`."""
@@ -118,7 +125,7 @@ class Workshop:
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
         views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
-        pins = Pins(self.definitions, step, catalog, views, await read_dynamic(self.store))
+        pins = Pins(self.definitions, step, catalog, views, await self._dynamic())
         inputs = [await pins.pin(each) for each in node.inputs]
         beside = [await pins.pin(each) for each in node.checked_against]
         config = config_digest(self.config_of(node, step.config), node.asset.where)

@@ -26,7 +26,7 @@ DAY: Final = 86_400
 HOUR: Final = 3_600
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_STEP: Final = 3 * DAY
+_STEP: Final = 5 * DAY
 _BEFORE_ALL: Final = -(1 << 60)
 
 
@@ -44,7 +44,7 @@ class Zone:
         return self.offsets[bisect_right(self.starts, instant) - 1]
 
     def first_instant(self, wall: int) -> int:
-        """The first instant at which the clocks have reached `wall`: of two the earlier; the change where it is skipped."""
+        """When the clocks have first reached `wall`: of two instants the earlier, or the change that skips it."""
         found = bisect_right(self._wall_ends, wall)
         return max(self.starts[found], wall - self.offsets[found])
 

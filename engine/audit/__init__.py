@@ -6,6 +6,7 @@ key does not.
 
 from __future__ import annotations
 
+from engine.audit.archiving import EVENT_COLUMNS, EVENTS_OF_PART, RUN_COLUMNS, Archived, archive
 from engine.audit.events import LogSealed
 from engine.audit.findings import AuditFinding, AuditProgress, AuditVerdict, SealCheck
 from engine.audit.keys import (
@@ -31,6 +32,10 @@ from engine.audit.sealing import Sealed, read_seal, read_seals, seal
 from engine.audit.verifying import verify, verify_streams
 
 __all__ = [
+    "EVENTS_OF_PART",
+    "EVENT_COLUMNS",
+    "RUN_COLUMNS",
+    "Archived",
     "AuditFinding",
     "AuditProgress",
     "AuditVerdict",
@@ -45,6 +50,7 @@ __all__ = [
     "SealSignature",
     "Sealed",
     "Tree",
+    "archive",
     "decode_proof",
     "encode_proof",
     "generate_key",

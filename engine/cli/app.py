@@ -21,9 +21,12 @@ from engine.cli import (
     doing,
     gate_commands,
     limit_commands,
+    moving_commands,
     repair_commands,
+    replay_commands,
     talk_commands,
 )
+from engine.cli.filters import AttributeOption, SinceOption, UntilOption, attributes_of, moment_of
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
@@ -62,8 +65,10 @@ app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
 app.add_typer(audit_commands.group)
 app.add_typer(gate_commands.group)
+app.add_typer(moving_commands.group)
 app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
+app.add_typer(replay_commands.group)
 
 
 def entry() -> None:
@@ -160,7 +165,10 @@ def resume(
 
 @app.command(
     epilog=epilog(
-        "holdfast runs", "holdfast runs --status running --status suspended", "holdfast runs --parent nightly-1 --json"
+        "holdfast runs",
+        "holdfast runs --status running --status suspended",
+        "holdfast runs --parent nightly-1 --json",
+        "holdfast runs --attribute region=eu --attribute amount=3 --since 2d",
     )
 )
 def runs(
@@ -170,18 +178,43 @@ def runs(
     parent: Annotated[
         str | None, typer.Option("--parent", metavar="RUN", help="Only the children of this run.", show_default=False)
     ] = None,
+    attribute: AttributeOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")] = 20,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="CURSOR",
+            help='The page behind this one: its cursor is told below it, and with --json is "next" of its last run.',
+            show_default=False,
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first.
+
+    Several conditions must hold together; a run is taken to be as old as its first event.
+    """
     from engine.cli import reading  # noqa: PLC0415 - see the module
 
-    statuses = statuses_of(status)
+    statuses, attributes = statuses_of(status), attributes_of(attribute)
+    begun, ended = moment_of(since, "--since"), moment_of(until, "--until")
     doing.read(
         lambda given, output: reading.runs(
-            given, output, workflow=workflow, status=statuses, parent=parent, limit=limit
+            given,
+            output,
+            workflow=workflow,
+            status=statuses,
+            parent=parent,
+            limit=limit,
+            attributes=attributes,
+            since=begun,
+            until=ended,
+            after=after,
         ),
         store=store,
         json=json,

@@ -209,3 +209,32 @@ def keygen(
     from engine.cli.output import Output  # noqa: PLC0415
 
     doing.exit_with(lambda: auditing.keygen(Output(json=json), name, out), debug=debug)
+
+
+@group.command(
+    epilog=epilog(
+        "holdfast archive --out /data/archive",
+        "holdfast archive --out archive --store sqlite:///runs.db --json",
+        """duckdb -c "SELECT workflow, status, count(*) FROM 'archive/runs/*.parquet' GROUP BY ALL\"""",
+    )
+)
+def archive(
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="The archive; it is made, or brought up to date.", show_default=False
+        ),
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Copy all events and runs into Parquet files, which DuckDB and others can query.
+
+    Again, it adds what is new. Nothing is changed in the store, and workers may go on meanwhile. Needs the extra
+    assets.
+    """
+    from engine.cli import archiving  # noqa: PLC0415 - see `doing`
+
+    doing.read(lambda given, output: archiving.archive_log(given, output, out), store=store, json=json, debug=debug)

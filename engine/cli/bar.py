@@ -24,7 +24,7 @@ class Bar:
     def __init__(self, output: Output, clock: Clock, doing: str = "") -> None:
         self._output: Final = output
         self._clock: Final = clock
-        self._doing: Final = doing
+        self._doing = doing
         self._began = self._said = clock.monotonic()
         self._bar: Progress | None = None
         self._row: TaskID | None = None
@@ -39,7 +39,8 @@ class Bar:
             )
 
             said = TextColumn("{task.fields[said]}")
-            columns = [TextColumn(self._doing), BarColumn(), said, TimeRemainingColumn()] if self._doing else [said]
+            doing = TextColumn("{task.description}")
+            columns = [doing, BarColumn(), said, TimeRemainingColumn()] if self._doing else [said]
             self._bar = Progress(
                 *columns,
                 console=self._output.console,
@@ -47,7 +48,7 @@ class Bar:
                 redirect_stdout=False,  # else what workflow code prints while it is replayed is drawn inside its turn
                 redirect_stderr=False,
             )
-            self._row = self._bar.add_task("", total=None, said="")
+            self._row = self._bar.add_task(self._doing, total=None, said="")
             self._bar.start()
         return self
 
@@ -61,6 +62,14 @@ class Bar:
     def seconds(self) -> float:
         """Since it was made."""
         return self._clock.monotonic() - self._began
+
+    def turn_to(self, doing: str) -> None:
+        """What is done from now on; the same as before is no change."""
+        if doing == self._doing:
+            return
+        self._doing, self._began = doing, self._clock.monotonic()
+        if self._bar is not None and self._row is not None:
+            self._bar.update(self._row, description=doing)
 
     def tell(self, done: int, say: Callable[[float], str], *, total: int | None = None) -> None:
         """Show it, as often as that is of use. `say`: the words for it, given how many are done in a second."""

@@ -59,7 +59,7 @@ def event_text(item: HistoryEvent | None) -> str:
     if item is None:
         return "—"
     header: dict[str, Any] = to_builtins(item.event)
-    said = detail({key: value for key, value in header.items() if key not in {"site", "task"}}, item.payload)
+    said = detail({key: value for key, value in header.items() if key not in {"site", "task"}}, item.json)
     words = [f"{item.version:>5}", str(header["type"]), about(header), said[:_WIDTH]]
     return "  ".join(word for word in words if word)
 
@@ -67,5 +67,5 @@ def event_text(item: HistoryEvent | None) -> str:
 def _document(item: HistoryEvent | None) -> dict[str, Any] | None:
     if item is None:
         return None
-    payload = None if item.payload is None else Raw(item.payload)
+    payload = None if item.json is None else Raw(item.json)
     return {"version": item.version, "header": Raw(item.header), "payload": payload}

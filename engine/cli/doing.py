@@ -110,7 +110,7 @@ def read(do: Work, *, store: str, json: bool, debug: bool) -> None:
     from engine.cli.output import Output  # noqa: PLC0415
 
     async def opened() -> Exit:
-        async with stores.opened(store, read_only=True) as given:
+        async with stores.opened(store, read_only=True, as_it_is=True) as given:
             return await do(given, Output(json=json))
 
     exit_with(opened, debug=debug)

@@ -13,7 +13,7 @@ __all__ = ["about", "detail", "short_id"]
 
 _SECOND: Final = 1_000_000  # microseconds
 _WIDTH: Final = 100
-_SILENT: Final = frozenset({"seed", "rule", "python", "anyio", "carried", "parent_epoch"})
+_SILENT: Final = frozenset({"seed", "rule", "python", "anyio", "carried", "parent_epoch", "attributes"})
 _TIMES: Final = frozenset({"deadline", "retry_at", "begins_at"})
 _ERRORS: Final = frozenset({"RunSuspended", "TaskFailed", "AttemptFailed", "RunFailed"})
 _NOT_DELIVERED: Final[Mapping[str, str]] = {"not_found": "no such run", "closed": "the run has ended"}
@@ -165,6 +165,8 @@ _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] 
     "RequestFailed": _failure,
     "StatePublished": lambda _, payload: one_line(payload, _WIDTH),
     "FeedPublished": lambda _, payload: one_line(payload, _WIDTH),
+    "AttributesGiven": lambda _, payload: one_line(payload, _WIDTH),
+    "AttributesSet": lambda _, payload: one_line(payload, _WIDTH),
     "ContinuedAsNew": lambda _, payload: f"goes on from its beginning with {one_line(payload, _WIDTH)}",
     "ChildStarted": _child_started,
     "ChildCompleted": lambda _, payload: one_line(payload, _WIDTH),

@@ -10,8 +10,10 @@ from enum import IntEnum
 from typing import Final
 
 from engine.errors import (
+    DamagedExport,
     DoesNotVerify,
     EngineFailed,
+    ExportError,
     HistoryError,
     HoldfastError,
     NotPublished,
@@ -22,7 +24,7 @@ from engine.errors import (
     RunEnded,
     RunSuspendedError,
 )
-from eventstore import EventStoreError, InvalidArgument
+from eventstore import EventStoreError, InvalidArgument, LimitReached, StreamDiffers
 
 __all__ = ["Exit", "Problem", "problem_of"]
 
@@ -62,6 +64,8 @@ _CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
     (NotPublished, Exit.FAILED),
     (RunSuspendedError, Exit.SUSPENDED),
     (DoesNotVerify, Exit.DOES_NOT_VERIFY),
+    (DamagedExport, Exit.DOES_NOT_VERIFY),
+    (ExportError, Exit.STORE),
 )
 """What the engine says of a run, as exit codes; everything else that it raises on purpose is wrong usage."""
 
@@ -80,6 +84,8 @@ def problem_of(error: BaseException) -> Problem:
             )
         case InvalidArgument():
             return Problem(str(error))
+        case StreamDiffers() | LimitReached():
+            return Problem(str(error), code=Exit.REFUSED)
         case EventStoreError() | HistoryError():
             return Problem(str(error), code=Exit.STORE)
         case HoldfastError():

@@ -6,7 +6,7 @@ Reads the recorded JSON, so it needs no code of the workflow and imports nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from engine import ErrorInfo
 
 __all__ = [
     "amount",
+    "attributes_text",
     "by_and_why",
     "clipped",
     "clock",
@@ -105,6 +106,22 @@ def waiting_for(*, begins_at: int, singleton: str, behind: str = "") -> str:
     time = f"until {clock(begins_at)}" if begins_at else ""
     turn = (f"behind run {behind} " if behind else "") + f"for key {singleton!r}" if singleton else ""
     return ", ".join(each for each in (time, turn) if each)
+
+
+def attributes_text(attributes: Mapping[str, Any]) -> str:
+    """``region=eu amount=3``, as `holdfast runs --attribute` takes them: a str that reads as other JSON in quotes."""
+    return " ".join(f"{name}={_attribute(value)}" for name, value in attributes.items())
+
+
+def _attribute(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    if not isinstance(value, str) or not value or any(letter.isspace() or letter == '"' for letter in value):
+        return text
+    try:
+        msgspec.json.decode(value)
+    except msgspec.MsgspecError:
+        return value
+    return text
 
 
 def one_line(payload: bytes | None, width: int = 80) -> str:

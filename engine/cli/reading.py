@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final
 
 from msgspec import Raw, to_builtins
 
@@ -11,11 +14,13 @@ from engine.cli.exchange import Exchange
 from engine.cli.output import Output
 from engine.cli.plain import workflow_paused_line
 from engine.cli.problems import Exit, Problem
-from engine.cli.readable import instant
+from engine.cli.readable import attributes_text, instant
 from engine.cli.tables import history_line, runs_table, state_view
 from eventstore import EventStore
 
 __all__ = ["history", "runs", "show"]
+
+NO_ATTRIBUTES: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType({})
 
 
 async def runs(
@@ -26,17 +31,24 @@ async def runs(
     status: tuple[RunStatus, ...],
     parent: str | None,
     limit: int,
+    attributes: Mapping[str, tuple[Any, ...]] = NO_ATTRIBUTES,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: str | None = None,
 ) -> Exit:
-    """List the newest runs."""
+    """List the newest runs; those behind a cursor, with `after`."""
     found: list[RunSummary] = []
     more = False
     async with Engine(store) as client:
-        cursor: str | None = None
+        cursor = after
         while len(found) < limit:
             page = await client.runs(
                 workflow=workflow,
                 parent=parent,
                 status=status or None,
+                attributes=attributes,
+                since=since,
+                until=until,
                 limit=min(100, limit - len(found)),
                 cursor=cursor,
             )
@@ -47,11 +59,15 @@ async def runs(
         more = cursor is not None
         paused = await client.paused_workflows()
     if output.json:
-        output.document([_run_document(each) for each in found])
+        documents = [_run_document(each) for each in found]
+        for last in documents[-1:]:
+            last["next"] = cursor
+        output.document(documents)
     elif found:
         output.show(runs_table(found))
         if more:
             output.line(f"… and more; --limit {limit * 5} shows them")
+            output.line(f"the next page: --after {cursor}", style="dim")
         listed = {each.workflow for each in found}
         for each in paused:
             if each.name in listed:
@@ -60,6 +76,11 @@ async def runs(
         asked = [f"workflow {workflow}"] if workflow else []
         asked += [f"status {' or '.join(status)}"] if status else []
         asked += [f"parent {parent}"] if parent else []
+        for name, values in attributes.items():
+            asked.append(" or ".join(attributes_text({name: each}) for each in values))
+        asked += [f"since {since}"] if since else []
+        asked += [f"until {until}"] if until else []
+        asked += ["the pages behind the cursor"] if after else []
         output.line(f"no runs of {', '.join(asked)} in this store" if asked else "no runs in this store")
     return Exit.COMPLETED
 
@@ -79,6 +100,8 @@ def _run_document(run: RunSummary) -> dict[str, Any]:
         "slowest_turn_seconds": run.slow / 1_000_000,
         "begins_at": instant(run.begins_at or None),
         "singleton": run.singleton or None,
+        "attributes": run.attributes,
+        "next": None,
     }
 
 
@@ -197,6 +220,7 @@ def _state_document(state: RunState) -> dict[str, Any]:
             }
             for task in state.tasks.values()
         ],
+        "attributes": state.attributes,
         "patches": state.patches,
         "rerun_of": state.rerun_of or None,
         "fork_of": {"run": state.origin, "version": state.origin_version} if state.origin else None,

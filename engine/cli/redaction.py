@@ -64,7 +64,7 @@ class Redaction:
     def payload(self, item: HistoryEvent) -> bytes | None:
         """The payload of an event; None where there is none, or it is left out."""
         type_ = type(item.event).__name__
-        if item.payload is None or type_ not in _FACTS:
+        if item.payload is None or type_ not in _FACTS or item.payload[:1] in b" \0":  # it lies in a storage
             return None
         value = msgspec.json.decode(item.payload)
         return msgspec.json.encode(self._error(value) if type_ in _ERRORS else self._value(value))

@@ -8,20 +8,29 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from engine import LargeValues
+from engine.cli.problems import Problem
+from engine.storage import Storage
 from eventstore import EventStore
 from eventstore.urls import open_store
 
 __all__ = ["DEFAULT_STORE", "existing", "opened", "opened_or_empty"]
 
 DEFAULT_STORE: Final = "sqlite:///holdfast.db"
+_STORAGE: Final = "storage="
 
 
 @asynccontextmanager
-async def opened(url: str, *, read_only: bool = False) -> AsyncIterator[EventStore]:
-    """The store of a URL. With `read_only` nothing is changed or created, and a missing file is an error."""
+async def opened(url: str, *, read_only: bool = False, as_it_is: bool = False) -> AsyncIterator[EventStore]:
+    """The store of a URL. With `read_only` nothing is changed or created, and a missing file is an error.
+
+    With ``storage=PLACE`` among its options, large values are written to and read from that storage; `as_it_is`: what
+    the store itself holds is shown, which says where they lie.
+    """
+    url, storage = _parted(url)
     store = await open_store(url, read_only=read_only)
     try:
-        yield store
+        yield store if storage is None or as_it_is else LargeValues(store, storage)
     finally:
         await store.aclose()
 
@@ -49,3 +58,16 @@ def _is_missing(url: str) -> bool:
     if not url.startswith("sqlite:///") or path in {"", ":memory:"} or path.endswith("/"):
         return False
     return not Path(unquote(path)).exists()
+
+
+def _parted(url: str) -> tuple[str, Storage | None]:
+    """The URL that the store is opened by, and the storage that its options name."""
+    place, _, query = url.partition("?")
+    options = query.split("&") if query else []
+    named = [option.removeprefix(_STORAGE) for option in options if option.startswith(_STORAGE)]
+    if not named:
+        return url, None
+    rest = [option for option in options if not option.startswith(_STORAGE)]
+    if len(named) > 1:
+        raise Problem(f"store URL {url!r} says storage= twice")
+    return "?".join([place, *(["&".join(rest)] if rest else [])]), Storage(unquote(named[0]))

@@ -14,7 +14,7 @@ from rich.text import Text
 from engine import HistoryEvent, PausedWorkflow, RunState, RunSummary, TaskState
 from engine.cli.exchange import Exchange
 from engine.cli.phrases import about, detail, short_id
-from engine.cli.readable import by_and_why, clipped, clock, duration, error_text, one_line, waiting_for
+from engine.cli.readable import attributes_text, by_and_why, clipped, clock, duration, error_text, one_line, waiting_for
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.summary import diagnosis_view, error_view, value_view
 from engine.cli.words import FINAL
@@ -46,6 +46,9 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
     waits = {run.id: waiting_for(begins_at=run.begins_at, singleton=run.singleton) for run in runs if _is_queued(run)}
     if any(waits.values()):
         table.add_column("waits", no_wrap=True)
+    found_by = any(run.attributes for run in runs)
+    if found_by:
+        table.add_column("attributes")
     slow = any(run.slow for run in runs)
     if slow:
         table.add_column("slowest turn", justify="right", no_wrap=True)
@@ -60,6 +63,7 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
             spent if run.status in FINAL else Text(f"{spent} +", style="dim"),
             *([Text(run.parent, style="dim")] if children else []),
             *([Text(waits.get(run.id, ""), style="dim")] if any(waits.values()) else []),
+            *([Text(attributes_text(run.attributes), style="dim")] if found_by else []),
             *([Text(duration(run.slow / _SECOND) if run.slow else "", style="yellow")] if slow else []),
         )
     return table
@@ -201,6 +205,8 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
     facts.add_row("events", f"{state.version:,}")
     for name, text in (*_beginning(state), *_beginnings(state).items()):
         facts.add_row(name, Text(text))
+    if state.attributes:
+        facts.add_row("attributes", Text(attributes_text(state.attributes)))
     if state.deadline:
         facts.add_row("deadline", clock(state.deadline))
     for name, pause in _pauses(state, workflow_paused):

@@ -90,7 +90,12 @@ LimitOption = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, he
 YesOption = Annotated[bool, typer.Option("--yes", help="Many: do it; without this they are only shown.")]
 RowsOption = Annotated[int, typer.Option("--rows", metavar="NUMBER", min=1, help="At most so many lines.")]
 FollowOption = Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")]
-StoreOption = Annotated[str, typer.Option("--store", metavar="URL", help="Where runs are recorded.")]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="Where runs are recorded; with ?storage=PLACE behind it: where large values lie."
+    ),
+]
 SomeStoreOption = Annotated[
     str | None,
     typer.Option(

@@ -32,6 +32,7 @@ __all__ = [
     "is_away",
     "is_bundle",
     "pack",
+    "plain",
     "readable",
     "refuse_away",
     "same_away",
@@ -160,6 +161,11 @@ def readable(payload: bytes) -> bytes:
         away = away_of(payload)
         return payload.lstrip() if away.value is UNSET else bytes(away.value)
     return unpack(payload)[0]
+
+
+def plain(payload: bytes | None) -> bytes | None:
+    """A payload, in which tables are named by their data versions and are not."""
+    return payload if payload is None or not is_bundle(payload) else unpack(payload)[0]
 
 
 def refuse_away(payload: bytes, where: str) -> None:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from engine.core.carriage import readable
 from engine.core.decided import Codec, Decided
 from engine.core.events import (
+    AttributesSet,
     ChildCancelled,
     ChildStarted,
     ChildTerminated,
@@ -158,7 +159,7 @@ def _same(was: Decided, now: Decided, codec_of: Callable[[Decision], Codec | Non
             return deadline == other_deadline
         case ContinuedAsNew() as old, ContinuedAsNew() as new:
             return (old.pinned, old.version) == (new.pinned, new.version) and _same_values(was, now, codec_of)
-        case (RunCompleted(), _) | (RequestAnswered(), _):
+        case (RunCompleted(), _) | (RequestAnswered(), _) | (AttributesSet(), _):
             return _same_values(was, now, codec_of)
         case (RunFailed(error=error), RunFailed(error=other_error)) | (
             RequestFailed(error=error),
@@ -239,6 +240,8 @@ def _of_others(decided: Decided) -> str:
             return f"fail request {request} with {error}"
         case PatchMarked(name=name):
             return f"patch {name}"
+        case AttributesSet():
+            return f"set attributes {_shown(decided.payload)}"
         case _:
             return ""
 

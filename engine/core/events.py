@@ -35,6 +35,8 @@ __all__ = [
     "AttemptFailed",
     "AttemptHeartbeat",
     "AttemptOutcomeIgnored",
+    "AttributesGiven",
+    "AttributesSet",
     "CallDebounced",
     "CancelRequested",
     "ChildCancelled",
@@ -141,6 +143,7 @@ class RunStarted(Fact, frozen=True, tag="RunStarted", kw_only=True):
     reason: str = ""  # why, of such a run
     version: str = ""  # of the workflow, if it has versions
     large: bool = False  # its large values, and its tables, lie in a storage; its history says where
+    attributes: tuple[str, ...] = ()  # names of those that the run has as its code begins
 
 
 class RunBegun(Fact, frozen=True, tag="RunBegun", kw_only=True):
@@ -312,6 +315,10 @@ class FeedPublished(Decision, frozen=True, tag="FeedPublished", kw_only=True):
     name: str
 
 
+class AttributesSet(Decision, frozen=True, tag="AttributesSet", kw_only=True):
+    """Payload: attributes of the run by name, one JSON object; null takes one away."""
+
+
 class RequestAnswered(Decision, frozen=True, tag="RequestAnswered", kw_only=True):
     """Payload: the answer."""
 
@@ -342,6 +349,10 @@ class ContinuedAsNew(Decision, frozen=True, tag="ContinuedAsNew", kw_only=True):
 
 
 # Notes ---------------------------------------------------------------------------------------------------------------
+
+
+class AttributesGiven(Note, frozen=True, tag="AttributesGiven", kw_only=True):
+    """What attributes were given with the start; directly behind that. Payload: by name, one JSON object."""
 
 
 class TaskStarted(Note, frozen=True, tag="TaskStarted", kw_only=True):
@@ -515,10 +526,12 @@ AnyEvent: TypeAlias = (
     | MessageSent
     | StatePublished
     | FeedPublished
+    | AttributesSet
     | RequestAnswered
     | RequestFailed
     | ContinuedAsNew
     | PatchMarked
+    | AttributesGiven
     | TaskStarted
     | AttemptFailed
     | AttemptHeartbeat

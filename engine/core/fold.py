@@ -8,11 +8,15 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
+from engine.core.attributes import AttributeValue, decode_attributes
+from engine.core.carriage import plain
 from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import (
     AnyEvent,
     AttemptFailed,
     AttemptHeartbeat,
+    AttributesGiven,
+    AttributesSet,
     CancelRequested,
     ChildCancelled,
     ChildCompleted,
@@ -92,6 +96,7 @@ class RunState(Struct, kw_only=True):
     requests: dict[str, str] = field(default_factory=dict)  # by id: "accepted", "answered" or "failed"
     published: int = 0  # values of feeds
     patches: dict[str, int] = field(default_factory=dict)  # those it goes the new way at, by name: the marker's version
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)  # what the author gave it, to be found by
     workflow_version: str = ""  # if its workflow has versions
     epoch: int = 0  # how often it has continued as new; what stands above is of this epoch
     parent: str = ""  # id of the run that started it
@@ -124,6 +129,7 @@ class RunState(Struct, kw_only=True):
 
     def apply(self, version: int, event: AnyEvent, payload: bytes | None) -> None:
         """Fold one event in. Events of a run are applied in order, each once."""
+        payload = plain(payload)  # the state is to be read by anybody
         self.version = version
         self.updated_at = max(self.updated_at, event.at)
         if isinstance(event, Fact):
@@ -183,14 +189,14 @@ class RunState(Struct, kw_only=True):
             case PatchMarked(name=name):
                 self.patches[name] = self.version
                 self.turn.patches.append(name)
+            case AttributesSet() | AttributesGiven():
+                self.turn.set_attributes(self.attributes, _attributes(payload))
             case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
                 self.signals[name] = self.signals.get(name, 0) + 1
             case RequestReceived(id=id_):
                 self.requests[id_] = "accepted"
-            case RequestAnswered(request=id_):
-                self.requests[id_] = "answered"
-            case RequestFailed(request=id_):
-                self.requests[id_] = "failed"
+            case RequestAnswered(request=id_) | RequestFailed(request=id_):
+                self.requests[id_] = "failed" if isinstance(event, RequestFailed) else "answered"
             case CancelRequested():
                 self.cancel_requested = True
             case TurnSlow(took=took, site=site):
@@ -345,6 +351,7 @@ class RunState(Struct, kw_only=True):
                     self.turn.take_back(self.tasks, self.children, self.timers, self.patches, fact=never)
                     asked = never and isinstance(self.turn.fact, CancelRequested)
                     self.cancel_requested = self.cancel_requested and not asked
+                    self.turn.take_back_attributes(self.attributes)
                 self._go_on(event.at)
             case PrefixEnded():
                 self.parent = self.parent_call = self.root = ""
@@ -374,6 +381,13 @@ def _error(type_: str, payload: bytes | None) -> ErrorInfo:
         return decode_error(payload)
     except HistoryError:  # the fold tells what it can
         return ErrorInfo(type=type_, message="(unreadable)")
+
+
+def _attributes(payload: bytes | None) -> dict[str, AttributeValue | None]:
+    try:
+        return {} if payload is None else decode_attributes(payload)
+    except msgspec.MsgspecError:
+        return {}
 
 
 def _diagnosis(payload: bytes | None) -> Diagnosis | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import structs
 
+from engine.core.attributes import Attributes
 from engine.core.call import Call, Definition
 from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
@@ -77,6 +78,7 @@ class Instance:
         self.outbox = Outbox(self)
         self.cancelling = Cancelling()
         self.patches = Patches(self)
+        self.attributes = Attributes(self)
         self.outcome: Ending | None = None
         self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
@@ -91,7 +93,7 @@ class Instance:
         self.around: Callable[[Callable[[], None]], None] | None = None  # set by who watches: calls what runs the code
         self.replaying = False  # set by who feeds it a history: what the code says meanwhile was said before
         self._loop: DeterministicLoop | None = None
-        self._main: asyncio.Task[Any] | None = None
+        self.main: asyncio.Task[Any] | None = None  # the branch of the workflow function itself, once that has begun
         self.decided: dict[str, Decided] = {}  # by this turn, so far
         self.continuing = False  # the workflow has asked to continue as new, and is on its way out
         self.ending = False  # the workflow function has returned: what still runs of it is being cancelled
@@ -143,15 +145,15 @@ class Instance:
                 begun.now = fact.at
             self._accept(fact, payload)
         loop = self._loop
-        if self.untold or loop is None or self._main is None:
+        if self.untold or loop is None or self.main is None:
             return []
         while self._early:
             self.inbox.accept_signal(*self._early.popleft())
         loop.run_until_quiet()
         if self.cancelling.carried is not None and self.cancelling.ask_as_carried():
             loop.run_until_quiet()
-        if self._main.done():
-            self._end(self._main)
+        if self.main.done():
+            self._end(self.main)
         if self._suspension is not None:
             raise self._suspension
         if not self.decided:
@@ -183,6 +185,7 @@ class Instance:
             raise HistoryError(f"the seed of run {self.run_id!r} is not hexadecimal: {fact.seed!r}")
         self.started = fact
         self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
+        self.attributes.begin(fact.attributes)
         if fact.waits:
             self.turns = 0  # it is no turn: nothing runs
             self.waiting, self.clocks.begins_at = Waiting(self, args, kwargs), fact.begins_at
@@ -196,7 +199,7 @@ class Instance:
         coro = self.definition.fn(*args, **kwargs)
         if self.deadline:
             coro = await_within(coro, (self.deadline - at) / 1_000_000, self.run_id)
-        self._main = self.cancelling.main = self._loop.start_main(coro)
+        self.main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:
         if self.untold and not self._is_carried(fact, payload):

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from engine.core.attributes import AttributeValue
 from engine.core.events import AnyEvent
 
 __all__ = ["TurnState"]
@@ -17,10 +18,26 @@ class TurnState(Struct):
 
     at: int = 0  # microseconds since the epoch: of its fact, or when the run last went on after it had stood still
     fact: AnyEvent | None = None
+    attributes: dict[str, AttributeValue | None] = field(default_factory=dict)  # set, with what they were before
     tasks: list[str] = field(default_factory=list)  # called off
     timers: dict[str, int] = field(default_factory=dict)  # likewise, with their deadlines
     children: list[str] = field(default_factory=list)  # asked to end
     patches: list[str] = field(default_factory=list)  # marked, by name
+
+    def set_attributes(
+        self, attributes: dict[str, AttributeValue], values: Mapping[str, AttributeValue | None]
+    ) -> None:
+        """Some of the run's `attributes` are set, or (None) taken away."""
+        for name, value in values.items():
+            self.attributes.setdefault(name, attributes.get(name))
+            if value is None:
+                attributes.pop(name, None)
+            else:
+                attributes[name] = value
+
+    def take_back_attributes(self, attributes: dict[str, AttributeValue]) -> None:
+        """They are as they were before the turn."""
+        TurnState().set_attributes(attributes, self.attributes)
 
     def take_back(
         self,

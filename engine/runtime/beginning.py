@@ -6,10 +6,11 @@ This is the part of an `Engine` that makes runs. What becomes of a start is in `
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from engine.core.attributes import AttributeValue, encode_attributes
 from engine.core.call import Call, Definition
 from engine.core.events import RunStarted
 from engine.core.identity import check_run_id
@@ -20,7 +21,7 @@ from engine.runtime.handle import RunHandle
 from engine.runtime.keys import check_key
 from engine.runtime.large_values import carriage_of, holds_large
 from engine.runtime.mail import StartMail
-from engine.runtime.operating import Operations
+from engine.runtime.operating import NONE_GIVEN, Operations
 from engine.runtime.serving import Served
 from engine.runtime.singletons import OnConflict, singleton_of, start_single
 from engine.runtime.starting import Start
@@ -56,6 +57,7 @@ class Beginnings(Operations):
         *,
         id: str | None = None,  # noqa: A002 - the word for it
         signals: Iterable[SignalMessage] = (),
+        attributes: Mapping[str, AttributeValue] = NONE_GIVEN,
         deadline: float | timedelta | datetime | None = None,
         delay: float | timedelta | datetime | None = None,
         singleton: str | None = None,
@@ -68,7 +70,8 @@ class Beginnings(Operations):
         runs or has ended; without an id the run gets a fresh one.
 
         `signals`: the first things that the run is told (`Signal.message`); a run that exists already is just sent
-        them. `deadline`: seconds from now, or a time with a zone; past it the workflow function is cancelled and the
+        them. `attributes`: what the run is to be found by (`runs`), a few scalars by name; one that exists keeps its
+        own. `deadline`: seconds from now, or a time with a zone; past it the workflow function is cancelled and the
         run fails with `RunDeadlineExceeded`. `by`: who asks, for the record.
 
         `delay`: when it begins, as a deadline is given; it is recorded now, and "queued" until then. `singleton`: a
@@ -82,12 +85,13 @@ class Beginnings(Operations):
         signals for a run that has finished.
         """
         definition, arguments = self._taken(call)
-        given = id if id is not None else getattr(definition, "policy").id  # noqa: B009 - of a workflow only
-        run_id = self._fresh_id(definition) if given is None else check_run_id(given)
+        chosen = id if id is not None else getattr(definition, "policy").id  # noqa: B009 - of a workflow only
+        run_id = self._fresh_id(definition) if chosen is None else check_run_id(chosen)
         if self._only is not None and run_id not in self._only:
             raise HoldfastError(
                 f"run {run_id!r} is not among the runs that this engine is for: Engine(only={self._only})"
             )
+        given = encode_attributes(attributes, where="start(attributes=)", removing=False)
         now, wish = self._clock.now(), singleton_of(singleton, on_conflict)
         fact = RunStarted(
             at=now,
@@ -101,6 +105,7 @@ class Beginnings(Operations):
             begins_at=beginning(delay, now),
             singleton="" if wish is None else wish.key,
             large=holds_large(self.store),
+            attributes=tuple(attributes),
         )
         if 0 < fact.deadline <= fact.begins_at:
             raise HoldfastError(
@@ -109,7 +114,7 @@ class Beginnings(Operations):
         told = {signal.id or self.message_id(): signal for signal in signals}
         watch = self._watches.of(run_id)  # before it is started: its end may come first
         assert self._worker is not None
-        start = Start(self._worker, definition, run_id, fact, arguments, told, self.check)
+        start = Start(self._worker, definition, run_id, fact, arguments, told, given, self.check)
         if wish is None:
             await start.made_or_joined(start.launch)
         elif (other := await start_single(start, wish, next_id=self.message_id)) != run_id:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -22,6 +23,7 @@ from engine.runtime.anyio_seams import anyio_version, order_anyio_sets
 from engine.runtime.beginning import Beginnings
 from engine.runtime.breakers import Breakers, CircuitState, checked_breakers
 from engine.runtime.capacity import Capacity
+from engine.runtime.finding import Wanted, runs_query
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
 from engine.runtime.large_values import LargeValues
@@ -33,14 +35,13 @@ from engine.runtime.serving import Served, served
 from engine.runtime.spawning import Spawner
 from engine.runtime.standing_in import StandIn
 from engine.runtime.starting import is_run_of
-from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS
 from engine.runtime.watches import Watch, Watches
 from engine.runtime.worker import Worker
 from engine.storage import Storage
 from engine.tasks import Breaker, RateLike
 from engine.workflows import Workflow
-from eventstore import Clock, EventStore, Page, StreamQuery, SystemClock
+from eventstore import Clock, EventStore, Page, SystemClock
 from eventstore.urls import open_store
 
 __all__ = ["Engine"]
@@ -258,20 +259,30 @@ class Engine(Beginnings):
         workflow: str | None = None,
         parent: str | None = None,
         status: RunStatus | tuple[RunStatus, ...] | None = None,
+        attributes: Mapping[str, Wanted] = NO_LIMITS,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
         newest_first: bool = True,
     ) -> Page[RunSummary]:
-        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children."""
-        attributes: dict[str, Any] = {}
-        if parent is not None:
-            attributes[PARENT] = parent
-        if workflow is not None:
-            attributes[WORKFLOW] = workflow
-        if status is not None:
-            attributes[STATUS] = status
-        query = StreamQuery(
-            category=RUN_CATEGORY, attributes=attributes, limit=limit, cursor=cursor, newest_first=newest_first
+        """A page of runs, newest first; `cursor` is the `next` of the page before. `parent`: only its children.
+
+        `attributes`: those that have these, of those that authors gave them (`start`, `durable.set_attributes`): each
+        equal to the value, or to one of a tuple; None stands for having none of that name. `since`, `until`: recorded
+        at or after the one time, and before the other (aware). Indexes serve all of it; see docs/searching.md.
+        Raises `HoldfastError` for what cannot be an attribute, and for a time without a zone.
+        """
+        query = runs_query(
+            workflow=workflow,
+            parent=parent,
+            status=status,
+            attributes=attributes,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            newest_first=newest_first,
         )
         page = await self.store.find(query)
         items = tuple(summary_of(head) for head in page.items)

@@ -44,6 +44,7 @@ def beginning_of_next(before: Instance, *, version: str | None = None) -> Iterat
             carried=len(before.left_over),
             waits=False,
             begins_at=0,
+            attributes=before.attributes.names,
             version=started.version if version is None else version,
         ),
         before.continuation,

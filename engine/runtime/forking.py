@@ -26,10 +26,10 @@ from engine.core.compare import Mismatch
 from engine.core.events import (
     PrefixEnded,
     RunForked,
-    RunStarted,
     StatePublished,
     encode_header,
 )
+from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.errors import RepairRefused, RunConflict
@@ -43,6 +43,7 @@ from engine.runtime.streams import (
     STATUS,
     VERSION,
     WORKFLOW,
+    own_attribute,
     run_id_of,
     state_attribute,
     stream_of,
@@ -92,14 +93,13 @@ async def fork(
     version = 0 if there is None else there.version
     events: list[NewEvent] = []
     states: dict[str, Any] = {}
-    workflow_version: str | None = None  # of the last epoch that it has lived through
+    state = RunState(run_id=new_id)
     index = 0
     async for item in _forked(note, prefix):
         index += 1
+        state.apply(index, item.event, item.payload)
         if isinstance(item.event, StatePublished):
             states[state_attribute(item.event.name)] = index
-        elif isinstance(item.event, RunStarted):
-            workflow_version = item.event.version or None
         if index > version:
             events.append(NewEvent(item.header, item.payload))
         if len(events) >= CHUNK_EVENTS and not isinstance(item.event, PrefixEnded):
@@ -109,10 +109,11 @@ async def fork(
             events = []
     attributes = {
         WORKFLOW: definition.name,
-        VERSION: workflow_version,
+        VERSION: state.workflow_version or None,  # of the last epoch that it has lived through
         STATUS: "running",
         ORIGIN: run_id,
         **states,
+        **{own_attribute(name): value for name, value in state.attributes.items()},
     }
     await _append(
         store,

@@ -35,7 +35,7 @@ from engine.workflows import Workflow
 from eventstore import EventStore, StreamHead, StreamQuery, SystemClock
 from eventstore.port import FIND_LIMIT_MAX
 
-__all__ = ["Gate", "Verdict", "diagnose"]
+__all__ = ["Gate", "Verdict", "decides_more", "diagnose"]
 
 _ENDS: Final = (RunCompleted, RunFailed, RunCancelled)
 _ADVICE: Final = (
@@ -162,7 +162,7 @@ class Gate:
             for learnt in instance.calls.definitions.values():
                 self.learnt += self._definitions.add(learnt, newest=False)
             if head.closed and tried.backlog and head.attributes.get(STATUS) != "terminated":
-                return _verdict(head, diagnosis=_more(tried.backlog, head.version))
+                return _verdict(head, diagnosis=decides_more(tried.backlog, head.version))
             return _verdict(head, ahead=len(tried.backlog))
         finally:
             instance.evict()
@@ -196,14 +196,14 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
     finally:
         replayer.instance.evict()
     ended = any(isinstance(item.event, _ENDS) for item in standing(events))  # a reopened run goes on behind its end
-    return _more(backlog, events[-1].version) if backlog and ended else None
+    return decides_more(backlog, events[-1].version) if backlog and ended else None
 
 
 def _with_its_type(error: Exception) -> str:
     return f"{type(error).__qualname__}: {error}"
 
 
-def _more(backlog: list[Decided], version: int) -> Diagnosis:
+def decides_more(backlog: list[Decided], version: int) -> Diagnosis:
     """A run that has ended has all that its last turn decided."""
     return Diagnosis(
         reason="decisions",

@@ -8,6 +8,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
+from engine.core.attributes import AttributeValue
 from engine.core.carriage import refuse_away, unpack
 from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
@@ -51,6 +52,7 @@ from engine.runtime.streams import (
     VERSION,
     WAITS,
     WORKFLOW,
+    own_attributes,
     run_id_of,
     stream_of,
 )
@@ -82,6 +84,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     slow: int = 0  # microseconds of its slowest turn, if one kept other runs waiting
     begins_at: int = 0  # of one that is queued: not before this; 0: as soon as nothing holds it
     singleton: str = ""  # the key that one run of the workflow has at a time
+    attributes: dict[str, AttributeValue] = {}  # what its author gave it, to be found by
 
 
 def summary_of(head: Any) -> RunSummary:
@@ -101,6 +104,7 @@ def summary_of(head: Any) -> RunSummary:
         slow=head.attributes.get(SLOW) or 0,
         begins_at=(head.attributes.get(WAITS) or 0) if queued else 0,
         singleton=str(head.attributes.get(SINGLETON, "")),
+        attributes=own_attributes(head.attributes),
     )
 
 

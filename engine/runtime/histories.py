@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from engine.core.carriage import readable
 from engine.core.events import AnyEvent, RunForked, RunStarted, decode_header
 from engine.core.fold import RunState, RunStatus
 from engine.errors import EngineClosed, HistoryError, RunNotFound
@@ -39,6 +40,11 @@ class HistoryEvent(Struct, frozen=True):
     payload: bytes | None  # the user's values as JSON; None when there are none, or they were destroyed
     header: bytes  # as stored
     digest: bytes  # of the chain, 32 bytes
+
+    @property
+    def json(self) -> bytes | None:
+        """The payload as JSON, for people: tables by their data versions, and what is away by where it is."""
+        return None if self.payload is None else readable(self.payload)
 
     @classmethod
     def from_stored(cls, version: int, header: bytes, payload: bytes | None) -> HistoryEvent:

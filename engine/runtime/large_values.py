@@ -12,8 +12,8 @@ storage that cannot be used is a store that cannot be used.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from engine.core.carriage import (
     unpack,
 )
 from engine.errors import NotRecordable, StorageDamaged, StorageError, StorageMissing, StorageRefused
-from engine.storage import ParquetTables, Storage, Stored
+from engine.storage import GRACE_SECONDS, Format, ParquetTables, Storage, Stored, Swept
 from eventstore import (
     Commit,
     EventStore,
@@ -44,6 +44,7 @@ from eventstore import (
     StoreUnavailable,
     StreamHead,
     StreamQuery,
+    find_all,
 )
 from eventstore.port import Capability
 
@@ -91,10 +92,10 @@ class LargeValues:
         if not _is_large(payload):
             return
         data, tables = unpack(payload)
-        for version, table in tables.items():
-            await self._write(table, version)
+        for table in tables.values():
+            await self._remember(table, "parquet")
         if len(data) > PAYLOAD_INLINE_BYTES:
-            await self._write(data, None)
+            await self._remember(data, "json")
 
     async def commit(self, commit: Commit) -> StreamHead:
         """See `EventStore`."""
@@ -119,41 +120,39 @@ class LargeValues:
         data, tables = unpack(payload)
         try:
             away = Away(
-                stored=_raw(await self._written_or_write(data, None)) if len(data) > PAYLOAD_INLINE_BYTES else UNSET,
+                stored=_raw(await self._place(data, "json")) if len(data) > PAYLOAD_INLINE_BYTES else UNSET,
                 value=Raw(data) if len(data) <= PAYLOAD_INLINE_BYTES else UNSET,
-                tables={
-                    version: _raw(await self._written_or_write(table, version)) for version, table in tables.items()
-                }
+                tables={version: _raw(await self._place(table, "parquet")) for version, table in tables.items()}
                 or UNSET,
             )
         except StorageError as error:
             raise _unavailable(error) from error
         return structs.replace(item, payload=away.encoded())
 
-    async def _write(self, data: bytes, version: str | None) -> None:
-        stored = await self.storage.write_bytes(data, "json" if version is None else "parquet")
+    async def _remember(self, data: bytes, format_: Format) -> None:
+        stored = await self.storage.write_bytes(data, format_)
         if len(self._written) >= WRITTEN_MAX:
             del self._written[next(iter(self._written))]
         self._written[stored.digest] = stored
 
-    async def _written_or_write(self, data: bytes, version: str | None) -> Stored:
+    async def _place(self, data: bytes, format_: Format) -> Stored:
         """What was written when it was made is not written again; but only once: a sweep may take it after a while."""
-        digest = sha256(data).hexdigest()
-        if digest not in self._written:
-            await self._write(data, version)
-        return self._written.pop(digest)
+        stored = self._written.pop(sha256(data).hexdigest(), None)
+        return stored or await self.storage.write_bytes(data, format_)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
         """See `EventStore`."""
-        async for recorded in self.inner.read(stream, after=after, until=until):
-            yield await self._brought(recorded)
+        async with _closed_behind(self.inner.read(stream, after=after, until=until)) as events:
+            async for recorded in events:
+                yield await self._brought(recorded)
 
     async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
         """See `EventStore`."""
-        async for recorded in self.inner.read_all(after=after, category=category):
-            yield await self._brought(recorded)
+        async with _closed_behind(self.inner.read_all(after=after, category=category)) as events:
+            async for recorded in events:
+                yield await self._brought(recorded)
 
     async def head(self, stream: str) -> StreamHead:
         """See `EventStore`."""
@@ -197,6 +196,34 @@ class LargeValues:
             data, {version: await self.storage.read_bytes(_stored(raw)) for version, raw in away.tables.items()}
         )
 
+    # -- what is named -------------------------------------------------------------------------------------------------
+
+    async def named(self) -> AsyncIterator[Stored]:
+        """What the store names, each time that it does: in its events, and in what waits for runs that have not begun.
+
+        Mail of a run that has begun names nothing that no event does: who sent it has recorded the same value.
+        """
+        async for recorded in self.inner.read_all():
+            for stored in _named_by(recorded.payload):
+                yield stored
+        async for head in find_all(self.inner, StreamQuery()):
+            if head.version == 0:
+                for message in (await self.inner.head(head.stream)).messages:
+                    for stored in _named_by(message.payload):
+                        yield stored
+
+    async def sweep(self, keep: Iterable[Stored | str] = (), *, grace: float = GRACE_SECONDS) -> Swept:
+        """Take away what lies in the storage and neither the store nor `keep` names, if it is older than `grace`
+        seconds.
+
+        Name in `keep` what others have in the same storage: another store, a catalog. What is pruned or forgotten in
+        the store is not named any more. Reads the whole log. Raises what both raise.
+        """
+        everything = {each if isinstance(each, str) else each.key for each in keep}
+        async for stored in self.named():
+            everything.add(stored.key)
+        return await self.storage.sweep(everything, grace=grace)
+
     # -- the rest of the port ------------------------------------------------------------------------------------------
 
     @property
@@ -221,8 +248,28 @@ class LargeValues:
         await self.inner.aclose()
 
 
+@asynccontextmanager
+async def _closed_behind(events: AsyncIterator[RecordedEvent]) -> AsyncIterator[AsyncIterator[RecordedEvent]]:
+    """What is left early here is left early there: a store may hold a connection for it."""
+    try:
+        yield events
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+
+
 def _is_large(payload: bytes | None) -> bool:
     return payload is not None and (len(payload) > PAYLOAD_INLINE_BYTES or is_bundle(payload) or is_away(payload))
+
+
+def _named_by(payload: bytes | None) -> Iterator[Stored]:
+    if payload is None or not is_away(payload):
+        return
+    away = away_of(payload)
+    if away.stored is not UNSET:
+        yield _stored(away.stored)
+    if away.tables is not UNSET:
+        yield from map(_stored, away.tables.values())
 
 
 def _raw(stored: Stored) -> Raw:

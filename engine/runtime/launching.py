@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from engine.core.call import Definition
-from engine.core.events import Note, RunStarted, SignalReceived
+from engine.core.events import AttributesGiven, Note, RunStarted, SignalReceived
 from engine.core.instance import Instance
 from engine.runtime.driver import Driver
 from engine.runtime.large_values import TABLES
@@ -22,7 +22,7 @@ from engine.runtime.mail import signal_message
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
-from engine.runtime.streams import SINGLETON, STATUS, VERSION, WAITS, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import SINGLETON, STATUS, VERSION, WAITS, WORKFLOW, new_event, set_attributes, stream_of
 from engine.workflows import SignalMessage
 from eventstore import NEW, Commit, Message, Permit
 from eventstore.port import Scalar
@@ -59,7 +59,15 @@ class Launches:
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._under_way
 
-    async def launch(self, definition: Definition[..., Any], run_id: str, fact: RunStarted, arguments: bytes) -> None:
+    async def launch(
+        self,
+        definition: Definition[..., Any],
+        run_id: str,
+        fact: RunStarted,
+        arguments: bytes,
+        *,
+        attributes: bytes | None = None,
+    ) -> None:
         """Create a run that is driven here; returns when its first turn is durable.
 
         Raises what the store raises: `VersionConflict` when a stream of that name exists, whoever owns it; `LeaseLost`
@@ -69,7 +77,7 @@ class Launches:
             self._site, Instance(definition, run_id, tables=TABLES), version=NEW, last_at=fact.at, attempts={}
         )
         launch = self._under_way[run_id] = driver.pen.first_commit = _Launch(self, driver)
-        driver.begin(Arrival(fact, arguments))
+        driver.begin(Arrival(fact, arguments, attributes=attributes))
         error = await launch.outcome()
         if error is not None:
             raise error
@@ -93,6 +101,7 @@ class Launches:
         arguments: bytes,
         signals: Mapping[str, SignalMessage] = NONE_YET,
         *,
+        attributes: bytes | None = None,
         door: AtTheDoor = _OPEN,
     ) -> None:
         """Create a run that nobody drives yet, with signals that are there before its code begins.
@@ -105,12 +114,13 @@ class Launches:
             new_event(SignalReceived(at=fact.at, id=id_, name=signal.name, carried=True), signal.payload)
             for id_, signal in signals.items()
         ]
+        given = () if attributes is None else (new_event(AttributesGiven(at=fact.at), attributes),)
         await self._site.store.commit(
             Commit(
                 id=self._site.next_commit_id(),
                 stream=stream_of(run_id),
                 expected_version=NEW,
-                events=(new_event(fact, arguments), *told, *map(new_event, door.notes)),
+                events=(new_event(fact, arguments), *given, *told, *map(new_event, door.notes)),
                 sends=(*(signal_message(run_id, id_, signal) for id_, signal in signals.items()), *door.sends),
                 alarm=max(fact.at, fact.begins_at),
                 attributes={
@@ -120,6 +130,7 @@ class Launches:
                     WAITS: fact.begins_at,
                     **({SINGLETON: fact.singleton} if fact.singleton else {}),
                     **door.attributes,
+                    **set_attributes(attributes or b"{}"),
                 },
                 held=door.held,
                 permits=door.permits,

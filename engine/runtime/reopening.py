@@ -47,7 +47,7 @@ from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.codes import GOES_ON
 from engine.runtime.gates import Gates, due_at, is_waiting
-from engine.runtime.histories import head_of
+from engine.runtime.histories import head_of, read_state
 from engine.runtime.keys import key_permit, pool_of
 from engine.runtime.large_values import TABLES
 from engine.runtime.limits import declare_key
@@ -62,6 +62,7 @@ from engine.runtime.streams import (
     SINGLETON,
     STATUS,
     new_event,
+    own_attribute,
     run_id_of,
     workflow_of,
 )
@@ -78,6 +79,7 @@ from eventstore import (
     VersionConflict,
 )
 from eventstore.errors import UnknownPool
+from eventstore.port import Scalar
 
 __all__ = ["reopen"]
 
@@ -89,10 +91,13 @@ _ENDS: Final = ("failed", "cancelled", "terminated")
 
 
 class _Plan(Struct):
-    """What is written so that a run goes on: the note, and the outcomes of children that it was not told."""
+    """What is written so that a run goes on: the note, the outcomes of children that it was not told, its attributes
+    as they were before the turn that is taken back.
+    """
 
     note: RunReopened
     letters: list[Message]
+    attributes: dict[str, Scalar]
 
 
 async def reopen(
@@ -151,6 +156,7 @@ def _commit(head: StreamHead, plan: _Plan, *, at: int, commit_id: str) -> Commit
             LET_ON: None,
             CODE: None,  # it was bound to what fitted before; what it is tried with here fits as well
             BOUND: None,
+            **plan.attributes,
         },
         permits=_key_of(head),
         progress=True,
@@ -208,7 +214,17 @@ async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id
         ) from mismatch
     finally:
         replayer.instance.evict()
-    return _Plan(note, letters)
+    return _Plan(note, letters, await _attributes_before(store, head, note))
+
+
+async def _attributes_before(store: EventStore, head: StreamHead, note: RunReopened) -> dict[str, Scalar]:
+    """The run's own attributes, as they were before the turn that is taken back."""
+    if note.takes_back == "end":
+        return {}
+    state = await read_state(store, run_id_of(head.stream), at=head.version)
+    after = dict.fromkeys(state.attributes)
+    state.apply(head.version + 1, note, None)
+    return {own_attribute(name): value for name, value in {**after, **state.attributes}.items()}
 
 
 async def _what_is_taken_back(store: EventStore, replayer: Replayer, run_id: str) -> TakenBack:

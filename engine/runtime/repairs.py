@@ -12,13 +12,14 @@ from typing import TypeAlias
 
 from msgspec import structs
 
+from engine.core.attributes import decode_attributes
 from engine.core.differences import Differences, differences
-from engine.core.events import RunStarted, SignalReceived
+from engine.core.events import AttributesGiven, RunStarted, SignalReceived
 from engine.core.identity import check_run_id
 from engine.errors import RepairRefused, RunConflict, RunNotFound
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.histories import HistoryEvent, read_beginning, read_events
-from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, stream_of
+from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, set_attributes, stream_of
 from engine.runtime.versions import PYTHON
 from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
 
@@ -48,6 +49,7 @@ async def rerun(
     if arguments is None:
         raise RepairRefused(f"the arguments of run {run_id!r} were destroyed: it cannot be run again")
     told = await _first_signals(store, run_id, before.carried)
+    given = await _given_attributes(store, run_id) if before.attributes else None
     now = clock.now()
     fact = RunStarted(
         at=now,
@@ -62,18 +64,24 @@ async def rerun(
         large=before.large,
         rerun_of=run_id,
         reason=reason,
+        attributes=() if given is None else tuple(decode_attributes(given)),
     )
     commit = Commit(
         id=entropy(12).hex(),
         stream=stream_of(check_run_id(new_id)),
         expected_version=NEW,
-        events=(new_event(fact, arguments), *(_told_now(item, now) for item in told)),
+        events=(
+            new_event(fact, arguments),
+            *([] if given is None else [new_event(AttributesGiven(at=now), given)]),
+            *(_told_now(item, now) for item in told),
+        ),
         alarm=now,
         attributes={
             WORKFLOW: before.workflow,
             VERSION: before.version or None,
             STATUS: "running",
             ORIGIN: run_id,
+            **set_attributes(given or b"{}"),
         },
         progress=True,
     )
@@ -85,6 +93,14 @@ async def rerun(
             raise RunConflict(
                 f"run {new_id!r} exists already, and is no rerun of {run_id!r}: choose another id"
             ) from None
+
+
+async def _given_attributes(store: EventStore, run_id: str) -> bytes | None:
+    """What attributes a run was given with its start; None: they were destroyed."""
+    async for item in read_events(store, run_id):
+        if isinstance(item.event, AttributesGiven):
+            return item.payload
+    return None
 
 
 async def _first_signals(store: EventStore, run_id: str, count: int) -> list[HistoryEvent]:

@@ -27,7 +27,8 @@ LEASE_SECONDS: Final = 0.02
 
 
 class Start(Struct):
-    """One start of a run: of which workflow, by what id, with what. `signals`, by id, are what it is told first.
+    """One start of a run: of which workflow, by what id, with what. `signals`, by id, are what it is told first;
+    `attributes` are as they are recorded.
 
     `check` raises once the engine cannot go on.
     """
@@ -38,16 +39,21 @@ class Start(Struct):
     fact: RunStarted
     arguments: bytes
     signals: Mapping[str, SignalMessage]
+    attributes: bytes | None
     check: Callable[[], None]
 
     async def launch(self) -> None:
         """Make it. Raises what `Worker.launch` raises."""
-        await self.worker.launch(self.definition, self.run_id, self.fact, self.arguments, self.signals)
+        await self.worker.launch(
+            self.definition, self.run_id, self.fact, self.arguments, self.signals, attributes=self.attributes
+        )
 
     async def enqueue(self, door: AtTheDoor) -> None:
         """Record it, with what is said of how it gets in. Raises what the store raises."""
         launches = self.worker.launches
-        await launches.enqueue(self.definition, self.run_id, self.fact, self.arguments, self.signals, door=door)
+        await launches.enqueue(
+            self.definition, self.run_id, self.fact, self.arguments, self.signals, attributes=self.attributes, door=door
+        )
 
     async def made_or_joined(self, make: Callable[[], Awaitable[None]]) -> bool:
         """Make the run; or see that it is there, the same, and send it the signals. Whether it was made.

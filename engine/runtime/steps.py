@@ -11,6 +11,8 @@ from engine.core.calls import CANCELLED
 from engine.core.decided import Decided
 from engine.core.events import (
     AttemptOutcomeIgnored,
+    AttributesGiven,
+    AttributesSet,
     CancelRequested,
     ChildCompleted,
     ChildFailed,
@@ -40,7 +42,15 @@ from engine.core.pending import PendingTask
 from engine.executors import Executor
 from engine.runtime.letters import letter_of
 from engine.runtime.permits import Asked
-from engine.runtime.streams import EPOCH_START, STATUS, is_state_attribute, new_event, state_attribute, status_of
+from engine.runtime.streams import (
+    EPOCH_START,
+    STATUS,
+    is_state_attribute,
+    new_event,
+    set_attributes,
+    state_attribute,
+    status_of,
+)
 from eventstore import Message, NewEvent, Undelivered
 from eventstore.port import Scalar
 
@@ -52,6 +62,7 @@ class Arrival(Struct, frozen=True, gc=False):
 
     `message` is the mailbox message it came by; without an event, the message is just taken out of the box, and
     `reply`, if there is one, sent. `granted`: the limit and the holder of a permit that is to be had.
+    `attributes`: what was given with a start, which is written with it.
     """
 
     event: Fact | Note | None
@@ -59,6 +70,7 @@ class Arrival(Struct, frozen=True, gc=False):
     message: str | None = None
     reply: Message | None = None
     granted: tuple[str, str] | None = None
+    attributes: bytes | None = None
 
 
 class Step(Struct):
@@ -107,6 +119,8 @@ class Step(Struct):
                 self.cancelled.append(event.id)
             elif isinstance(event, StatePublished):
                 self.mark(state_attribute(event.name), self.base + len(self.events))
+            elif isinstance(event, AttributesSet):
+                self._mark_attributes(item.payload)
             elif isinstance(event, ContinuedAsNew):
                 self.continued = True
             elif (status := status_of(event)) is not None:
@@ -117,6 +131,15 @@ class Step(Struct):
                 if isinstance(event, MessageSent | ChildStarted):
                     self.awaited[message.id] = event
                     self.children = self.children or isinstance(event, ChildStarted)
+
+    def give_attributes(self, payload: bytes, *, at: int) -> None:
+        """Write the attributes that a run was given, behind its start."""
+        self.events.append(new_event(AttributesGiven(at=at), payload))
+        self._mark_attributes(payload)
+
+    def _mark_attributes(self, payload: bytes | None) -> None:
+        for name, value in set_attributes(payload or b"{}").items():
+            self.mark(name, value)
 
     def consume(self, *messages: str) -> None:
         """Take messages out of the mailbox, behind the events there are by now."""

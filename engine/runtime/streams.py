@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from engine.core.attributes import AttributeValue, decode_attributes
 from engine.core.compare import Diagnosis, encode_diagnosis
 from engine.core.events import (
     Event,
@@ -45,7 +46,10 @@ __all__ = [
     "WORKFLOW_CATEGORY",
     "is_state_attribute",
     "new_event",
+    "own_attribute",
+    "own_attributes",
     "run_id_of",
+    "set_attributes",
     "state_attribute",
     "status_of",
     "stream_of",
@@ -90,6 +94,8 @@ QUEUED: Final = "queued"
 """Attribute of a run that is in the queue for its key: the pool that the key is."""
 LET_ON: Final = "let_on"
 """Attribute of a run that was cancelled while its workflow was paused: which pause that was (`pausing.Aside`)."""
+_OWN: Final = "attribute:"
+"""What the names of authors' own attributes stand behind, so that none can be one of the engine's."""
 REPLY_CATEGORY: Final = "reply"
 """Streams that hold the refusal of one request each."""
 MEMO_CATEGORY: Final = "memo"
@@ -121,6 +127,25 @@ def state_attribute(name: str) -> str:
 def is_state_attribute(name: str) -> bool:
     """Whether it is such an attribute."""
     return name.startswith("state:")
+
+
+def own_attribute(name: str) -> str:
+    """The attribute of a run's stream that holds an attribute of the run, as its author names it."""
+    return f"{_OWN}{name}"
+
+
+def own_attributes(attributes: Mapping[str, Scalar]) -> dict[str, AttributeValue]:
+    """The attributes of the run whose stream has these, by the author's names."""
+    return {
+        name.removeprefix(_OWN): value
+        for name, value in attributes.items()
+        if name.startswith(_OWN) and value is not None
+    }
+
+
+def set_attributes(payload: bytes) -> dict[str, Scalar]:
+    """What an event that gives or sets a run's attributes changes of its stream's."""
+    return {own_attribute(name): value for name, value in decode_attributes(payload).items()}
 
 
 def new_event(event: Event, payload: bytes | None = None) -> NewEvent:

@@ -92,6 +92,8 @@ class Turns:
         if event is not None:
             event = _stamped(event, self.stamp(event.at))
             step.events.append(new_event(event, arrival.payload))
+            if arrival.attributes is not None:
+                step.give_attributes(arrival.attributes, at=event.at)
         self._answer(step, arrival)
         if isinstance(event, Fact):
             step.progress, ended_before = True, step.ended is not None

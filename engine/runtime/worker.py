@@ -210,6 +210,8 @@ class Worker:
         fact: RunStarted,
         arguments: bytes,
         signals: Mapping[str, SignalMessage] = NONE_YET,
+        *,
+        attributes: bytes | None = None,
     ) -> None:
         """Create a run; returns when that is durable.
 
@@ -219,9 +221,9 @@ class Worker:
         """
         full = self._room_left() - self._asked_for <= 0
         if full or self.stopping or signals or fact.begins_at or definition.name in self.paused:
-            await self.launches.enqueue(definition, run_id, fact, arguments, signals)
+            await self.launches.enqueue(definition, run_id, fact, arguments, signals, attributes=attributes)
         else:
-            await self.launches.launch(definition, run_id, fact, arguments)
+            await self.launches.launch(definition, run_id, fact, arguments, attributes=attributes)
             if definition.name in self.paused and (driver := self.residents.drivers.get(run_id)) is not None:
                 driver.hold(pause=self.paused.pause_of(definition.name))  # since we asked: it was not among ours yet
             if self._drowsing:  # from now on pauses are to be looked at

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.core.tabular import table_kind
 from engine.errors import StorageDamaged, StorageMissing, StorageRefused
+from engine.storage.extras import needing
 from engine.storage.formats import VALUE_BYTES_MAX, codec_for, format_for, kind_for, type_text
 from engine.storage.places import CHUNK_BYTES, Draft, Place
 from engine.storage.stored import Format, Stored, check_key, key_of
@@ -57,7 +58,8 @@ class BlockingStorage:
                 case "parquet":
                     return self._write_table(draft, value)
                 case "joblib":
-                    from engine.storage import with_joblib  # noqa: PLC0415 - only who asks for it
+                    with needing("format='joblib' needs"):
+                        from engine.storage import with_joblib  # noqa: PLC0415 - only who asks for it
 
                     with_joblib.dump(value, draft)
                     return self._publish(draft, "joblib", type_=_name_of(value), writer=with_joblib.WRITER)
@@ -75,7 +77,8 @@ class BlockingStorage:
         """See `Storage.write_bytes`."""
         written = None
         if format == "parquet":
-            from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+            with needing("tables need"):
+                from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
 
             written = tables.describe(data)
         with self._place.draft() as draft:
@@ -83,7 +86,8 @@ class BlockingStorage:
             return self._publish(draft, format, written=written)
 
     def _write_table(self, draft: Draft, value: Any) -> Stored:
-        from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+        with needing("tables need"):
+            from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
 
         kind = table_kind(value.__class__) or ""
         written = tables.write(value, kind, draft)
@@ -123,7 +127,8 @@ class BlockingStorage:
                         ' say format="joblib"',
                         key=stored.key,
                     )
-                from engine.storage import with_joblib  # noqa: PLC0415 - only who asks for it
+                with needing("format='joblib' needs"):
+                    from engine.storage import with_joblib  # noqa: PLC0415 - only who asks for it
 
                 return with_joblib.load(io.BytesIO(self.read_bytes(stored)))
             case "json":
@@ -160,7 +165,8 @@ class BlockingStorage:
             return file.read()
 
     def _read_table(self, stored: Stored, kind: str) -> Any:
-        from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+        with needing("tables need"):
+            from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
 
         with self._opened(stored) as file:
             if kind == "pyarrow.RecordBatchReader":  # which reads on

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from engine.storage.extras import needing
+
 __all__ = ["ParquetTables"]
 
 
@@ -16,7 +18,8 @@ class ParquetTables:
 
     def dump(self, table: Any, kind: str) -> tuple[str, bytes]:
         """The data version of a table, and the table as a Parquet file. Raises `StorageRefused`."""
-        from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+        with needing("tables need"):
+            from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
 
         file = io.BytesIO()
         written = tables.write(table, kind, file)
@@ -24,6 +27,7 @@ class ParquetTables:
 
     def load(self, data: bytes, kind: str) -> Any:
         """The table, as a kind (`engine.core.tabular.TABLES`). Raises `StorageDamaged`, `StorageRefused`."""
-        from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+        with needing("tables need"):
+            from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
 
         return tables.read(io.BytesIO(data), kind, "of a recorded table")

@@ -18,6 +18,7 @@ import anyio.to_thread
 
 from engine.core.tabular import table_kind
 from engine.storage.blocking import GRACE_SECONDS, BlockingStorage, Swept
+from engine.storage.extras import needing
 from engine.storage.formats import codec_for, format_for
 from engine.storage.places import Place
 from engine.storage.stored import Format, Stored
@@ -125,7 +126,8 @@ def data_version(value: Any, type: Any = Any) -> str:  # noqa: A002
     """
     match format_for(value, type, None):
         case "parquet":
-            from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
+            with needing("tables need"):
+                from engine.storage.arrow import tables  # noqa: PLC0415 - only who has it
 
             return tables.data_version(value, table_kind(value.__class__) or "")
         case "json":

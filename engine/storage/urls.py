@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from engine.errors import StorageRefused
+from engine.storage.extras import needing
 from engine.storage.folder import Folder
 from engine.storage.places import Place
 
@@ -31,7 +32,8 @@ def place_at(url: str | os.PathLike[str], options: Mapping[str, Any]) -> Place:
         if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment or not parts.path:
             raise StorageRefused(f"storage {shown(text)!r}: a folder is file:///absolute/path, with %3F for '?' in it")
         return _folder(Path(unquote(parts.path)), text, options)
-    from engine.storage.remote import Remote  # noqa: PLC0415 - only who wants it
+    with needing(f"the storage {shown(text)} needs"):
+        from engine.storage.remote import Remote  # noqa: PLC0415 - only who wants it
 
     return Remote(text, options, name=shown(text), secrets=secrets_of(text, options))
 

@@ -30,13 +30,19 @@ class Outcome(Struct, frozen=True):
     states: dict[str, str]
     feeds: dict[str, tuple[str, ...]]  # sorted: branches may publish in any order
     effects: Any
+    attributes: dict[str, str] = {}  # what the run is found by
 
     def differences(self, other: Outcome) -> tuple[Difference, ...]:
         """Where another one differs from this, which was expected."""
         found = []
         if (self.status, self.result) != (other.status, other.result):
             found.append(Difference("the run", f"{self.status} {self.result}", f"{other.status} {other.result}"))
-        for what, ours, theirs in (("state", self.states, other.states), ("feed", self.feeds, other.feeds)):
+        named = (
+            ("state", self.states, other.states),
+            ("feed", self.feeds, other.feeds),
+            ("attribute", self.attributes, other.attributes),
+        )
+        for what, ours, theirs in named:
             found += [
                 Difference(f"{what} {name!r}", str(ours.get(name, "nothing")), str(theirs.get(name, "nothing")))
                 for name in sorted(ours.keys() | theirs.keys())
@@ -66,6 +72,7 @@ async def outcome_of(run: RunHandle[Any], effects: Any, *, stuck: str = "") -> O
         states={name: (value or b"").decode() for name, value in state.states.items()},
         feeds={name: tuple(sorted(values.elements())) for name, values in feeds.items()},
         effects=effects,
+        attributes={name: repr(value) for name, value in state.attributes.items()},
     )
 
 

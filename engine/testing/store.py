@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -23,6 +23,7 @@ from eventstore import (
     Timestamp,
 )
 from eventstore.memory import MemoryStore
+from eventstore.moving import Installed, Item, StoredStream
 
 __all__ = ["Fault", "Plan", "WatchedStore"]
 
@@ -91,7 +92,7 @@ class WatchedStore:
         self.calls += 1
         if name == "commit":
             self.commits += 1
-        if name in ("commit", "send"):
+        if name in ("commit", "send", "install"):
             self.moves += 1
         return None if self._plan is None else self._plan(self, name, argument)
 
@@ -155,6 +156,19 @@ class WatchedStore:
     async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
         async for event in self.inner.read_all(after=after, category=category):
             yield event
+
+    def dump(self, streams: Sequence[str] | None = None) -> AsyncGenerator[Item, None]:
+        return self.inner.dump(streams)
+
+    async def install(self, items: Iterable[Item], *, behind: Commit | None = None) -> Installed:
+        def seen() -> Iterator[Item]:
+            for item in items:
+                if isinstance(item, StoredStream) and item.alarm is not None:
+                    self._expect(item.alarm)
+                yield item
+
+        installed: Installed = await self._call("install", behind, lambda: self.inner.install(seen(), behind=behind))
+        return installed
 
     @asynccontextmanager
     async def lease(self, worker: str) -> AsyncIterator[Lease]:

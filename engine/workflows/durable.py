@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from engine.core.attributes import AttributeValue
 from engine.core.call import Call
 from engine.core.endings import ContinueAsNew
 from engine.core.identity import check_run_id
@@ -31,6 +32,7 @@ __all__ = [
     "random",
     "run",
     "run_id",
+    "set_attributes",
     "shielded",
     "sleep_until",
     "start",
@@ -102,6 +104,18 @@ def deprecate_patch(name: str) -> None:
     `patched`.
     """
     instance_here("durable.deprecate_patch").patches.ask(name)
+
+
+def set_attributes(**attributes: AttributeValue | None) -> None:
+    """Set attributes of the run, by which it is found (`Engine.runs`): ``set_attributes(region="eu", amount=3)``.
+
+    They are there, and searchable, as soon as what the workflow decides here is recorded. Others stay; None takes one
+    away. Later epochs keep them; child runs have their own. For a name that is no Python word: ``**{"order-id": 7}``.
+    Names, numbers and sizes are bounded: see docs/searching.md.
+
+    Raises `HoldfastError` for what cannot be an attribute, and for more of them than a run may have.
+    """
+    instance_here("durable.set_attributes").attributes.set(attributes, where="durable.set_attributes")
 
 
 async def start(call: Call[R], *, id: str | None = None) -> ChildHandle[R]:  # noqa: A002 - the word for it

@@ -23,6 +23,7 @@ from eventstore.conformance import (
     holding,
     leases,
     messages,
+    moving,
     overtaking,
     permits,
     queues,
@@ -74,6 +75,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         rates,
         cancelling,
         closing,
+        moving,
         working,
     )
     for check in _checks_of(module)

@@ -20,6 +20,7 @@ from eventstore.errors import (
     StreamClosed,
     StreamNotFound,
 )
+from eventstore.moving import StoredPool
 from eventstore.permits import Actions
 from eventstore.port import (
     NO_DIGEST,
@@ -31,6 +32,7 @@ from eventstore.port import (
     Undelivered,
     WaitingMessage,
     category_of,
+    pool_stream,
 )
 from eventstore.sqlite.attributes import AttributeChanges
 from eventstore.sqlite.checking import check
@@ -214,8 +216,24 @@ class Batch:
         if may_have != row.permits:
             row.permits, row.changed = int(may_have), True
         for message in actions.messages():
-            self.known |= self.pools.known(message)
-            self._deliver(message)
+            self.deliver(message)
+
+    def deliver(self, message: Message) -> None:
+        """Put a message of the store's own into a mailbox that may not have been loaded."""
+        self.known |= self.pools.known(message)
+        self._deliver(message)
+
+    def open_pool(self, pool: StoredPool) -> None:
+        """Make the stream of a pool that streams bring along, unless it is there."""
+        name = pool_stream(pool.pool)
+        if self.pools.stream(name) is None:
+            self.attributes.merge(self._create(name), pool.attributes)
+
+    def takes_part(self, stream: str) -> None:
+        """Note that a stream may hold permits, or wait for some."""
+        row = self.pools.stream(stream)
+        assert row is not None
+        row.permits, row.changed = 1, True
 
     def _needs(self, row: StreamRow, *, orphan: bool) -> bool:
         if row.control:

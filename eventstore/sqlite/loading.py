@@ -17,6 +17,7 @@ from eventstore.sqlite.mailboxes import Known, load_known, load_mailboxes
 from eventstore.sqlite.requests import (
     ClaimRequest,
     CommitRequest,
+    InstallRequest,
     LeaseEnding,
     LeaseRequest,
     Request,
@@ -76,6 +77,10 @@ class Memory:
             self._streams.clear()  # others than the batch's may have lost their owner
             self._open_tokens.clear()
 
+    def learn(self, last_id: int) -> None:
+        """Stream ids up to this one are taken, whoever was asked for."""
+        self._last_id = max(self._last_id, last_id)
+
     def forget(self) -> None:
         """The batch failed, or somebody else has written."""
         self._data_version = None
@@ -110,7 +115,7 @@ class Named:
                     self._add_acting(name)
             case Unclaim():
                 self.streams.update(dict.fromkeys(request.owners))
-            case LeaseRequest() | LeaseEnding():
+            case LeaseRequest() | LeaseEnding() | InstallRequest():
                 pass
             case _:
                 assert_never(request)

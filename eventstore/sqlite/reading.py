@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Final, TypeVar
 
@@ -27,7 +27,7 @@ from eventstore.sqlite.opening import open_reader
 from eventstore.sqlite.rows import StreamRow, load_streams
 from eventstore.sqlite.threads import Connection, close_now, on_thread, open_connection
 
-__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers"]
+__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers", "end_of_log"]
 
 T = TypeVar("T")
 
@@ -72,6 +72,22 @@ class Readers:
             finally:
                 self._free.append(connection)  # a function that outlives its cancelled caller only delays the next
 
+    @asynccontextmanager
+    async def reserved(self) -> AsyncIterator[Connection]:
+        """A connection for one reader, to whom `on` gives it as often as it likes, in a transaction of its own."""
+        async with self._slots:
+            self._check_open()
+            connection = self._free.pop() if self._free else await self._open()
+            try:
+                yield connection
+            finally:
+                self._free.append(connection)
+
+    async def on(self, connection: Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function with a connection that is reserved, on its thread. Raises as `run` does."""
+        self._check_open()
+        return await on_thread(connection, lambda: self._guarded(work, connection._conn))
+
     async def head(self, stream: str) -> StreamHead:
         """Raises `StreamNotFound`."""
         row = await self.run(lambda connection: _load_head(connection, stream))
@@ -94,16 +110,16 @@ class Readers:
         if after < end:
             raise StoreDamaged(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
 
-    async def log_pages(self, after: int, category: str | None) -> AsyncIterator[list[RecordedEvent]]:
-        """Events of the whole log, or of one category, page by page, up to the end that it has now."""
-        end = await self.run(
-            lambda connection: connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
-        )
+    async def log_pages(
+        self, after: int, category: str | None, *, until: int | None = None
+    ) -> AsyncIterator[list[RecordedEvent]]:
+        """Events of the whole log, or of one category, page by page, up to a position or the end that it has now."""
+        end = await self.run(end_of_log) if until is None else until
         while after < end:
-            until = min(end, after + WINDOW_POSITIONS)
-            page, whole = await self.run(partial(_log_page, after=after, until=until, category=category))
+            stop = min(end, after + WINDOW_POSITIONS)
+            page, whole = await self.run(partial(_log_page, after=after, until=stop, category=category))
             yield page
-            after = until if whole else page[-1].position
+            after = stop if whole else page[-1].position
 
     async def find(self, query: StreamQuery) -> Page[StreamHead]:
         """A page of the streams that fit."""
@@ -153,6 +169,12 @@ class Readers:
 
 def _nothing() -> None:
     """What a reader does before it is closed."""
+
+
+def end_of_log(connection: sqlite3.Connection) -> int:
+    """The last position, 0 for none."""
+    end: int = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+    return end
 
 
 def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:

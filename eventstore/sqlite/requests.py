@@ -7,25 +7,29 @@ future, which only the loop touches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from eventstore.moving import Item
 from eventstore.port import Commit, Message, StreamQuery, Timestamp
 from eventstore.sqlite.mailboxes import payload_to_row
+from eventstore.validation import validate_commit
 
 __all__ = [
     "BatchOutcome",
     "ClaimRequest",
     "CommitRequest",
+    "InstallRequest",
     "LeaseEnding",
     "LeaseRequest",
     "Request",
     "SendRequest",
     "Unclaim",
     "commit_request",
+    "install_request",
 ]
 
 
@@ -87,7 +91,15 @@ class LeaseEnding(Struct, frozen=True, eq=False):
     tokens: tuple[int, ...]
 
 
-Request: TypeAlias = CommitRequest | SendRequest | ClaimRequest | Unclaim | LeaseRequest | LeaseEnding
+class InstallRequest(Struct, frozen=True, eq=False):
+    """Streams to take in: it has a transaction of its own."""
+
+    future: asyncio.Future[Any]
+    items: Iterable[Item]
+    behind: tuple[CommitRequest, ...]  # one or none; its future is nobody's
+
+
+Request: TypeAlias = CommitRequest | SendRequest | ClaimRequest | Unclaim | LeaseRequest | LeaseEnding | InstallRequest
 
 
 class BatchOutcome(Struct):
@@ -122,3 +134,11 @@ def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest
         size,
         1 + len(texts) + len(commit.sends) + len(commit.consumes) + len(commit.permits),
     )
+
+
+def install_request(items: Iterable[Item], behind: Commit | None, future: asyncio.Future[Any]) -> InstallRequest:
+    """Streams to take in, and a commit that goes with them. Raises what `validate_commit` raises."""
+    if behind is None:
+        return InstallRequest(future, items, ())
+    validate_commit(behind)
+    return InstallRequest(future, items, (commit_request(behind, asyncio.get_running_loop().create_future()),))

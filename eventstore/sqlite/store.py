@@ -19,6 +19,7 @@ from eventstore.errors import InvalidArgument, LeaseLost, StoreClosed, StoreUnav
 from eventstore.port import Capability, Commit, Lease, Message, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.claiming import dead_owners, find_candidates
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
+from eventstore.sqlite.moving import Moving
 from eventstore.sqlite.opening import Synchronous, is_synchronous
 from eventstore.sqlite.reading import Readers
 from eventstore.sqlite.requests import (
@@ -72,10 +73,10 @@ DEATH_CHECK_SECONDS: Final = 1.0
 """Between two looks whether other workers have died, while waiting."""
 
 
-class SqliteStore:
+class SqliteStore(Moving):
     """An `EventStore` in a SQLite file. Made by `open`; used by the event loop that opened it."""
 
-    capabilities: frozenset[Capability] = frozenset({"permits", "transaction"})
+    capabilities: frozenset[Capability] = frozenset({"permits", "transaction", "moving"})
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class SqliteStore:
         self._leases: Final = leases  # given out by this object, not yet ended
         self._transactor: Final = transactor
         self._writer: Final = None if transactor is None else Writer(transactor, on_outcome=self._take_in)
-        self._readers: Final = Readers(path, on_failure=self._poison)
+        self._readers = Readers(path, on_failure=self._poison)
         self._closing: asyncio.Future[None] | None = None
         self._news = 0  # rises whenever a stream may have come to need attention
         self._bell = asyncio.Event()  # a new one after each ring

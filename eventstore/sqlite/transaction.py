@@ -17,9 +17,11 @@ from typing import Any, Final, assert_never
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES
 from eventstore.errors import EventStoreError, StoreUnavailable
+from eventstore.moving import Installed
 from eventstore.sqlite.apply import Batch, answer
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.guard import Guard, Identity
+from eventstore.sqlite.installing import Installing, follow
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.loading import Memory, Named, load_mail
 from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
@@ -29,6 +31,7 @@ from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
     CommitRequest,
+    InstallRequest,
     LeaseEnding,
     LeaseRequest,
     Request,
@@ -36,27 +39,14 @@ from eventstore.sqlite.requests import (
     Unclaim,
 )
 from eventstore.sqlite.rows import write_streams
-from eventstore.sqlite.statements import NULL_FOR_0, encode_names, execute_rows
+from eventstore.sqlite.statements import encode_names
+from eventstore.sqlite.writing import insert_attributes, insert_events, insert_messages
 
 __all__ = ["GUARD_SECONDS", "Transactor"]
 
 GUARD_SECONDS: Final = 30.0
 """How long a writer waits for the other processes on the file before it gives up."""
 
-_INSERT_EVENTS: Final = "INSERT INTO events (stream, version, header, payload, salt, payload_digest, digest)"
-_EVENT_COLUMNS: Final = 7
-_EVENT: Final = f"?, ?, ?, {NULL_FOR_0}, {NULL_FOR_0}, {NULL_FOR_0}, ?"
-_INSERT_MESSAGES: Final = "INSERT INTO messages (stream, id, sender, control, header, payload, sent_at, consumed_at)"
-_INSERT_ATTRIBUTES: Final = "INSERT OR REPLACE INTO attributes (name, value, created_at, stream)"
-# Each is looked up first: SQLite compares a list of row values with one row of the table after the other.
-_DELETE_ATTRIBUTES: Final = (
-    "DELETE FROM attributes WHERE (name, value, created_at, stream) IN"
-    " (SELECT a.name, a.value, a.created_at, a.stream FROM ("
-)
-_DELETED_ATTRIBUTES: Final = (
-    ") AS v CROSS JOIN attributes AS a ON a.name = v.column1 AND a.value = v.column2 AND a.created_at = v.column3"
-    " AND a.stream = v.column4)"
-)
 _CONSUME: Final = (
     "UPDATE messages SET consumed_at = ?, header = NULL, payload = NULL, sender = NULL"
     " WHERE arrival IN (SELECT value FROM json_each(?))"
@@ -165,6 +155,45 @@ class Transactor:
         """Apply a batch, durably. Raises `StoreUnavailable`; nothing of the batch is then to be relied on."""
         outcome: BatchOutcome = self._use(lambda connection: self._run(connection, requests))
         return outcome
+
+    def install(self, request: InstallRequest) -> BatchOutcome:
+        """Take in streams, durably, in a transaction of their own. Raises `StoreUnavailable`, and what refuses them."""
+        outcome: BatchOutcome = self._use(lambda connection: self._install(connection, request))
+        return outcome
+
+    def _install(self, connection: sqlite3.Connection, request: InstallRequest) -> BatchOutcome:
+        assert self._guard is not None
+        assert self._identity is not None
+        with self._guard.held(GUARD_SECONDS):
+            self._memory.forget()  # what it remembers of streams is not kept true here
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                arriving = Installing(connection)
+                arriving.take_all(request.items)
+                self._memory.learn(arriving.last_id)
+                batch = self._load(connection, request.behind)
+                if arriving.new:
+                    follow(batch, arriving, request.behind)
+                log_bytes = self._write(connection, batch)
+                connection.execute("COMMIT")
+            except BaseException:
+                self._memory.forget()
+                self._roll_back(connection)
+                raise
+            try:
+                log_file_bytes = self._identity.verify()
+            except StoreUnavailable as failure:
+                self.poison = failure
+                raise
+            self._memory.forget()
+        alarms = [each for each in (arriving.alarm, batch.alarm) if each is not None]
+        return BatchOutcome(
+            [Installed(streams=len(arriving.new), events=arriving.events, same=arriving.same)],
+            needy=True,
+            alarm=min(alarms, default=None),
+            log_bytes=log_bytes,
+            log_file_bytes=log_file_bytes,
+        )
 
     def _use(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         if self.poison is not None:
@@ -283,6 +312,8 @@ class Transactor:
             case LeaseEnding():
                 ended.update(request.tokens)
                 return batch.end(request.tokens)
+            case InstallRequest():
+                raise AssertionError("it goes alone: see install")
             case _:
                 assert_never(request)
 
@@ -321,20 +352,14 @@ class Transactor:
 
     def _write(self, connection: sqlite3.Connection, batch: Batch) -> int:
         sql, events = self._cursor or connection, batch.events
-        if events:
-            execute_rows(sql, _INSERT_EVENTS, _EVENT_COLUMNS, events, row=_EVENT)
+        insert_events(sql, events)
         write_streams(sql, batch.streams.values())
         if batch.messages:
-            execute_rows(connection, _INSERT_MESSAGES, 8, batch.message_parameters())
+            insert_messages(connection, batch.message_parameters())
         if batch.consumed:
             connection.execute(_CONSUME, (batch.now, encode_names(batch.consumed)))
         batch.pools.write()
-        if batch.attributes:
-            removed, added = batch.attributes.parameters()
-            if removed:
-                execute_rows(connection, _DELETE_ATTRIBUTES, 4, removed, _DELETED_ATTRIBUTES)
-            if added:
-                execute_rows(connection, _INSERT_ATTRIBUTES, 4, added)
+        insert_attributes(connection, batch.attributes)
         bytes_written = sum(map(len, events[2::7])) + sum(map(len, filter(None, events[3::7])))
         bytes_written += sum(len(message.payload or b"") for _, message, _ in batch.messages)
         return bytes_written + _BATCH_BYTES + _EVENT_BYTES * (len(events) // 7) + _STREAM_BYTES * len(batch.streams)

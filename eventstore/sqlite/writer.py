@@ -22,6 +22,7 @@ from eventstore.sqlite.requests import (
     BatchOutcome,
     ClaimRequest,
     CommitRequest,
+    InstallRequest,
     LeaseEnding,
     LeaseRequest,
     Request,
@@ -114,7 +115,11 @@ class Writer:
         outcome: BatchOutcome | Exception | None = None
         if requests:
             try:
-                outcome = self._transactor.run(requests)
+                match requests:
+                    case [InstallRequest() as request]:
+                        outcome = self._transactor.install(request)
+                    case _:
+                        outcome = self._transactor.run(requests)
             except Exception as failure:
                 outcome = failure
         try:
@@ -131,6 +136,8 @@ class Writer:
         rows = size = 0
         while queue and len(taken) < BATCH_REQUESTS_MAX:
             request = queue[0]
+            if isinstance(request, InstallRequest) and taken:
+                break  # it has a transaction of its own
             match request:
                 case CommitRequest():
                     rows += request.rows
@@ -143,8 +150,11 @@ class Writer:
             if taken and (rows > BATCH_ROWS_MAX or size > BATCH_BYTES_MAX):
                 break
             queue.popleft()
-            if not request.future.done():
-                taken.append(request)
+            if request.future.done():
+                continue
+            taken.append(request)
+            if isinstance(request, InstallRequest):
+                break
         return taken
 
     def _deliver(self, requests: list[Request], outcome: BatchOutcome | Exception | None) -> None:

@@ -26,6 +26,7 @@ FLOORS: Final[dict[str, int]] = {
     "engine.assets": 4,
     "engine.schedules": 4,
     "engine.audit": 4,
+    "engine.moving": 4,
     "engine.testing": 4,
     "engine.cli": 5,
     "engine.console": 5,
@@ -48,12 +49,15 @@ PUBLIC: Final = (
     "engine.storage",
     "eventstore.conformance",
     "eventstore.digest",  # the documented form, for whoever checks a history
+    "eventstore.arrivals",  # the check of what is moved, for whoever reads a file without a store
     "eventstore.memory",
+    "eventstore.moving",  # the second port
     "eventstore.sqlite",
     "eventstore.urls",
     "engine.assets",
     "engine.schedules",
     "engine.audit",
+    "engine.moving",
     "engine.testing",
 )
 """Modules a user may import from, and with them the floors above the shell: only names in their `__all__`."""
@@ -107,8 +111,10 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "rich": ("engine.cli",),
     "asyncpg": ("eventstore.postgres",),
     "pyarrow": ("engine.storage.arrow", "engine.assets.table_checks"),
-    "polars": ("engine.storage.arrow.with_polars",),
-    "pandas": ("engine.storage.arrow.with_pandas",),
+    "polars": ("engine.storage.arrow.with_polars", "engine.assets.with_pandera"),
+    "pandas": ("engine.storage.arrow.with_pandas", "engine.assets.with_pandera"),
+    "pandera": ("engine.assets.with_pandera",),
+    "pointblank": ("engine.assets.with_pointblank",),
     "duckdb": ("engine.storage.arrow.with_duckdb",),
     "fsspec": ("engine.storage.remote",),
     "joblib": (

@@ -54,8 +54,9 @@ VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
 limits set-pool set-rate
 verify seal prove check-proof keygen
-gate export
+gate export import
 diff rerun reopen fork what-if
+replay
 """.split()
 STORELESS = {"check-proof", "keygen"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.core import (
     cases_anyio,
+    cases_attributes,
     cases_children,
     cases_epochs,
     cases_gather,
@@ -16,6 +17,7 @@ from tests.core import (
 
 __all__ = [
     "cases_anyio",
+    "cases_attributes",
     "cases_children",
     "cases_epochs",
     "cases_gather",

@@ -152,6 +152,10 @@ SAMPLES: list[Event] = [
     events.RunStarted(at=AT, workflow="part", seed="ff", version="2"),
     events.ChildStarted(at=AT, id="nightly/part#2", workflow="part", run="n-1/part#2", version="2"),
     events.ContinuedAsNew(at=AT, pinned=True, version="2"),
+    events.AttributesSet(at=AT, id="nightly/set:attributes#1", site="shop.py:41"),
+    events.AttributesGiven(at=AT),
+    events.RunStarted(at=AT, workflow="nightly", seed="ff", attributes=("region", "amount")),
+    events.RunStarted(at=AT, workflow="nightly", seed="ff", large=True),
 ]
 
 PAYLOADS: dict[str, bytes] = {

@@ -9,12 +9,14 @@ import pytest
 from eventstore.conformance import CHECKS, Check, MemoryHarness, harness, name_of
 from eventstore.memory import MemoryStore
 from tests.eventstore.canaries import CANARIES
+from tests.eventstore.moving_canaries import MOVING_CANARIES
 from tests.eventstore.permit_canaries import PERMIT_CANARIES
 
 PATIENCE_SECONDS = 0.5
 """Instead of the suite's: a wake-up that is lost here never comes, and need not be waited for long."""
 BY_NAME: dict[str, Check] = {name_of(check): check for check in CHECKS}
-PAIRS = [(store_type, name) for store_type, names in (CANARIES | PERMIT_CANARIES).items() for name in names]
+ALL = CANARIES | PERMIT_CANARIES | MOVING_CANARIES
+PAIRS = [(store_type, name) for store_type, names in ALL.items() for name in names]
 
 
 @pytest.mark.parametrize(("store_type", "name"), PAIRS, ids=[f"{one.__name__}-{name}" for one, name in PAIRS])

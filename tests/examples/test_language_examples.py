@@ -88,6 +88,13 @@ OUTPUTS = {
         task/look_up: 100 in 60 s
         warehouse: 8 at once the night shift has gone home
     """,
+    "searching": r"""
+        bed is in Oslo
+        on the road: customer of the wardrobe 12\.0 kg
+        on the road: customer of the lamp 6\.0 kg
+        delivered: 1
+        deliver awaits signal arrived in place = await arrived\.receive\(\) {'parcel': "'lamp'", .*'kilograms': '6\.0'}
+    """,
     "starting": r"""
         the reminders are queued and queued
         ann, your table is waiting
@@ -107,6 +114,13 @@ OUTPUTS = {
         the log: by its chains True, against the seal True
         the copy: by its chains True, against the seal False
             seal: against the seal of example\.com/payments at size .*: the first .* are not those that were sealed
+    """,
+    "moving": r"""
+          reserved 120 euros
+        here: paused, 1 run in travel\.holdfast
+        the file is whole: True
+        imported 1 run; again: 0
+        there: reservation of 120 euros, approved
     """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]

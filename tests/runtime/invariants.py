@@ -13,6 +13,8 @@ from engine.core.events import (
     AttemptFailed,
     AttemptHeartbeat,
     AttemptOutcomeIgnored,
+    AttributesGiven,
+    AttributesSet,
     CancelRequested,
     ChildCancelled,
     ChildCompleted,
@@ -63,7 +65,8 @@ from engine.core.events import (
 )
 from engine.core.replay import Replayer
 from engine.core.standing import standing
-from eventstore import EventStore, RecordedEvent
+from engine.runtime.histories import read_state
+from eventstore import EventStore, RecordedEvent, StreamHead
 from eventstore.digest import NO_DIGEST, chain_start, event_digest
 
 Span: TypeAlias = tuple[int, float, str]
@@ -108,12 +111,24 @@ async def check_store(store: EventStore, *definitions: Definition[..., Any]) -> 
         for head in page.items:
             of = [definition for definition in definitions if definition.name == head.attributes["workflow"]]
             events = await check_history(store, head.stream.partition(":")[2], *of)
+            await check_attributes(store, head)
             first = events[0] if events else None  # a fork has no key, whatever its origin had
             if isinstance(first, RunStarted) and first.singleton:
                 had.setdefault((first.workflow, first.singleton), []).extend(await spans_of(store, head.stream))
         if page.next is None:
             return check_singletons(had)
         cursor = page.next
+
+
+async def check_attributes(store: EventStore, head: StreamHead) -> None:
+    """What the stream is found by is what the history says, and nothing of it is left that was taken away."""
+    state = await read_state(store, head.stream.partition(":")[2])
+    there = {
+        name.removeprefix("attribute:"): value
+        for name, value in head.attributes.items()
+        if name.startswith("attribute:")
+    }
+    demand(there == state.attributes, f"{head.stream} is found by {there}, its history says {state.attributes}")
 
 
 async def spans_of(store: EventStore, stream: str) -> list[Span]:
@@ -244,6 +259,7 @@ def check_events(events: list[Any]) -> None:
 def _check_waiting(told: _Told, event: Any, where: str) -> None:
     """Before a run begins nothing of its code has run; it may be paused, told something, or ended."""
     may_come = SignalReceived | CancelRequested | RunQueued | RunPaused | RunUnpaused | RunSuspended | RunResumed
+    may_come |= AttributesGiven
     ends = RunCancelled | RunTerminated | SignalIgnored | RunReopened  # which takes such an end back
     demand(isinstance(event, may_come | ends | RunBegun), f"{where}: before it has begun")
     if isinstance(event, RunBegun):
@@ -342,6 +358,8 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(name not in told.patches, f"{where}: marked twice")
             told.patches.add(name)
         case RunStarted() | RunBegun() | RunQueued() | StatePublished() | FeedPublished() | TaskHandedOut():
+            return
+        case AttributesSet() | AttributesGiven():
             return
         case _:
             _check_talk(told, event, where)

@@ -457,6 +457,32 @@ async def memoised() -> list[str]:
     return [*found, await look_up("b"), await look_up("c"), await look_up("c")]
 
 
+@workflow
+async def found_by(n: int) -> int:
+    """Sets attributes in turns of all kinds, and in two epochs."""
+    durable.set_attributes(stage="begun", n=n)
+    found = sum(await asyncio.gather(*(add(k) for k in range(3))))
+    durable.set_attributes(stage="counted", found=found)
+    await asyncio.sleep(60)
+    if n == 0:
+        await durable.continue_as_new(found_by(1))
+    durable.set_attributes(stage=None, done=True)
+    return found
+
+
+def searched() -> Play:
+    """What is found in the end does not depend on what a crash has left; what was given is searched, too."""
+
+    async def act(engine: Engine) -> str:
+        run = await engine.start(found_by(0), id="play", attributes={"who": "ann"})
+        result = await run.result()
+        page = await engine.runs(attributes={"done": True, "n": 1, "found": (result, "?"), "stage": None})
+        others = await engine.runs(attributes={"stage": ("begun", "counted")})
+        return f"{result} {[each.id for each in page.items]} {[each.id for each in others.items]}"
+
+    return Play(found_by, act)
+
+
 PLAYS = [
     awaiting(sequential, 4),
     awaiting(reconciled),
@@ -474,4 +500,5 @@ PLAYS = [
     asked_meanwhile(),
     conversed(),
     awaiting(memoised),
+    searched(),
 ]

@@ -515,3 +515,37 @@ def test_a_folder_takes_no_options(tmp_path: Path) -> None:
     with pytest.raises(StorageRefused, match="takes no options"):
         Storage(tmp_path, options={"key": "x"})
     assert repr(Storage(tmp_path)) == f"<Storage {tmp_path}>"
+
+
+WITHOUT = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"pyarrow", "fsspec", "joblib"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+import tempfile
+from engine.storage import Storage, data_version
+import polars
+storage = Storage(tempfile.mkdtemp()).blocking
+for call in (
+    lambda: storage.write(polars.DataFrame({"a": [1]})),
+    lambda: data_version(polars.DataFrame({"a": [1]})),
+    lambda: storage.write(1, format="joblib"),
+    lambda: Storage("s3://key:secret@bucket/x"),
+):
+    try:
+        call()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+
+
+def test_without_the_extra_it_is_said_what_to_install() -> None:
+    said = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [
+        'StorageRefused: tables need the package pyarrow: pip install "holdfast[assets]"',
+        'StorageRefused: tables need the package pyarrow: pip install "holdfast[assets]"',
+        "StorageRefused: format='joblib' needs the package joblib: pip install joblib",
+        'StorageRefused: the storage s3://bucket/x needs the package fsspec: pip install "holdfast[assets]"',
+    ]

@@ -67,10 +67,7 @@ LACKS = {
     ("polars", "time"): "time[ns]",
     ("lazy", "time"): "time[ns]",
 }
-INTERVAL = (
-    "duckdb",
-    "duration",
-)  # is an interval to DuckDB, of months, days and microseconds, which Parquet cannot hold
+INTERVAL = "duration"  # to DuckDB an interval, of months, days and microseconds, which Parquet cannot hold
 
 
 @pytest.fixture
@@ -82,31 +79,35 @@ def rows(table: pa.Table) -> Any:
     return pl.DataFrame(pl.from_arrow(table)).to_dicts()
 
 
-@pytest.mark.parametrize("name", COLUMNS)
 @pytest.mark.parametrize("reader", TYPES)
 @pytest.mark.parametrize("writer", TYPES)
-def test_what_one_library_writes_every_other_reads(storage: Storage, writer: str, reader: str, name: str) -> None:
-    """As the writer's type, written, read as the reader's, written again: the same rows and the same data version."""
-    table = pa.table({"id": pa.array([1, 2, 3]), "column": COLUMNS[name]})
+def test_what_one_library_writes_every_other_reads(storage: Storage, writer: str, reader: str) -> None:
+    """As the writer's type, written, read as the reader's, written again: the same rows and the same data versions."""
+    names = [name for name in COLUMNS if "duckdb" not in (writer, reader) or name != INTERVAL]
+    table = pa.table({"id": pa.array([1, 2, 3]), **{name: COLUMNS[name] for name in names}})
     blocking = storage.blocking
-    if INTERVAL in {(writer, name), (reader, name)}:
-        with pytest.raises(StorageRefused, match="month_day_nano_interval cannot be stored as Parquet: cast it"):
-            blocking.write(blocking.read(blocking.write(table), duckdb.DuckDBPyRelation))
-        return
     first = blocking.write(blocking.read(blocking.write(table), TYPES[writer]), TYPES[writer])
     again = blocking.write(blocking.read(first, TYPES[reader]), TYPES[reader])
     assert first.rows == again.rows == 3
     assert rows(blocking.read(again)) == rows(blocking.read(first)) == rows(table)
-    original = data_version(table)
     for stored, seen in ((first, {writer}), (again, {writer, reader})):
-        if not any((library, name) in LACKS for library in seen):
-            assert stored.data_version == original, (stored.schema, name)
+        found = blocking.read(stored)
+        for name in names:
+            if not any((library, name) in LACKS for library in seen):
+                column = data_version(found.select([name]))
+                assert column == data_version(table.select([name])), (name, found.schema.field(name))
+
+
+def test_an_interval_of_duckdb_cannot_be_stored(storage: Storage) -> None:
+    stored = storage.blocking.write(pa.table({"a": COLUMNS[INTERVAL]}))
+    with pytest.raises(StorageRefused, match="month_day_nano_interval cannot be stored as Parquet: cast it"):
+        storage.blocking.write(storage.blocking.read(stored, duckdb.DuckDBPyRelation))
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_an_empty_table_keeps_its_types(storage: Storage, kind: str) -> None:
     blocking = storage.blocking
-    odd = {name for _, name in [*LACKS, INTERVAL]}
+    odd = {INTERVAL, *(name for _, name in LACKS)}
     if kind == "pandas":  # categories without any category have no type there
         odd.add("categories")
     table = pa.table({name: column.slice(0, 0) for name, column in COLUMNS.items() if name not in odd})

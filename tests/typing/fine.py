@@ -10,6 +10,7 @@ from msgspec import Struct
 
 import eventstore
 from engine import (
+    AttributeValue,
     Call,
     ChildHandle,
     Diagnosis,
@@ -21,21 +22,26 @@ from engine import (
     PendingRequest,
     Query,
     Received,
+    Replayed,
     Request,
     RunHandle,
     RunRef,
+    RunSummary,
     Signal,
     SignalMessage,
+    StackFrame,
     State,
     Task,
     Transaction,
     Workflow,
     diagnose,
     durable,
+    replay_run,
     task,
     testing,
     workflow,
 )
+from engine.assets import Asset, Check, Definitions, Out, Output, asset, assets, check, not_null
 
 
 class Draft(Struct):
@@ -139,6 +145,7 @@ async def nightly(day: date) -> Verdict | None:
     count.provide(lambda name: len(name))
     await pairs.publish((1, "a"))
     await last.publish(None)
+    durable.set_attributes(region="eu", amount=3, rate=2.5, paid=True, gone=None)
     if durable.turns() > 100:
         await durable.continue_as_new(nightly(day))
     return None
@@ -205,6 +212,14 @@ async def client() -> None:
         run = await engine.start(nightly(date(2026, 1, 1)), id="n", signals=[message], deadline=60)
         assert_type(run, RunHandle[Verdict | None])
         assert_type(await run.result(), Verdict | None)
+        named = await engine.start(part(date(2026, 1, 1)), attributes={"region": "eu", "amount": 3, "paid": False})
+        assert_type(named, RunHandle[int])
+        page = await engine.runs(attributes={"region": ("eu", None), "rate": 2.5, "gone": None}, cursor=None)
+        assert_type(page, eventstore.Page[RunSummary])
+        assert_type(page.items[0].attributes, dict[str, AttributeValue])
+        replayed = await replay_run(engine.store, "n", [nightly, part], to=3)
+        assert_type(replayed, Replayed)
+        assert_type(replayed.branches[0].stack, tuple[StackFrame, ...])
         single = await engine.start(nightly(date(2026, 1, 2)), delay=60, singleton="k", on_conflict="queue")
         assert_type(single, RunHandle[Verdict | None])
         assert_type(await engine.debounce(part(date(2026, 1, 2)), key="k", seconds=1, longest=5), RunHandle[int])
@@ -252,3 +267,35 @@ async def tests() -> None:
     assert_type(story.task(fetch("a")), testing.GivenCall[list[int]])
     assert_type(story.task(crunch).returns(1.0).signal(approve, True).then(fetch, fetch("a")), testing.Given)
     assert_type(await testing.explore(nightly(date(2026, 1, 1))), testing.Report)
+
+
+@asset
+def raw(day: date) -> list[int]:
+    return [day.year]
+
+
+@asset(key="raw/prices", tags=["daily"], timeout=60, pool="warehouse", rate="10/s")
+async def prices(raw: list[int], *, scale: float = 1.0) -> dict[str, float]:
+    return {str(each): scale for each in raw}
+
+
+@check(raw, blocking=False)
+def sorted_rows(value: list[int], least: int = 0) -> bool:
+    return sorted(value) == value and least >= 0
+
+
+@assets(outs={"good": Out(), "bad": Out()})
+def both(raw: list[int]) -> tuple[list[int], list[int]]:
+    return raw, []
+
+
+async def data() -> None:
+    assert_type(raw(date(2026, 1, 1)), list[int])
+    assert_type(await prices([1], scale=2.0), dict[str, float])
+    assert_type(both([1]), tuple[list[int], list[int]])
+    kept: Asset[..., list[int]] = raw
+    assert_type(sorted_rows([1], least=3), bool)
+    plain: Check[..., bool] = sorted_rows
+    output: Output[list[int]] = Output([1], metadata={"rows": 1})
+    assert_type(output.value, list[int])
+    Definitions([raw, prices, both], checks=[plain, not_null("id", name="there")]).node_of(kept.key)

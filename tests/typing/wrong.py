@@ -21,6 +21,7 @@ from engine import (
     testing,
     workflow,
 )
+from engine.assets import Definitions, asset, check, not_null
 
 
 class Draft(Struct):
@@ -81,6 +82,7 @@ async def nightly(day: date) -> int:
     received = await review.receive()
     received.answer("three")  # wrong
     print(text, flag, answer, row)
+    durable.set_attributes(tags=["a"])  # wrong
     await durable.continue_as_new(nightly("today"))  # wrong
 
 
@@ -99,6 +101,8 @@ async def client(run: RunHandle[int], engine: Engine) -> None:
         print(size)
     await engine.start(fetch)  # wrong
     await engine.start(nightly("today"))  # wrong
+    await engine.start(nightly(date(2026, 1, 1)), attributes={"day": date(2026, 1, 1)})  # wrong
+    await engine.runs(attributes={"day": [1]})  # wrong
     await engine.debounce(nightly("today"), key="k", seconds=1)  # wrong
     approve.message("yes")  # wrong
     await engine.complete("token", "text", task=fetch)  # wrong
@@ -120,3 +124,26 @@ async def tests() -> None:
     story.signal(approve, "yes")  # wrong
     story.then("fetch")  # wrong
     await testing.explore(nightly)  # wrong
+
+
+@asset
+def raw(day: date) -> list[int]:
+    return [day.year]
+
+
+@check(raw)
+def sorted_rows(value: list[int]) -> bool:
+    return sorted(value) == value
+
+
+def data() -> None:
+    raw("today")  # wrong
+    text: str = raw(date(2026, 1, 1))  # wrong
+    sorted_rows("text")  # wrong
+    asset(raw, key="orders")  # wrong
+    asset(tags=3)  # wrong
+    asset(timout=3)  # wrong
+    asset(timeout="long")  # wrong
+    not_null("id", blocking="no")  # wrong
+    Definitions(["orders"])  # wrong
+    print(text)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from engine.errors import StorageRefused
 from engine.storage.arrow.digest import BATCH_ROWS, TableDigest
 from engine.storage.arrow.parquet import Written, batches_of, open_parquet, read_table, write_parquet
+from engine.storage.extras import needing
 
 __all__ = ["WRITER", "data_version", "describe", "read", "to_arrow", "write"]
 
@@ -21,15 +22,18 @@ def to_arrow(value: Any, kind: str) -> tuple[pa.Schema, Iterable[pa.RecordBatch]
     """The schema and the rows of a table. Raises `StorageRefused` for what Arrow does not hold."""
     match kind.partition(".")[0]:
         case "polars":
-            from engine.storage.arrow import with_polars  # noqa: PLC0415 - only who has it
+            with needing("a table of polars needs"):
+                from engine.storage.arrow import with_polars  # noqa: PLC0415 - only who has it
 
             value = with_polars.to_table(value)
         case "pandas":
-            from engine.storage.arrow import with_pandas  # noqa: PLC0415 - only who has it
+            with needing("a table of pandas needs"):
+                from engine.storage.arrow import with_pandas  # noqa: PLC0415 - only who has it
 
             value = with_pandas.to_table(value)
         case "duckdb":
-            from engine.storage.arrow import with_duckdb  # noqa: PLC0415 - only who has it
+            with needing("a table of duckdb needs"):
+                from engine.storage.arrow import with_duckdb  # noqa: PLC0415 - only who has it
 
             value = with_duckdb.to_reader(value)
     match value:
@@ -92,15 +96,18 @@ def converted(table: pa.Table, kind: str) -> Any:
         case "pyarrow.RecordBatch":
             return _one_batch(table)
         case "polars.DataFrame" | "polars.LazyFrame":
-            from engine.storage.arrow import with_polars  # noqa: PLC0415 - only who has it
+            with needing("a table of polars needs"):
+                from engine.storage.arrow import with_polars  # noqa: PLC0415 - only who has it
 
             return with_polars.from_table(table, lazy=kind == "polars.LazyFrame")
         case "pandas.DataFrame":
-            from engine.storage.arrow import with_pandas  # noqa: PLC0415 - only who has it
+            with needing("a table of pandas needs"):
+                from engine.storage.arrow import with_pandas  # noqa: PLC0415 - only who has it
 
             return with_pandas.from_table(table)
         case _:
-            from engine.storage.arrow import with_duckdb  # noqa: PLC0415 - only who has it
+            with needing("a table of duckdb needs"):
+                from engine.storage.arrow import with_duckdb  # noqa: PLC0415 - only who has it
 
             return with_duckdb.from_table(table)
 

@@ -20,7 +20,8 @@ _BATCH_ROWS: Final = 65_536
 
 def to_reader(value: Any) -> pa.RecordBatchReader:
     """The rows of a relation, computed as they are read."""
-    reader = value.to_arrow_reader(_BATCH_ROWS)
+    read = value.to_arrow_reader if hasattr(value, "to_arrow_reader") else value.fetch_record_batch  # of old
+    reader = read(_BATCH_ROWS)
     schema = pa.schema([field.with_type(_in_utc(field.type)) for field in reader.schema])
     if schema.equals(reader.schema):
         return reader

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from eventstore import NEW, Commit, LeaseLost, Message, NewEvent, VersionConflict
 from eventstore.conformance.harness import ANY, begin, data, event, history, step
-from eventstore.sqlite import SqliteStore, statements, transaction
+from eventstore.sqlite import SqliteStore, statements, writing
 from eventstore.sqlite.requests import SendRequest
 from eventstore.sqlite.threads import on_thread
 from eventstore.sqlite.writer import BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_ROWS_MAX
@@ -350,14 +350,14 @@ async def test_what_goes_with_every_event_is_bound_without_looking_for_an_adapte
 ) -> None:
     """And is stored as it ever was: no payload is NULL, an empty one is not, digests are BLOBs."""
     bound: list[Any] = []
-    execute_rows = transaction.execute_rows
+    execute_rows = writing.execute_rows
 
     def seen(sql: Any, head: str, columns: int, parameters: Any, *args: Any, **options: Any) -> None:
         bound.extend(parameters)
         execute_rows(sql, head, columns, parameters, *args, **options)
 
     await begin(store, "run:a", "run:b")
-    monkeypatch.setattr(transaction, "execute_rows", seen)
+    monkeypatch.setattr(writing, "execute_rows", seen)
     events = (event(), event(payload=b""), event(payload=b"0"), event(payload=b"{}"))
     two = (store.commit(step("run:a", 1, *events)), store.commit(step("run:b", 1, event())))
     await asyncio.gather(*two)

@@ -1,0 +1,334 @@
+"""An archive of a store: its events and its runs as Parquet files, for DuckDB and whatever else reads those.
+
+::
+
+    archive/
+        events/000000000000.parquet    the first EVENTS_OF_PART events of the log, in commit order
+        events/000000100000.parquet    the next ones; the number is that of the events before
+        runs/runs.parquet              a row for each run, as it stands now
+        archive.json                   which log it is of, and up to where
+
+In bounded memory, and idempotent: a full part is never written again, the last one is, while it is not full, and `runs`
+is written anew each time. A file is there whole, or as it was. What was destroyed in the store before it was archived
+is null here; what is destroyed later stays in parts that are full: whoever must forget removes them, and archives
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+from msgspec import Struct, structs
+
+from engine import Engine, RunSummary
+from engine.errors import AuditError, StorageUnavailable
+from engine.storage import Column, parquet_file
+from eventstore import EventStore, RecordedEvent
+
+__all__ = ["EVENTS_OF_PART", "EVENT_COLUMNS", "RUN_COLUMNS", "Archived", "archive"]
+
+EVENTS_OF_PART: Final = 100_000
+"""Events of one file."""
+_BATCH: Final = 2_000
+"""Rows that are held at once."""
+_BATCH_BYTES: Final = 32 << 20
+"""Bytes of headers and payloads that end a batch before it has that many rows."""
+_STATE: Final = "archive.json"
+
+EVENT_COLUMNS: Final = (
+    Column("position", "int64", nullable=False),  # in the whole log; rises, and may skip
+    Column("stream", "string", nullable=False),  # "run:nightly-1"
+    Column("run", "string"),  # the run's id, of a run's stream
+    Column("version", "int64", nullable=False),  # in its stream, from 1
+    Column("type", "string"),  # "TaskCompleted"
+    Column("stamped_at", "timestamp[us, UTC]"),  # as the engine stamped it
+    Column("id", "string"),  # of the task, timer, child ... that it is about
+    Column("header", "string", nullable=False),  # JSON, as stored
+    Column("payload", "string"),  # JSON, as stored; null without one, or when it was destroyed, or is no text
+    Column("salt", "binary"),  # with header, payload and digests all that it takes to verify
+    Column("payload_digest", "binary", nullable=False),
+    Column("digest", "binary", nullable=False),
+)
+RUN_COLUMNS: Final = (
+    Column("id", "string", nullable=False),
+    Column("workflow", "string", nullable=False),
+    Column("workflow_version", "string"),
+    Column("status", "string", nullable=False),
+    Column("version", "int64", nullable=False),  # events in its history
+    Column("created_at", "timestamp[us, UTC]", nullable=False),
+    Column("updated_at", "timestamp[us, UTC]", nullable=False),
+    Column("parent", "string"),  # ids of other runs
+    Column("origin", "string"),
+    Column("suspended_for", "string"),
+    Column("singleton", "string"),
+)
+
+
+class Archived(Struct, frozen=True):
+    """What an archive holds now."""
+
+    events: int
+    new_events: int  # that were not in it before
+    parts: int  # files of events
+    written: int  # of these, files that were written now
+    runs: int
+
+
+class _Header(Struct):
+    type: str | None = None
+    at: int | None = None
+    id: str | None = None
+
+
+async def archive(
+    store: EventStore, folder: Path, *, progress: Callable[[int], None] = lambda _events: None
+) -> Archived:
+    """Bring an archive up to date; the folder is made if it is not there. `progress` is told how many events it holds.
+
+    Others may write meanwhile: what is archived is the log as it was when the reading began. Raises `AuditError` for a
+    folder that holds another log's archive, or one with a part missing; what the store raises; `StorageRefused` without
+    the extra ``assets``, `StorageUnavailable` when files cannot be written.
+    """
+    with _alone(folder):
+        known = await asyncio.to_thread(_prepared, folder)
+        parts = _Parts(folder / "events", known)
+        try:
+            async with aclosing(_batches(store, after=max(0, known.position - 1))) as batches:
+                async for batch in batches:
+                    await asyncio.to_thread(parts.add, _checked(batch, parts, known, folder))
+                    progress(parts.total)
+            parts.check_end(known, folder)
+            await asyncio.to_thread(parts.close)
+        except BaseException as error:
+            parts.give_up(error)
+            raise
+        await asyncio.to_thread(_write_state, folder, parts.state())
+        return Archived(
+            events=parts.total,
+            new_events=parts.total - known.total,
+            parts=-(-parts.total // EVENTS_OF_PART),
+            written=parts.written,
+            runs=await _write_runs(store, folder / "runs" / "runs.parquet"),
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes the folder, and holds it: two that archive into it at once would take away each other's files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageUnavailable(f"{folder} cannot be an archive: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise AuditError(f"another process archives into {folder} just now: try again when it has ended") from error
+    finally:
+        os.close(descriptor)
+
+
+class _State(Struct, omit_defaults=True):
+    """What `archive.json` says: which log, and the last event of the last full part, from where reading goes on."""
+
+    first: str = ""  # digest of the log's first event
+    events: int = 0  # in full parts
+    position: int = 0  # of the last of them
+    digest: str = ""
+    total: int = 0  # in all parts
+
+
+def _prepared(folder: Path) -> _State:
+    """What is there. Raises `AuditError`."""
+    for each in ("events", "runs"):
+        (folder / each).mkdir(exist_ok=True)
+        for left in (folder / each).glob(".*.parquet.*"):  # by a crash
+            left.unlink()
+    try:
+        state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
+    except FileNotFoundError:
+        return _State()
+    except msgspec.MsgspecError as error:
+        raise AuditError(f"{folder / _STATE} cannot be read ({error}): remove it, and all is archived anew") from error
+    for number in range(0, state.total, EVENTS_OF_PART):
+        path = _part(folder / "events", number)
+        if not path.is_file():
+            raise AuditError(f"{path} is not there any more: remove {folder / _STATE}, and all is archived anew")
+    return state
+
+
+def _write_state(folder: Path, state: _State) -> None:
+    """Last, and at once: until then the parts that were written are written again."""
+    beside = folder / f".{_STATE}"
+    with beside.open("wb") as file:
+        file.write(msgspec.json.encode(state) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(folder / _STATE)
+
+
+def _checked(batch: list[RecordedEvent], parts: _Parts, known: _State, folder: Path) -> list[RecordedEvent]:
+    """What is new of the first events that are read. Raises `AuditError` when they are not what was archived."""
+    if parts.checked:
+        return batch
+    parts.checked = True
+    first = batch[0]
+    if not known.events:
+        if known.first not in {"", first.digest.hex()}:
+            raise _of_another_log(folder)
+        parts.first = first.digest.hex()
+        return batch
+    if (first.position, first.digest.hex()) != (known.position, known.digest):
+        raise _of_another_log(folder)
+    return batch[1:]
+
+
+def _of_another_log(folder: Path) -> AuditError:
+    return AuditError(
+        f"{folder} is the archive of another log, or this log is not what was archived (holdfast verify says more):"
+        " archive to another folder"
+    )
+
+
+def _part(folder: Path, events_before: int) -> Path:
+    return folder / f"{events_before:012}.parquet"
+
+
+class _Parts:
+    """Writes events from the first that is in no full part."""
+
+    def __init__(self, folder: Path, known: _State) -> None:
+        self.checked = False  # that it is the same log
+        self.first = known.first
+        self.total = known.events
+        self.written = 0
+        self._full = known
+        self._folder = folder
+        self._part: ExitStack | None = None
+        self._rows: Any = None
+
+    def add(self, batch: list[RecordedEvent]) -> None:
+        """The next events. Blocks."""
+        try:
+            while batch:
+                if self._part is None:
+                    self._part = ExitStack()
+                    self._rows = self._part.enter_context(parquet_file(_part(self._folder, self.total), EVENT_COLUMNS))
+                    self.written += 1
+                room = EVENTS_OF_PART - self.total % EVENTS_OF_PART
+                taken, batch = batch[:room], batch[room:]
+                self._rows.write(_columns_of(taken))
+                self.total += len(taken)
+                if self.total % EVENTS_OF_PART == 0:
+                    self.close()
+                    last = taken[-1]
+                    self._full = _State(events=self.total, position=last.position, digest=last.digest.hex())
+        except BaseException as error:
+            self.give_up(error)
+            raise
+
+    def give_up(self, error: BaseException) -> None:
+        """The part that was begun is not to be."""
+        part, self._part = self._part, None
+        if part is not None:
+            with suppress(Exception):  # the error that it gives way to is on its way already
+                part.__exit__(type(error), error, error.__traceback__)
+
+    def close(self) -> None:
+        """The part is whole, full or not. Blocks."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.close()
+
+    def check_end(self, known: _State, folder: Path) -> None:
+        """Raise `AuditError` when the log is shorter than what was archived of it."""
+        if self.total < known.total or (known.events and not self.checked):
+            raise _of_another_log(folder)
+
+    def state(self) -> _State:
+        """What is to be known the next time."""
+        return structs.replace(self._full, first=self.first, total=self.total)
+
+
+async def _batches(store: EventStore, *, after: int) -> AsyncGenerator[list[RecordedEvent], None]:
+    batch: list[RecordedEvent] = []
+    size = 0
+    events = cast("AsyncGenerator[RecordedEvent, None]", store.read_all(after=after))
+    async with aclosing(events):
+        async for recorded in events:
+            batch.append(recorded)
+            size += len(recorded.header) + len(recorded.payload or b"")
+            if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _columns_of(batch: Iterable[RecordedEvent]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {column.name: [] for column in EVENT_COLUMNS}
+    for each in batch:
+        header = _header_of(each.header)
+        category, _, name = each.stream.partition(":")
+        row = {
+            "position": each.position,
+            "stream": each.stream,
+            "run": name if category == "run" else None,
+            "version": each.version,
+            "type": header.type,
+            "stamped_at": header.at,
+            "id": header.id,
+            "header": each.header.decode("utf-8", "replace"),
+            "payload": _text(each.payload),
+            "salt": each.salt,
+            "payload_digest": each.payload_digest,
+            "digest": each.digest,
+        }
+        for column, value in row.items():
+            columns[column].append(value)
+    return columns
+
+
+def _header_of(header: bytes) -> _Header:
+    try:
+        return msgspec.json.decode(header, type=_Header)
+    except msgspec.MsgspecError:  # another's event, in a stream of theirs
+        return _Header()
+
+
+def _text(payload: bytes | None) -> str | None:
+    try:
+        return None if payload is None else payload.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+async def _write_runs(store: EventStore, path: Path) -> int:
+    count = 0
+    with parquet_file(path, RUN_COLUMNS) as rows:
+        async with Engine(store) as client:
+            cursor: str | None = None
+            while True:
+                page = await client.runs(limit=1_000, cursor=cursor, newest_first=False)
+                if page.items:
+                    await asyncio.to_thread(rows.write, _columns_of_runs(page.items))
+                count += len(page.items)
+                cursor = page.next
+                if cursor is None:
+                    return count
+
+
+def _columns_of_runs(runs: Iterable[RunSummary]) -> dict[str, list[Any]]:
+    def said(value: Any) -> Any:
+        return None if value == "" else value
+
+    listed = list(runs)
+    return {column.name: [said(getattr(run, column.name)) for run in listed] for column in RUN_COLUMNS}

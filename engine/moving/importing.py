@@ -1,0 +1,164 @@
+"""`import_from_file`: what a file holds, taken into a store at once; `check_export`: whether a file is whole.
+
+A file is read twice: once to its end, which finds whatever is wrong with it before a store is touched, and once to be
+installed, in one transaction together with the event that says who did it. So at no moment is half of it there, and
+after a crash the same call does it, or finds that it was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+from msgspec import Struct
+
+from engine.errors import DamagedExport
+from engine.moving.events import FileImported, import_stream, new_event
+from engine.moving.files import ExportReader
+from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
+from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
+from eventstore.arrivals import Arrivals
+from eventstore.moving import Item, StoredStream, moving_store
+
+__all__ = ["CheckedExport", "Imported", "check_export", "import_from_file"]
+
+
+class CheckedExport(Struct, frozen=True, kw_only=True):
+    """A file that is whole, and what it says. Times are microseconds since the epoch."""
+
+    sha256: str
+    streams: int
+    events: int
+    version: str  # of the library that wrote it
+    at: int
+    store: str  # the kind of store that it comes from
+    runs: tuple[str, ...] | None  # ids; None: a whole store
+    parents: dict[str, str]  # of runs whose parents are not in it: the ids of these
+    unfinished: int  # runs that have not ended
+
+
+class Imported(Struct, frozen=True, kw_only=True):
+    """What was installed: how many streams and events are new, and how many streams were there already."""
+
+    streams: int
+    events: int
+    same: int
+    export: CheckedExport
+
+
+async def check_export(file: str | Path, *, progress: Callable[[MoveProgress], None] | None = None) -> CheckedExport:
+    """Read a file to its end, and compute every chain in it. In memory in proportion to the number of streams.
+
+    `progress` is called on another thread. Raises `DamagedExport`, `ExportError`, `OSError`.
+    """
+    async with _stopping() as stop:
+        return await asyncio.to_thread(_check, Path(file), stop, progress)
+
+
+async def import_from_file(
+    store: EventStore,
+    file: str | Path,
+    *,
+    by: str = "",
+    reason: str = "",
+    checked: CheckedExport | None = None,
+    progress: Callable[[MoveProgress], None] | None = None,
+    clock: Clock | None = None,
+) -> Imported:
+    """Take in what a file holds: all of it, or nothing. Streams that are there with the same events stay as they are.
+
+    With what is new goes the event `FileImported`, in a stream of its own. In an empty store the log begins with the
+    events of a whole store in their order, so that its seals hold; else they are appended. While it is installed nobody
+    else can write to the store. `checked` is what `check_export` has said of the file, if it was asked already.
+    `progress` may be called on another thread.
+
+    Raises `DamagedExport` and `ExportError` before anything was looked at in the store; `StreamDiffers` for a stream
+    that is there with other events, with more or with fewer; `LimitReached` when a run holds a singleton key that
+    another run has here; `UnsupportedCapability` for a store that takes nothing in.
+    """
+    moving = moving_store(store)
+    clock = SystemClock() if clock is None else clock
+    path = Path(file)
+    if checked is None:
+        checked = await check_export(path, progress=progress)
+    imported = FileImported(
+        at=clock.now(),
+        file=path.name,
+        sha256=checked.sha256,
+        streams=checked.streams,
+        events=checked.events,
+        exported_at=checked.at,
+        runs=checked.runs or (),
+        by=by,
+        reason=reason,
+    )
+    behind = Commit(
+        id=uuid4().hex,
+        stream=import_stream(checked.sha256),
+        expected_version=NEW,
+        events=(new_event(imported),),
+    )
+    async with _stopping() as stop:
+        items = _items(path, stop, checked, progress)
+        installed = await moving.install(items, behind=behind)
+    return Imported(streams=installed.streams, events=installed.events, same=installed.same, export=checked)
+
+
+@asynccontextmanager
+async def _stopping() -> AsyncIterator[threading.Event]:
+    """What breaks reading off when the block is left: a thread that reads does not hear of a cancellation."""
+    stop = threading.Event()
+    try:
+        yield stop
+    finally:
+        stop.set()
+
+
+def _check(path: Path, stop: threading.Event, progress: Told) -> CheckedExport:
+    reader, arrivals, unfinished = ExportReader(path, stop=stop), Arrivals(), 0
+    try:
+        for item in _told(reader, "checking", None, progress):
+            arrivals.take(item)
+            if isinstance(item, StoredStream):
+                unfinished += item.stream.startswith("run:") and not item.closed
+        arrivals.finish()
+    except NotInstallable as error:
+        raise reader.damaged(str(error)) from None
+    assert reader.heading is not None
+    assert reader.end is not None
+    heading = reader.heading
+    return CheckedExport(
+        sha256=reader.end.sha256,
+        streams=arrivals.streams,
+        events=arrivals.events,
+        version=heading.version,
+        at=heading.at,
+        store=heading.store,
+        runs=heading.runs,
+        parents=heading.parents,
+        unfinished=unfinished,
+    )
+
+
+def _items(path: Path, stop: threading.Event, checked: CheckedExport, progress: Told) -> Iterator[Item]:
+    reader = ExportReader(path, stop=stop)
+    yield from _told(reader, "installing", checked.events, progress)
+    if reader.end is None or reader.end.sha256 != checked.sha256:
+        raise DamagedExport(f"{path} was replaced while it was imported: nothing was installed; try again")
+
+
+def _told(
+    reader: ExportReader, doing: Literal["checking", "installing"], total: int | None, progress: Told
+) -> Iterator[Item]:
+    events = 0
+    for item in reader:
+        yield item
+        if progress is not None and isinstance(item, RecordedEvent):
+            events += 1
+            if events % EVERY_EVENTS == 0:
+                progress(MoveProgress(doing=doing, events=events, total=total))

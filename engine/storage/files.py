@@ -1,0 +1,74 @@
+"""Parquet files by name, outside of any storage: for archives and the like that other tools are to read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+from engine.errors import StorageDamaged, StorageUnavailable
+from engine.storage.extras import needing
+from engine.storage.stored import Column
+
+__all__ = ["ParquetRows", "parquet_file", "parquet_rows"]
+
+
+class ParquetRows(Protocol):
+    """Takes the rows of a file that is being written."""
+
+    def write(self, batch: Mapping[str, Sequence[Any]]) -> None:
+        """Rows, a list of values for each column; they become a row group. Times are integer microseconds."""
+
+
+@contextmanager
+def parquet_file(path: Path, columns: Sequence[Column]) -> Iterator[ParquetRows]:
+    """Write a Parquet file, which is there, whole and durable, when the context is left; after an error it is as it
+    was.
+
+    Types of columns: "int64", "double", "bool", "string", "binary", "timestamp[us, UTC]". Blocks. Raises
+    `StorageRefused` for other types and without pyarrow, `StorageUnavailable` when it cannot be written.
+    """
+    with needing("Parquet files need"):
+        from engine.storage.arrow.files import RowsWriter  # noqa: PLC0415 - only who has it
+
+    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with beside.open("xb") as file:
+            rows = RowsWriter(file, columns)
+            try:
+                yield rows
+            except BaseException:
+                with suppress(Exception):  # else it would try when it is collected, on a file that is closed by then
+                    rows.close()
+                raise
+            rows.close()
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise StorageUnavailable(f"{path} cannot be written: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def parquet_rows(path: Path) -> int:
+    """How many rows a Parquet file has. Raises `StorageDamaged` for what is none."""
+    with needing("Parquet files need"):
+        from engine.storage.arrow.files import rows_in  # noqa: PLC0415 - only who has it
+
+    try:
+        return rows_in(path)
+    except (OSError, ValueError) as error:
+        raise StorageDamaged(f"{path} is no Parquet file that can be read: {error}") from error
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
