@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
@@ -39,8 +40,10 @@ class Definitions:
         checks: Iterable[Check[..., Any]] = (),
         resources: Sequence[Any] = (),
         storage: Any = DEFAULT_STORAGE,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.storage = storage
+        self.secrets: Mapping[str, str] = {} if secrets is None else secrets
         self.resources = tuple(resources)
         given, found = _collected(assets)
         self.assets = tuple(given)
@@ -76,6 +79,7 @@ class Definitions:
             checks=[check for each in definitions for check in each.checks],
             resources=[resource for each in definitions for resource in each.resources],
             storage=storage,
+            secrets=ChainMap(*(dict(each.secrets) for each in definitions)),
         )
 
     def node_of(self, key: str) -> Node:

@@ -6,16 +6,17 @@ version the current one; both are a person's, and say who and why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from engine.assets.appending import BATCH_EVENTS_MAX
 from engine.assets.catalog import Catalog, Version
 from engine.assets.events import (
     AssetPromoted,
-    AssetPublished,
     AssetRestored,
     EnvironmentCreated,
     details_of,
@@ -23,6 +24,8 @@ from engine.assets.events import (
     read_event,
 )
 from engine.assets.keys import (
+    ASSET,
+    ENVIRONMENT,
     ENVIRONMENT_CATEGORY,
     PRODUCTION,
     asset_stream,
@@ -56,6 +59,14 @@ class Environment(Struct, frozen=True, kw_only=True):
     at: int = 0
     by: str = ""
     reason: str = ""
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """Who did it, when and why."""
+
+    at: int
+    by: str
+    reason: str
 
 
 class Promotion(Struct, frozen=True, kw_only=True):
@@ -112,10 +123,10 @@ async def catalog_of(store: EventStore, environment: str) -> Catalog:
 async def promote(
     store: EventStore, environment: str, keys: Iterable[str], *, clock: Clock, by: str = "", reason: str = ""
 ) -> list[Promotion]:
-    """Make what a branch has made of these assets current in its base, upstream first. What it shares stays.
+    """Make what a branch has made of these assets current in its base, without computing it again.
 
-    Raises `AssetError` for production, and for what was made from versions of the branch that are not current in the
-    base and are not promoted with it: name these, too.
+    What it shares with the base stays. What was made from versions of the branch that are not promoted, too, is stale
+    in the base: promote these with it. Raises `AssetError` for production.
     """
     catalog = await catalog_of(store, environment)
     if catalog.base is None:
@@ -145,7 +156,7 @@ async def restore(
             raise AssetNotFound(f"{key}@{version} is no version of it that was published in {environment}")
         event = AssetRestored(at=clock.now(), partition=found.partition, version=version, by=by, reason=reason)
         try:
-            await _append(store, catalog.environment, key, state.as_of, [new_event(event)], event.at)
+            await _append(catalog, key, state.as_of, [new_event(event)])
         except VersionConflict:
             continue
         return found
@@ -155,35 +166,47 @@ async def restore(
 
 
 async def _promote(branch: Catalog, base: Catalog, key: str, *, clock: Clock, by: str, reason: str) -> list[Promotion]:
+    """One asset, a batch of partitions at a time: what is promoted already is found so, and passed over."""
+    promoted: list[Promotion] = []
     while True:
         ours, theirs = await branch.state(key), await base.state(key)
-        events: list[NewEvent] = []
-        found: list[Promotion] = []
-        at = clock.now()
-        for partition, part in ours.partitions.items():
-            version = part.current
-            there = theirs.of(partition).current
-            if version is None or (there is not None and there.provenance == version.provenance):
-                continue
-            recorded = await branch.recorded(key, version.version)
-            published = read_event(recorded)
-            if not isinstance(published, AssetPublished):
-                continue
-            said = {name: value for name, value in asdict(published).items() if name in _KEPT}
-            event = AssetPromoted(
-                **said, at=at, environment=branch.environment, version=version.version, by=by, reason=reason
-            )
-            events.append(new_event(event, details_of(recorded)))
-            found.append(
-                Promotion(key=key, partition=partition, version=version.version, data_version=version.data_version)
-            )
-        if not events:
-            return []
+        versions = [
+            part.current
+            for partition, part in ours.partitions.items()
+            if part.current is not None and not _is_there(part.current, theirs.of(partition).current)
+        ][:BATCH_EVENTS_MAX]
+        if not versions:
+            return promoted
+        said = Said(at=clock.now(), by=by, reason=reason)
+        events = [await _promoted(branch, key, version, said) for version in versions]
         try:
-            await _append(branch.store, base.environment, key, theirs.as_of, events, at)
+            await _append(base, key, theirs.as_of, events)
         except VersionConflict:
             continue
-        return found
+        promoted += [
+            Promotion(key=key, partition=each.partition, version=each.version, data_version=each.data_version)
+            for each in versions
+        ]
+
+
+def _is_there(version: Version, other: Version | None) -> bool:
+    """Whether the base has it: made from the same, or promoted. What was only observed is not promoted."""
+    return not version.provenance or (other is not None and other.provenance == version.provenance)
+
+
+async def _promoted(branch: Catalog, key: str, version: Version, said: Said) -> NewEvent:
+    recorded = await branch.recorded(key, version.version)
+    published = read_event(recorded)
+    known = {name: value for name, value in asdict(published).items() if name in _KEPT}
+    event = AssetPromoted(
+        **known,
+        at=said.at,
+        environment=branch.environment,
+        version=version.version,
+        by=said.by,
+        reason=said.reason,
+    )
+    return new_event(event, details_of(recorded))
 
 
 _KEPT: Final = frozenset(
@@ -203,15 +226,16 @@ _KEPT: Final = frozenset(
 )
 
 
-async def _append(store: EventStore, environment: str, key: str, as_of: int, events: list[NewEvent], at: int) -> None:
-    stream = asset_stream(environment, key)
-    await store.commit(
+async def _append(catalog: Catalog, key: str, as_of: int, events: Sequence[NewEvent]) -> None:
+    """Append to an asset's stream. Raises `VersionConflict` when somebody was quicker."""
+    stream = asset_stream(catalog.environment, key)
+    await catalog.store.commit(
         Commit(
-            id=f"{stream}:{as_of}:{at}",
+            id=secrets.token_hex(16),
             stream=stream,
             expected_version=as_of or NEW,
             events=tuple(events),
-            attributes={"asset": key, "environment": environment},
+            attributes={ASSET: key, ENVIRONMENT: catalog.environment},
         )
     )
 

@@ -67,8 +67,8 @@ class UpstreamVersion(Struct, frozen=True, array_like=True):
 class Upstream(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The versions of one upstream asset that a value was made from.
 
-    `versions` holds them while they are few; all of them are those that stood in the stream of `environment` (and of the
-    one that this branches off) up to `as_of`.
+    `versions` holds them while they are few; all of them are those that stood in the stream of `environment` (and of
+    the one that this branches off) up to `as_of`.
     """
 
     key: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from engine.assets.definitions import Definitions
 from engine.assets.key_sets import KeySet
 from engine.assets.nodes import Input, Node
@@ -31,9 +33,10 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
         keys = keys_in(node, each.partitions, plan, dynamic)
         planned.setdefault(node.name, set()).update(keys)
         keys_of.append((each, node, keys))
+    known = _Known(definitions=definitions, planned=planned, dynamic=dynamic, at=plan.at)
     steps: Steps = {}
     for each, node, keys in keys_of:
-        waits = _waits(node, keys, definitions, planned, dynamic, plan)
+        waits = _waits(node, keys, known)
         config = plan.request.config.get(node.name, {})
         for partition in keys:
             step = StepRef(
@@ -55,23 +58,26 @@ def keys_in(node: Node, text: str, plan: Plan, dynamic: DynamicKeys) -> KeySet:
     return there.parse(text) if text else there
 
 
-def _waits(
-    node: Node,
-    keys: KeySet,
-    definitions: Definitions,
-    planned: Mapping[str, Collection[str]],
-    dynamic: DynamicKeys,
-    plan: Plan,
-) -> dict[str, dict[str, None]]:
+class _Known(Struct, frozen=True, kw_only=True, eq=False):
+    """What a plan is read with. `planned`: by node, the partitions that are made."""
+
+    definitions: Definitions
+    planned: Mapping[str, Collection[str]]
+    dynamic: DynamicKeys
+    at: int
+
+
+def _waits(node: Node, keys: KeySet, known: _Known) -> dict[str, dict[str, None]]:
     """By partition, the titles of the steps that it waits for."""
     waits: dict[str, dict[str, None]] = {}
     for each in (*node.inputs, *node.checked_against):
-        upstream = definitions.node_of(each.key).name
-        if upstream not in planned:
+        upstream = known.definitions.node_of(each.key).name
+        planned = known.planned.get(upstream)
+        if planned is None:
             continue
-        there = each.upstream.keys(dynamic, now=moment(plan.at))
+        there = each.upstream.keys(known.dynamic, now=moment(known.at))
         for partition, partitions in upstream_of_each(each.mapping, keys, there):
-            titles = (titled(upstream, key) for key in partitions if key in planned[upstream])
+            titles = (titled(upstream, key) for key in partitions if key in planned)
             waits.setdefault(partition, {}).update(dict.fromkeys(titles))
     return waits
 

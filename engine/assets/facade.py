@@ -253,14 +253,17 @@ class Assets:
     async def read(
         self,
         key: str,
-        type: Any = Any,
+        kind: Any = Any,
         *,
         partition: str = "",
         version: int | None = None,
         environment: str = PRODUCTION,
     ) -> Any:
-        """The value of a version, the current one if none is named. Raises `AssetNotFound`, and what the storage raises."""
-        return await self._shop.read(key, type, partition=partition, version=version, environment=environment)
+        """The value of a version as that type (see `Storage.read`); the current version if none is named.
+
+        Raises `AssetNotFound`, and what the storage raises.
+        """
+        return await self._shop.read(key, kind, partition=partition, version=version, environment=environment)
 
 
 def _keys(there: KeySet, text: str) -> KeySet:

@@ -21,7 +21,7 @@ from engine.storage import BlockingStorage, Stored
 __all__ = ["arguments_for", "check_arguments_for", "check_context_for", "context_for"]
 
 
-def context_for(node: Node, begun: Begun, run_id: str) -> AssetContext:
+def context_for(shop: Workshop, node: Node, begun: Begun, run_id: str) -> AssetContext:
     """Where the function is."""
     partition = begun.step.partition
     window = node.partitions.window(partition) if partition else None
@@ -31,6 +31,7 @@ def context_for(node: Node, begun: Begun, run_id: str) -> AssetContext:
         run_id=run_id,
         partition=partition,
         window=window,
+        secrets=shop.definitions.secrets,
     )
 
 
@@ -56,7 +57,7 @@ def check_context_for(node: Node, key: str, begun: Begun, out: MadeOut, run_id: 
 
 
 def check_arguments_for(
-    shop: Workshop, node: Node, bound: BoundCheck, begun: Begun, out: MadeOut, context: CheckContext
+    shop: Workshop, node: Node, bound: BoundCheck, begun: Begun, context: CheckContext
 ) -> dict[str, Any]:
     """The arguments of a check, likewise."""
     where = AssetContext(
@@ -65,11 +66,12 @@ def check_arguments_for(
         run_id=context.run_id,
         partition=context.partition,
         window=context.window,
+        secrets=shop.definitions.secrets,
     )
     arguments = _arguments(shop, node, bound.wiring, begun, where)
     arguments |= dict.fromkeys(bound.wiring.check_context, context)
     if bound.value is not None:
-        version = PinnedVersion(partition=context.partition, version=0, data_version="", stored=out.stored)
+        version = PinnedVersion(partition=context.partition, version=0, data_version="", stored=context.stored)
         arguments[bound.value] = _one(shop.storage.blocking, context.key, version, bound.annotation)
     return arguments
 
@@ -96,8 +98,8 @@ def _value(storage: BlockingStorage, pinned: Pinned, given: Input, node: Node) -
         return _one(storage, pinned.key, pinned.versions[0], annotation)
     if annotation is Any or not all(_stored(pinned.key, each).format == "parquet" for each in pinned.versions):
         raise AssetError(
-            f"{node.asset.where}: {node.name} reads {len(pinned.versions)} partitions of {pinned.key} into one parameter:"
-            f" annotate {given.parameter!r} with dict[str, ...], by partition, or with a type of table"
+            f"{node.asset.where}: {node.name} reads {len(pinned.versions)} partitions of {pinned.key} into one"
+            f" parameter: annotate {given.parameter!r} with dict[str, ...], by partition, or with a type of table"
         )
     return storage.read_joined([_stored(pinned.key, each) for each in pinned.versions], annotation)
 

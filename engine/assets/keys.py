@@ -12,7 +12,9 @@ from typing import Final
 from engine.errors import AssetDefinitionError, AssetError
 
 __all__ = [
+    "ASSET",
     "ASSET_CATEGORY",
+    "ENVIRONMENT",
     "ENVIRONMENT_CATEGORY",
     "KEY_CHARACTERS_MAX",
     "PRODUCTION",
@@ -26,6 +28,9 @@ __all__ = [
 
 ASSET_CATEGORY: Final = "asset"
 ENVIRONMENT_CATEGORY: Final = "environment"
+ASSET: Final = "asset"
+ENVIRONMENT: Final = "environment"
+"""Attributes of an asset's stream, to find it by."""
 PRODUCTION: Final = "prod"
 """The environment that is meant when none is named; the others branch off it."""
 KEY_CHARACTERS_MAX: Final = 200

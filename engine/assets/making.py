@@ -36,7 +36,7 @@ def make_task(shop: Workshop, node: Node) -> Task[[Begun], Made]:
     if inspect.iscoroutinefunction(fn):
 
         async def making(begun: Begun) -> Made:
-            context = context_for(node, begun, attempt().run_id)
+            context = context_for(shop, node, begun, attempt().run_id)
             given = await asyncio.to_thread(arguments_for, shop, node, begun, context)
             value = await fn(**given)
             return await asyncio.to_thread(_written, shop, node, context, value)
@@ -44,7 +44,7 @@ def make_task(shop: Workshop, node: Node) -> Task[[Begun], Made]:
     else:
 
         def making(begun: Begun) -> Made:
-            context = context_for(node, begun, attempt().run_id)
+            context = context_for(shop, node, begun, attempt().run_id)
             value = None if fn is None else fn(**arguments_for(shop, node, begun, context))
             return _written(shop, node, context, value)
 
@@ -62,7 +62,7 @@ def check_task(shop: Workshop, node: Node, key: str, bound: BoundCheck) -> Task[
             try:
                 out = _out(made, key)
                 context = check_context_for(node, key, begun, out, attempt().run_id)
-                given = await asyncio.to_thread(check_arguments_for, shop, node, bound, begun, out, context)
+                given = await asyncio.to_thread(check_arguments_for, shop, node, bound, begun, context)
                 found = await fn(**given)
             except Exception as error:
                 return _raised(shop, bound, key, error, began)
@@ -75,7 +75,7 @@ def check_task(shop: Workshop, node: Node, key: str, bound: BoundCheck) -> Task[
             try:
                 out = _out(made, key)
                 context = check_context_for(node, key, begun, out, attempt().run_id)
-                found = fn(**check_arguments_for(shop, node, bound, begun, out, context))
+                found = fn(**check_arguments_for(shop, node, bound, begun, context))
             except Exception as error:
                 return _raised(shop, bound, key, error, began)
             return _outcome(shop, bound, key, found, began)

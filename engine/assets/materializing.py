@@ -1,7 +1,7 @@
-"""The workflow that makes what is planned: a branch for each partition of each function, as parallel as the graph allows.
+"""The workflow that makes what is planned: a branch for each partition of each function, parallel as the graph allows.
 
-A branch waits for those upstream of it, and then calls four tasks: one that pins what is read and says whether anything
-is to be made at all, the asset's own, one for each check, and one that publishes. So a run that is killed at any moment
+A branch waits for those upstream of it, and then calls tasks: one that pins what is read and says whether anything is
+to be made at all, the asset's own, one for each check, and one that publishes. So a run that is killed at any moment
 goes on from its log, a value that was written and not yet published is found again by its content, and what did not
 change stops the wave where it did not.
 """

@@ -1,8 +1,8 @@
 """The planner: what is stale, why, in which order. Pure: definitions and what the catalog says in, a `Plan` out.
 
-What is compared is identities: of the code, of the configuration, and of what was read. A partition whose upstream is in
-the plan is in the plan, too; whether it is really made is decided when its upstream is there, and may have come out as
-it was.
+What is compared is identities: of the code, of the configuration, and of what was read. A partition whose upstream is
+in the plan is in the plan, too; whether it is really made is decided when its upstream is there, and may have come out
+as it was.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _Planning:
                 refused.append(f"{name}: {error}")
         if refused:
             raise AssetError(
-                f"the partitions {text!r} are not those of all that is selected; {refused[0]}. Select what has them alone"
+                f"the partitions {text!r} are not those of all that is selected; {refused[0]}. Select what has them"
             )
         return taken
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +24,14 @@ class AssetContext:
     """
 
     def __init__(
-        self, *, key: str, environment: str, run_id: str, partition: str = "", window: Window | None = None
+        self,
+        *,
+        key: str,
+        environment: str,
+        run_id: str,
+        partition: str = "",
+        window: Window | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.key = key
         self.partition = partition
@@ -33,6 +39,18 @@ class AssetContext:
         self.environment = environment
         self.run_id = run_id
         self.metadata: dict[str, MetadataValue] = {}
+        self._secrets: Mapping[str, str] = {} if secrets is None else secrets
+
+    def secret(self, secret: Secret | str) -> str:
+        """The value of a secret. Raises `AssetError` when there is none of that name."""
+        name = secret.name if isinstance(secret, Secret) else secret
+        found = self._secrets.get(name)
+        if found is None:
+            raise AssetError(
+                f"asset {self.key}: there is no secret {name!r}: Definitions(secrets=...) takes a mapping that has it,"
+                " such as os.environ"
+            )
+        return found
 
     def add_metadata(self, **entries: Any) -> None:
         """Say this of the version that is made. Raises `AssetError` for what is no metadata."""
@@ -48,18 +66,12 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Secret(Struct, frozen=True):
-    """A secret by reference: the name of an environment variable. Its value is read where it is used, and is never in
-    the log; it is no part of provenance either.
+    """A secret by reference: its name in what `Definitions(secrets=...)` was given, such as `os.environ`.
+
+    `AssetContext.secret` gives its value, where it is used; that is never in the log, and no part of provenance.
     """
 
-    variable: str
-
-    def value(self) -> str:
-        """Raises `AssetError` when the environment has no such variable."""
-        found = os.environ.get(self.variable)
-        if found is None:
-            raise AssetError(f"the secret {self.variable!r} is not there: set the environment variable of that name")
-        return found
+    name: str
 
 
 class Output(Generic[T]):

@@ -20,7 +20,7 @@ from engine.assets.definitions import Definitions
 from engine.assets.dynamic import read_dynamic
 from engine.assets.environments import catalog_of
 from engine.assets.events import AssetStarted, details_of, new_event
-from engine.assets.keys import asset_stream
+from engine.assets.keys import ASSET, ENVIRONMENT, asset_stream
 from engine.assets.nodes import Node
 from engine.assets.pairing import is_dynamic
 from engine.assets.partitions import DynamicKeys
@@ -34,9 +34,6 @@ from eventstore import Clock, EventStore, NewEvent, StreamNotFound
 
 __all__ = ["Workshop"]
 
-ASSET: Final = "asset"
-ENVIRONMENT: Final = "environment"
-"""Attributes of an asset's stream, to find it by."""
 _LOOK_SECONDS: Final = 0.5
 """Between two looks whether another run has ended that is making the same."""
 
@@ -120,7 +117,7 @@ class Workshop:
             other = await self._start(node, begun, catalog, run_id)
             if other is None:
                 return begun
-            while not await self._has_ended(other):
+            while not await self._has_ended(other):  # noqa: ASYNC110 - it may be another process's: there is nothing to wait on here
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:

@@ -2,8 +2,8 @@
 
 Pure. What a workflow is given, and what it decides, are bytes; where they lie in between is the shell's business:
 
-* a value is JSON; one that holds tables is a *bundle* (it begins with a zero byte): JSON in which each table is named
-  by its data version, and the tables themselves, as Parquet;
+* a value is JSON; one that holds tables is a *bundle* (it begins with a zero byte and our name): JSON in which each
+  table is named by its data version, and the tables themselves, as Parquet;
 * what a history keeps of a value that lies in a storage is *away* (it begins with a space, which no value does): JSON
   that says where. The shell brings such a value before it is told to anybody. One that it cannot bring stays away, with
   the reason, and whoever reads it says so.
@@ -45,8 +45,8 @@ PAYLOAD_INLINE_BYTES: Final = 256 * 1024
 PAYLOAD_LARGE_BYTES: Final = 256 << 20
 """Bytes of one encoded result, or of one call's arguments, where a storage holds what a history does not."""
 
-_BUNDLE: Final = b"\0"
-_AWAY: Final = b" "
+_BUNDLE: Final = b"\0holdfast\0"
+_AWAY: Final = b" {"
 
 
 class TableCodec(Protocol):
@@ -110,14 +110,14 @@ def pack(data: bytes, tables: Mapping[str, bytes]) -> bytes:
 
 def is_bundle(payload: bytes) -> bool:
     """Whether a value has tables in it."""
-    return payload[:1] == _BUNDLE
+    return payload.startswith(_BUNDLE)
 
 
 def unpack(payload: bytes) -> tuple[bytes, dict[str, bytes]]:
     """The JSON of a value, and its tables by their data versions."""
     if not is_bundle(payload):
         return payload, {}
-    return msgspec.msgpack.decode(memoryview(payload)[1:], type=tuple[bytes, dict[str, bytes]])
+    return msgspec.msgpack.decode(memoryview(payload)[len(_BUNDLE) :], type=tuple[bytes, dict[str, bytes]])
 
 
 # -- values that are somewhere else ------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Away(Struct, frozen=True, kw_only=True):
 
     def encoded(self) -> bytes:
         """As it stands in a history."""
-        return _AWAY + msgspec.json.encode(self)
+        return b" " + msgspec.json.encode(self)
 
 
 class _Digest(Struct):
@@ -142,7 +142,7 @@ class _Digest(Struct):
 
 def is_away(payload: bytes | None) -> bool:
     """Whether a value lies elsewhere."""
-    return payload is not None and payload[:1] == _AWAY
+    return payload is not None and payload.startswith(_AWAY)
 
 
 def away_of(payload: bytes) -> Away:
@@ -170,7 +170,7 @@ def plain(payload: bytes | None) -> bytes | None:
 
 def refuse_away(payload: bytes, where: str) -> None:
     """Raise `NotRecordable`, saying why and what to do, for a value that could not be brought."""
-    if payload[:1] != _AWAY:
+    if not payload.startswith(_AWAY):
         return
     problem = away_of(payload).problem
     why = "this engine has none: give it Engine(..., storage=...)" if problem is UNSET else problem

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from engine.core.carriage import INLINE, PAYLOAD_INLINE_BYTES, Carriage, pack, refuse_away, same_away, unpack
+from engine.core.carriage import INLINE, PAYLOAD_INLINE_BYTES, Carriage, is_away, pack, refuse_away, same_away, unpack
 from engine.core.tabular import table_kind
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, PayloadTooLarge
 
@@ -77,7 +77,7 @@ class ValueCodec:
 
     def same(self, one: bytes, other: bytes) -> bool:
         """Whether two recorded values are equal as values of the present type; of tables, whether they are the same."""
-        if self.tabular or one[:1] == b" ":
+        if self.tabular or is_away(one):
             return same_away(one, other)
         try:
             return bool(self.decode(one) == self.decode(other))
@@ -163,7 +163,7 @@ class ArgumentsCodec:
 
     def same(self, one: bytes, other: bytes) -> bool:
         """Whether two recorded sets of arguments are equal as values of the present types; tables by what they are."""
-        if self.tabular or one[:1] == b" ":
+        if self.tabular or is_away(one):
             return same_away(one, other)
         try:
             return self._decoded(one) == self._decoded(other)

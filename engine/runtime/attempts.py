@@ -112,6 +112,10 @@ class Asked(Protocol):
     pulse: Pulse
     failed_with: BaseException | None
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether what takes long may be done in a thread."""
+
     async def keep(self, payload: bytes) -> None:
         """Write a large result to where it is to lie. Raises `StorageError`."""
 
@@ -121,7 +125,7 @@ async def encoded(value: Any, definition: Task[..., Any], pending: PendingTask, 
     codec = definition.result
     if isinstance(value, Encoded):
         payload = value.payload
-    elif codec.tabular:  # writing a table takes its time
+    elif codec.tabular and running.in_thread:  # writing a table takes its time
         payload = await anyio.to_thread.run_sync(codec.encode_checked, value, pending.carriage)
     else:
         payload = codec.encode_checked(value, pending.carriage)

@@ -123,6 +123,11 @@ class Running:
         self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether what takes long may be done in a thread: not in tests, which go by a turned clock."""
+        return self._dispatcher.stand_in is None
+
     async def keep(self, payload: bytes) -> None:
         """Write a large result to where it is to lie. Raises `StorageError`."""
         if self._dispatcher.keep is not None:
@@ -157,7 +162,7 @@ class Dispatcher:
         self.alarms = alarms
         self.breakers = breakers
         self._spawn = spawn
-        self._stand_in = stand_in
+        self.stand_in = stand_in
         self.keep = keep  # of large results
         self._stopped = False
         self._granting = False
@@ -168,10 +173,10 @@ class Dispatcher:
 
     def executor_for(self, definition: Task[..., Any], *, asking: bool = False) -> Executor:
         """Where attempts of this task run; `asking`: where its `reconcile` function does."""
-        if self._stand_in is not None and not self._transacts(definition):
+        if self.stand_in is not None and not self._transacts(definition):
             function = definition.policy.reconcile if asking else definition.fn
             assert function is not None
-            return self._executors[place_of(definition, function, self._stand_in)]
+            return self._executors[place_of(definition, function, self.stand_in)]
         if asking:
             return self._executors["loop" if iscoroutinefunction(definition.policy.reconcile) else "threads"]
         if definition.executor not in self._executors:
@@ -182,7 +187,7 @@ class Dispatcher:
         """Whether an attempt is a transaction: its own function runs, and nothing that stands in for it."""
         if not isinstance(definition, TransactionalTask):
             return False
-        return self._stand_in is None or self._stand_in(definition, definition.fn) is definition.fn
+        return self.stand_in is None or self.stand_in(definition, definition.fn) is definition.fn
 
     @property
     def stopped(self) -> bool:
@@ -217,8 +222,8 @@ class Dispatcher:
         run: Callable[..., Awaitable[Outcome]] = run_reconciliation if asking else run_attempt
         if self._transacts(definition):
             run = partial(run_transaction, transact=transact)
-        elif self._stand_in is not None:
-            executor = StandingIn(executor, definition, self._stand_in)
+        elif self.stand_in is not None:
+            executor = StandingIn(executor, definition, self.stand_in)
         running = Running(self, asker, pending, executor, attempts.started)
         attempt = Attempt(
             run_id=asker.run_id,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import UNSET, Raw, structs
@@ -44,9 +44,10 @@ from eventstore import (
     StoreUnavailable,
     StreamHead,
     StreamQuery,
+    WaitingMessage,
     find_all,
 )
-from eventstore.port import Capability
+from eventstore.port import MAILBOX_BYTES, Capability
 
 __all__ = ["LARGE", "TABLES", "LargeValues", "carriage_of", "holds_large", "keep_of"]
 
@@ -76,6 +77,9 @@ def keep_of(store: EventStore) -> Callable[[bytes], Awaitable[None]] | None:
 
 class LargeValues:
     """See the module. Closing it closes the store inside."""
+
+    carriage: ClassVar[Carriage] = LARGE
+    """What travels in runs that begin in such a store."""
 
     def __init__(self, inner: EventStore, storage: Storage) -> None:
         self.inner = inner
@@ -166,9 +170,20 @@ class LargeValues:
         return [await self._head(head) for head in heads]
 
     async def _head(self, head: StreamHead) -> StreamHead:
+        """With its messages brought; of data messages no more than MAILBOX_BYTES, which the store has counted small."""
         if not any(is_away(message.payload) for message in head.messages):
             return head
-        return structs.replace(head, messages=tuple([await self._brought(message) for message in head.messages]))
+        shown: list[WaitingMessage] = []
+        size = 0
+        full = False
+        for message in head.messages:
+            if not message.control:
+                size += sum((each.size for each in _named_by(message.payload)), start=len(message.payload or b""))
+                full = full or (size > MAILBOX_BYTES and bool(shown))
+                if full:  # and so is what stands behind it: messages arrive in order
+                    continue
+            shown.append(await self._brought(message))
+        return structs.replace(head, messages=tuple(shown))
 
     async def _brought(self, item: Any) -> Any:
         """With its payload, if that is elsewhere; or with why it cannot be had."""
@@ -258,14 +273,19 @@ async def _closed_behind(events: AsyncIterator[RecordedEvent]) -> AsyncIterator[
             await events.aclose()
 
 
-def _is_large(payload: bytes | None) -> bool:
-    return payload is not None and (len(payload) > PAYLOAD_INLINE_BYTES or is_bundle(payload) or is_away(payload))
+def _is_large(payload: object) -> bool:
+    if not isinstance(payload, bytes):  # what is malformed, the store refuses
+        return False
+    return len(payload) > PAYLOAD_INLINE_BYTES or is_bundle(payload) or is_away(payload)
 
 
 def _named_by(payload: bytes | None) -> Iterator[Stored]:
     if payload is None or not is_away(payload):
         return
-    away = away_of(payload)
+    try:
+        away = away_of(payload)
+    except NotRecordable:  # it only begins as if
+        return
     if away.stored is not UNSET:
         yield _stored(away.stored)
     if away.tables is not UNSET:

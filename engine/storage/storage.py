@@ -55,6 +55,10 @@ class Storage:
     def __repr__(self) -> str:
         return f"<Storage {self.name}>"
 
+    async def _in_thread(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        """Do what blocks. A test whose clock waits for everybody overrides it: threads are seen by nobody."""
+        return await anyio.to_thread.run_sync(partial(fn, *args, **kwargs))
+
     async def write(self, value: Any, type: Any = Any, *, format: Format | None = None) -> Stored:  # noqa: A002
         """Store a value of an annotated type, durably, and say what it is and where.
 
@@ -62,7 +66,7 @@ class Storage:
         typed JSON. `format` overrides that; ``"joblib"`` is used only when it is named. A reader of record batches is
         written as it is read. Raises `StorageRefused` and `NotRecordable` for values that do not fit, saying why.
         """
-        return await _in_thread(self.blocking.write, value, type, format=format)
+        return await self._in_thread(self.blocking.write, value, type, format=format)
 
     @overload
     async def read(self, stored: Stored, type: type[T], *, format: Format | None = None) -> T: ...
@@ -75,15 +79,15 @@ class Storage:
         written so. Raises `StorageMissing`, `StorageDamaged` when the bytes are not those that were written,
         `StorageRefused` for a type that does not fit the format, `NotRecordable` for JSON that does not fit the type.
         """
-        return await _in_thread(self.blocking.read, stored, type, format=format)
+        return await self._in_thread(self.blocking.read, stored, type, format=format)
 
     async def write_bytes(self, data: bytes, format: Format) -> Stored:  # noqa: A002
         """Store bytes that are encoded in that format already. Raises `StorageDamaged` for what is no Parquet file."""
-        return await _in_thread(self.blocking.write_bytes, data, format)
+        return await self._in_thread(self.blocking.write_bytes, data, format)
 
     async def read_bytes(self, stored: Stored) -> bytes:
         """The object's bytes, whole in memory. Raises as `read` does."""
-        return await _in_thread(self.blocking.read_bytes, stored)
+        return await self._in_thread(self.blocking.read_bytes, stored)
 
     @asynccontextmanager
     async def local_path(self, stored: Stored) -> AsyncIterator[Path]:
@@ -92,19 +96,19 @@ class Storage:
         In a folder it is the object itself: do not write to it. Elsewhere it is a copy that is gone with the context.
         """
         context = self.blocking.path(stored)
-        path = await _in_thread(context.__enter__)
+        path = await self._in_thread(context.__enter__)
         try:
             yield path
         finally:
-            await _in_thread(context.__exit__, None, None, None)
+            await self._in_thread(context.__exit__, None, None, None)
 
     async def exists(self, stored: Stored) -> bool:
         """Whether the object is there, with its size. Whether its bytes are right is seen when it is read."""
-        return await _in_thread(self.blocking.exists, stored)
+        return await self._in_thread(self.blocking.exists, stored)
 
     async def delete(self, stored: Stored) -> bool:
         """Take one object away, whoever still names it. Whether it was there."""
-        return await _in_thread(self.blocking.delete, stored)
+        return await self._in_thread(self.blocking.delete, stored)
 
     async def sweep(self, keep: Iterable[Stored | str], *, grace: float = GRACE_SECONDS) -> Swept:
         """Take away objects that `keep` does not name (as `Stored`, or by key) and that are older than `grace` seconds.
@@ -113,7 +117,7 @@ class Storage:
         longer than a value waits between its writing and its naming. Raises `StorageRefused` for a key that is none,
         before anything is taken away.
         """
-        return await _in_thread(self.blocking.sweep, keep, grace=grace)
+        return await self._in_thread(self.blocking.sweep, keep, grace=grace)
 
 
 def data_version(value: Any, type: Any = Any) -> str:  # noqa: A002
@@ -134,7 +138,3 @@ def data_version(value: Any, type: Any = Any) -> str:  # noqa: A002
             return sha256(codec_for(type, "the value").encode_checked(value)).hexdigest()
         case _:
             return sha256(value.encode() if isinstance(value, str) else value).hexdigest()
-
-
-async def _in_thread(fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-    return await anyio.to_thread.run_sync(partial(fn, *args, **kwargs))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from engine import Call, Feed, Request, Signal, State, Task, Workflow
+from engine import Call, Feed, LargeValues, Request, Signal, State, Task, Workflow
 from engine.errors import HoldfastError
 from engine.testing.fakes import bound
 from engine.testing.histories import Seen
@@ -191,7 +191,7 @@ def _of_call(types: tuple[str, ...], verb: str, what: Any) -> Pattern:
     def holds(seen: Seen) -> bool:
         if seen.name != definition.name or seen.arguments is None:
             return False
-        return bound(definition, *definition.arguments.decode(seen.arguments)) == wanted
+        return bound(definition, *definition.arguments.decode(seen.arguments, LargeValues.carriage)) == wanted
 
     shown = ", ".join(f"{name}={value!r}" for name, value in wanted.items())
     return Pattern(types, f"{verb} {definition.name}({shown})", holds)

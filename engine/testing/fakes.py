@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
 
-from engine import Call, Task, Workflow, attempt
+from engine import Call, LargeValues, Task, Workflow, attempt
 from engine.errors import HoldfastError
 from engine.testing.clock import TurnedClock
 from engine.testing.errors import UnfakedTask
@@ -107,7 +107,8 @@ def task_of(task: Task[..., R] | Call[R], what: str) -> tuple[Task[..., R], dict
 
 def bound(task: Task[..., Any] | Workflow[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by parameter name, as an attempt gets them: through their codec, defaults filled in."""
-    args, kwargs = task.arguments.decode(task.arguments.encode(tuple(args), kwargs))
+    every = LargeValues.carriage
+    args, kwargs = task.arguments.decode(task.arguments.encode(tuple(args), kwargs, every), every)
     found = signature(task).bind(*args, **kwargs)
     found.apply_defaults()
     return dict(found.arguments)
@@ -116,13 +117,14 @@ def bound(task: Task[..., Any] | Workflow[..., Any], args: Sequence[Any], kwargs
 class Fakes:
     """The fakes of one lab, and all attempts that were made in it."""
 
-    def __init__(self, clock: TurnedClock, *, only_fakes: bool) -> None:
+    def __init__(self, clock: TurnedClock, *, only_fakes: bool, large: bool = False) -> None:
         self.calls: list[TaskCall] = []
         self.problem: Exception | None = None
         self.gate: Callable[[TaskCall], Awaitable[None]] | None = None  # awaited before an attempt does anything
         self.on_move: Callable[[], None] | None = None  # called when an attempt has ended
         self.waited_for: set[TaskCall] = set()  # real ones, under way, that may be busy with real things
         self._only_fakes = only_fakes
+        self._carriage = LargeValues.carriage if large else None  # what results may be
         self._clock = clock
         self._fakes: list[Fake[..., Any]] = []
 
@@ -146,7 +148,7 @@ class Fakes:
         every = tuple(outcomes) or ((raises,) if raises is not None else (returns,) if given[0] else ())
         for outcome in every:
             if not _is_error(outcome):
-                definition.result.encode_checked(outcome)  # here and now, and not in the run
+                definition.result.encode_checked(outcome, self._carriage)  # here and now, and not in the run
         fake: Fake[..., R] = Fake(definition, arguments, _Answer(every, side_effect, takes))
         self._fakes.append(fake)
         return fake

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
-from engine import Call, HistoryEvent, Rehearsal, Request, Signal, Task, Workflow
+from engine import Call, HistoryEvent, LargeValues, Rehearsal, Request, Signal, Task, Workflow
 from engine.errors import HoldfastError
 from engine.testing.clock import START, as_datetime, microseconds
 from engine.testing.events import Pattern, pattern_of, scheduled
@@ -179,7 +179,11 @@ class Given:
             for each in self.rehearsal.pending()
             if each.definition is not None
             and each.definition.name == definition.name
-            and (wanted is None or bound(definition, *definition.arguments.decode(each.arguments or b"{}")) == wanted)
+            and (
+                wanted is None
+                or bound(definition, *definition.arguments.decode(each.arguments or b"{}", LargeValues.carriage))
+                == wanted
+            )
         ]
         if number > len(fitting):
             waited_for = "\n".join(f"  {each.id}" for each in self.rehearsal.pending()) or "  nothing"

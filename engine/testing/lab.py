@@ -16,6 +16,7 @@ from engine.testing.errors import Stuck
 from engine.testing.fakes import Fake, Fakes, TaskCall, task_of
 from engine.testing.quiet import Quiet
 from engine.testing.store import Plan, WatchedStore
+from engine.testing.values import LabStorage
 from eventstore import EventStoreError
 from eventstore.memory import MemoryStore
 
@@ -44,7 +45,9 @@ class Lab:
         chance = random.Random(f"{seed}/lab")
         self.clock = TurnedClock(start)
         self.memory = MemoryStore(clock=self.clock, entropy=random.Random(f"{seed}/salts").randbytes)
-        self.fakes = Fakes(self.clock, only_fakes=only_fakes)
+        if options.get("storage") is not None:
+            options["storage"] = LabStorage(options["storage"])
+        self.fakes = Fakes(self.clock, only_fakes=only_fakes, large=options.get("storage") is not None)
         self.engine: Engine
         self.store: WatchedStore
         self._workflows = workflows

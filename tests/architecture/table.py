@@ -104,7 +104,7 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "msgspec": PACKAGES,
     "anyio": ("eventstore", "engine.executors", "engine.storage", "engine.runtime"),
     "aiosqlite": ("eventstore.sqlite",),
-    "tenacity": ("engine.tasks", "engine.runtime"),
+    "tenacity": ("engine.tasks", "engine.runtime", "engine.assets"),  # there as any author of tasks uses it
     "typing_extensions": ("engine.workflows",),  # for type checkers only, which know it; never at run time
     # extras: one leaf each
     "typer": ("engine.cli",),

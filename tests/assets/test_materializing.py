@@ -393,16 +393,20 @@ class Bank:
 
 
 @asset
-def fee(total: int, config: Fee, bank: Bank) -> Output[str]:
+def fee(total: int, config: Fee, bank: Bank, context: AssetContext) -> Output[str]:
     tell("fee")
+    assert context.secret(config.key) == "hush hush"
     return Output(f"{bank.name}:{total * config.percent}", metadata={"percent": config.percent})
 
 
 async def test_configuration_is_provenance_and_resources_are_not(world: World, tmp_path: Path) -> None:
-    async with shop(world, tmp_path, numbers, total, fee, resources=[Bank("a")]) as (offered, engine):
+    secrets = {"FEE_KEY": "hush hush"}
+    async with shop(world, tmp_path, numbers, total, fee, resources=[Bank("a")], secrets=secrets) as (offered, engine):
         await materialize(offered, engine)
         assert await offered.read("fee") == "a:60"
-    async with shop(world, tmp_path, numbers, total, fee, resources=[Bank("b")]) as (offered, engine):
+        events = [each async for each in engine.store.read_all()]
+        assert not [each for each in events if b"hush hush" in each.header + (each.payload or b"")]
+    async with shop(world, tmp_path, numbers, total, fee, resources=[Bank("b")], secrets=secrets) as (offered, engine):
         assert (await offered.plan()).steps == ()
         config = {"fee": {"percent": 20}}
         assert steps(await offered.plan(config=config)) == {"fee": ("configuration changed",)}
@@ -412,6 +416,9 @@ async def test_configuration_is_provenance_and_resources_are_not(world: World, t
             await offered.plan(config={"fee": {"percentage": 20}})
         with pytest.raises(AssetError, match="fees"):
             await offered.plan(config={"fees": {}})
+    async with shop(world, tmp_path, numbers, total, fee, resources=[Bank("c")]) as (offered, engine):
+        with pytest.raises(RunFailedError, match="there is no secret 'FEE_KEY'"):
+            await materialize(offered, engine, "fee", force=True)
 
 
 # ------------------------------------------------------------------------------------------------ environments

@@ -42,6 +42,7 @@ from engine import (
     workflow,
 )
 from engine.assets import Asset, Check, Definitions, Out, Output, asset, assets, check, not_null
+from engine.storage import Storage, Stored, data_version
 
 
 class Draft(Struct):
@@ -240,6 +241,14 @@ async def client() -> None:
             assert_type(line, str)
         await engine.complete("token", [1], task=fetch)
         await engine.reject("token", "why not")
+
+
+async def stores_values(storage: Storage) -> None:
+    stored = await storage.write([1], list[int])
+    assert_type(stored, Stored)
+    assert_type(await storage.read(stored, Verdict), Verdict)
+    assert_type(storage.blocking.write(b""), Stored)
+    assert_type(data_version([1]), str)
 
 
 async def tests() -> None:
