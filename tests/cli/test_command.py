@@ -57,6 +57,7 @@ verify seal prove check-proof keygen
 gate export import
 diff rerun reopen fork what-if
 replay
+prune forget
 """.split()
 STORELESS = {"check-proof", "keygen"}
 
