@@ -25,7 +25,7 @@ from eventstore.errors import (
     VersionConflict,
 )
 from eventstore.finding import find_all
-from eventstore.keeping import Keeping, KeptDigest
+from eventstore.keeping import Keeping, KeptDigest, keeps
 from eventstore.port import (
     NEW,
     Commit,
@@ -88,4 +88,5 @@ __all__ = [
     "VersionConflict",
     "WaitingMessage",
     "find_all",
+    "keeps",
 ]

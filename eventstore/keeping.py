@@ -13,14 +13,14 @@ A store does what it is told. Who may ask, and what is to be written before, is 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from msgspec import Struct
 
 from eventstore.errors import InvalidArgument, StreamNotPrunable
-from eventstore.port import RecordedEvent
+from eventstore.port import EventStore, RecordedEvent
 
-__all__ = ["KEEP_EVENTS_MAX", "Keeping", "KeptDigest", "Leaf", "check_prunable", "check_versions"]
+__all__ = ["KEEP_EVENTS_MAX", "Keeping", "KeptDigest", "Leaf", "check_prunable", "check_versions", "keeps"]
 
 KEEP_EVENTS_MAX: Final = 2_000
 """Events that are taken away, or lose their payload, in one transaction: more are done in several."""
@@ -71,6 +71,11 @@ class Keeping(Protocol):
 
     def kept(self, stream: str, *, after: int = 0) -> AsyncIterator[KeptDigest]:
         """What is left of the pruned events of a stream with ``version > after``, in order. Raises `StreamNotFound`."""
+
+
+def keeps(store: EventStore) -> TypeGuard[Keeping]:
+    """Whether the store has the capability."""
+    return "keeping" in store.capabilities and isinstance(store, Keeping)
 
 
 def check_versions(versions: Collection[int] | None) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.audit.findings import What
-from eventstore import EventStore, Keeping, KeptDigest, RecordedEvent, StoreDamaged
+from eventstore import EventStore, KeptDigest, RecordedEvent, StoreDamaged, keeps
 
 __all__ = ["Leaf", "Remains", "has_pruned", "history", "is_prune", "leaves", "look_at_pruned"]
 
@@ -59,7 +59,7 @@ async def has_pruned(store: EventStore, stream: str) -> bool:
 
 def leaves(store: EventStore, *, after: int = 0) -> AsyncIterator[Leaf]:
     """The whole log in commit order: events, and of those that were pruned the digests."""
-    return store.leaves(after=after) if isinstance(store, Keeping) else store.read_all(after=after)
+    return store.leaves(after=after) if keeps(store) else store.read_all(after=after)
 
 
 async def history(store: EventStore, stream: str, *, after: int = 0, until: int) -> AsyncIterator[Leaf]:
@@ -126,7 +126,7 @@ async def _first(store: EventStore, stream: str, *, until: int) -> int | None:
 
 
 async def _kept(store: EventStore, stream: str, *, after: int) -> AsyncIterator[KeptDigest]:
-    if isinstance(store, Keeping):
+    if keeps(store):
         async with aclosing(cast("_Kept", store.kept(stream, after=after))) as kept:
             async for each in kept:
                 yield each

@@ -44,6 +44,7 @@ from eventstore import (
     StreamHead,
     StreamQuery,
     VersionConflict,
+    keeps,
 )
 from eventstore.digest import chain_start, event_digest
 from eventstore.port import Scalar
@@ -67,7 +68,7 @@ class _Read(Struct):
 
 def check_keeps(store: EventStore) -> Keeping:
     """The store as one that can take something away. Raises `KeepingRefused`."""
-    if "keeping" not in store.capabilities or not isinstance(store, Keeping):
+    if not keeps(store):
         raise KeepingRefused(f"{type(store).__name__} has no capability 'keeping': it can neither forget nor prune")
     return store
 
