@@ -45,7 +45,7 @@ def asset_summary(run: Making, *, now: int, interrupted: bool = False, every_fra
         parts += [Text(""), diagnosis_view(state.diagnosis)]
     if state.status == "failed" and (state.error is None or state.error.type != _OURS):
         parts += [Text(""), error_view(state, every_frame=every_frame)]
-    if run.nodes:
+    if any(each.counts for each in run.nodes.values()):
         parts += [Text(""), _table(list(run.nodes.values()))]
     parts += _failures(run.failed, run.count("failed"))
     parts += _skips(run.skipped, run.count("skipped"))

@@ -46,7 +46,10 @@ async def show_why(desk: Desk, text: str, partition: str, environment: str) -> E
         for check in root.checks:
             for row in check.rows[:_ROWS_SHOWN]:
                 desk.output.line(f"  row of {root.title} that {check.name} found: {one_line_of(dict(row), 160)}")
-    if why.stale and not node.asset.external:
+    if why.outcome == "started":
+        desk.output.line("If nobody works on that run, let it go on:")
+        desk.output.line(f"  {desk.command('materialize', '--id', why.run)}", style="bold")
+    elif why.stale and not node.asset.external:
         words = (
             ["--select", f"+{ref.key}"]
             if any(each.endswith("made first") for each in why.stale)
