@@ -20,7 +20,7 @@ from engine.assets.calendar_partitions import Daily, Monthly, Weekly
 from engine.assets.catalog import AssetState, AssetView, Catalog, PartitionState, Version
 from engine.assets.checks import Check, CheckContext, CheckResult, EarlierVersion, check
 from engine.assets.definition import Asset, AssetSpec, In, Out, asset, assets, external_asset
-from engine.assets.definitions import Definitions
+from engine.assets.definitions import DEFAULT_STORAGE, Definitions
 from engine.assets.dimensions import Dimension, EachDimension, default_mapping
 from engine.assets.environments import Environment, Promotion, list_environments
 from engine.assets.events import (
@@ -51,12 +51,15 @@ from engine.assets.keys import PRODUCTION, asset_stream, key_of, task_name
 from engine.assets.mappings import AllPartitions, Custom, LastPartition, Mapping, SameKey, TimeWindow
 from engine.assets.metadata import Json, Link, Markdown, Metadata, MetadataValue, Moment
 from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product, Static, Unpartitioned, Window
+from engine.assets.overview import AssetSummary
 from engine.assets.plans import Begun, Made, MadeOut, Outcome, Plan, PlanStep, Report, Request, StepRef
+from engine.assets.references import AssetRef, parse_reference, reference_text
 from engine.assets.values import AssetContext, Config, Materialized, Output, Secret
 from engine.assets.with_pandera import pandera_check
 from engine.assets.with_pointblank import pointblank_check
 
 __all__ = [
+    "DEFAULT_STORAGE",
     "PRODUCTION",
     "AllPartitions",
     "Asset",
@@ -66,11 +69,13 @@ __all__ = [
     "AssetObserved",
     "AssetPromoted",
     "AssetPublished",
+    "AssetRef",
     "AssetRestored",
     "AssetSkipped",
     "AssetSpec",
     "AssetStarted",
     "AssetState",
+    "AssetSummary",
     "AssetUnchanged",
     "AssetView",
     "Assets",
@@ -147,8 +152,10 @@ __all__ = [
     "matches",
     "not_null",
     "pandera_check",
+    "parse_reference",
     "pointblank_check",
     "read_event",
+    "reference_text",
     "references",
     "row_count",
     "row_count_against_history",

@@ -26,6 +26,7 @@ from engine.assets.events import CheckOutcome
 from engine.assets.keys import PRODUCTION
 from engine.assets.making import check_task, make_task
 from engine.assets.materializing import Hands, materialize_workflow
+from engine.assets.overview import AssetSummary, summaries
 from engine.assets.planner import Facts, make_plan
 from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef
 from engine.assets.provenance import config_digest
@@ -143,6 +144,14 @@ class Assets:
     async def catalog(self, environment: str = PRODUCTION) -> Catalog:
         """What there is in an environment. Raises `AssetError` when there is none of that name."""
         return await self._shop.catalog(environment)
+
+    async def overview(self, *select: str, environment: str = PRODUCTION) -> list[AssetSummary]:
+        """How each asset stands of those that are selected, upstream first. Raises `AssetError`."""
+        request = Request(select=select, environment=environment)
+        facts = await self._facts(request)
+        plan = make_plan(self.definitions, Request(environment=environment), self.definitions.nodes, facts)
+        chosen = self._chosen(request, facts)
+        return summaries(self.definitions, facts, plan, (name for name in self.definitions.order if name in chosen))
 
     async def add_partitions(self, name: str, *keys: str, by: str = "", reason: str = "") -> tuple[str, ...]:
         """Add keys to dynamic partitions; those that were not there. Raises `PartitionError`."""

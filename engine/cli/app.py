@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import typer
 
 from engine.cli import (
+    asset_commands,
     audit_commands,
     compare_commands,
     control_commands,
@@ -58,6 +59,7 @@ app = commands(
     ),
     no_args_is_help=True,
 )
+app.add_typer(asset_commands.group)
 app.add_typer(talk_commands.group)
 app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
