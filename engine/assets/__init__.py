@@ -19,6 +19,7 @@ from engine.assets.builtin import (
 from engine.assets.calendar_partitions import Daily, Monthly, Weekly
 from engine.assets.catalog import AssetState, AssetView, Catalog, PartitionState, Version
 from engine.assets.checks import Check, CheckContext, CheckResult, EarlierVersion, check
+from engine.assets.comparing import Change, RowChanges, VersionDetails, VersionDiff
 from engine.assets.definition import Asset, AssetSpec, In, Out, asset, assets, external_asset
 from engine.assets.definitions import DEFAULT_STORAGE, Definitions
 from engine.assets.dimensions import Dimension, EachDimension, default_mapping
@@ -48,13 +49,15 @@ from engine.assets.facade import Assets
 from engine.assets.hours import Hourly
 from engine.assets.key_sets import KeySet, ReadKeys
 from engine.assets.keys import PRODUCTION, asset_stream, key_of, task_name
+from engine.assets.lineage import Lineage, LineageEdge, LineageVersion, mermaid
 from engine.assets.mappings import AllPartitions, Custom, LastPartition, Mapping, SameKey, TimeWindow
 from engine.assets.metadata import Json, Link, Markdown, Metadata, MetadataValue, Moment
-from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product, Static, Unpartitioned, Window
 from engine.assets.overview import AssetSummary
+from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product, Static, Unpartitioned, Window
 from engine.assets.plans import Begun, Made, MadeOut, Outcome, Plan, PlanStep, Report, Request, StepRef
 from engine.assets.references import AssetRef, parse_reference, reference_text
 from engine.assets.values import AssetContext, Config, Materialized, Output, Secret
+from engine.assets.why import Why, why_lines
 from engine.assets.with_pandera import pandera_check
 from engine.assets.with_pointblank import pointblank_check
 
@@ -81,6 +84,7 @@ __all__ = [
     "Assets",
     "Begun",
     "Catalog",
+    "Change",
     "Check",
     "CheckContext",
     "CheckOutcome",
@@ -102,6 +106,9 @@ __all__ = [
     "Json",
     "KeySet",
     "LastPartition",
+    "Lineage",
+    "LineageEdge",
+    "LineageVersion",
     "Link",
     "Made",
     "MadeOut",
@@ -126,6 +133,7 @@ __all__ = [
     "ReadKeys",
     "Report",
     "Request",
+    "RowChanges",
     "SameKey",
     "Secret",
     "Static",
@@ -135,7 +143,10 @@ __all__ = [
     "Upstream",
     "UpstreamVersion",
     "Version",
+    "VersionDetails",
+    "VersionDiff",
     "Weekly",
+    "Why",
     "Window",
     "accepted_values",
     "asset",
@@ -150,6 +161,7 @@ __all__ = [
     "key_of",
     "list_environments",
     "matches",
+    "mermaid",
     "not_null",
     "pandera_check",
     "parse_reference",
@@ -162,4 +174,5 @@ __all__ = [
     "schema_unchanged",
     "task_name",
     "unique",
+    "why_lines",
 ]

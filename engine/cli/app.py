@@ -25,6 +25,7 @@ from engine.cli import (
     repair_commands,
     replay_commands,
     talk_commands,
+    version_commands,
 )
 from engine.cli.filters import AttributeOption, SinceOption, UntilOption, attributes_of, moment_of
 from engine.cli.problems import Exit
@@ -60,6 +61,9 @@ app = commands(
     no_args_is_help=True,
 )
 app.add_typer(asset_commands.group)
+app.add_typer(version_commands.group)
+app.add_typer(version_commands.asset_group)
+app.add_typer(version_commands.environment_group)
 app.add_typer(talk_commands.group)
 app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)

@@ -186,7 +186,6 @@ def _status(node: NodeTally) -> str:
 
 def _now_text(node: NodeTally, now: int) -> Text:
     """What its steps are at: which run and for how long, what is checked, what ended otherwise than well."""
-    text = Text(no_wrap=True, overflow="ellipsis")
     running = [each for each in node.under_way.values() if each.status == "running"]
     parts: list[tuple[str, str]] = []
     if running:
@@ -207,9 +206,7 @@ def _now_text(node: NodeTally, now: int) -> Text:
         parts.append((f"{node.warnings:,} warnings" if node.warnings > 1 else "1 warning", "yellow"))
     if not parts and node.waiting == node.total:
         parts.append(("waiting", "dim"))
-    for index, (word, style) in enumerate(parts):
-        text.append("  " if index else "").append(word, style=style)
-    return text
+    return Text("  ", no_wrap=True, overflow="ellipsis").join(Text(word, style=style) for word, style in parts)
 
 
 def _named(steps: Sequence[StepTally]) -> str:

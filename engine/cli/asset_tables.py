@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -10,13 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.assets import AssetSummary, Version
-from engine.cli.readable import clipped, duration, instant
+from engine.cli.readable import amount, clipped, clock, duration, instant
 from engine.cli.sparkline import sparkline
 
-__all__ = ["ago", "assets_table", "summary_document", "table_of", "version_document"]
+__all__ = ["ago", "assets_table", "summary_document", "table_of", "version_document", "versions_table"]
 
 _SECOND: Final = 1_000_000
 _SPARKS: Final = 16
+_DIGITS: Final = 10
+"""Of digests, in a table."""
 
 
 def assets_table(found: Sequence[AssetSummary], *, now: int) -> RenderableType:
@@ -121,6 +123,33 @@ def version_document(version: Version) -> dict[str, Any]:
         "warnings": version.warnings,
         "run": version.run,
     }
+
+
+def versions_table(found: Sequence[Version], current: Collection[int], *, more: int) -> RenderableType:
+    """One row per version, the latest first. `current`: the ids of those that are read now."""
+    partitioned = any(each.partition for each in found)
+    shared = len({each.environment for each in found}) > 1
+    columns = [">version", "", *(["partition"] if partitioned else []), *(["environment"] if shared else [])]
+    table = table_of(*columns, "published", ">took", ">rows", ">bytes", "data", "code", "run")
+    for each in found:
+        spent = _seconds(each)
+        table.add_row(
+            Text(f"@{each.version}", style="bold"),
+            Text("current", style="green") if id(each) in current else "",
+            *([each.partition] if partitioned else []),
+            *([each.environment] if shared else []),
+            clock(each.at),
+            "" if spent is None else duration(spent),
+            "" if each.rows is None else f"{each.rows:,}",
+            "" if each.size is None else amount(each.size),
+            each.data_version[:_DIGITS],
+            each.code_version[:_DIGITS],
+            each.run,
+        )
+    parts: list[RenderableType] = [table]
+    if more > 0:
+        parts.append(Text(f"… {more:,} more (--limit)", style="dim"))
+    return Group(*parts)
 
 
 def table_of(*columns: str) -> Table:

@@ -6,6 +6,7 @@ command again continues. The plan of a run is in its history, so what it goes on
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from engine.cli.asset_desk import Desk
 from engine.cli.asset_lines import AssetLines
 from engine.cli.asset_summary import asset_document, asset_summary
 from engine.cli.asset_tally import Making, plan_of
+from engine.cli.others import look_at_others
 from engine.cli.plan_view import plan_document, plan_headline, plan_view
 from engine.cli.problems import Exit, Problem
 from engine.cli.progress import Screen, View
@@ -59,7 +61,12 @@ async def materialize(desk: Desk, request: Request, *, run_id: str | None) -> Ex
             making = Making.of(state, now=now, plan=plan, store_words=desk.store_words)
         async with working(session, [making], stop, _view(desk, making)) as (engine, view):
             handle = await _handle(desk, engine, making)
-            await watch(session, stop, engine, view, [(handle, making)])
+            looking = asyncio.get_running_loop().create_task(look_at_others(desk, making, view))
+            try:
+                await watch(session, stop, engine, view, [(handle, making)])
+            finally:
+                looking.cancel()
+                await asyncio.wait([looking])
         return await _report(desk, session, making, stop)
 
 
@@ -100,11 +107,10 @@ async def _begun(desk: Desk, request: Request, run_id: str | None) -> RunState |
     if state.workflow != workflow.name:
         raise Problem(f"run {run_id} is of workflow {state.workflow!r}, and materializes nothing")
     plan = plan_of(state)
-    if plan is not None and not _is_of(plan, request, definitions):
-        asked = _words(plan.request)
+    if plan is not None and _bare(request) != Request() and not _is_of(plan, request, definitions):
         raise Problem(
             f"run {run_id} was asked for something else",
-            hint=f"It goes on with:\n  {desk.command('materialize', *asked, '--id', str(run_id))}",
+            hint=f"It goes on with:\n  {desk.command('materialize', '--id', str(run_id))}",
         )
     return state
 
@@ -122,7 +128,12 @@ def _is_of(plan: Plan | None, request: Request, definitions: Definitions) -> boo
     """Whether a plan is of this request, whoever asked and why, and of these definitions."""
     if plan is None or any(step.node not in definitions.nodes for step in plan.steps):
         return False
-    return replace(plan.request, by="", reason="") == replace(request, by="", reason="")
+    return _bare(plan.request) == _bare(request)
+
+
+def _bare(request: Request) -> Request:
+    """The request without who asks, and why."""
+    return replace(request, by="", reason="")
 
 
 def _words(request: Request) -> list[str]:

@@ -34,8 +34,8 @@ class View(Protocol):
     def held(self, run: Watched) -> None:
         """`run` was paused, or its workflow was: it must be said how it goes on."""
 
-    def stopping(self, text: str) -> None:
-        """The user has asked to stop."""
+    def say(self, text: str) -> None:
+        """Something that the user must know now: that it stops, what it waits for."""
 
     def restore(self) -> None:
         """Leave the terminal as it was found; the process ends now."""
@@ -75,7 +75,7 @@ class Lines:
         for line in plain.paused_lines(run):
             self._output.line(line)
 
-    def stopping(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._output.line(text)
 
     def restore(self) -> None:
@@ -125,7 +125,7 @@ class Screen:
     def held(self, run: Watched) -> None:
         """The next frame shows it."""
 
-    def stopping(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._note = text
         self._draw()
 

@@ -219,7 +219,7 @@ async def watch(
             task.cancel()
         await asyncio.wait([*following, *beside])
     if stop.asked and not all(run.over for _, run in runs):
-        view.stopping(f"stopping: running tasks have {session.grace:g} s to end (interrupt again to end at once)")
+        view.say(f"stopping: running tasks have {session.grace:g} s to end (interrupt again to end at once)")
 
 
 async def _follow(session: Session, handle: RunHandle[Any], run: Watched, view: View) -> None:
