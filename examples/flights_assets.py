@@ -19,6 +19,8 @@ import sys
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -27,6 +29,7 @@ from tenacity import retry_if_exception_type, stop_after_attempt, wait_exponenti
 from engine.assets import (
     PRODUCTION,
     AssetContext,
+    Check,
     CheckContext,
     CheckResult,
     Definitions,
@@ -43,10 +46,11 @@ from engine.storage import data_version
 sys.path.append(str(Path(__file__).parent))  # for `flights_lib`, however this file was loaded
 try:
     import duckdb
-    from flights_lib import model
+    from flights_lib import model, tables
+    from flights_lib import report as page
     from flights_lib.files import connect, create_database, database, rows
+    from flights_lib.model import Model, Score
     from flights_lib.package import Package
-    from flights_lib.report import Facts, Group, html_report, summed_up
     from flights_lib.tables import TABLES, Finding, judge
 except ModuleNotFoundError as error:
     if error.name not in {"duckdb", "numpy"}:
@@ -56,6 +60,18 @@ except ModuleNotFoundError as error:
 MONTHS = Monthly("2013-01", end="2014-01")
 SCORED = Monthly("2013-07", end="2014-01")  # each by a model that has seen only the six months before it
 LATE_MINUTES = 15  # "late" as the US Department of Transportation counts it
+
+
+def code_of(own: str, *modules: ModuleType) -> str:
+    """A code version: of the function's own number, and of modules that it leans on.
+
+    Without `code_version=` the function counts, and what it names in this file; what is imported does not. Where the
+    work is done by a library of one's own, as here, its files are to count.
+    """
+    digest = sha256()
+    for module in modules:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return f"{own} {digest.hexdigest()[:16]}"
 
 
 class Warehouse:
@@ -71,6 +87,14 @@ class Warehouse:
         return self.path.with_stem(f"{self.path.stem}-{environment}")
 
 
+def seen(**tables: pa.Table) -> duckdb.DuckDBPyConnection:
+    """A DuckDB that sees Arrow tables by these names."""
+    db = connect()
+    for name, table in tables.items():
+        db.register(name, table)
+    return db
+
+
 # ── Extract and check ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -79,7 +103,7 @@ def key_of(table: str) -> tuple[str, ...]:
     return tuple(TABLES[table].key.split(", "))
 
 
-def keyed(table: str) -> list:  # type: ignore[type-arg]
+def keyed(table: str) -> list[Check[..., Any]]:
     """What must hold of each extracted table."""
     key = key_of(table)
     return [not_null(*key), unique(*key), row_count(min=2), schema_unchanged()]
@@ -137,22 +161,18 @@ def flights(package: Package) -> pa.Table:
 @check(flights)
 def scheduled(flights: pa.Table) -> CheckResult:
     """A scheduled departure is its hour and minute."""
-    with connect() as db:
-        db.register("flights", flights)
+    with seen(flights=flights) as db:
         wrong = db.sql("FROM flights WHERE hour * 100 + minute <> sched_dep_time ORDER BY ALL").to_arrow_table()
     return CheckResult(wrong.num_rows == 0, f"{wrong.num_rows} flights", rows=wrong.slice(0, 5).to_pylist())
 
 
-@asset(group="raw", code_version=f"1 {sha256(msgspec.json.encode(TABLES)).hexdigest()[:16]}")
+@asset(group="raw", code_version=code_of("1", tables))
 def quality(
     airlines: pa.Table, airports: pa.Table, planes: pa.Table, weather: pa.Table, flights: pa.Table
 ) -> list[Finding]:
     """How many rows break which rule, and how many are known to."""
-    tables = {"airlines": airlines, "airports": airports, "planes": planes, "weather": weather, "flights": flights}
-    with connect() as db:
-        for name, table in tables.items():
-            db.register(name, table)
-        return list(chain(*(judge(db, name, TABLES[name].rules) for name in tables)))
+    with seen(airlines=airlines, airports=airports, planes=planes, weather=weather, flights=flights) as db:
+        return list(chain(*(judge(db, name, TABLES[name].rules) for name in TABLES)))
 
 
 @check(quality)
@@ -203,10 +223,7 @@ def joined(
     context: AssetContext,
 ) -> pa.Table:
     """Each flight of a month with its airline, destination, plane and weather, and what the model will look at."""
-    tables = {"airlines": airlines, "airports": airports, "planes": planes, "weather": weather, "flights": flights}
-    with connect() as db:
-        for name, table in tables.items():
-            db.register(name, table)
+    with seen(airlines=airlines, airports=airports, planes=planes, weather=weather, flights=flights) as db:
         return db.sql(JOINED, params={"month": context.partition}).to_arrow_table()
 
 
@@ -225,8 +242,7 @@ def warehouse(joined: pa.Table, where: Warehouse, context: AssetContext) -> Mate
     Its version is a digest of what is in the table afterwards, whatever was there before.
     """
     path, month = where.of(context.environment), int(context.partition[5:])
-    with connect() as db:
-        db.register("joined", joined)
+    with seen(joined=joined) as db:
         columns = ", ".join(f"{name} {kind}" for name, kind, *_ in rows(db, "DESCRIBE joined"))
     create_database(path, f"CREATE TABLE flights ({columns})")
     with database(str(path)) as db:
@@ -252,16 +268,15 @@ def all_are_loaded(context: CheckContext, joined: pa.Table, where: Warehouse) ->
 class Trained(msgspec.Struct, frozen=True):
     """A model, and how it did on the month after those that it was trained on."""
 
-    model: model.Model
-    score: model.Score
+    model: Model
+    score: Score
 
 
 @asset(
     group="model",
     partitions=SCORED,
     mappings={"joined": TimeWindow(-6, 0)},
-    # What is imported does not count by itself: another `flights_lib/model.py` is another model.
-    code_version=f"1 {sha256(Path(model.__file__).read_bytes()).hexdigest()[:16]}",
+    code_version=code_of("1", model),
 )
 def delay_model(joined: dict[str, pa.Table], context: AssetContext) -> Output[Trained]:
     """How likely is a flight to be late? Trained on six months, tried on the one after, which it has not seen."""
@@ -276,26 +291,27 @@ def delay_model(joined: dict[str, pa.Table], context: AssetContext) -> Output[Tr
 def better_than_the_clock(delay_model: Trained) -> CheckResult:
     """It ranks flights better than the hour of the day alone does."""
     score = delay_model.score
-    return CheckResult(score.auc > score.auc_baseline, f"{score.auc:.3f}, and {score.auc_baseline:.3f} by the hour alone")
+    return CheckResult(
+        score.auc > score.auc_baseline, f"{score.auc:.3f}, and {score.auc_baseline:.3f} by the hour alone"
+    )
 
 
-def counted(db: duckdb.DuckDBPyConnection, by: str) -> list[Group]:
+def counted(db: duckdb.DuckDBPyConnection, by: str) -> list[page.Group]:
     """The flights, counted by the values of one or more columns."""
     counts = "count(*), count(*) FILTER (cancelled), count(late), count(*) FILTER (late)"
     found = rows(db, f"SELECT {by}, {counts} FROM joined GROUP BY {by} ORDER BY {by}")
-    return [Group([str(value) for value in row[:-4]], *row[-4:]) for row in found]
+    return [page.Group([str(value) for value in row[:-4]], *row[-4:]) for row in found]
 
 
-@asset(group="report", code_version="1")
+@asset(group="report", code_version=code_of("1", page))
 def report(joined: pa.Table, delay_model: dict[str, Trained], quality: list[Finding], context: AssetContext) -> str:
     """One HTML file that needs nothing else; the same bytes for the same facts."""
-    with connect() as db:
-        db.register("joined", joined)
+    with seen(joined=joined) as db:
         by_month, by_hour, by_airline = (counted(db, by) for by in ("month", "weekday, hour", "airline"))
-    facts = Facts(by_month, by_hour, by_airline, [trained.score for trained in delay_model.values()], quality)
-    found = summed_up(facts)
+    facts = page.Facts(by_month, by_hour, by_airline, [trained.score for trained in delay_model.values()], quality)
+    found = page.summed_up(facts)
     context.add_metadata(flights=found.flights, late_share=found.late_share, auc=found.auc, worst=found.worst_month)
-    return html_report(facts)
+    return page.html_report(facts)
 
 
 # ── All of it ─────────────────────────────────────────────────────────────────────────────────────────────────────

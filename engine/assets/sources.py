@@ -10,6 +10,7 @@ import ast
 import linecache
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Final
@@ -63,7 +64,7 @@ class Source:
     @cached_property
     def _named(self) -> dict[str, Definition]:
         found: dict[str, list[ast.AST]] = {}
-        for statement in self._tree.body:
+        for statement in chain.from_iterable(map(_tried, self._tree.body)):
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 for name, node in _imported(statement):
                     found.setdefault(name, []).append(node)
@@ -167,6 +168,19 @@ def _undecorated(node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
 def _name_of(decorator: ast.expr) -> str:
     node = decorator.func if isinstance(decorator, ast.Call) else decorator
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _tried(statement: ast.stmt) -> list[ast.stmt]:
+    """The imports of a ``try`` that binds nothing when they fail, each of its own; any other statement as it is."""
+    if not isinstance(statement, ast.Try):
+        return [statement]
+    otherwise = [
+        *(each for handler in statement.handlers for each in handler.body),
+        *statement.orelse,
+        *statement.finalbody,
+    ]
+    plain = all(isinstance(each, ast.Import | ast.ImportFrom) for each in statement.body)
+    return statement.body if plain and not any(map(stored_in, otherwise)) else [statement]
 
 
 def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, ast.AST]]:

@@ -23,7 +23,7 @@ class Package:
         self.folder = folder
 
     def table(self, name: str) -> "pa.Table":
-        """A table, typed and sorted by its key. A value that does not fit its column is an error that names its line."""
+        """A table, typed and sorted by its key. A value that does not fit its column is an error with its line."""
         columns = dict(column.split(" ") for column in TABLES[name].columns.split(", "))
         csv = self._folder() / f"{name}.csv"
         with tempfile.TemporaryDirectory() as scratch, connect() as db:

@@ -121,6 +121,23 @@ def test_from_where_a_name_is_imported_counts_and_what_is_imported_beside_it_doe
     assert version(load(base.replace("floor as f", "ceil, floor as f"))) == one
 
 
+def test_imports_that_are_tried_count_each_of_its_own_unless_something_stands_in_for_them(load: Load) -> None:
+    base = """
+        try:
+            from math import floor
+        except ImportError as error:
+            raise RuntimeError("no") from error
+        def orders(raw):
+            return floor(raw)
+    """
+    one = version(load(base))
+    assert version(load(base.replace("from math import floor", "import os\n            from math import floor"))) == one
+    assert version(load(base.replace("math import floor", "math import ceil as floor"))) != one
+    instead = base.replace('raise RuntimeError("no") from error', "floor = int")
+    assert version(load(instead)) != one
+    assert version(load(instead.replace("floor = int", "floor = round"))) != version(load(instead))
+
+
 def test_what_a_parameter_or_a_variable_hides_is_not_used(load: Load) -> None:
     base = """
         rows = 1
