@@ -1,11 +1,11 @@
 """Verify the log in a Holdfast SQLite file, without Holdfast: Python's standard library and nothing else.
 
-    python docs/verify.py holdfast.db
-    python docs/verify.py holdfast.db shop.seal ...
+    python docs/verify.py holdfast.db [shop.seal ...]
 
 Looks at every event (its digest follows from what it says and the event before it in its stream; payload and salt fit
-the payload digest), at every stream (its head is its last event), and at the tree over all digests against the seals
-that are named. What it prints ends with the size and the root of the log; the exit code is 1 when something is wrong.
+the payload digest), at every stream (its head is its last event; digests that are kept of pruned events are those that
+its last event speaks of), and at the tree over all digests against the seals that are named. What it prints ends with
+the size and the root of the log; the exit code is 1 when something is wrong.
 
 Signatures are not checked: the standard library has no Ed25519. A seal that you kept yourself needs none; of any other
 see that the root printed here stands in a note whose signature you have checked with another tool (C2SP signed-note).
@@ -13,21 +13,27 @@ The forms are described in docs/history.md and docs/audit.md.
 """
 
 import base64
+import json
 import sqlite3
 import sys
 from hashlib import sha256
 from pathlib import Path
 
-EVENTS = """
-    SELECT s.name, e.position, e.version, e.header, e.payload, e.salt, e.payload_digest, e.digest
-    FROM events AS e LEFT JOIN streams AS s ON s.id = e.stream ORDER BY e.position
-"""
-NO_PAYLOAD = bytes(32)
+EVENTS = "SELECT stream, position, version, header, payload, salt, payload_digest, digest FROM events"
+KEPT = " UNION ALL SELECT stream, position, version, NULL, NULL, NULL, NULL, digest FROM kept_digests"
+LOG = """SELECT s.name, e.position, e.version, e.header, e.payload, e.salt, e.payload_digest, e.digest
+         FROM ({} ORDER BY position) AS e LEFT JOIN streams AS s ON s.id = e.stream ORDER BY e.position"""
+BACK = """SELECT name FROM streams WHERE pruned AND ((SELECT count(*) FROM events WHERE stream = id) <> 1
+                                             OR NOT EXISTS (SELECT 1 FROM kept_digests WHERE stream = id))"""
 
 
 def chain_start(stream):
     """The digest before the first event of a stream."""
     return sha256(b"holdfast stream\x00" + stream).digest()
+
+
+def named(stream):
+    return (stream or b"?").decode(errors="replace")
 
 
 class Tree:
@@ -45,9 +51,7 @@ class Tree:
         self.size += 1
 
     def root(self):
-        if not self.nodes:
-            return sha256(b"").digest()
-        root = self.nodes[-1]
+        root = self.nodes[-1] if self.nodes else sha256(b"").digest()
         for left in self.nodes[-2::-1]:
             root = sha256(b"\x01" + left + root).digest()
         return root
@@ -60,11 +64,28 @@ def wrong_with(previous, header, payload, salt, payload_digest, digest):
         return "its digest does not follow from what it says and the event before it"
     if payload is None:
         return None if salt is None else "it has a salt and no payload"
-    if salt is None or len(salt) != 16:
-        return "its salt is not 16 bytes"
-    if sha256(salt + payload).digest() != payload_digest:
-        return "its payload is not the one that was recorded"
-    return None
+    fits = isinstance(payload, bytes) and len(salt or b"") == 16 and sha256(salt + payload).digest() == payload_digest
+    return None if fits else "its payload is not the one that was recorded"
+
+
+def wrong_in(log, left, stream, position, version, header, payload, salt, stored, digest):
+    """What is wrong with an event, or what is kept of it, by where its stream stands in the log; or None."""
+    at, previous = log.get(stream, (0, chain_start(stream or b"")))
+    if stream is None:
+        return "it belongs to no stream"
+    if version != at + 1:
+        return f"it follows version {at}: events are missing, added, or in another order"
+    if header is None and version == 1:
+        left[stream] = sha256()  # over what is kept, until the event that says what was pruned
+    kept = left.get(stream)
+    problem = header is not None and wrong_with(previous, header, payload, salt, stored or bytes(32), digest)
+    if kept and not problem and (header or b"").startswith(b'{"type":"RunPruned"'):
+        said, kept = json.loads(header), left.pop(stream)
+        what = (f"run:{said.get('run')}".encode(), said.get("events"), said.get("leaves"))
+        return None if what == (stream, at, kept.hexdigest()) else "what is kept before it is not what was pruned"
+    if kept:
+        kept.update(position.to_bytes(8, "big", signed=True) + digest)
+    return problem if kept or header is not None else "it was pruned, and the first event of its stream was not"
 
 
 def read_seal(path):
@@ -75,7 +96,7 @@ def read_seal(path):
 
 def verify(database, seals=()):
     """What is wrong, as lines; and the tree over the whole log. `seals` are paths."""
-    problems, ends, broken, tree = [], {}, set(), Tree()
+    problems, ends, left, broken, tree = [], {}, {}, set(), Tree()
     expected = sorted((*read_seal(path), str(path)) for path in seals)
     connection = sqlite3.connect(f"file:{Path(database).absolute().as_posix()}?mode=ro", uri=True)
     connection.text_factory = bytes
@@ -90,29 +111,23 @@ def verify(database, seals=()):
 
     try:
         connection.execute("BEGIN")  # one moment of the log, whoever writes meanwhile
+        prunes = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'kept_digests'").fetchall()
         check_seals(last=False)
-        for stream, position, version, header, payload, salt, stored, digest in connection.execute(EVENTS):
-            at, previous = ends.get(stream, (0, chain_start(stream or b"")))
-            problem = None
-            if stream is None:
-                problem = "it belongs to no stream"
-            elif version != at + 1:
-                problem = f"it follows version {at}: events are missing, added, or in another order"
-            elif not isinstance(payload, bytes | None):
-                problem = "its payload is neither text nor bytes"
-            else:
-                problem = wrong_with(previous, header, payload, salt, stored or NO_PAYLOAD, digest)
+        for row in connection.execute(LOG.format(EVENTS + KEPT if prunes else EVENTS)):
+            stream, position, version, *_, digest = row
+            problem = wrong_in(ends, left, *row)
             if problem and stream not in broken:
                 broken.add(stream)
-                name = (stream or b"?").decode(errors="replace")
-                problems.append(f"{name}, version {version}, position {position}: {problem}")
+                problems.append(f"{named(stream)}, version {version}, position {position}: {problem}")
             ends[stream] = (version, digest)
             tree.append(digest)
             check_seals(last=False)
         check_seals(last=True)
+        taken = {*left, *(name for (name,) in connection.execute(BACK))} if prunes else set()
+        problems += [f"{named(name)}: pruned, and not said so, or not wholly" for name in taken - broken]
         for stream, version, digest in connection.execute("SELECT name, version, digest FROM streams"):
             if ends.get(stream, (0, chain_start(stream))) != (version, digest) and stream not in broken:
-                problems.append(f"{stream.decode(errors='replace')}: its head is not its last event")
+                problems.append(f"{named(stream)}: its head is not its last event")
     finally:
         connection.close()
     return problems, tree

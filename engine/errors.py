@@ -26,6 +26,7 @@ __all__ = [
     "HeartbeatTimeout",
     "HistoryError",
     "HoldfastError",
+    "KeepingRefused",
     "MaterializationFailed",
     "NotPublished",
     "NotRecordable",
@@ -43,6 +44,7 @@ __all__ = [
     "RunEnded",
     "RunFailedError",
     "RunNotFound",
+    "RunPrunedError",
     "RunSuspendedError",
     "RunTerminatedError",
     "SingletonHeld",
@@ -280,6 +282,10 @@ class RepairRefused(HoldfastError, ValueError):
     """A run cannot be reopened, forked or run again as asked. The message says why, and what can be done instead."""
 
 
+class KeepingRefused(HoldfastError, ValueError):
+    """What a run has recorded is still needed, so it was neither pruned nor made to forget; or the store cannot."""
+
+
 class ResultError(HoldfastError):
     """Base of what `result()` raises when a run has no result to give. `run_id` names the run."""
 
@@ -310,6 +316,14 @@ class RunTerminatedError(ResultError):
 
 class RunSuspendedError(ResultError):
     """Code and history disagree: the run waits, unharmed, for code that fits. The message holds the diagnosis."""
+
+
+class RunPrunedError(ResultError):
+    """The run's history was taken away (`RunPruned`): digests are left, and who did that, when and why."""
+
+    def __init__(self, run_id: str, message: str = "") -> None:
+        text = f"run {run_id!r} was pruned: its history was taken away; `holdfast show {run_id}` says by whom, and why"
+        super().__init__(run_id, message or text)
 
 
 class Evicted(BaseException):

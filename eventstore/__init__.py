@@ -17,6 +17,7 @@ from eventstore.errors import (
     StreamClosed,
     StreamDiffers,
     StreamNotFound,
+    StreamNotPrunable,
     TransactionRefused,
     UnknownMessage,
     UnknownPool,
@@ -24,6 +25,7 @@ from eventstore.errors import (
     VersionConflict,
 )
 from eventstore.finding import find_all
+from eventstore.keeping import Keeping, KeptDigest, keeps
 from eventstore.port import (
     NEW,
     Commit,
@@ -51,6 +53,8 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "InvalidArgument",
+    "Keeping",
+    "KeptDigest",
     "Lease",
     "LeaseLost",
     "LimitReached",
@@ -71,6 +75,7 @@ __all__ = [
     "StreamDiffers",
     "StreamHead",
     "StreamNotFound",
+    "StreamNotPrunable",
     "StreamQuery",
     "SystemClock",
     "Timestamp",
@@ -83,4 +88,5 @@ __all__ = [
     "VersionConflict",
     "WaitingMessage",
     "find_all",
+    "keeps",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "StreamClosed",
     "StreamDiffers",
     "StreamNotFound",
+    "StreamNotPrunable",
     "TransactionRefused",
     "UnknownMessage",
     "UnknownPool",
@@ -117,6 +118,14 @@ class StreamClosed(EventStoreError):
     def __init__(self, stream: str) -> None:
         self.stream = stream
         super().__init__(f"stream {stream!r} is closed and takes no more messages")
+
+
+class StreamNotPrunable(EventStoreError):
+    """Events were to be taken away of a stream that is not closed, or its last one. ``stream`` is its name."""
+
+    def __init__(self, stream: str, *, reason: str) -> None:
+        self.stream = stream
+        super().__init__(f"stream {stream!r} cannot be pruned so: {reason}")
 
 
 class LimitReached(EventStoreError):

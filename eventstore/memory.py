@@ -23,6 +23,8 @@ from msgspec import UNSET
 
 from eventstore.clock import Clock, SystemClock
 from eventstore.errors import LeaseLost, StoreClosed, StreamClosed, StreamNotFound
+from eventstore.keeping import KeptDigest, Leaf, check_versions
+from eventstore.memory_keeping import forget, prune
 from eventstore.memory_moving import Taken, dump
 from eventstore.moving import Installed, Item
 from eventstore.port import (
@@ -106,7 +108,7 @@ class MemoryLease:
 class MemoryStore:
     """An `EventStore` that lives and dies with this object. Not thread-safe: one event loop uses it."""
 
-    capabilities: frozenset[Capability] = frozenset({"permits", "moving"})
+    capabilities: frozenset[Capability] = frozenset({"keeping", "moving", "permits"})
 
     def __init__(
         self,
@@ -168,7 +170,8 @@ class MemoryStore:
         events = self._streams.existing(stream).events
         end = len(events) if until is None else min(until, len(events))
         async for event in self._chunks(events, after, end):
-            yield event
+            if isinstance(event, RecordedEvent):
+                yield event
 
     async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
         """See `EventStore.read_all`; a position is an index of the log."""
@@ -176,8 +179,45 @@ class MemoryStore:
         validate_range(after, None, category)
         log = self._streams.log
         async for event in self._chunks(log, after, len(log)):
-            if category is None or category_of(event.stream) == category:
+            if isinstance(event, RecordedEvent) and category in (None, category_of(event.stream)):
                 yield event
+
+    async def forget(self, stream: str, *, versions: Collection[int] | None = None) -> int:
+        """See `Keeping.forget`."""
+        with self._call():
+            validate_stream(stream)
+            check_versions(versions)
+            await asyncio.sleep(0)
+            count = forget(self._streams, stream, versions)
+            await asyncio.sleep(0)
+        return count
+
+    async def prune(self, stream: str, *, until: int) -> int:
+        """See `Keeping.prune`."""
+        with self._call():
+            validate_stream(stream)
+            await asyncio.sleep(0)
+            count = prune(self._streams, stream, until)
+            await asyncio.sleep(0)
+        return count
+
+    async def leaves(self, *, after: int = 0) -> AsyncIterator[Leaf]:
+        """See `Keeping.leaves`."""
+        self._check_open()
+        validate_range(after, None)
+        log = self._streams.log
+        async for leaf in self._chunks(log, after, len(log)):
+            yield leaf
+
+    async def kept(self, stream: str, *, after: int = 0) -> AsyncIterator[KeptDigest]:
+        """See `Keeping.kept`."""
+        self._check_open()
+        validate_stream(stream)
+        validate_range(after, None)
+        events = self._streams.existing(stream).events
+        async for leaf in self._chunks(events, after, len(events)):
+            if isinstance(leaf, KeptDigest):
+                yield leaf
 
     async def find(self, query: StreamQuery) -> Page[StreamHead]:
         """See `EventStore.find`; it looks at every stream behind the cursor."""
@@ -305,7 +345,7 @@ class MemoryStore:
 
     # Calls.
 
-    async def _chunks(self, events: list[RecordedEvent], after: int, end: int) -> AsyncIterator[RecordedEvent]:
+    async def _chunks(self, events: list[Leaf], after: int, end: int) -> AsyncIterator[Leaf]:
         for start in range(after, end, _READ_CHUNK):
             await asyncio.sleep(0)
             self._check_open()

@@ -38,7 +38,7 @@ __all__ = ["Taken", "dump"]
 def dump(streams: Streams, names: Sequence[str] | None) -> Iterator[Item]:
     """The items of some streams, or of all, as they stand when the first is asked for. Raises `StreamNotFound`."""
     if names is None:
-        chosen, log = list(streams._streams.values()), streams.log
+        chosen, log = [each for each in streams._streams.values() if not each.pruned], streams.log
         ends = [(log, len(log))]
     else:
         wanted = {streams.existing(name).name for name in names}
@@ -47,7 +47,9 @@ def dump(streams: Streams, names: Sequence[str] | None) -> Iterator[Item]:
     yield from list(_state(streams, chosen, everything=names is None))
     for events, end in ends:
         for index in range(end):  # a list that others append to
-            yield events[index]
+            event = events[index]
+            if isinstance(event, RecordedEvent):
+                yield event
 
 
 def _state(streams: Streams, chosen: list[Stream], *, everything: bool) -> Iterator[Item]:

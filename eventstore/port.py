@@ -98,9 +98,10 @@ Timestamp: TypeAlias = int
 CommitId: TypeAlias = str
 MessageId: TypeAlias = str
 Scalar: TypeAlias = str | int | float | bool | None
-Capability: TypeAlias = Literal["moving", "permits", "transaction"]
+Capability: TypeAlias = Literal["keeping", "moving", "permits", "transaction"]
 """Optional parts of the port. A commit that uses one the store does not declare is refused, never half-obeyed. A store
-that declares "moving" keeps a second port, too: `eventstore.moving.MovingStore`."""
+that declares "moving" keeps a second port, too: `eventstore.moving.MovingStore`; one that declares "keeping",
+`eventstore.keeping.Keeping`."""
 
 NEW: Final = -1
 """`Commit.expected_version` for a stream that must not exist yet. (0: it does, opened by a message, with no events.)"""
@@ -268,6 +269,7 @@ class StreamHead(Struct, frozen=True, kw_only=True, gc=False):
     owner: int | None  # token of the lease that owns it (which may have ended)
     claims: int  # claims since the last commit with progress
     attributes: Mapping[str, Scalar]
+    pruned: bool = False  # its events were taken away but for the last; see `eventstore.keeping`
     # In order of arrival: the first MAILBOX_PAGE or MAILBOX_BYTES of the waiting messages, and what is not among them
     # of the first CONTROL_PAGE or CONTROL_BYTES of the control messages. Empty in what `find` returns.
     messages: tuple[WaitingMessage, ...] = ()
@@ -283,6 +285,7 @@ class StreamQuery(Struct, frozen=True, kw_only=True):
     closed: bool | None = None
     held: bool | None = None
     control: bool | None = None  # whether control messages wait
+    pruned: bool | None = False  # None: whether or not it was
     created_from: Timestamp | None = None  # inclusive
     created_until: Timestamp | None = None  # exclusive
     newest_first: bool = True

@@ -22,6 +22,7 @@ from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES, event_digest, payload_digest
 from eventstore.errors import LeaseLost, MailWaiting, StreamNotFound, UnknownMessage, VersionConflict
 from eventstore.holding import Held, looked_after
+from eventstore.keeping import Leaf
 from eventstore.permits import Actions
 from eventstore.pools import MemoryPools
 from eventstore.port import (
@@ -62,7 +63,7 @@ class Streams:
         leases: Mapping[int, Lease],
         on_need: Callable[[], None],
     ) -> None:
-        self.log: list[RecordedEvent] = []  # a position is an index of it, from 1
+        self.log: list[Leaf] = []  # a position is an index of it, from 1
         self._clock = clock
         self._entropy = entropy
         self._leases = leases  # by token: those that have not ended
@@ -148,7 +149,7 @@ class Streams:
             stream.merge(message.opens.attributes)
         elif message.id in stream.delivered:
             return None
-        elif stream.closed and (message.open_only or not message.control):
+        elif stream.pruned or (stream.closed and (message.open_only or not message.control)):
             return "closed"
         stream.delivered.add(message.id)
         stream.mailbox[message.id] = WaitingMessage(
@@ -188,8 +189,8 @@ class Streams:
             if stream is not None and owner != commit.lease.token:
                 reason = "nobody owns it: claim it" if owner is None else f"token {owner} owns it"
                 raise LeaseLost(commit.stream, token=commit.lease.token, reason=reason)
-        elif owner is not None and self._alive(owner):
-            raise LeaseLost(commit.stream, token=None, reason=f"token {owner} owns it and is alive")
+        elif stream is not None:
+            self.check_lease_of(stream)
 
     def _attributes(self, name: str) -> Mapping[str, Scalar] | None:
         stream = self._streams.get(name)
@@ -234,6 +235,11 @@ class Streams:
         )
         stream.events.append(recorded)
         self.log.append(recorded)
+
+    def check_lease_of(self, stream: Stream) -> None:
+        """Raise `LeaseLost` when a live lease owns it."""
+        if stream.owner is not None and self._alive(stream.owner):
+            raise LeaseLost(stream.name, token=None, reason=f"token {stream.owner} owns it and is alive")
 
     # Attention.
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from eventstore.digest import chain_start
+from eventstore.keeping import Leaf
 from eventstore.mailbox import first_page
 from eventstore.port import (
     CommitId,
     MessageId,
-    RecordedEvent,
     Scalar,
     StreamHead,
     StreamQuery,
@@ -42,6 +42,7 @@ class Stream:
         "name",
         "outcome",
         "owner",
+        "pruned",
         "queued",
         "updated_at",
     )
@@ -50,7 +51,7 @@ class Stream:
         self.name: Final = name
         self.created_at: Final = now
         self.updated_at = now
-        self.events: list[RecordedEvent] = []
+        self.events: list[Leaf] = []  # of those that were pruned, what is left
         self.digest = chain_start(name)
         self.mailbox: dict[MessageId, WaitingMessage] = {}  # in order of arrival
         self.controls = 0  # of them, for the engine
@@ -59,6 +60,7 @@ class Stream:
         self.queued: Timestamp | None = None  # the alarm as the heap has it
         self.held = False
         self.closed = False
+        self.pruned = False
         self.owner: int | None = None
         self.claims = 0
         self.attributes: dict[str, Scalar] = {}
@@ -79,6 +81,7 @@ class Stream:
             owner=self.owner,
             claims=self.claims,
             attributes=dict(self.attributes),
+            pruned=self.pruned,
             messages=first_page(self.mailbox.values(), self.controls) if mail else (),
             undelivered=undelivered,
         )
@@ -96,6 +99,7 @@ class Stream:
             and (query.closed is None or self.closed == query.closed)
             and (query.held is None or self.held == query.held)
             and (query.control is None or bool(self.controls) == query.control)
+            and (query.pruned is None or self.pruned == query.pruned)
             and (query.created_from is None or self.created_at >= query.created_from)
             and (query.created_until is None or self.created_at < query.created_until)
             and all(

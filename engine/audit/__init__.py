@@ -1,4 +1,5 @@
-"""Proof that a log is what it was: verifying it, sealing it, and proving what is in it. See docs/audit.md.
+"""Proof that a log is what it was: verifying it, sealing it, proving what is in it, and not keeping all of it for ever.
+See docs/audit.md.
 
 It uses what anybody can import from `engine` and `eventstore`. Signatures need the extra ``audit``; verifying without a
 key does not.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from engine.audit.archiving import EVENT_COLUMNS, EVENTS_OF_PART, RUN_COLUMNS, Archived, archive
 from engine.audit.events import LogSealed
 from engine.audit.findings import AuditFinding, AuditProgress, AuditVerdict, SealCheck
+from engine.audit.keeping import LeftAsItIs, Pruning, prune
 from engine.audit.keys import (
     PrivateKey,
     PublicKey,
@@ -41,9 +43,11 @@ __all__ = [
     "AuditVerdict",
     "ConsistencyProof",
     "InclusionProof",
+    "LeftAsItIs",
     "LogSealed",
     "PrivateKey",
     "ProvenEvent",
+    "Pruning",
     "PublicKey",
     "Seal",
     "SealCheck",
@@ -56,6 +60,7 @@ __all__ = [
     "generate_key",
     "prove_consistency",
     "prove_inclusion",
+    "prune",
     "read_private_key",
     "read_public_key",
     "read_seal",

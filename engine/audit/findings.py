@@ -53,6 +53,7 @@ class AuditVerdict(Struct, frozen=True, kw_only=True):
     events: int
     streams: int
     destroyed: int  # payloads that were destroyed, which is no finding
+    pruned: int = 0  # of the events: those that were pruned, of which the digests are there, which is none either
     position: int  # of the last event that was looked at
     seconds: float
     findings: tuple[AuditFinding, ...] = ()

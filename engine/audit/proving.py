@@ -25,6 +25,7 @@ from engine.audit.merkle import (
     inclusion_ranges,
 )
 from engine.audit.notes import Seal
+from engine.audit.pruned import Leaf, has_pruned, leaves
 from engine.errors import AuditError, DoesNotVerify
 from eventstore import EventStore, RecordedEvent
 from eventstore.digest import chain_start, event_digest
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _Events: TypeAlias = AsyncGenerator[RecordedEvent, None]
+_Leaves: TypeAlias = AsyncGenerator[Leaf, None]
 
 
 class ProvenEvent(Struct, frozen=True):
@@ -114,7 +116,7 @@ async def prove_inclusion(store: EventStore, stream: str, version: int, seal: Se
     history, position = await _history(store, stream, version)
     tree, index = Tree(), 0
     hashes: RangeHashes | None = None  # from the event on: where it stands is not known before
-    async with aclosing(cast("_Events", store.read_all())) as events:
+    async with aclosing(cast("_Leaves", leaves(store))) as events:
         async for event in events:
             if hashes is None and event.position < position:
                 index += 1
@@ -174,6 +176,11 @@ async def _history(store: EventStore, stream: str, version: int) -> tuple[tuple[
     head = await store.head(stream)
     if not 1 <= version <= head.version:
         raise AuditError(f"stream {stream!r} has no version {version}: it has 1 to {head.version}")
+    if await has_pruned(store, stream):
+        raise AuditError(
+            f"stream {stream!r} was pruned: of its events the digests alone are left, which say nothing of what was in"
+            " them; a proof that was made before still holds"
+        )
     async with aclosing(cast("_Events", store.read(stream, until=version))) as events:
         async for event in events:
             digest = event_digest(digest, event.header, event.payload_digest)
@@ -190,7 +197,7 @@ async def _hashes(store: EventStore, seals: Sequence[Seal], ranges: list[tuple[i
     """The roots of ranges of the log, which must be what these seals say (the last is the largest)."""
     tree, hashes = Tree(), RangeHashes(ranges)
     waiting = [each for each in seals if each.size]
-    async with aclosing(cast("_Events", store.read_all())) as events:
+    async with aclosing(cast("_Leaves", leaves(store))) as events:
         async for event in events:
             if not waiting:
                 break

@@ -21,15 +21,16 @@ from engine.audit.events import LogSealed, read_sealed, seal_stream, sealed_even
 from engine.audit.keys import PrivateKey
 from engine.audit.merkle import Tree
 from engine.audit.notes import Seal
+from engine.audit.pruned import Leaf, leaves
 from engine.audit.streams import event_at
 from engine.errors import AuditError, DoesNotVerify
-from eventstore import NEW, Clock, Commit, EventStore, RecordedEvent, StreamNotFound, SystemClock, VersionConflict
+from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, SystemClock, VersionConflict
 
 __all__ = ["Sealed", "read_seal", "read_seals", "seal"]
 
 _SUFFIX: Final = ".seal"
 _FILE_BYTES_MAX: Final = 64 << 10
-_Events: TypeAlias = AsyncGenerator[RecordedEvent, None]
+_Leaves: TypeAlias = AsyncGenerator[Leaf, None]
 
 
 class Sealed(Struct, frozen=True, kw_only=True):
@@ -105,7 +106,7 @@ async def _made(
     """The seal of the log as it is now, its tree if it is a new one, and how many events were read."""
     tree, position, wanted = _start(last, outside)
     began = tree.size
-    async with aclosing(cast("_Events", store.read_all(after=position))) as events:
+    async with aclosing(cast("_Leaves", leaves(store, after=position))) as events:
         async for event in events:
             tree.append(event.digest)
             position = event.position

@@ -12,7 +12,17 @@ from contextlib import aclosing
 from typing import Final, TypeAlias, cast
 
 from engine.audit.findings import AuditFinding, What, is_destroyed, wrong_with
-from eventstore import EventStore, RecordedEvent, StoreDamaged, StreamHead, StreamNotFound, StreamQuery, find_all
+from engine.audit.pruned import Leaf, history, is_prune, look_at_pruned
+from eventstore import (
+    EventStore,
+    KeptDigest,
+    RecordedEvent,
+    StoreDamaged,
+    StreamHead,
+    StreamNotFound,
+    StreamQuery,
+    find_all,
+)
 from eventstore.digest import chain_start
 
 __all__ = ["FINDINGS_MAX", "KNOWN_MAX", "Chains", "LastEvent", "event_at", "heads"]
@@ -23,24 +33,30 @@ FINDINGS_MAX: Final = 1_000
 """Findings that are listed; more are only said to be there."""
 _PAGE: Final = 1_000
 
-_Events: TypeAlias = AsyncGenerator[RecordedEvent, None]
+_Leaves: TypeAlias = AsyncGenerator[Leaf, None]
 _Place: TypeAlias = tuple[int, bytes]
 LastEvent: TypeAlias = tuple[int, int, bytes]
 """Version, position and digest: of the events themselves too many would be held."""
 
 
 async def heads(store: EventStore, *, category: str | None = None) -> AsyncIterator[StreamHead]:
-    """The heads of all streams, or of a category, oldest first."""
-    async for head in find_all(store, StreamQuery(category=category, newest_first=False)):
+    """The heads of all streams, or of a category, oldest first; those that were pruned are among them."""
+    async for head in find_all(store, StreamQuery(category=category, newest_first=False, pruned=None)):
         yield head
 
 
 async def event_at(store: EventStore, stream: str, version: int) -> RecordedEvent | None:
-    """One event of a stream, if it is there."""
+    """One event of a stream, if it is there, and was not pruned."""
+    leaf = await _leaf_at(store, stream, version)
+    return leaf if isinstance(leaf, RecordedEvent) else None
+
+
+async def _leaf_at(store: EventStore, stream: str, version: int) -> Leaf | None:
+    """One event of a stream, or what is left of it."""
     try:
-        async with aclosing(cast("_Events", store.read(stream, after=version - 1, until=version))) as events:
-            async for event in events:
-                return event if event.version == version else None
+        async with aclosing(cast("_Leaves", history(store, stream, after=version - 1, until=version))) as leaves:
+            async for leaf in leaves:
+                return leaf if leaf.version == version else None
     except StoreDamaged:  # it is missing, though the head says that it is there
         return None
     return None
@@ -57,6 +73,9 @@ class Chains:
         self.findings: list[AuditFinding] = []
         self.more = False
         self.destroyed = 0
+        self.kept = 0  # digests of events that were pruned
+        self.pruned = 0  # streams that were, wholly, and of which that is in order
+        self._covered = 0  # of the digests: those that an event says was pruned
 
     def find(
         self,
@@ -97,7 +116,47 @@ class Chains:
         elif (wrong := wrong_with(event, digest)) is not None:
             what, message = wrong
             self.find(what, message, stream=stream, version=event.version, position=event.position)
+        elif is_prune(event):
+            await self._hold_against(event)
         self._keep(stream, (event.version, event.digest))
+
+    async def take_kept(self, kept: KeptDigest) -> None:
+        """What is left of the next event of a stream, in the order of the log."""
+        self.kept += 1
+        if kept.stream in self._broken:
+            return
+        place = self._known.get(kept.stream)
+        version, _ = await self._place_before(kept) if place is None else place
+        if kept.version != version + 1:
+            await self._out_of_order(kept, version)
+        self._keep(kept.stream, (kept.version, kept.digest))
+
+    async def _hold_against(self, prune: RecordedEvent) -> None:
+        """What is left of a stream, against what its last event says was taken away."""
+        remains = await look_at_pruned(self._store, prune)
+        self._covered += remains.kept
+        self.pruned += remains.finished
+        if remains.wrong is not None:
+            what, message = remains.wrong
+            self.find(what, message, stream=prune.stream, version=prune.version, position=prune.position)
+
+    def accounts_for(self, pruned: int) -> bool:
+        """Whether every digest that was met belongs to a stream that says so, and every stream that is marked does."""
+        return self.kept == self._covered and self.pruned == pruned
+
+    async def account_for(self, head: StreamHead) -> None:
+        """Look whether a stream was pruned, and says so in its last event."""
+        if self.is_broken(head.stream):
+            return
+        first = await _leaf_at(self._store, head.stream, 1)
+        if not (head.pruned or isinstance(first, KeptDigest)):
+            return
+        last = await event_at(self._store, head.stream, head.version)
+        if last is None or not is_prune(last):
+            message = "its events were taken away, and no event of it says so"
+            self.find("removed", message, stream=head.stream, version=head.version)
+        elif (wrong := (await look_at_pruned(self._store, last)).wrong) is not None:
+            self.find(*wrong, stream=last.stream, version=last.version, position=last.position)
 
     def _keep(self, stream: str, place: _Place) -> None:
         known = self._known
@@ -107,20 +166,20 @@ class Chains:
             known.popitem(last=False)
             self._forgot = True
 
-    async def _place_before(self, event: RecordedEvent) -> _Place:
+    async def _place_before(self, event: Leaf) -> _Place:
         """Where the chain of its stream stands, which is not known (any more)."""
         if event.version <= 1 or not self._forgot:
             return 0, chain_start(event.stream)
-        before = await event_at(self._store, event.stream, event.version - 1)
+        before = await _leaf_at(self._store, event.stream, event.version - 1)
         if before is None or before.position > event.position:
             return event.version - 2, b""  # the next to be expected is the one that is not there
         return before.version, before.digest
 
-    async def _out_of_order(self, event: RecordedEvent, version: int) -> None:
+    async def _out_of_order(self, event: Leaf, version: int) -> None:
         expected = version + 1
         what: What
         if event.version > expected:
-            missing = await event_at(self._store, event.stream, expected)
+            missing = await _leaf_at(self._store, event.stream, expected)
             if missing is None:
                 what, message = "removed", f"version {expected} is missing before it"
             else:
@@ -150,7 +209,7 @@ class Chains:
         return ended
 
     async def _some(self, names: tuple[str, ...], start: int) -> tuple[StreamHead, ...]:
-        page = await self._store.find(StreamQuery(streams=names[start : start + _PAGE], limit=_PAGE))
+        page = await self._store.find(StreamQuery(streams=names[start : start + _PAGE], limit=_PAGE, pruned=None))
         return page.items
 
     def _same(self, head: StreamHead, position: int | None, digest: bytes) -> None:
@@ -183,7 +242,8 @@ class Chains:
         digest = chain_start(stream) if digest is None else digest
         last = version
         try:
-            async with aclosing(cast("_Events", self._store.read(stream, after=version, until=head.version))) as events:
+            every = history(self._store, stream, after=version, until=head.version)
+            async with aclosing(cast("_Leaves", every)) as events:
                 async for event in events:
                     count += 1
                     if count == 1:
@@ -196,7 +256,7 @@ class Chains:
                             version=event.version,
                             position=event.position,
                         )
-                    await self.take(event)
+                    await (self.take_kept(event) if isinstance(event, KeptDigest) else self.take(event))
                     last, position, digest = event.version, event.position, event.digest
         except (StoreDamaged, StreamNotFound) as error:
             if last >= head.version or self.is_broken(stream):
@@ -206,5 +266,6 @@ class Chains:
             self.find("removed", f"version {last + 1} of {head.version} is missing", stream=stream, version=last + 1)
         elif not self.is_broken(stream):
             self._same(head, position or None, digest)
+            await self.account_for(head)
         self._known.pop(stream, None)
         return count

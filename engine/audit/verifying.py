@@ -16,13 +16,14 @@ from engine.audit.findings import AuditProgress, AuditVerdict
 from engine.audit.keys import PublicKey
 from engine.audit.merkle import Tree
 from engine.audit.notes import Seal
+from engine.audit.pruned import Leaf, leaves
 from engine.audit.streams import Chains, LastEvent, heads
-from eventstore import Clock, EventStore, RecordedEvent, StoreDamaged, SystemClock
+from eventstore import Clock, EventStore, KeptDigest, StoreDamaged, SystemClock
 
 __all__ = ["verify", "verify_streams"]
 
 _PAGE: Final = 1_000
-_Events: TypeAlias = AsyncGenerator[RecordedEvent, None]
+_Leaves: TypeAlias = AsyncGenerator[Leaf, None]
 _Told: TypeAlias = Callable[[AuditProgress], None] | None
 
 
@@ -50,6 +51,7 @@ async def verify(
         events=walk.events,
         streams=walk.streams,
         destroyed=walk.chains.destroyed,
+        pruned=walk.chains.kept,
         position=walk.position,
         seconds=clock.monotonic() - began,
         findings=tuple(walk.chains.findings),
@@ -82,6 +84,7 @@ async def verify_streams(
         events=events,
         streams=len(streams),
         destroyed=chains.destroyed,
+        pruned=chains.kept,
         position=0,
         seconds=clock.monotonic() - began,
         findings=tuple(chains.findings),
@@ -121,7 +124,7 @@ class _Walk:
         except StoreDamaged as error:
             self.whole = False
             self.chains.find("unreadable", f"the log cannot be read behind position {self.position}: {error}")
-            self.events = self.chains.destroyed = 0  # what is left is looked at stream by stream
+            self.events = self.chains.destroyed = self.chains.kept = 0  # what is left is looked at stream by stream
         else:
             self.expected.end(self.tree)
         finally:
@@ -134,7 +137,7 @@ class _Walk:
     async def _log(self) -> None:
         chains, tree, expected = self.chains, self.tree, self.expected
         last: dict[str, LastEvent] = {}
-        async with aclosing(cast("_Events", self._store.read_all())) as events:
+        async with aclosing(cast("_Leaves", leaves(self._store))) as events:
             async for event in events:
                 if event.position <= self.position:
                     chains.find(
@@ -143,7 +146,7 @@ class _Walk:
                         position=event.position,
                     )
                 self.position = event.position
-                await chains.take(event)
+                await (chains.take_kept(event) if isinstance(event, KeptDigest) else chains.take(event))
                 tree.append(event.digest)
                 if tree.size == expected.size:
                     await expected.compare(tree)
@@ -158,13 +161,17 @@ class _Walk:
 
     async def _ends(self) -> None:
         """Every stream ends where its head says. Usually all were seen to; else each is looked at."""
-        streams = 0
+        streams = pruned = 0
         async for head in heads(self._store):
+            pruned += head.pruned
             if head.version:
                 streams += 1
             else:
                 self.chains.without_events(head)
         self.streams = streams
+        if self.whole and not self.chains.accounts_for(pruned):
+            async for head in heads(self._store):
+                await self.chains.account_for(head)
         if streams == self._ended and self.whole:
             return
         async for head in heads(self._store):

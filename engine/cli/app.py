@@ -20,6 +20,7 @@ from engine.cli import (
     control_commands,
     doing,
     gate_commands,
+    keeping_commands,
     limit_commands,
     moving_commands,
     repair_commands,
@@ -31,10 +32,12 @@ from engine.cli.filters import AttributeOption, SinceOption, UntilOption, attrib
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    ByOption,
     DebugOption,
     FollowOption,
     GraceOption,
     JsonOption,
+    ReasonOption,
     RunArgument,
     StatusOption,
     StoreOption,
@@ -73,6 +76,7 @@ app.add_typer(moving_commands.group)
 app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
 app.add_typer(replay_commands.group)
+app.add_typer(keeping_commands.group)
 
 
 def entry() -> None:
@@ -150,6 +154,8 @@ def resume(
         str | None,
         typer.Argument(metavar="RUN", help="The run to go on with; all unfinished ones without.", show_default=False),
     ] = None,
+    reason: ReasonOption = "",
+    by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     grace: GraceOption = 5.0,
     json: JsonOption = False,
@@ -164,7 +170,7 @@ def resume(
     async def work(given: session.Session) -> Exit:
         return await (session.resume_all(given) if run_id is None else session.resume_one(given, run_id))
 
-    doing.work(work, target=target, words=None, store=store, grace=grace, json=json, debug=debug)
+    doing.work(work, target=target, words=None, store=store, grace=grace, json=json, debug=debug, by=by, reason=reason)
 
 
 @app.command(

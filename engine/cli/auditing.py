@@ -105,6 +105,9 @@ def _verdict_lines(verdict: AuditVerdict, *, signed: bool) -> list[str]:
     if verdict.destroyed:
         payloads = "1 payload was" if verdict.destroyed == 1 else f"{verdict.destroyed:,} payloads were"
         lines.append(f"{payloads} destroyed, which is no damage: the digests are there")
+    if verdict.pruned:
+        events = "1 event was" if verdict.pruned == 1 else f"{verdict.pruned:,} events were"
+        lines.append(f"{events} pruned, which is no damage: the digests are there, and fit what was recorded of it")
     rate = verdict.events / verdict.seconds if verdict.seconds > 0 else 0.0
     looked = f"{verdict.events:,} events of {verdict.streams:,} streams in {duration(verdict.seconds)}, {rate:,.0f}/s"
     if verdict.sealed:
@@ -130,6 +133,7 @@ def _verdict_document(verdict: AuditVerdict) -> dict[str, Any]:
         "events": verdict.events,
         "streams": verdict.streams,
         "destroyed_payloads": verdict.destroyed,
+        "pruned_events": verdict.pruned,
         "seconds": verdict.seconds,
         "size": verdict.size,
         "root": None if verdict.root is None else verdict.root.hex(),

@@ -135,7 +135,7 @@ async def _ask(
     return _say(output, state, text)
 
 
-async def unpause(store: EventStore, output: Output, run_id: str, *, by: str) -> Exit:
+async def unpause(store: EventStore, output: Output, run_id: str, *, reason: str, by: str) -> Exit:
     """Let a paused run go on, and see whether somebody takes that up."""
     async with Engine(store) as client:
         handle = client.run(run_id)
@@ -143,7 +143,8 @@ async def unpause(store: EventStore, output: Output, run_id: str, *, by: str) ->
         if state.ended:
             return _ended(output, state, "there is nothing to unpause")
         before = state.status
-        await handle.unpause(by=by)  # also when it is not paused: it may have been asked to, and nobody has done it yet
+        # Also when it is not paused: it may have been asked to, and nobody has done it yet.
+        await handle.unpause(reason=reason, by=by)
         if before == "paused":
             state = await _taken_up(handle, state, lambda state: state.status != "paused")
     if before != "paused":
@@ -171,12 +172,12 @@ async def pause_workflow(store: EventStore, output: Output, name: str, *, reason
     return _say_workflow(output, name, text, paused=True)
 
 
-async def unpause_workflow(store: EventStore, output: Output, name: str, *, by: str) -> Exit:
+async def unpause_workflow(store: EventStore, output: Output, name: str, *, reason: str, by: str) -> Exit:
     """Let the runs of a paused workflow go on."""
     async with Engine(store) as client:
         others = [each.name for each in await client.paused_workflows()]
         if name in others:
-            await client.unpause_workflow(name, by=by)
+            await client.unpause_workflow(name, reason=reason, by=by)
             text = f"workflow {name} is no longer paused; its runs go on within a second, where somebody works on them"
         else:
             text = f"workflow {name} is not paused"

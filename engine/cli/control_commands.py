@@ -139,6 +139,7 @@ def unpause(
     *,
     run_id: SomeRunArgument = None,
     workflow: WorkflowOption = None,
+    reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
@@ -150,9 +151,9 @@ def unpause(
     one, all_ = _which(run_id, workflow, "unpause")
     doing.change(
         lambda given, output: (
-            control.unpause(given, output, one, by=by_whom(by))
+            control.unpause(given, output, one, reason=reason, by=by_whom(by))
             if one is not None
-            else control.unpause_workflow(given, output, all_, by=by_whom(by))
+            else control.unpause_workflow(given, output, all_, reason=reason, by=by_whom(by))
         ),
         store=store,
         json=json,

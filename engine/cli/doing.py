@@ -33,6 +33,7 @@ def work(
     json: bool,
     debug: bool,
     by: str | None = None,
+    reason: str = "",
     must_exist: bool = False,
 ) -> None:
     """`run`, `resume` and their like: load the target, read the arguments, and only then open the store and work.
@@ -57,6 +58,7 @@ def work(
                 output=output,
                 grace=grace,
                 by=user() if by is None else by,
+                reason=reason,
                 debug=debug,
             )
             return await do(session)
@@ -79,6 +81,7 @@ def talk(
     by: str | None,
     json: bool,
     debug: bool,
+    reason: str = "",
     read_only: bool = False,
 ) -> None:
     """What is said to a run, or asked of it: load the target, let `prepare` see what is meant, then open the store."""
@@ -92,9 +95,8 @@ def talk(
     async def opened(loaded: Target, prepared: T) -> Exit:
         async with stores.existing(store, read_only=read_only) as given:
             speaker = user() if by is None else by
-            return await do(
-                Talk(target=loaded, run_id=run_id, store=given, url=store, output=output, by=speaker), prepared
-            )
+            talk = Talk(target=loaded, run_id=run_id, store=given, url=store, output=output, by=speaker, reason=reason)
+            return await do(talk, prepared)
 
     def action() -> Coroutine[Any, Any, Exit]:
         loaded = load(target)
@@ -147,7 +149,7 @@ def change(do: Work, *, store: str, json: bool, debug: bool) -> None:
 async def _changed(output: Any, url: str, do: Work) -> Exit:
     from engine.cli import stores  # noqa: PLC0415 - see the module
 
-    async with stores.existing(url) as given:
+    async with stores.existing(url, as_it_is=True) as given:
         return await do(given, output)
 
 

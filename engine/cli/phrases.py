@@ -65,7 +65,8 @@ def _failure(header: Mapping[str, Any], payload: bytes | None) -> str:
 def _received(header: Mapping[str, Any], payload: bytes | None) -> str:
     by = f" by {header['by']}" if header.get("by") else ""
     carried = ", carried over from the epoch before" if header.get("carried") else ""
-    return f"{one_line(payload, _WIDTH)}{by} (id {header['id']}{carried})"
+    why = f": {header['reason']}" if header.get("reason") else ""
+    return f"{one_line(payload, _WIDTH)}{by}{why} (id {header['id']}{carried})"
 
 
 def _child_started(header: Mapping[str, Any], payload: bytes | None) -> str:
@@ -157,6 +158,19 @@ def _prefix_ended(header: Mapping[str, Any], _payload: bytes | None) -> str:
     return "from here on it is a run of its own" + (", and the last fact is told again" if header.get("retold") else "")
 
 
+def _destroyed(header: Mapping[str, Any], payload: bytes | None) -> str:
+    versions = ", ".join(str(each) for each in header.get("versions", ()))
+    what = f"the values of versions {versions}" if versions else "all values before this"
+    who = _by_whom(header, payload)
+    return f"{what} are made to be forgotten{f'; {who}' if who else ''}"
+
+
+def _pruned(header: Mapping[str, Any], payload: bytes | None) -> str:
+    events = f"{header['events']:,} events of {header['workflow'] or 'a workflow'}, {header['status']}"
+    who = _by_whom(header, payload)
+    return f"{events}, positions {header['first']} to {header['last']}{f'; {who}' if who else ''}"
+
+
 _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] = {
     "TaskCompleted": _task_completed,
     "SignalReceived": _received,
@@ -183,6 +197,9 @@ _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any], bytes | None], str]]] 
     "EffectReconciled": _reconciled,
     "RunPaused": _by_whom,
     "RunUnpaused": _by_whom,
+    "RunResumed": _by_whom,
+    "PayloadsDestroyed": _destroyed,
+    "RunPruned": _pruned,
     "CancelRequested": _cancel_requested,
     "RunQueued": _queued,
     "RunTerminated": _by_whom,

@@ -16,12 +16,14 @@ from engine.errors import (
     ExportError,
     HistoryError,
     HoldfastError,
+    KeepingRefused,
     NotPublished,
     QueryFailed,
     RepairRefused,
     RequestFailedError,
     RequestRefused,
     RunEnded,
+    RunPrunedError,
     RunSuspendedError,
 )
 from eventstore import EventStoreError, InvalidArgument, LimitReached, StreamDiffers
@@ -59,6 +61,8 @@ _CODES: Final[tuple[tuple[type[HoldfastError], Exit], ...]] = (
     (RunEnded, Exit.ENDED),
     (RequestRefused, Exit.REFUSED),
     (RepairRefused, Exit.REFUSED),
+    (KeepingRefused, Exit.REFUSED),
+    (RunPrunedError, Exit.ENDED),
     (RequestFailedError, Exit.FAILED),
     (QueryFailed, Exit.FAILED),
     (NotPublished, Exit.FAILED),

@@ -225,11 +225,18 @@ def _state_document(state: RunState) -> dict[str, Any]:
         "rerun_of": state.rerun_of or None,
         "fork_of": {"run": state.origin, "version": state.origin_version} if state.origin else None,
         "reopened": state.reopened,
+        "payloads_destroyed": _taken_away(state.destroyed),
+        "pruned": _taken_away(state.pruned),
         "slow_turns": state.slow_turns,
         "slowest_turn_seconds": state.slowest_turn / 1_000_000,
         "slow_site": state.slow_site,
         "timers": {id_: instant(deadline) for id_, deadline in state.timers.items()},
     }
+
+
+def _taken_away(event: Any) -> dict[str, Any] | None:
+    """The event that says so, for programs."""
+    return None if event is None else {**to_builtins(event), "at": instant(event.at)}
 
 
 def _raw(payload: bytes | None) -> Raw | None:

@@ -60,6 +60,7 @@ class Session(Struct, frozen=True, kw_only=True):
     output: Output
     grace: float  # seconds that running tasks have to end after a stop was asked for
     by: str  # who asks, for the history
+    reason: str = ""  # and why: of what `resume` asks for
     debug: bool = False
     clock: Clock = SystemClock()
     storage: Storage | None = None  # where values lie that a history does not hold
@@ -224,7 +225,7 @@ async def watch(
 
 async def _follow(session: Session, handle: RunHandle[Any], run: Watched, view: View) -> None:
     if run.state.status == "suspended":
-        await handle.resume(by=session.by)
+        await handle.resume(by=session.by, reason=session.reason)
     if run.state.status == "paused":
         view.held(run)
     async for recorded in handle.events(after=run.state.version, follow=True):

@@ -36,12 +36,12 @@ async def opened(url: str, *, read_only: bool = False, as_it_is: bool = False) -
 
 
 @asynccontextmanager
-async def existing(url: str, *, read_only: bool = False) -> AsyncIterator[EventStore]:
+async def existing(url: str, *, read_only: bool = False, as_it_is: bool = False) -> AsyncIterator[EventStore]:
     """The store of a URL, to write to unless `read_only`; one that is not there is an error, and is not made."""
     if not read_only:
         async with opened(url, read_only=True):
             pass
-    async with opened(url, read_only=read_only) as store:
+    async with opened(url, read_only=read_only, as_it_is=as_it_is) as store:
         yield store
 
 

@@ -16,6 +16,7 @@ STYLES: Final[Mapping[str, str]] = {
     "failed": "red",
     "cancelled": "yellow",
     "terminated": "yellow",
+    "pruned": "dim",
     "scheduled": "dim",
     "retrying": "yellow",
     "handed out": "blue",
@@ -32,6 +33,7 @@ MARKS: Final[Mapping[str, str]] = {
     "failed": "✘",
     "cancelled": "⊘",
     "terminated": "⊘",
+    "pruned": "✂",
 }
 """One character by the status of a run."""
 

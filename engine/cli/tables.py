@@ -60,7 +60,7 @@ def runs_table(runs: Sequence[RunSummary]) -> RenderableType:
             Text(f"{MARKS[run.status]} {run.status}", style=STYLES[run.status]),
             f"{run.version:,}",
             clock(run.created_at),
-            spent if run.status in FINAL else Text(f"{spent} +", style="dim"),
+            "" if run.status == "pruned" else spent if run.status in FINAL else Text(f"{spent} +", style="dim"),
             *([Text(run.parent, style="dim")] if children else []),
             *([Text(waits.get(run.id, ""), style="dim")] if any(waits.values()) else []),
             *([Text(attributes_text(run.attributes), style="dim")] if found_by else []),
@@ -217,7 +217,19 @@ def _facts(state: RunState, workflow_paused: PausedWorkflow | None) -> Table:
         facts.add_row("slow turns", Text(_slow(state), style="yellow"))
     if state.reason:
         facts.add_row("reason", Text(state.reason))
+    for name, text in _taken_away(state):
+        facts.add_row(name, Text(text))
     return facts
+
+
+def _taken_away(state: RunState) -> Iterable[tuple[str, str]]:
+    """What is not there any more, who has taken it away, and why."""
+    if (gone := state.destroyed) is not None:
+        what = f"of versions {', '.join(map(str, gone.versions))}" if gone.versions else "of all events before that"
+        yield "values", f"{what} destroyed {clock(gone.at)}{by_and_why(gone.by, gone.reason)}"
+    if (pruned := state.pruned) is not None:
+        yield "pruned", f"{clock(pruned.at)}{by_and_why(pruned.by, pruned.reason)}"
+        yield "before", f"it had {pruned.status}, with {pruned.events:,} events, whose digests stay"
 
 
 def _pauses(state: RunState, workflow_paused: PausedWorkflow | None) -> Iterable[tuple[str, Text]]:

@@ -16,10 +16,12 @@ from engine.cli.words import (
     DebugOption,
     FollowOption,
     JsonOption,
+    ReasonOption,
     RunArgument,
     StoreOption,
     TargetArgument,
     ValueArgument,
+    by_whom,
     commands,
     epilog,
 )
@@ -45,7 +47,7 @@ IdOption = Annotated[
     epilog=epilog(
         "holdfast signal shop.py order-7 approve true",
         """holdfast signal shop.py order-7 add '{"item": "pen", "count": 3}' --id add-1""",
-        "holdfast signal shop.py order-7 note 'call first' --by ann",
+        "holdfast signal shop.py order-7 note 'call first' --by ann --reason 'the customer asked'",
         "holdfast signal shop.py:orders order-7 draft - < draft.json",
     )
 )
@@ -56,6 +58,7 @@ def signal(
     name: NameArgument,
     value: ValueArgument = None,
     id_: IdOption = None,
+    reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
@@ -78,6 +81,7 @@ def signal(
         run_id=run_id,
         store=store,
         by=by,
+        reason=reason,
         json=json,
         debug=debug,
     )
@@ -108,6 +112,7 @@ def request(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option(" /--no-wait", help="End once it is accepted.", show_default=False)] = True,
+    reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
@@ -127,7 +132,17 @@ def request(
         argument = declared.value_of(value, found.argument.type, what=f"request {found.name}")
         return talking.Asked(request=found, argument=argument, text=value, id=message, timeout=timeout, wait=wait)
 
-    doing.talk(prepare, talking.request, target=target, run_id=run_id, store=store, by=by, json=json, debug=debug)
+    doing.talk(
+        prepare,
+        talking.request,
+        target=target,
+        run_id=run_id,
+        store=store,
+        by=by,
+        reason=reason,
+        json=json,
+        debug=debug,
+    )
 
 
 @group.command(
@@ -249,6 +264,7 @@ def complete(
             show_default=False,
         ),
     ] = None,
+    reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
@@ -267,7 +283,7 @@ def complete(
     doing.change_prepared(
         prepare,
         lambda given, output, prepared: tokens.complete(
-            given, output, token, prepared[1], task=prepared[0], by=doing.user() if by is None else by
+            given, output, token, prepared[1], task=prepared[0], by=by_whom(by), reason=reason
         ),
         store=store,
         json=json,
@@ -280,6 +296,7 @@ def reject(
     *,
     token: TokenArgument,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Why, as the task's error.", show_default=False)],
+    reason: ReasonOption = "",
     by: ByOption = None,
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
@@ -289,7 +306,7 @@ def reject(
     from engine.cli import tokens  # noqa: PLC0415 - see `doing`
 
     doing.change(
-        lambda given, output: tokens.reject(given, output, token, text, by=doing.user() if by is None else by),
+        lambda given, output: tokens.reject(given, output, token, text, by=by_whom(by), reason=reason),
         store=store,
         json=json,
         debug=debug,

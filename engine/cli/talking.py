@@ -38,6 +38,7 @@ class Talk(Struct, frozen=True, kw_only=True):
     url: str
     output: Output
     by: str  # who speaks, for the history
+    reason: str = ""  # and why
 
     def command(self, verb: str, *words: str, value: str | None = None, options: tuple[str, ...] = ()) -> str:
         """What to type."""
@@ -78,7 +79,7 @@ async def signal(talk: Talk, what: Signal[Any], value: Any, *, id_: str) -> Exit
     async with Engine(talk.store) as client:
         run = client.run(talk.run_id)
         await check_workflow(run, talk.target)
-        await run.signal(what, value, id=id_, by=talk.by)
+        await run.signal(what, value, id=id_, by=talk.by, reason=talk.reason)
         status = await run.status()
     text = f"signal {what.name} is in the mailbox of run {run.id} (id {id_})"
     if status == "paused":
@@ -127,7 +128,7 @@ async def request(talk: Talk, asked: Asked) -> Exit:
 
 
 async def _accepted(talk: Talk, asked: Asked, run: RunHandle[Any]) -> PendingRequest[Any]:
-    sending = run.request(asked.request, asked.argument, id=asked.id, by=talk.by)
+    sending = run.request(asked.request, asked.argument, id=asked.id, by=talk.by, reason=talk.reason)
     return await _patiently(sending, lambda: _why_it_takes_long(talk, asked, run))
 
 

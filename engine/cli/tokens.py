@@ -13,18 +13,18 @@ __all__ = ["complete", "reject"]
 
 
 async def complete(
-    store: EventStore, output: Output, token: str, value: Any, *, task: Task[..., Any] | None, by: str
+    store: EventStore, output: Output, token: str, value: Any, *, task: Task[..., Any] | None, by: str, reason: str
 ) -> Exit:
     """End it with a result."""
     async with Engine(store) as client:
-        await client.complete(token, value, task=task, by=by)
+        await client.complete(token, value, task=task, by=by, reason=reason)
     return _say(output, "completed")
 
 
-async def reject(store: EventStore, output: Output, token: str, text: str, *, by: str) -> Exit:
+async def reject(store: EventStore, output: Output, token: str, text: str, *, by: str, reason: str) -> Exit:
     """End it with a failure."""
     async with Engine(store) as client:
-        await client.reject(token, text, by=by)
+        await client.reject(token, text, by=by, reason=reason)
     return _say(output, "rejected")
 
 

@@ -42,7 +42,7 @@ __all__ = [
 _STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 FINAL: Final[frozenset[RunStatus]] = frozenset({"completed", "failed", "cancelled", "terminated"})
 """Of a run that has ended."""
-UNFINISHED: Final = tuple(each for each in _STATUSES if each not in FINAL)
+UNFINISHED: Final = tuple(each for each in _STATUSES if each not in FINAL and each != "pruned")
 """Of one that has not, or has not even begun."""
 
 _EXIT_CODES: Final = """\b

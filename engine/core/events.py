@@ -27,6 +27,7 @@ from engine.core.other_events import (
     WorkflowPaused,
     WorkflowUnpaused,
 )
+from engine.core.taken_away import PayloadsDestroyed, RunPruned
 from engine.errors import HistoryError
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Note",
     "ParentClose",
     "PatchMarked",
+    "PayloadsDestroyed",
     "PrefixEnded",
     "RejectedReason",
     "RequestAnswered",
@@ -72,6 +74,7 @@ __all__ = [
     "RunFailed",
     "RunForked",
     "RunPaused",
+    "RunPruned",
     "RunQueued",
     "RunReopened",
     "RunResumed",
@@ -162,6 +165,8 @@ class TaskCompleted(Fact, frozen=True, tag="TaskCompleted", kw_only=True):
     reconciled: bool = False
     reused_run: str = ""  # id of the run
     reused_id: str = ""  # and of the task call in it
+    by: str = ""  # who ended a task that was handed out, by its token, and why
+    reason: str = ""
 
 
 class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
@@ -170,6 +175,8 @@ class TaskFailed(Fact, frozen=True, tag="TaskFailed", kw_only=True):
     id: str
     error: str  # the exception's qualified type
     attempt: int = 1
+    by: str = ""  # as in `TaskCompleted`
+    reason: str = ""
 
 
 class TimerFired(Fact, frozen=True, tag="TimerFired", kw_only=True):
@@ -194,6 +201,7 @@ class SignalReceived(Fact, frozen=True, tag="SignalReceived", kw_only=True):
     name: str
     by: str = ""  # who sent it, when known: "run ID" for a run
     carried: bool = False  # had arrived, and was not received, before the run continued as new
+    reason: str = ""  # why it was sent, when that was said
 
 
 class RequestReceived(Fact, frozen=True, tag="RequestReceived", kw_only=True):
@@ -203,6 +211,7 @@ class RequestReceived(Fact, frozen=True, tag="RequestReceived", kw_only=True):
     name: str
     by: str = ""
     carried: bool = False
+    reason: str = ""
 
 
 class ChildCompleted(Fact, frozen=True, tag="ChildCompleted", kw_only=True):
@@ -399,6 +408,8 @@ class AttemptOutcomeIgnored(Note, frozen=True, tag="AttemptOutcomeIgnored", kw_o
     id: str
     attempt: int
     outcome: str  # "completed", "failed" or "cancelled"
+    by: str = ""  # who said so, with a token, and why
+    reason: str = ""
 
 
 class TaskHandedOut(Note, frozen=True, tag="TaskHandedOut", kw_only=True):
@@ -422,6 +433,7 @@ class SignalIgnored(Note, frozen=True, tag="SignalIgnored", kw_only=True):
     id: str
     name: str
     by: str = ""
+    reason: str = ""
 
 
 class RunQueued(Note, frozen=True, tag="RunQueued", kw_only=True):
@@ -443,6 +455,7 @@ class RunUnpaused(Note, frozen=True, tag="RunUnpaused", kw_only=True):
     """The run goes on."""
 
     by: str = ""
+    reason: str = ""
 
 
 class RunSuspended(Note, frozen=True, tag="RunSuspended", kw_only=True):
@@ -455,6 +468,7 @@ class RunResumed(Note, frozen=True, tag="RunResumed", kw_only=True):
     """A suspended run may go on, with the code there is now."""
 
     by: str = ""
+    reason: str = ""
 
 
 class RunTerminated(Note, frozen=True, tag="RunTerminated", kw_only=True):
@@ -553,6 +567,8 @@ AnyEvent: TypeAlias = (
     | RunForked
     | PrefixEnded
     | RunTerminated
+    | PayloadsDestroyed
+    | RunPruned
     | TurnSlow
     | ResultMemoised
     | ResultForgotten

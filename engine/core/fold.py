@@ -5,12 +5,11 @@ Good for every reader who wants to know how things stand, now or at any version:
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct, field
 
-from engine.core.attributes import AttributeValue, decode_attributes
+from engine.core.attributes import AttributeValue
 from engine.core.carriage import plain
-from engine.core.compare import Diagnosis, decode_diagnosis
+from engine.core.compare import Diagnosis
 from engine.core.events import (
     AnyEvent,
     AttemptFailed,
@@ -28,6 +27,7 @@ from engine.core.events import (
     Fact,
     FeedPublished,
     PatchMarked,
+    PayloadsDestroyed,
     PrefixEnded,
     RequestAnswered,
     RequestFailed,
@@ -38,6 +38,7 @@ from engine.core.events import (
     RunFailed,
     RunForked,
     RunPaused,
+    RunPruned,
     RunQueued,
     RunReopened,
     RunResumed,
@@ -58,10 +59,19 @@ from engine.core.events import (
     TimerStarted,
     TurnSlow,
 )
-from engine.core.failures import ErrorInfo, decode_error
-from engine.core.fold_parts import FINAL_STATUSES, UNFINISHED, ChildState, RunStatus, TaskState, TaskStatus
+from engine.core.failures import ErrorInfo
+from engine.core.fold_parts import (
+    FINAL_STATUSES,
+    UNFINISHED,
+    ChildState,
+    RunStatus,
+    TaskState,
+    TaskStatus,
+    attributes_of,
+    diagnosis_of,
+    error_of,
+)
 from engine.core.turn_state import TurnState
-from engine.errors import HistoryError
 
 __all__ = ["FINAL_STATUSES", "UNFINISHED", "ChildState", "RunState", "RunStatus", "TaskState", "TaskStatus"]
 
@@ -113,12 +123,14 @@ class RunState(Struct, kw_only=True):
     origin_version: int = 0  # and the last version of that which it has copied
     rerun_of: str = ""  # the id of the run whose workflow and arguments it has, if it was asked for as a rerun
     reopened: int = 0  # how often it has gone on behind an end
+    pruned: RunPruned | None = None  # what is left of it is this, and digests
+    destroyed: PayloadsDestroyed | None = None  # the last that says so
     turn: TurnState = field(default_factory=TurnState)  # the last one
 
     @property
     def ended(self) -> bool:
         """Whether nothing can happen to it any more."""
-        return self.status in FINAL_STATUSES
+        return self.status in FINAL_STATUSES or self.status == "pruned"
 
     def counts(self) -> dict[TaskStatus, int]:
         """How many tasks are in each status; absent ones are not listed."""
@@ -164,7 +176,7 @@ class RunState(Struct, kw_only=True):
                 self._apply_to_child(of_child)
             case RunStarted() | RunBegun() | RunQueued():
                 self._begin(event, payload)
-            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated():
+            case RunCompleted() | RunFailed() | RunCancelled() | RunTerminated() | RunPruned() | PayloadsDestroyed():
                 self._end(event, payload)
             case (
                 RunPaused()
@@ -190,7 +202,7 @@ class RunState(Struct, kw_only=True):
                 self.patches[name] = self.version
                 self.turn.patches.append(name)
             case AttributesSet() | AttributesGiven():
-                self.turn.set_attributes(self.attributes, _attributes(payload))
+                self.turn.set_attributes(self.attributes, attributes_of(payload))
             case SignalReceived(name=name, carried=carried) if not (carried and self.epoch):
                 self.signals[name] = self.signals.get(name, 0) + 1
             case RequestReceived(id=id_):
@@ -230,7 +242,7 @@ class RunState(Struct, kw_only=True):
             case TaskStarted(attempt=attempt, at=at):
                 task.status, task.attempts, task.started_at, task.retry_at = "running", attempt, at, None
             case AttemptFailed(retry_at=retry_at):
-                task.status, task.retry_at, task.error = "retrying", retry_at, _error(event.error, payload)
+                task.status, task.retry_at, task.error = "retrying", retry_at, error_of(event.error, payload)
                 task.failures += 1
             case AttemptHeartbeat() | EffectReconciled():
                 self._apply_word(task, event, payload)
@@ -238,7 +250,7 @@ class RunState(Struct, kw_only=True):
                 task.status, task.result, task.ended_at = "completed", payload, at
                 task.reused_run, task.reused_id = event.reused_run, event.reused_id
             case TaskFailed(at=at):
-                task.status, task.error, task.ended_at = "failed", _error(event.error, payload), at
+                task.status, task.error, task.ended_at = "failed", error_of(event.error, payload), at
                 task.failures += 1
             case TaskCancelled(at=at):
                 task.status, task.ended_at = "cancelled", at
@@ -256,7 +268,7 @@ class RunState(Struct, kw_only=True):
             task.status = "scheduled"
             return
         task.status, task.retry_at, task.failures = "retrying", event.retry_at, task.failures + 1
-        task.error = _error("unknown", payload)
+        task.error = error_of("unknown", payload)
 
     def _apply_to_child(
         self,
@@ -311,17 +323,27 @@ class RunState(Struct, kw_only=True):
         for of_epoch in (self.tasks, self.timers, self.children, self.patches):
             of_epoch.clear()
 
-    def _end(self, event: RunCompleted | RunFailed | RunCancelled | RunTerminated, payload: bytes | None) -> None:
+    def _end(
+        self,
+        event: RunCompleted | RunFailed | RunCancelled | RunTerminated | RunPruned | PayloadsDestroyed,
+        payload: bytes | None,
+    ) -> None:
+        if isinstance(event, PayloadsDestroyed):
+            self.destroyed = event
+            return
         self.ended_at = event.at
         match event:
             case RunCompleted():
                 self.status, self.result = "completed", payload
             case RunFailed(error=error):
-                self.status, self.error = "failed", _error(error, payload)
+                self.status, self.error = "failed", error_of(error, payload)
             case RunCancelled(reason=reason):
                 self.status, self.reason = "cancelled", reason
             case RunTerminated(reason=reason):
                 self.status, self.reason = "terminated", reason
+            case RunPruned():
+                self.status, self.pruned, self.workflow = "pruned", event, event.workflow
+                self.started_at, self.ended_at = event.started_at, event.ended_at
 
     def _hold(
         self,
@@ -335,7 +357,7 @@ class RunState(Struct, kw_only=True):
                 self.status = "paused"
                 self.paused_at, self.paused_by, self.pause_reason = at, by, reason
             case RunSuspended():
-                self.status, self.diagnosis = "suspended", _diagnosis(payload)
+                self.status, self.diagnosis = "suspended", diagnosis_of(payload)
             case RunUnpaused() | RunResumed():
                 self.status, self.diagnosis = "queued" if self.waits else "running", None
                 self.paused_at, self.paused_by, self.pause_reason = None, "", ""
@@ -372,26 +394,3 @@ class RunState(Struct, kw_only=True):
             if task.ended_at is None:
                 task.scheduled_at += pause
                 task.status = "scheduled" if task.status == "running" else task.status
-
-
-def _error(type_: str, payload: bytes | None) -> ErrorInfo:
-    if payload is None:
-        return ErrorInfo(type=type_, message="(destroyed)")
-    try:
-        return decode_error(payload)
-    except HistoryError:  # the fold tells what it can
-        return ErrorInfo(type=type_, message="(unreadable)")
-
-
-def _attributes(payload: bytes | None) -> dict[str, AttributeValue | None]:
-    try:
-        return {} if payload is None else decode_attributes(payload)
-    except msgspec.MsgspecError:
-        return {}
-
-
-def _diagnosis(payload: bytes | None) -> Diagnosis | None:
-    try:
-        return decode_diagnosis(payload) if payload is not None else None
-    except msgspec.MsgspecError:
-        return None

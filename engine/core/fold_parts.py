@@ -1,17 +1,33 @@
-"""What the state of a run is made of: its status, its tasks and its child runs."""
+"""What the state of a run is made of: its status, its tasks and its child runs; and what is read of payloads for it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
+from engine.core.attributes import AttributeValue, decode_attributes
+from engine.core.compare import Diagnosis, decode_diagnosis
 from engine.core.events import ParentClose
-from engine.core.failures import ErrorInfo
+from engine.core.failures import ErrorInfo, decode_error
+from engine.errors import HistoryError
 
-__all__ = ["FINAL_STATUSES", "UNFINISHED", "ChildState", "RunStatus", "TaskState", "TaskStatus"]
+__all__ = [
+    "FINAL_STATUSES",
+    "UNFINISHED",
+    "ChildState",
+    "RunStatus",
+    "TaskState",
+    "TaskStatus",
+    "attributes_of",
+    "diagnosis_of",
+    "error_of",
+]
 
-RunStatus = Literal["queued", "running", "paused", "suspended", "completed", "failed", "cancelled", "terminated"]
+RunStatus = Literal[
+    "queued", "running", "paused", "suspended", "completed", "failed", "cancelled", "terminated", "pruned"
+]
 TaskStatus = Literal["scheduled", "running", "retrying", "handed out", "completed", "failed", "cancelled"]
 UNFINISHED: tuple[RunStatus, ...] = ("queued", "running", "paused", "suspended")
 FINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "terminated"})
@@ -51,3 +67,29 @@ class ChildState(Struct, kw_only=True):
     started_at: int = 0
     ended_at: int | None = None
     asked_to_end: bool = False
+
+
+def error_of(type_: str, payload: bytes | None) -> ErrorInfo:
+    """The error of a payload; one that says why it cannot be read."""
+    if payload is None:
+        return ErrorInfo(type=type_, message="(destroyed)")
+    try:
+        return decode_error(payload)
+    except HistoryError:  # the fold tells what it can
+        return ErrorInfo(type=type_, message="(unreadable)")
+
+
+def attributes_of(payload: bytes | None) -> dict[str, AttributeValue | None]:
+    """The attributes of a payload; none of one that cannot be read."""
+    try:
+        return {} if payload is None else decode_attributes(payload)
+    except msgspec.MsgspecError:
+        return {}
+
+
+def diagnosis_of(payload: bytes | None) -> Diagnosis | None:
+    """The diagnosis of a payload, if it can be read."""
+    try:
+        return decode_diagnosis(payload) if payload is not None else None
+    except msgspec.MsgspecError:
+        return None

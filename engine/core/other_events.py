@@ -20,6 +20,7 @@ class WorkflowUnpaused(Note, frozen=True, tag="WorkflowUnpaused", kw_only=True):
 
     workflow: str
     by: str = ""
+    reason: str = ""
 
 
 class LimitSet(Note, frozen=True, tag="LimitSet", kw_only=True):
@@ -48,6 +49,7 @@ class ResultForgotten(Note, frozen=True, tag="ResultForgotten", kw_only=True):
 
     task: str
     by: str = ""
+    reason: str = ""
 
 
 class CallDebounced(Note, frozen=True, tag="CallDebounced", kw_only=True):

@@ -13,6 +13,7 @@ from engine.runtime.pausing import PausedWorkflow
 from engine.runtime.rehearsal import Rehearsal
 from engine.runtime.repairs import HistoryDiff
 from engine.runtime.replaying import ReplayDebugger, Replayed, ReplayedDecision, replay_run
+from engine.runtime.retention import Due, Retention
 from engine.runtime.singletons import OnConflict
 from engine.runtime.stacks import BranchStack, LiveBranch, StackFrame
 from engine.runtime.what_if import WhatIf
@@ -20,6 +21,7 @@ from engine.runtime.what_if import WhatIf
 __all__ = [
     "BranchStack",
     "CircuitState",
+    "Due",
     "Engine",
     "Gate",
     "HistoryDiff",
@@ -34,6 +36,7 @@ __all__ = [
     "ReplayDebugger",
     "Replayed",
     "ReplayedDecision",
+    "Retention",
     "RunHandle",
     "RunSummary",
     "StackFrame",

@@ -34,6 +34,10 @@ async def outcome_letters(
                 f"child run {child!r} has not ended, and run {run_id!r} would not hear of its end: cancel it, or wait"
                 " until it has ended"
             )
+        if outcome.status == "pruned":
+            raise RepairRefused(
+                f"child run {child!r} was pruned: what came of it can be told to run {run_id!r} no more"
+            )
         mail = ChildMail(
             call=id_,
             epoch=instance.epoch,

@@ -26,7 +26,7 @@ from engine.core.events import (
     TaskCompleted,
     TaskFailed,
 )
-from engine.errors import HistoryError, RepairRefused
+from engine.errors import HistoryError, RepairRefused, RunPrunedError
 from engine.runtime.histories import HistoryEvent, read_events
 from engine.runtime.streams import run_id_of
 from eventstore import EventStore, StreamHead
@@ -56,13 +56,16 @@ class Prefix:
         self._kept = None if kept is None else kept[: cut.until]
 
     async def events(self, *, after: int = 0) -> AsyncIterator[HistoryEvent]:
-        """Those behind a version, in order. Raises as `read_events`."""
+        """Those behind a version, in order. Raises as `read_events`, and `RunPrunedError`."""
         if self._kept is not None:
             for item in self._kept[after:]:
                 yield item
             return
         async for item in read_events(self._store, self.run_id, after=after, until=self.cut.until):
+            after = item.version
             yield item
+        if after != self.cut.until:
+            raise RunPrunedError(self.run_id)  # since we looked
 
     async def digest(self) -> str:
         """Of the chain, at the cut."""

@@ -26,6 +26,7 @@ from engine.runtime.capacity import Capacity
 from engine.runtime.finding import Wanted, runs_query
 from engine.runtime.guard import install_guard
 from engine.runtime.handle import RunHandle, RunSummary, summary_of
+from engine.runtime.keeping import Keeper
 from engine.runtime.large_values import LargeValues
 from engine.runtime.limits import checked_limits, declare
 from engine.runtime.logs import quiet_replays
@@ -53,7 +54,7 @@ CLOSE_SECONDS: Final = 1.0
 """Between two looks whether the engine's own coroutines have ended, while it closes."""
 
 
-class Engine(Beginnings):
+class Engine(Beginnings, Keeper):
     """Runs workflows on a store, inside the caller's event loop (plain asyncio or uvloop).
 
     Use it as an async context manager. On entering it opens the store, takes a lease and goes on with every unfinished
@@ -271,6 +272,7 @@ class Engine(Beginnings):
         `attributes`: those that have these, of those that authors gave them (`start`, `durable.set_attributes`): each
         equal to the value, or to one of a tuple; None stands for having none of that name. `since`, `until`: recorded
         at or after the one time, and before the other (aware). Indexes serve all of it; see docs/searching.md.
+        Runs that were pruned are listed when that is the `status` that is asked for.
         Raises `HoldfastError` for what cannot be an attribute, and for a time without a zone.
         """
         query = runs_query(

@@ -50,6 +50,7 @@ def runs_query(
         wanted[own_attribute(name)] = values
     return StreamQuery(
         category=RUN_CATEGORY,
+        pruned=None if "pruned" in (status or ()) else False,
         attributes=wanted,
         created_from=_microseconds(since, "since"),
         created_until=_microseconds(until, "until"),

@@ -28,12 +28,13 @@ async def forget(
     clock: Clock,
     message_id: Callable[[], str],
     by: str,
+    reason: str,
 ) -> int:
     """Forget the result of a call, or all results of a task; how many there were. See `Engine.forget`."""
     stream = _stream_of(what)
 
     def forgotten(task: str) -> ResultForgotten:
-        return ResultForgotten(at=clock.now(), task=task, by=by)
+        return ResultForgotten(at=clock.now(), task=task, by=by, reason=reason)
 
     if stream is not None:
         return await _forget_one(store, stream, forgotten, message_id)

@@ -35,7 +35,7 @@ from engine.core.replay import Replayer
 from engine.errors import RepairRefused, RunConflict
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.cutting import Prefix, read_prefix
-from engine.runtime.histories import HistoryEvent, head_of, read_events
+from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.serving import Served
 from engine.runtime.streams import (
@@ -71,6 +71,7 @@ async def fork(
 ) -> None:
     """Make the fork; the same again is the same fork. Raises as `Engine.fork`."""
     origin = await head_of(store, run_id)
+    check_remembers(origin)
     prefix = await read_prefix(store, origin, at=at, substituted=substitute)
     started = prefix.cut.started
     definition = definitions.require(started.workflow, started.version)
@@ -104,28 +105,33 @@ async def fork(
             events.append(NewEvent(item.header, item.payload))
         if len(events) >= CHUNK_EVENTS and not isinstance(item.event, PrefixEnded):
             # No workflow is named yet: nobody claims what is not whole, whatever happens to us before it is.
-            part = {STATUS: "paused"}
+            part = {STATUS: "paused", ORIGIN: run_id}  # by which its origin is known to be needed
             version = await _append(store, stream, version, events, commit_id=next_id(), attributes=part, held=True)
             events = []
-    attributes = {
-        WORKFLOW: definition.name,
-        VERSION: state.workflow_version or None,  # of the last epoch that it has lived through
-        STATUS: "running",
-        ORIGIN: run_id,
-        **states,
-        **{own_attribute(name): value for name, value in state.attributes.items()},
-    }
+    check_remembers(await head_of(store, run_id))  # that what we have copied was whole
+    attributes = _attributes(state, definition.name, run_id)
     await _append(
         store,
         stream,
         version,
         events,
         commit_id=next_id(),
-        attributes=attributes,
+        attributes=attributes | states,
         held=False,
         sends=sends,
         alarm=note.at,
     )
+
+
+def _attributes(state: RunState, workflow: str, origin: str) -> dict[str, Any]:
+    """What a fork that is whole is found by."""
+    return {
+        WORKFLOW: workflow,
+        VERSION: state.workflow_version or None,  # of the last epoch that it has lived through
+        STATUS: "running",
+        ORIGIN: origin,
+        **{own_attribute(name): value for name, value in state.attributes.items()},
+    }
 
 
 async def _forked(note: RunForked, prefix: Prefix) -> AsyncIterator[HistoryEvent]:
@@ -253,7 +259,7 @@ def _results(instance: Instance, new_id: str, note: RunForked, substitute: Mappi
         if pending is None:
             raise RepairRefused(_not_waited_for(note.origin, task_id, note.version, list(instance.pending)))
         payload = pending.definition.result.encode_checked(value, pending.carriage)
-        mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by)
+        mail = CompletionMail(task=task_id, epoch=instance.epoch, by=note.by, reason=note.reason)
         yield data_message(stream_of(new_id), f"fork:{task_id}", mail, payload)
 
 

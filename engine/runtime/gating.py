@@ -28,7 +28,7 @@ from engine.runtime.large_values import TABLES, LargeValues
 from engine.runtime.logs import quiet_replays
 from engine.runtime.recovery import try_run
 from engine.runtime.serving import served
-from engine.runtime.streams import RUN_CATEGORY, STATUS, WORKFLOW
+from engine.runtime.streams import PAYLOADS, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.storage import Storage
 from engine.workflows import Workflow
@@ -129,7 +129,8 @@ class Gate:
                 yield run
 
     async def _closed(self, name: str, count: int) -> AsyncIterator[RunSummary]:
-        attributes: dict[str, Any] = {WORKFLOW: name, STATUS: tuple(sorted(FINAL_STATUSES))}
+        # What was made to forget cannot be replayed.
+        attributes: dict[str, Any] = {WORKFLOW: name, STATUS: tuple(sorted(FINAL_STATUSES)), PAYLOADS: None}
         cursor: str | None = None
         while count > 0:
             query = StreamQuery(

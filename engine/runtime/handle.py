@@ -19,6 +19,7 @@ from engine.errors import (
     HistoryError,
     RunCancelledError,
     RunFailedError,
+    RunPrunedError,
     RunSuspendedError,
     RunTerminatedError,
 )
@@ -138,8 +139,8 @@ class RunHandle(Generic[R_co]):
         """Wait for the run's end and return its result, of the workflow's annotated type.
 
         Cancelling whoever awaits this does not cancel the run. Raises `RunFailedError` (its `__cause__` is the
-        recorded exception), `RunCancelledError`, `RunTerminatedError`, `RunSuspendedError` (with the diagnosis), or
-        `EngineFailed` when this engine can no longer tell.
+        recorded exception), `RunCancelledError`, `RunTerminatedError`, `RunSuspendedError` (with the diagnosis),
+        `RunPrunedError`, or `EngineFailed` when this engine can no longer tell.
         """
         watch = self._watch
         while (outcome := self._known()) is None:
@@ -194,9 +195,9 @@ class RunHandle(Generic[R_co]):
         """
         await self._send(CancelMail(by=by, reason=reason))
 
-    async def resume(self, *, by: str = "") -> None:
+    async def resume(self, *, reason: str = "", by: str = "") -> None:
         """Ask a suspended run to try again with the code that its worker has now. Others are left as they are."""
-        await self._send(ResumeMail(by=by))
+        await self._send(ResumeMail(by=by, reason=reason))
 
     async def terminate(self, *, reason: str = "", by: str = "") -> None:
         """End the run without its code: it cannot clean up. A finished run is left as it is.
@@ -209,30 +210,40 @@ class RunHandle(Generic[R_co]):
         """Let nothing of the run begin; attempts under way end and are recorded, and what arrives is kept."""
         await self._send(PauseMail(by=by, reason=reason))
 
-    async def unpause(self, *, by: str = "") -> None:
+    async def unpause(self, *, reason: str = "", by: str = "") -> None:
         """Let a paused run go on, with everything that arrived meanwhile. Others are left as they are."""
-        await self._send(UnpauseMail(by=by))
+        await self._send(UnpauseMail(by=by, reason=reason))
 
     # -- talking with the workflow -------------------------------------------------------------------------------------
 
-    async def signal(self, signal: Signal[T], value: T, *, id: str | None = None, by: str = "") -> None:  # noqa: A002
+    async def signal(
+        self,
+        signal: Signal[T],
+        value: T,
+        *,
+        id: str | None = None,  # noqa: A002
+        by: str = "",
+        reason: str = "",
+    ) -> None:
         """Send a signal. Durable when this returns; the same `id` again is delivered once.
+
+        The history says who sent it, and why, if that is said.
 
         Raises `RunEnded` for a finished run, `NotRecordable` or `PayloadTooLarge` for a value that is not of its type.
         """
         payload = signal.codec.encode_checked(value)
-        mail = SignalMail(name=signal.name, by=by)
+        mail = SignalMail(name=signal.name, by=by, reason=reason)
         await send_data(
             self._store, data_message(stream_of(self.id), id or self._desk.message_id(), mail, payload), self.id
         )
 
     @overload
     async def request(
-        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = ""
+        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> PendingRequest[R]: ...
     @overload
     async def request(
-        self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = ""
+        self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> PendingRequest[R]: ...
     async def request(
         self,
@@ -241,6 +252,7 @@ class RunHandle(Generic[R_co]):
         *,
         id: str | None = None,  # noqa: A002
         by: str = "",
+        reason: str = "",
     ) -> PendingRequest[R]:
         """Send a request, and wait until the workflow has accepted it: it is then part of the history.
 
@@ -251,13 +263,14 @@ class RunHandle(Generic[R_co]):
         payload = request.argument.encode_checked(argument)
         id_ = id or self._desk.message_id()
         pending: PendingRequest[R] = PendingRequest(self._desk, self._watch, request, id_)
-        await pending.send(data_message(stream_of(self.id), id_, RequestMail(name=request.name, by=by), payload))
+        mail = RequestMail(name=request.name, by=by, reason=reason)
+        await pending.send(data_message(stream_of(self.id), id_, mail, payload))
         await pending.accepted()
         return pending
 
     @overload
     async def ask(
-        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = ""
+        self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> R: ...
     @overload
     async def ask(self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "") -> R: ...
@@ -268,9 +281,10 @@ class RunHandle(Generic[R_co]):
         *,
         id: str | None = None,  # noqa: A002
         by: str = "",
+        reason: str = "",
     ) -> R:
         """Send a request and wait for the answer. Raises what `request` and `PendingRequest.answer` raise."""
-        pending = await self.request(request, argument, id=id, by=by)
+        pending = await self.request(request, argument, id=id, by=by, reason=reason)
         return await pending.answer()
 
     def pending_request(self, request: Request[A, R], id: str) -> PendingRequest[R]:  # noqa: A002
@@ -348,6 +362,8 @@ class RunHandle(Generic[R_co]):
             case "suspended":
                 text = decode_diagnosis(outcome.payload).render() if outcome.payload is not None else ""
                 raise RunSuspendedError(self.id, f"run {self.id!r} is suspended: {text}")
+            case "pruned":
+                raise RunPrunedError(self.id)
             case "terminated":
                 raise RunTerminatedError(self.id, f"run {self.id!r} was terminated{_because(outcome.reason)}")
             case _:

@@ -8,15 +8,17 @@ from contextlib import suppress
 from msgspec import Struct
 
 from engine.core.carriage import readable
-from engine.core.events import AnyEvent, RunForked, RunStarted, decode_header
+from engine.core.events import AnyEvent, RunForked, RunPruned, RunStarted, decode_header
 from engine.core.fold import RunState, RunStatus
-from engine.errors import EngineClosed, HistoryError, RunNotFound
-from engine.runtime.streams import EPOCH_START, run_id_of, status_of, stream_of
+from engine.errors import EngineClosed, HistoryError, RepairRefused, RunNotFound, RunPrunedError
+from engine.runtime.streams import EPOCH_START, PAYLOADS, STATUS, run_id_of, status_of, stream_of
 from eventstore import EventStore, StoreClosed, StreamHead, StreamNotFound
 
 __all__ = [
     "HistoryEvent",
     "Outcome",
+    "check_remembers",
+    "check_whole",
     "epoch_start",
     "head_of",
     "head_or_none",
@@ -37,7 +39,7 @@ class HistoryEvent(Struct, frozen=True):
     version: int
     position: int
     event: AnyEvent
-    payload: bytes | None  # the user's values as JSON; None when there are none, or they were destroyed
+    payload: bytes | None  # the user's values as JSON (tables beside it: see `json`); None: none, or destroyed
     header: bytes  # as stored
     digest: bytes  # of the chain, 32 bytes
 
@@ -69,6 +71,22 @@ async def head_of(store: EventStore, run_id: str) -> StreamHead:
         raise RunNotFound(f"no run {run_id!r} in this store") from None
     except StoreClosed:
         raise EngineClosed("the engine was closed") from None
+
+
+def check_whole(head: StreamHead) -> None:
+    """Raise `RunPrunedError` for a run whose history was taken away, or is about to be."""
+    if head.attributes.get(STATUS) == "pruned":
+        raise RunPrunedError(run_id_of(head.stream))
+
+
+def check_remembers(head: StreamHead) -> None:
+    """Raise `RunPrunedError`, or `RepairRefused` for a run that was made to forget payloads, or is about to be."""
+    check_whole(head)
+    if head.attributes.get(PAYLOADS) is not None:
+        raise RepairRefused(
+            f"payloads of run {run_id_of(head.stream)!r} were destroyed (PayloadsDestroyed in its history says by"
+            " whom, and why): it cannot be replayed, so nothing can go on from it"
+        )
 
 
 async def head_or_none(store: EventStore, stream: str) -> StreamHead | None:
@@ -104,11 +122,15 @@ async def read_events(
 
 async def read_beginning(store: EventStore, run_id: str, *, start: int = 1) -> tuple[RunStarted, bytes | None] | None:
     """The `RunStarted` that an epoch begins with which begins at version `start`, and its arguments; of a fork, the one
-    that it has copied. None: its parent has asked for it, and it has not begun. Raises `RunNotFound`, `HistoryError`.
+    that it has copied. None: its parent has asked for it, and it has not begun.
+
+    Raises `RunNotFound`, `RunPrunedError`, `HistoryError`.
     """
     async for item in read_events(store, run_id, after=start - 1):
         if isinstance(item.event, RunStarted):
             return item.event, item.payload
+        if isinstance(item.event, RunPruned):
+            raise RunPrunedError(run_id)
         if not isinstance(item.event, RunForked):
             raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
     return None

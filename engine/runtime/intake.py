@@ -125,7 +125,9 @@ class Intake:
             elif arrival is not None:
                 ends = isinstance(arrival.event, CancelRequested) and not arrival.event.unless_begun
                 if self._paused and ends:
-                    self.add(Arrival(RunUnpaused(at=0, by=getattr(arrival.event, "by", ""))))  # cancel always works
+                    assert isinstance(arrival.event, CancelRequested)  # which always works
+                    who, why = arrival.event.by, arrival.event.reason
+                    self.add(Arrival(RunUnpaused(at=0, by=who, reason=why)))
                 self.add(arrival)
                 if ends or isinstance(arrival.event, RunPaused | RunUnpaused):
                     self._paused = isinstance(arrival.event, RunPaused)

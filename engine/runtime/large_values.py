@@ -33,6 +33,7 @@ from engine.core.carriage import (
     unpack,
 )
 from engine.errors import NotRecordable, StorageDamaged, StorageError, StorageMissing, StorageRefused
+from engine.runtime.other_ports import OtherPorts
 from engine.storage import GRACE_SECONDS, Format, ParquetTables, Storage, Stored, Swept
 from eventstore import (
     Commit,
@@ -75,14 +76,14 @@ def keep_of(store: EventStore) -> Callable[[bytes], Awaitable[None]] | None:
     return store.keep if isinstance(store, LargeValues) else None
 
 
-class LargeValues:
+class LargeValues(OtherPorts):
     """See the module. Closing it closes the store inside."""
 
     carriage: ClassVar[Carriage] = LARGE
     """What travels in runs that begin in such a store."""
 
     def __init__(self, inner: EventStore, storage: Storage) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.storage = storage
         self._written: dict[str, Stored] = {}  # by digest
 

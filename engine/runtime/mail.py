@@ -56,6 +56,7 @@ class ResumeMail(Struct, frozen=True, tag="resume", omit_defaults=True):
     """Let a suspended run try again with the code that is here now."""
 
     by: str = ""
+    reason: str = ""
 
 
 class PauseMail(Struct, frozen=True, tag="pause", omit_defaults=True):
@@ -69,6 +70,7 @@ class UnpauseMail(Struct, frozen=True, tag="unpause", omit_defaults=True):
     """Let a paused run go on."""
 
     by: str = ""
+    reason: str = ""
 
 
 class PermitMail(Struct, frozen=True, tag="PermitGranted", omit_defaults=True):
@@ -98,6 +100,7 @@ class SignalMail(Struct, frozen=True, tag="signal", omit_defaults=True):
 
     name: str
     by: str = ""
+    reason: str = ""
 
 
 class RequestMail(Struct, frozen=True, tag="request", omit_defaults=True):
@@ -105,6 +108,7 @@ class RequestMail(Struct, frozen=True, tag="request", omit_defaults=True):
 
     name: str
     by: str = ""
+    reason: str = ""
 
 
 class ChildMail(Struct, frozen=True, tag="child", omit_defaults=True):
@@ -124,6 +128,7 @@ class CompletionMail(Struct, frozen=True, tag="completion", omit_defaults=True):
     epoch: int = 0
     error: str = ""  # the exception's qualified type; empty: it is completed
     by: str = ""
+    reason: str = ""
 
 
 ControlMail: TypeAlias = CancelMail | TerminateMail | ResumeMail | PauseMail | UnpauseMail | PermitMail

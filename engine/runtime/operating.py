@@ -72,25 +72,28 @@ class Operations(ABC):
     # -- tasks that were handed out -----------------------------------------------------------------------------------
 
     @overload
-    async def complete(self, token: str, value: R, *, task: Task[..., R], by: str = "") -> None: ...
+    async def complete(self, token: str, value: R, *, task: Task[..., R], by: str = "", reason: str = "") -> None: ...
     @overload
-    async def complete(self, token: str, value: Any, *, task: None = None, by: str = "") -> None: ...
-    async def complete(self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "") -> None:
+    async def complete(self, token: str, value: Any, *, task: None = None, by: str = "", reason: str = "") -> None: ...
+    async def complete(
+        self, token: str, value: Any, *, task: Task[..., Any] | None = None, by: str = "", reason: str = ""
+    ) -> None:
         """End a task that handed out this token (`Attempt.token`) with its result. Durable when this returns.
 
         `task`: the task, to have the value checked against its type here and now; unchecked, one that does not fit
         fails the task. A task that has its outcome already keeps it.
         Raises `TokenError`, `RunNotFound`, `RunEnded`, `NotRecordable`, `PayloadTooLarge`.
         """
-        await complete_task(self.store, token, value, task=task, message_id=self.message_id(), by=by)
+        message = self.message_id()
+        await complete_task(self.store, token, value, task=task, message_id=message, by=by, reason=reason)
 
-    async def reject(self, token: str, error: BaseException | str, *, by: str = "") -> None:
+    async def reject(self, token: str, error: BaseException | str, *, by: str = "", reason: str = "") -> None:
         """End a task that handed out this token with a final failure. Raises as `complete`."""
-        await reject_task(self.store, token, error, message_id=self.message_id(), by=by)
+        await reject_task(self.store, token, error, message_id=self.message_id(), by=by, reason=reason)
 
     # -- results that were memoised -----------------------------------------------------------------------------------
 
-    async def forget(self, what: Call[Any] | Task[..., Any], *, by: str = "") -> int:
+    async def forget(self, what: Call[Any] | Task[..., Any], *, by: str = "", reason: str = "") -> int:
         """Forget what was memoised of a task (``load``), or of one call (``load("flights")``): the next one computes.
 
         Durable when this returns: how many results were forgotten. Attempts under way are memoised when they end.
@@ -98,7 +101,7 @@ class Operations(ABC):
         """
         store = self.store
         await self._memos_written()
-        return await forget(store, what, clock=self._clock, message_id=self.message_id, by=by)
+        return await forget(store, what, clock=self._clock, message_id=self.message_id, by=by, reason=reason)
 
     # -- workflows ----------------------------------------------------------------------------------------------------
 
@@ -112,10 +115,10 @@ class Operations(ABC):
         await pause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by, reason=reason)
         await self._look_at_pauses()
 
-    async def unpause_workflow(self, workflow: Workflow[..., Any] | str, *, by: str = "") -> None:
+    async def unpause_workflow(self, workflow: Workflow[..., Any] | str, *, reason: str = "", by: str = "") -> None:
         """Let the runs of a paused workflow go on."""
         name = workflow if isinstance(workflow, str) else workflow.name
-        await unpause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by)
+        await unpause_workflow(self.store, name, clock=self._clock, commit_id=self.message_id(), by=by, reason=reason)
         await self._look_at_pauses()
 
     async def paused_workflows(self) -> tuple[PausedWorkflow, ...]:

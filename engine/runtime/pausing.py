@@ -135,9 +135,9 @@ async def pause_workflow(store: EventStore, name: str, *, clock: Clock, commit_i
     await _mark(store, name, event, paused=True, commit_id=commit_id)
 
 
-async def unpause_workflow(store: EventStore, name: str, *, clock: Clock, commit_id: str, by: str) -> None:
+async def unpause_workflow(store: EventStore, name: str, *, clock: Clock, commit_id: str, by: str, reason: str) -> None:
     """Record that a workflow goes on; nothing to record when it does."""
-    event = WorkflowUnpaused(at=clock.now(), workflow=name, by=by)
+    event = WorkflowUnpaused(at=clock.now(), workflow=name, by=by, reason=reason)
     await _mark(store, name, event, paused=False, commit_id=commit_id)
 
 

@@ -62,10 +62,12 @@ def arrival_of(
             return Arrival(None, None, message.id, granted=(pool, holder))
         case SignalMail() if message.id in (instance.inbox.carried or ()):
             return Arrival(None, None, message.id)  # it came with the start, and is in the history
-        case SignalMail(name=name, by=by):
-            return Arrival(SignalReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)
-        case RequestMail(name=name, by=by):
-            return Arrival(RequestReceived(at=0, id=message.id, name=name, by=by), message.payload, message.id)
+        case SignalMail(name=name, by=by, reason=why):
+            fact: Fact = SignalReceived(at=0, id=message.id, name=name, by=by, reason=why)
+            return Arrival(fact, message.payload, message.id)
+        case RequestMail(name=name, by=by, reason=why):
+            fact = RequestReceived(at=0, id=message.id, name=name, by=by, reason=why)
+            return Arrival(fact, message.payload, message.id)
         case ChildMail():
             return _of_child(mail, message, instance)
         case CompletionMail():
@@ -84,8 +86,8 @@ def _of_control(mail: CancelMail | PauseMail | UnpauseMail | ResumeMail, *, paus
             return CancelRequested(at=0, by=by, reason=reason, unless_begun=unless_begun)
         case PauseMail(by=by, reason=reason):
             return None if paused else RunPaused(at=0, by=by, reason=reason)
-        case UnpauseMail(by=by):
-            return RunUnpaused(at=0, by=by) if paused else None
+        case UnpauseMail(by=by, reason=reason):
+            return RunUnpaused(at=0, by=by, reason=reason) if paused else None
         case ResumeMail():
             return None
 
@@ -106,16 +108,17 @@ def _of_completion(
     pending = instance.pending.get(mail.task) if mail.epoch == instance.epoch else None
     if pending is None:
         outcome = "failed" if mail.error else "completed"
-        note = AttemptOutcomeIgnored(at=0, id=mail.task, attempt=0, outcome=outcome)
+        note = AttemptOutcomeIgnored(at=0, id=mail.task, attempt=0, outcome=outcome, by=mail.by, reason=mail.reason)
         return Arrival(note, message.payload, message.id)
     number = 1 if attempts is None else max(attempts.started, 1)  # of the attempt that has the token out
     if mail.error:
-        fact = TaskFailed(at=0, id=mail.task, error=mail.error, attempt=number)
+        fact = TaskFailed(at=0, id=mail.task, error=mail.error, attempt=number, by=mail.by, reason=mail.reason)
         return Arrival(fact, message.payload, message.id)
     try:
         pending.definition.result.decode(message.payload if message.payload is not None else b"null")
     except NotRecordable as error:  # it must not reach the workflow, and nobody is left to be told
         info = describe(error)
-        fact = TaskFailed(at=0, id=mail.task, error=info.type, attempt=number)
+        fact = TaskFailed(at=0, id=mail.task, error=info.type, attempt=number, by=mail.by, reason=mail.reason)
         return Arrival(fact, encode_error(info), message.id)
-    return Arrival(TaskCompleted(at=0, id=mail.task, attempt=number), message.payload, message.id)
+    done = TaskCompleted(at=0, id=mail.task, attempt=number, by=mail.by, reason=mail.reason)
+    return Arrival(done, message.payload, message.id)

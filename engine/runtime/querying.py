@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from engine.core.compare import Mismatch
 from engine.errors import QueryFailed, RunSuspendedError
+from engine.runtime.histories import check_remembers
 from engine.runtime.recovery import rebuild_run
 from engine.runtime.serving import Served
 from engine.runtime.streams import run_id_of, workflow_of
@@ -27,6 +28,7 @@ async def run_query(
 ) -> R:
     """Replay the run as of `head`, and ask it. The instance is put away, whatever comes of it."""
     run_id = run_id_of(head.stream)
+    check_remembers(head)
     definition = definitions.require(*workflow_of(head.attributes))
     recorded = query.argument.decode(query.argument.encode_checked(argument))
     try:

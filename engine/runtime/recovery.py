@@ -145,11 +145,12 @@ class Wishes(Struct):
     def reopening(self, head: StreamHead, at: int) -> Note | None:
         """The note with which a held run goes on; None when nobody asks for that."""
         if _status(head) == "suspended":
-            return RunResumed(at=at, by=self.resume.by) if self.resume is not None else None
+            wish = self.resume
+            return RunResumed(at=at, by=wish.by, reason=wish.reason) if wish is not None else None
         if _status(head) == "queued":
             return None  # nobody but the key's last run lets it go on
         asker = self.unpause or self.cancel
-        return RunUnpaused(at=at, by=asker.by) if asker is not None else None
+        return RunUnpaused(at=at, by=asker.by, reason=asker.reason) if asker is not None else None
 
 
 def _status(head: StreamHead) -> object:
@@ -232,7 +233,7 @@ def _signals_of(head: StreamHead, at: int) -> list[NewEvent]:
     found: list[NewEvent] = []
     for message in head.messages:
         if isinstance(signal := mail_or_none(message), SignalMail):
-            note = SignalIgnored(at=at, id=message.id, name=signal.name, by=signal.by)
+            note = SignalIgnored(at=at, id=message.id, name=signal.name, by=signal.by, reason=signal.reason)
             found.append(new_event(note, message.payload))
     return found
 

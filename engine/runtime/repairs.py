@@ -18,7 +18,7 @@ from engine.core.events import AttributesGiven, RunStarted, SignalReceived
 from engine.core.identity import check_run_id
 from engine.errors import RepairRefused, RunConflict, RunNotFound
 from engine.runtime.anyio_seams import anyio_version
-from engine.runtime.histories import HistoryEvent, read_beginning, read_events
+from engine.runtime.histories import HistoryEvent, check_whole, head_of, read_beginning, read_events
 from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, set_attributes, stream_of
 from engine.runtime.versions import PYTHON
 from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
@@ -31,7 +31,9 @@ HistoryDiff: TypeAlias = Differences[HistoryEvent]
 
 async def diff_runs(store: EventStore, left: str, right: str) -> HistoryDiff:
     """Set two histories side by side. Raises `RunNotFound`, `HistoryError`."""
-    histories = [[item async for item in read_events(store, check_run_id(run_id))] for run_id in (left, right)]
+    for run_id in (left, right):
+        check_whole(await head_of(store, check_run_id(run_id)))
+    histories = [[item async for item in read_events(store, run_id)] for run_id in (left, right)]
     return differences(histories[0], histories[1], ids=(left, right))
 
 

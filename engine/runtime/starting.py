@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from engine.core.call import Definition
 from engine.core.events import RunStarted
-from engine.errors import RunConflict, RunNotFound
+from engine.errors import RunConflict, RunNotFound, RunPrunedError
 from engine.runtime.histories import read_beginning
 from engine.runtime.launching import AtTheDoor
 from engine.runtime.mail import signal_message
@@ -82,7 +82,11 @@ class Start(Struct):
     async def _join(self) -> None:
         """The run is there already: see that it is the same, and send it what it was to begin with."""
         store = self.worker.store
-        if not await is_run_of(store, self.run_id, self.definition, self.arguments):
+        try:
+            same = await is_run_of(store, self.run_id, self.definition, self.arguments)
+        except RunPrunedError as pruned:
+            raise RunConflict(f"{pruned}. Its id stays taken: choose another") from None
+        if not same:
             raise RunConflict(
                 f"run {self.run_id!r} exists already, with another workflow or other arguments than"
                 f" {self.definition.where}: choose another id, or start it with the same call"

@@ -277,10 +277,10 @@ def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
     match arrival.event:
         case TaskCompleted(reused_run=run) if run:
             return None  # of an attempt that ended there would be something to say
-        case TaskCompleted(id=id_, attempt=number):
-            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="completed")
-        case TaskFailed(id=id_, attempt=number):
-            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="failed")
+        case TaskCompleted(id=id_, attempt=number, by=by, reason=reason):
+            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="completed", by=by, reason=reason)
+        case TaskFailed(id=id_, attempt=number, by=by, reason=reason):
+            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="failed", by=by, reason=reason)
         case ChildCompleted(id=id_):
             return ChildOutcomeIgnored(at=0, id=id_, outcome="completed", epoch=epoch)
         case ChildFailed(id=id_, status=status):

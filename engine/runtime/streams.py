@@ -12,6 +12,7 @@ from engine.core.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPruned,
     RunSuspended,
     RunTerminated,
     encode_header,
@@ -24,6 +25,7 @@ __all__ = [
     "ALONE",
     "BOUND",
     "CODE",
+    "ENDED",
     "EPOCH_START",
     "LET_ON",
     "MEMO_CATEGORY",
@@ -31,6 +33,7 @@ __all__ = [
     "ORIGIN",
     "PARENT",
     "PAUSED",
+    "PAYLOADS",
     "QUEUED",
     "REPLY_CATEGORY",
     "ROOT",
@@ -96,6 +99,10 @@ LET_ON: Final = "let_on"
 """Attribute of a run that was cancelled while its workflow was paused: which pause that was (`pausing.Aside`)."""
 _OWN: Final = "attribute:"
 """What the names of authors' own attributes stand behind, so that none can be one of the engine's."""
+PAYLOADS: Final = "payloads"
+"""Attribute of a run whose payloads are destroyed: "some" of them; all, "going" until that is done, then "gone"."""
+ENDED: Final = "ended"
+"""Attribute of such a run: when it was last written to before that, in microseconds since the epoch."""
 REPLY_CATEGORY: Final = "reply"
 """Streams that hold the refusal of one request each."""
 MEMO_CATEGORY: Final = "memo"
@@ -171,5 +178,7 @@ def status_of(event: Event) -> RunStatus | None:
             return "terminated"
         case RunSuspended():
             return "suspended"
+        case RunPruned():
+            return "pruned"
         case _:
             return None

@@ -57,21 +57,23 @@ def check_token(token: Token, seed: str) -> None:
 
 
 async def complete_task(
-    store: EventStore, text: str, value: Any, *, task: Task[..., Any] | None, message_id: str, by: str
+    store: EventStore, text: str, value: Any, *, task: Task[..., Any] | None, message_id: str, by: str, reason: str
 ) -> None:
     """Send a task's result to its run. Raises as `Engine.complete`."""
     codec = ValueCodec(Any, "the value for a completion token") if task is None else task.result
     payload = codec.encode_checked(value)
     token = await _known(store, text, task)
-    mail = CompletionMail(task=token.task_id, epoch=token.epoch, by=by)
+    mail = CompletionMail(task=token.task_id, epoch=token.epoch, by=by, reason=reason)
     await send_data(store, data_message(stream_of(token.run_id), message_id, mail, payload), token.run_id)
 
 
-async def reject_task(store: EventStore, text: str, error: BaseException | str, *, message_id: str, by: str) -> None:
+async def reject_task(
+    store: EventStore, text: str, error: BaseException | str, *, message_id: str, by: str, reason: str
+) -> None:
     """Send a task's failure to its run. Raises as `Engine.reject`."""
     info = describe(HoldfastError(error) if isinstance(error, str) else error)
     token = await _known(store, text, None)
-    mail = CompletionMail(task=token.task_id, epoch=token.epoch, error=info.type, by=by)
+    mail = CompletionMail(task=token.task_id, epoch=token.epoch, error=info.type, by=by, reason=reason)
     await send_data(store, data_message(stream_of(token.run_id), message_id, mail, encode_error(info)), token.run_id)
 
 

@@ -146,7 +146,7 @@ class Turns:
         """
         event = arrival.event
         if isinstance(event, SignalReceived):
-            note = SignalIgnored(at=at, id=event.id, name=event.name, by=event.by)
+            note = SignalIgnored(at=at, id=event.id, name=event.name, by=event.by, reason=event.reason)
             step.events.append(new_event(note, arrival.payload))
         elif isinstance(event, Note):
             step.events.append(new_event(structs.replace(event, at=at), arrival.payload))

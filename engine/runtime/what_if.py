@@ -40,7 +40,7 @@ from engine.core.standing import standing
 from engine.errors import HoldfastError, RepairRefused
 from engine.runtime.cutting import cut_of
 from engine.runtime.epochs import beginning_of_next
-from engine.runtime.histories import HistoryEvent, head_of, read_events
+from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
 from engine.runtime.large_values import TABLES
 from engine.runtime.repairs import HistoryDiff
 from engine.runtime.serving import Served
@@ -73,6 +73,7 @@ async def suppose(
 ) -> WhatIf:
     """See the module. Raises `RepairRefused` when it cannot be cut there, or the code does not fit what is before."""
     head = await head_of(store, run_id)
+    check_remembers(head)
     recorded = [item async for item in read_events(store, run_id, until=head.version)]
     cut = cut_of(recorded, run_id, at=at, substituted=substitute)
     definition = definitions.require(cut.started.workflow, cut.started.version)

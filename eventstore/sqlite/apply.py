@@ -261,7 +261,7 @@ class Batch:
     def _create(self, name: str) -> StreamRow:
         row = StreamRow(
             self._next_id, name, 0, "", self.now, self.now, None, 0, 0, None, 0, 0, 0, None, {}, None, None, None,
-            None, None, 0, digest=chain_start(name), is_new=True, mailbox={},
+            None, None, 0, 0, digest=chain_start(name), is_new=True, mailbox={},
         )  # fmt: skip
         self._next_id += 1
         self.streams[name] = row
@@ -340,7 +340,7 @@ class Batch:
             self.attributes.merge(row, message.opens.attributes)
         elif (row.id, message.id) in self.known:
             return None
-        elif row.closed and (message.open_only or not message.control):
+        elif row.pruned or (row.closed and (message.open_only or not message.control)):
             return "closed"
         mail = Mail(
             0,

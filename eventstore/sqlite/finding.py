@@ -34,12 +34,12 @@ _COUNT: Final = """
 """
 _CATEGORIES: Final = """
     WITH RECURSIVE found(category) AS (
-        SELECT min(category) FROM streams
+        SELECT min(category) FROM streams WHERE pruned = {pruned}
         UNION ALL
-        SELECT (SELECT min(category) FROM streams WHERE category > found.category) FROM found
+        SELECT (SELECT min(category) FROM streams WHERE pruned = {pruned} AND category > found.category) FROM found
         WHERE found.category IS NOT NULL)
     SELECT json_group_array(category) FROM found WHERE category IS NOT NULL
-"""  # steps from category to category along the index
+"""  # steps from category to category along an index
 
 
 def find_page(connection: sqlite3.Connection, query: StreamQuery) -> Page[StreamHead]:
@@ -79,10 +79,9 @@ def condition(
     if query.streams is not None:
         terms.append("s.name IN (SELECT value FROM json_each(:streams))")
         parameters["streams"] = encode_names(query.streams)
-    if query.closed is not None:
-        terms.append(f"s.closed = {int(query.closed)}")
-    if query.held is not None:
-        terms.append(f"s.held = {int(query.held)}")
+    for mark, wanted_mark in (("closed", query.closed), ("held", query.held), ("pruned", query.pruned)):
+        if wanted_mark is not None:
+            terms.append(f"s.{mark} = {int(wanted_mark)}")
     if query.control is not None:
         terms.append("s.control > 0" if query.control else "s.control = 0")
     if query.created_from is not None:
@@ -105,6 +104,7 @@ def fits(query: StreamQuery, row: StreamRow) -> bool:
         and (query.closed is None or bool(row.closed) == query.closed)
         and (query.held is None or bool(row.held) == query.held)
         and (query.control is None or bool(row.control) == query.control)
+        and (query.pruned is None or bool(row.pruned) == query.pruned)
         and (query.created_from is None or row.created_at >= query.created_from)
         and (query.created_until is None or row.created_at < query.created_until)
         and all(
@@ -159,16 +159,27 @@ def _branches(connection: sqlite3.Connection, query: StreamQuery) -> tuple[list[
                 f" WHERE d.name = :driver AND d.value = :driver{index} AND {where} {tail}"
             )
     else:
-        everywhere = query.streams is None and query.category is None
-        categories = _decode_names(connection.execute(_CATEGORIES).fetchone()[0]) if everywhere else []
-        if 0 < len(categories) <= _BRANCHES_MAX:
-            branches = []
-            for index, category in enumerate(categories):
-                parameters[f"category{index}"] = category
-                branches.append(f"{select} streams AS s WHERE s.category = :category{index} AND {where} {tail}")
-        else:
+        found = _indexed(connection, query) if query.streams is None else []
+        branches = []
+        for index, (category, pruned) in enumerate(found):
+            parameters[f"category{index}"] = category
+            along = f"s.category = :category{index} AND s.pruned = {pruned}"
+            branches.append(f"{select} streams AS s WHERE {along} AND {where} {tail}")
+        if not 0 < len(branches) <= _BRANCHES_MAX:
             branches = [f"{select} streams AS s WHERE {where} {tail}"]
     return [f"SELECT * FROM ({branch})" for branch in branches], parameters
+
+
+def _indexed(connection: sqlite3.Connection, query: StreamQuery) -> list[tuple[str, int]]:
+    """The stretches of the two indexes of creation that a query walks: which category, and whether it was pruned."""
+    found: list[tuple[str, int]] = []
+    for pruned in (0, 1) if query.pruned is None else (int(query.pruned),):
+        if query.category is not None:
+            found.append((query.category, pruned))
+        else:
+            names = connection.execute(_CATEGORIES.format(pruned=pruned)).fetchone()[0]
+            found += ((name, pruned) for name in _decode_names(names))
+    return found
 
 
 def _driving_attribute(

@@ -103,7 +103,8 @@ class Installing:
             return
         row = StreamRow(
             self._next_id, item.stream, item.version, "", item.created_at, item.updated_at, item.alarm, int(item.held),
-            int(item.closed), None, 0, 0, 0, None, {}, None, None, None, None, None, 0, digest=item.digest, is_new=True,
+            int(item.closed), None, 0, 0, 0, None, {}, None, None, None, None, None, 0, 0,
+            digest=item.digest, is_new=True,
         )  # fmt: skip
         self._next_id += 1
         self._attributes.merge(row, item.attributes)

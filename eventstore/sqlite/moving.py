@@ -50,7 +50,7 @@ _CHOSEN: Final = (
 )
 _STREAMS: Final = f"""
     SELECT s.name, s.version, s.digest, s.created_at, s.updated_at, s.alarm, s.held, s.closed, s.attributes
-    FROM streams AS s WHERE {_CHOSEN} ORDER BY s.id
+    FROM streams AS s WHERE {_CHOSEN} AND s.pruned = 0 ORDER BY s.id
 """
 _MESSAGES: Final = f"""
     SELECT s.name, m.id, m.sender, m.control, m.header, m.payload, m.sent_at

@@ -107,7 +107,7 @@ class Readers:
             if after >= end:
                 return
             page = await self.run(partial(_read_page, stream=stream, stream_id=stream_id, after=after, end=end))
-        if after < end:
+        if after < end and not await self.run(partial(_is_kept, stream_id=stream_id, version=end)):
             raise StoreDamaged(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
 
     async def log_pages(
@@ -201,6 +201,12 @@ def _first_page(
     end = version if until is None else min(until, version)
     page = _read_page(connection, stream=stream, stream_id=stream_id, after=after, end=end) if after < end else []
     return stream_id, end, page
+
+
+def _is_kept(connection: sqlite3.Connection, *, stream_id: int, version: int) -> bool:
+    """Whether the event was pruned, and is not missing."""
+    kept = "SELECT 1 FROM kept_digests WHERE stream = ? AND version = ?"
+    return connection.execute(kept, (stream_id, version)).fetchone() is not None
 
 
 def _read_page(

@@ -52,6 +52,7 @@ class StreamRow(Struct, array_like=True):
     commit_mail: int | None
     commit_undelivered: str | None
     permits: int  # whether it may hold permits, or wait for some
+    pruned: int  # whether its events were taken away
     owner_ended: int = 0  # whether the database says so; the lease's file may say so, too
     digest: bytes = b""
     is_new: bool = False
@@ -102,6 +103,7 @@ class StreamRow(Struct, array_like=True):
             owner=owner,
             claims=claims,
             attributes=dict(self.attributes),
+            pruned=bool(self.pruned),
             messages=page,
             undelivered=undelivered,
         )
@@ -129,7 +131,7 @@ def stream_json(alias: str, ended: str = "0") -> str:
 _COLUMNS: Final = (
     "id", "name", "version", "digest", "created_at", "updated_at", "alarm", "held", "closed", "owner", "claims",
     "control", "data", "mail_at", "attributes", "commit_id", "commit_owner", "commit_claims", "commit_mail",
-    "commit_undelivered", "permits",
+    "commit_undelivered", "permits", "pruned",
 )  # fmt: skip
 
 _LOAD_STREAMS: Final = f"""
@@ -234,7 +236,7 @@ def write_streams(sql: Sql, rows: Iterable[StreamRow]) -> None:
                 row.id, row.name, row.version, bytearray(row.digest), row.created_at, row.updated_at, row.alarm,
                 row.held, row.closed, row.owner, row.claims, row.control, row.data, row.mail_at, _attributes_text(row),
                 row.commit_id, row.commit_owner, row.commit_claims, row.commit_mail, row.commit_undelivered,
-                row.permits,
+                row.permits, row.pruned,
             )  # fmt: skip
         elif row.changed:
             changes += (

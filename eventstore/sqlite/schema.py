@@ -178,12 +178,31 @@ _V2: Final = (
     "CREATE INDEX permit_waiters_stream ON permit_waiters (stream)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2)
+_V3: Final = (
+    # Of an event that was pruned, the leaf that it is of the tree over the log.
+    """
+    CREATE TABLE kept_digests (
+        position INTEGER PRIMARY KEY,        -- that the event had
+        stream INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        UNIQUE (stream, version)
+    ) STRICT
+    """,
+    # Lists do not walk over what was pruned.
+    "ALTER TABLE streams ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX streams_created",
+    "CREATE INDEX streams_created ON streams (category, created_at, name) WHERE pruned = 0",
+    "CREATE INDEX streams_pruned ON streams (category, created_at, name) WHERE pruned = 1",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2, _V3)
 """Statements that bring a file from schema version n to n + 1, n being the index."""
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 STORE_TABLES: Final = frozenset(
-    {"streams", "events", "messages", "attributes", "leases", "permits", "permit_pools", "permit_waiters"}
+    {"streams", "events", "kept_digests", "messages", "attributes", "leases"}
+    | {"permits", "permit_pools", "permit_waiters"}
 )
 """The tables above: the rest of the file is the users' own, see `own_sql`."""
 RESERVED_PREFIX: Final = "holdfast"

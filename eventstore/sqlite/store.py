@@ -18,6 +18,7 @@ from eventstore.clock import Clock, SystemClock
 from eventstore.errors import InvalidArgument, LeaseLost, StoreClosed, StoreUnavailable
 from eventstore.port import Capability, Commit, Lease, Message, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.claiming import dead_owners, find_candidates
+from eventstore.sqlite.keeping import SqliteKeeping
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.moving import Moving
 from eventstore.sqlite.opening import Synchronous, is_synchronous
@@ -73,10 +74,10 @@ DEATH_CHECK_SECONDS: Final = 1.0
 """Between two looks whether other workers have died, while waiting."""
 
 
-class SqliteStore(Moving):
+class SqliteStore(SqliteKeeping, Moving):
     """An `EventStore` in a SQLite file. Made by `open`; used by the event loop that opened it."""
 
-    capabilities: frozenset[Capability] = frozenset({"permits", "transaction", "moving"})
+    capabilities: frozenset[Capability] = frozenset({"keeping", "moving", "permits", "transaction"})
 
     def __init__(
         self,
@@ -87,13 +88,13 @@ class SqliteStore(Moving):
         leases: dict[int, SqliteLease],
         transactor: Transactor | None,
     ) -> None:
+        super().__init__(Readers(path, on_failure=self._poison))
         self.path: Final = path
         self._clock: Final = clock
         self._files: Final = files
         self._leases: Final = leases  # given out by this object, not yet ended
         self._transactor: Final = transactor
         self._writer: Final = None if transactor is None else Writer(transactor, on_outcome=self._take_in)
-        self._readers = Readers(path, on_failure=self._poison)
         self._closing: asyncio.Future[None] | None = None
         self._news = 0  # rises whenever a stream may have come to need attention
         self._bell = asyncio.Event()  # a new one after each ring

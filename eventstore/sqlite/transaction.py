@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 from eventstore.clock import Clock
 from eventstore.digest import SALT_BYTES
 from eventstore.errors import EventStoreError, StoreUnavailable
 from eventstore.moving import Installed
+from eventstore.port import Timestamp
 from eventstore.sqlite.apply import Batch, answer
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.guard import Guard, Identity
@@ -43,6 +44,8 @@ from eventstore.sqlite.statements import encode_names
 from eventstore.sqlite.writing import insert_attributes, insert_events, insert_messages
 
 __all__ = ["GUARD_SECONDS", "Transactor"]
+
+T = TypeVar("T")
 
 GUARD_SECONDS: Final = 30.0
 """How long a writer waits for the other processes on the file before it gives up."""
@@ -194,6 +197,37 @@ class Transactor:
             log_bytes=log_bytes,
             log_file_bytes=log_file_bytes,
         )
+
+    def keep(self, work: Callable[[sqlite3.Connection, Timestamp], T]) -> tuple[T, BatchOutcome]:
+        """Take something away, and overwrite it, in a transaction. Raises what `work` does, and `StoreUnavailable`."""
+
+        def run(connection: sqlite3.Connection) -> tuple[T, BatchOutcome]:
+            assert self._guard is not None
+            assert self._identity is not None
+            with self._guard.held(GUARD_SECONDS):
+                before = connection.total_changes
+                connection.execute("PRAGMA secure_delete=ON")
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    done = work(connection, self._clock.now())
+                    connection.execute("COMMIT")
+                except BaseException:
+                    self._roll_back(connection)
+                    raise
+                finally:
+                    connection.execute("PRAGMA secure_delete=OFF")
+                    self._memory.forget()  # streams were changed behind its back
+                changed = connection.total_changes - before
+                outcome = BatchOutcome([], log_bytes=_BATCH_BYTES + changed * _EVENT_BYTES)
+                try:
+                    outcome.log_file_bytes = self._identity.verify()
+                except StoreUnavailable as failure:
+                    self.poison = failure
+                    raise
+                return done, outcome
+
+        kept: tuple[T, BatchOutcome] = self._use(run)
+        return kept
 
     def _use(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         if self.poison is not None:

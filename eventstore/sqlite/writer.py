@@ -11,11 +11,13 @@ This module knows when and together with what a request runs, and not what it do
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from eventstore.errors import StoreUnavailable
+from eventstore.port import Timestamp
 from eventstore.sqlite.checkpoints import Checkpoints
 from eventstore.sqlite.leases import SqliteLease
 from eventstore.sqlite.requests import (
@@ -33,6 +35,8 @@ from eventstore.sqlite.threads import Connection, close_connection, close_now, o
 from eventstore.sqlite.transaction import Transactor
 
 __all__ = ["BATCH_BYTES_MAX", "BATCH_REQUESTS_MAX", "BATCH_ROWS_MAX", "Writer"]
+
+T = TypeVar("T")
 
 BATCH_REQUESTS_MAX: Final = 500
 """Requests in one transaction."""
@@ -80,6 +84,16 @@ class Writer:
     async def data_version(self) -> int:
         """See `Transactor.data_version`."""
         return await on_thread(self._opened(), self._transactor.data_version)
+
+    async def keep(self, work: Callable[[sqlite3.Connection, Timestamp], T]) -> T:
+        """See `Transactor.keep`: between two batches. Cancelling it does not stop what has begun."""
+
+        def run() -> T:
+            done, outcome = self._transactor.keep(work)
+            self._checkpoints.after(outcome)
+            return done
+
+        return await on_thread(self._opened(), run)
 
     async def finish(self) -> None:
         """Wait until everything that is queued is done."""

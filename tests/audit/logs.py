@@ -90,7 +90,7 @@ def chain(previous: bytes, header: bytes, payload_digest: bytes) -> bytes:
 class Editor:
     """Somebody who can write the file. Every edit can be taken back."""
 
-    TABLES = ("events", "streams")
+    TABLES = ("events", "streams", "kept_digests")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,6 +126,7 @@ class Editor:
                 f"{events} FROM events e LEFT JOIN (SELECT id, name FROM streams) s ON s.id = e.stream ORDER BY position"
             ),
             self("SELECT name, version, digest FROM streams ORDER BY name"),
+            self("SELECT stream, version, position, digest FROM kept_digests ORDER BY position"),
         ]
 
     def restore(self) -> None:

@@ -20,7 +20,8 @@ from engine.audit import (
     seal,
 )
 from engine.errors import AuditError, DoesNotVerify
-from eventstore import RecordedEvent, StreamNotFound
+from eventstore import StreamNotFound
+from eventstore.keeping import Leaf
 from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
 from tests.audit.logs import KEY, OTHER, Editor, fill, make_log
@@ -45,8 +46,8 @@ class Counting(MemoryStore):
 
     read_events = 0
 
-    async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
-        async with aclosing(super().read_all(after=after, category=category)) as events:
+    async def leaves(self, *, after: int = 0) -> AsyncIterator[Leaf]:
+        async with aclosing(super().leaves(after=after)) as events:
             async for event in events:
                 self.read_events += 1
                 yield event

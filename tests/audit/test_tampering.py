@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from engine.audit import AuditFinding, AuditVerdict, Seal, streams, verify, verify_streams
-from eventstore import RecordedEvent
+from eventstore import KeptDigest, RecordedEvent
 from eventstore.memory import MemoryStore
 from eventstore.sqlite import SqliteStore
 from tests.architecture.source import ROOT
@@ -330,8 +330,8 @@ async def test_positions_that_do_not_rise_are_found() -> None:
     """No SQLite file can hold that; another store might."""
 
     class Falling(MemoryStore):
-        async def read_all(self, **options: int) -> AsyncIterator[RecordedEvent]:
-            events = [event async for event in super().read_all(**options)]
+        async def leaves(self, **options: int) -> AsyncIterator[RecordedEvent | KeptDigest]:
+            events = [event async for event in super().leaves(**options)]
             for event in [events[1], events[0], *events[2:]]:
                 yield event
 

@@ -53,10 +53,11 @@ def test_an_option_that_several_verbs_have_is_declared_once() -> None:
 VERBS = """
 run resume runs show history signal request query state feed complete reject cancel terminate pause unpause
 limits set-pool set-rate
-verify seal prove check-proof keygen
+verify seal prove check-proof keygen archive
 gate export import
 diff rerun reopen fork what-if
 replay
+prune forget
 """.split()
 STORELESS = {"check-proof", "keygen"}
 

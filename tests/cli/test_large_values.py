@@ -48,6 +48,9 @@ def recorded(tmp_path: Path) -> Command:
 def test_what_is_large_lies_where_the_url_says(recorded: Command) -> None:
     assert len(list((recorded.folder / "values").glob("??/*.json"))) == 1
     assert len(list((recorded.folder / "values").glob("??/*.parquet"))) == 1
+    assert recorded("keygen", "shop", "--out", "k").code == 0
+    assert recorded("seal", "--key", "k", "--out", "s", "--store", STORE).code == 0
+    assert recorded("verify", "--against", "s", "--store", STORE).code == 0
     for url in (STORE, "sqlite:///runs.db"):
         lines = [json.loads(line) for line in recorded("history", "r", "--store", url, "--json").out.splitlines()]
         results = [line["payload"] for line in lines if line["header"]["type"] == "TaskCompleted"]

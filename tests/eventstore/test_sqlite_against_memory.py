@@ -10,7 +10,8 @@ import asyncio
 import json
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
         self.pairs: list[Pair] = []
         self.dead: list[Pair] = []  # crashed: their holders can do nothing any more
         self.steps: list[Step] = []
+        self.gone: list[bytes] = []  # notes of own SQL whose payloads were taken away
         self.heads: dict[str, StreamHead] = {}
         self.commit_ids = 0
         for stream in STREAMS[:2]:
@@ -374,6 +376,41 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
 
         self.both(events, handle)
 
+    @rule(stream=streams, until=st.integers(0, 6), handle=st.integers(0, 1))
+    def prune(self, stream: str, until: int, handle: int) -> None:
+        with self.taking_away():
+            self.both(lambda store, _: store.prune(stream, until=until), handle)  # type: ignore[attr-defined]
+
+    @rule(
+        stream=streams,
+        versions=st.one_of(st.none(), st.lists(st.integers(1, 6), max_size=3)),
+        handle=st.integers(0, 1),
+    )
+    def forget(self, stream: str, versions: list[int] | None, handle: int) -> None:
+        with self.taking_away():
+            self.both(lambda store, _: store.forget(stream, versions=versions), handle)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def taking_away(self) -> Iterator[None]:
+        """Remember which notes of the caller's own SQL are in the log no more."""
+        before = self.run(self.noted())
+        yield
+        left = self.run(self.noted())
+        self.gone += [each for each in before if each not in left]
+
+    async def noted(self) -> list[bytes]:
+        payloads = [event.payload async for event in self.memory.read_all()]
+        return [one for one in payloads if one is not None and one.startswith(b"noted")]
+
+    @rule(handle=st.integers(0, 1))
+    def leaves(self, handle: int) -> None:
+        async def all_leaves(store: Any, _: str) -> list[Any]:
+            found = [leaf async for leaf in store.leaves()]
+            assert [leaf.position for leaf in found] == sorted({leaf.position for leaf in found})
+            return [(type(leaf).__name__, leaf.stream, leaf.version, leaf.digest) for leaf in found]
+
+        self.both(all_leaves, handle)
+
     @rule(category=st.sampled_from((None, "run", "asset", "other")), handle=st.integers(0, 1))
     def read_all(self, category: str | None, handle: int) -> None:
         async def events(store: EventStore, _: str) -> list[dict[str, Any]]:
@@ -406,8 +443,7 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
             notes = []
         finally:
             connection.close()
-        payloads = [event.payload async for event in self.memory.read_all()]
-        assert sorted(note for (note,) in notes) == sorted(one for one in payloads if (one or b"").startswith(b"noted"))
+        assert sorted(note for (note,) in notes) == sorted([*await self.noted(), *self.gone])
 
 
 class PermitsAgainstMemory(SqliteAgainstMemory):

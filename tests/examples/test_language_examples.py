@@ -122,6 +122,13 @@ OUTPUTS = {
         imported 1 run; again: 0
         there: reservation of 120 euros, approved
     """,
+    "keeping": r"""
+        taken away: \d+ events, \d+ values
+        forgotten: \d+ values of one order
+        the prices are pruned
+        its id stays taken
+        verified: True, against the seal True
+    """,
     "children": r"""
         34350 rows, heard of \[10, 20, 30\]
         31 children, one of them: /one~1/harvest_page#1

@@ -135,6 +135,20 @@ class FaultyStore:
         async for event in self.inner.read_all(after=after, category=category):
             yield event
 
+    async def forget(self, stream: str, *, versions: Any = None) -> Any:
+        return await self._call("forget", stream, lambda: self.inner.forget(stream, versions=versions))  # type: ignore[attr-defined]
+
+    async def prune(self, stream: str, *, until: int) -> Any:
+        return await self._call("prune", stream, lambda: self.inner.prune(stream, until=until))  # type: ignore[attr-defined]
+
+    async def leaves(self, *, after: int = 0) -> AsyncIterator[Any]:
+        async for leaf in self.inner.leaves(after=after):  # type: ignore[attr-defined]
+            yield leaf
+
+    async def kept(self, stream: str, *, after: int = 0) -> AsyncIterator[Any]:
+        async for leaf in self.inner.kept(stream, after=after):  # type: ignore[attr-defined]
+            yield leaf
+
     @asynccontextmanager
     async def lease(self, worker: str) -> AsyncIterator[Lease]:
         if self._begin("lease") in ("die before", "refuse"):

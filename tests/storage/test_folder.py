@@ -479,6 +479,15 @@ def test_an_object_that_is_written_again_while_a_sweep_looks_at_it_stays(storage
     assert storage.blocking.read(stored) == "x"
 
 
+def test_an_object_is_as_young_as_its_publishing_however_long_it_was_written(storage: Storage, folder: Path) -> None:
+    with Folder(folder).draft() as draft:
+        draft.write(b"x")
+        (path,) = folder.glob("new/*.part")
+        os.utime(path, (0, 0))
+        draft.publish(SOME["key"])
+    assert storage.blocking.sweep([], grace=3600).kept == 1
+
+
 def test_a_sweep_waits_for_who_is_just_publishing(storage: Storage, folder: Path) -> None:
     stored = storage.blocking.write("x")
     os.utime(folder / stored.key, (0, 0))

@@ -357,6 +357,19 @@ def test_a_data_version_is_the_same_for_ever() -> None:
     assert data_version(odd) == "57e4025dc50503e5c2cfda3f96ce775ce13f6a6def67bcd9990a27bf2e7a3056"
 
 
+def test_all_nans_are_one() -> None:
+    """Whatever their bits: a library may have any of them, and nobody who reads them can tell."""
+    for width, patterns in (
+        (8, (0x7FF8000000000000, 0xFFF8000000000000, 0x7FF8000000000001)),
+        (4, (0x7FC00000, 0xFFC00001)),
+    ):
+        type_ = pa.float64() if width == 8 else pa.float32()
+        arrays = [
+            pa.Array.from_buffers(type_, 1, [None, pa.py_buffer(bits.to_bytes(width, "little"))]) for bits in patterns
+        ]
+        assert len({data_version(pa.table({"a": array})) for array in arrays}) == 1
+
+
 def test_what_parquet_does_not_tell_apart_is_one(storage: Storage) -> None:
     seconds = pa.table(
         {"t": pa.array([0, 60], pa.timestamp("s")), "d": pa.array([dt.date(2020, 1, 1), None], pa.date64())}

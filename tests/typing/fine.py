@@ -14,6 +14,7 @@ from engine import (
     Call,
     ChildHandle,
     Diagnosis,
+    Due,
     Engine,
     Feed,
     Happened,
@@ -24,6 +25,7 @@ from engine import (
     Received,
     Replayed,
     Request,
+    Retention,
     RunHandle,
     RunRef,
     RunSummary,
@@ -42,6 +44,7 @@ from engine import (
     workflow,
 )
 from engine.assets import Asset, Check, Definitions, Out, Output, asset, assets, check, not_null
+from engine.audit import Pruning, prune
 from engine.storage import Storage, Stored, data_version
 
 
@@ -240,7 +243,13 @@ async def client() -> None:
         async for line in run.feed(log, follow=False):
             assert_type(line, str)
         await engine.complete("token", [1], task=fetch)
-        await engine.reject("token", "why not")
+        await engine.reject("token", "why not", by="ann", reason="nobody is there")
+        policies = [Retention(workflow="nightly", status=("completed", "failed"), keep=timedelta(days=30), newest=3)]
+        assert_type(await engine.prune("nightly", by="ann"), int)
+        assert_type(await engine.destroy_payloads("nightly", versions=[1], children=True), int)
+        async for each in engine.due(policies):
+            assert_type(each, Due)
+        assert_type(await prune(engine.store, policies, limit=10), Pruning)
 
 
 async def stores_values(storage: Storage) -> None:
