@@ -158,7 +158,7 @@ class Assets:
         """How each asset stands of those that are selected, upstream first. Raises `AssetError`."""
         request = Request(select=select, environment=environment)
         facts = await self._facts(request)
-        plan = make_plan(self.definitions, Request(environment=environment), self.definitions.nodes, facts)
+        plan = make_plan(self.definitions, Request(environment=environment), self._own, facts)
         chosen = self._chosen(request, facts)
         return summaries(self.definitions, facts, plan, (name for name in self.definitions.order if name in chosen))
 

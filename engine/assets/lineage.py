@@ -128,7 +128,7 @@ class Tracing:
         consumers = await self._consumers(key) if direction == "down" else {}
         found: dict[_At, LineageVersion] = {}
         edges: dict[tuple[_At, _At], bool] = {}
-        left_out = 0
+        left_out: set[_At] = set()
         waiting = deque([(root, 0)])
         queued = {root}
         while waiting:
@@ -141,7 +141,7 @@ class Tracing:
                 if other in queued or len(queued) < versions_max:
                     edges[(other, at) if direction == "up" else (at, other)] = exact
                 else:
-                    left_out += 1
+                    left_out.add(other)
                 if other not in queued and len(queued) < versions_max:
                     queued.add(other)
                     waiting.append((other, steps + 1))
@@ -153,7 +153,7 @@ class Tracing:
                 LineageEdge(upstream=found[up].id, downstream=found[down].id, exact=exact)
                 for (up, down), exact in edges.items()
             ),
-            left_out=left_out,
+            left_out=len(left_out),
         )
 
     # -- one version --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a person changes in a catalog: the version that is current, keys of partitions, branches. All say who and why."""
+"""What a person changes in a catalog: the current version, keys of partitions, branches; each says who, and why."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ _SECOND: Final = 1_000_000
 _BAR_WIDTH: Final = 32
 _LINES_AROUND_ROWS: Final = 7
 _PARTITIONS_NAMED: Final = 3
+_ENDING: Final[tuple[StepStatus, ...]] = ("checking", "publishing")
 _OTHERWISE: Final[tuple[StepStatus, ...]] = ("failed", "skipped", "unchanged")
 
 
@@ -193,9 +194,8 @@ def _now_text(node: NodeTally, now: int) -> Text:
         retrying = sum(each.retrying for each in running)
         again = f", {retrying:,} to retry" if retrying else ""
         parts.append((f"{_named(running)} running, {duration(longest)}{again}".strip(), "cyan"))
-    for status in ("checking", "publishing"):
-        if at := [each for each in node.under_way.values() if each.status == status]:
-            parts.append((f"{_named(at)} {status}".strip(), "blue"))
+    ending = {status: [each for each in node.under_way.values() if each.status == status] for status in _ENDING}
+    parts += [(f"{_named(steps)} {status}".strip(), "blue") for status, steps in ending.items() if steps]
     counted = ((status, node.counts.get(status, 0)) for status in _OTHERWISE)
     parts += [
         (f"{number:,} {status}" if node.total > 1 else status, STEP_STYLES[status])

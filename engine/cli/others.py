@@ -1,5 +1,5 @@
-"""Says for which other run a step waits: no two runs make the same partition at once, and one that nobody works on holds
-it until somebody does.
+"""Says for which other run a step waits: no two runs make the same partition at once, and a run that nobody works on
+holds it until somebody does.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ async def look_at_others(desk: Desk, making: Making, view: View) -> None:
         while True:
             await asyncio.sleep(_PAUSES_SECONDS)
             now = desk.clock.now()
-            waiting = [
-                each for each in making.steps.values() if not each.making_at and now - each.began_at > _WAITS_AFTER
-            ]
-            for step in waiting[:_LOOKED_AT]:
+            begun = (each for each in making.steps.values() if not each.making_at)
+            late = [each for each in begun if now - each.began_at > _WAITS_AFTER]
+            for step in late[:_LOOKED_AT]:
                 run = await _who_makes(desk, making, step)
                 if run and run not in told:
                     told.add(run)
                     view.say(
-                        f"{step.title} waits for run {run}, which began to make it and has not ended. If nobody works on"
-                        f" that: {desk.command('materialize', '--id', run)}, or holdfast cancel {run}{desk.store_words}"
+                        f"{step.title} waits for run {run}, which began to make it and has not ended; if nobody works on"
+                        f" that, let it go on: {desk.command('materialize', '--id', run)}"
                     )
 
 
