@@ -114,10 +114,9 @@ class Project:
 def defined(project: Project) -> Definitions:
     """The project as assets and checks."""
     nodes = project.nodes
-    tests = {name: node for name, node in nodes.items() if str(node.resource_type) == "test"}
     assets, checks = [], []
     for name, node in nodes.items():
-        if name not in tests:
+        if not is_test(node):
             assets.append(built(project, node, [key_of(nodes[each]) for each in waits_for(name, nodes)]))
         elif len(parents := parents_of(node, nodes)) == 1:
             checks.append(checked(project, node, key_of(nodes[parents[0]])))
@@ -128,7 +127,12 @@ def defined(project: Project) -> Definitions:
 
 def key_of(node: Any) -> str:
     """What its asset is called here."""
-    return f"tests/{node.name}" if str(node.resource_type) == "test" else str(node.name)
+    return f"tests/{node.name}" if is_test(node) else str(node.name)
+
+
+def is_test(node: Any) -> bool:
+    """Whether it is one."""
+    return str(node.resource_type) == "test"
 
 
 def parents_of(node: Any, nodes: Mapping[str, Any]) -> list[str]:
@@ -139,8 +143,8 @@ def parents_of(node: Any, nodes: Mapping[str, Any]) -> list[str]:
 def waits_for(name: str, nodes: Mapping[str, Any]) -> list[str]:
     """What a seed or a model waits for: what it is made from, and tests of several of those upstream of it."""
     upstream = ancestors(name, nodes)
-    several = {each: parents_of(node, nodes) for each, node in nodes.items() if str(node.resource_type) == "test"}
-    tests = [each for each, of in several.items() if len(of) > 1 and upstream.issuperset(of)]
+    several = [each for each in nodes if is_test(nodes[each]) and len(parents_of(nodes[each], nodes)) > 1]
+    tests = [each for each in several if upstream.issuperset(parents_of(nodes[each], nodes))]
     return [*parents_of(nodes[name], nodes), *tests]
 
 
