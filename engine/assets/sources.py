@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from engine.assets.names import names_in, stored_in
 
-__all__ = ["Definition", "Source", "SourceGone", "source_of", "text_of"]
+__all__ = ["Definition", "Source", "SourceGone", "source_in", "source_of", "text_of"]
 
 SOURCES_MAX: Final = 64
 """Modules that are kept as they were parsed."""
@@ -62,6 +62,11 @@ class Source:
                 self._functions.setdefault((node.lineno, "<lambda>"), []).append(node)
 
     @cached_property
+    def text(self) -> str:
+        """All of it, without layout, comments and docstrings."""
+        return text_of(self._tree)
+
+    @cached_property
     def _named(self) -> dict[str, Definition]:
         found: dict[str, list[ast.AST]] = {}
         for statement in chain.from_iterable(map(_tried, self._tree.body)):
@@ -96,11 +101,16 @@ def source_of(function: FunctionType) -> Source:
     """The text that a function stands in. Raises `SourceGone`."""
     file = function.__code__.co_filename
     try:
-        found = Path(file).stat()
-        return _parsed(file, found.st_mtime_ns, found.st_size)
+        return source_in(file)
     except OSError:
         linecache.lazycache(file, function.__globals__)  # in an archive; or in a notebook, which has no file
         return _parsed(file, 0, 0)
+
+
+def source_in(file: str) -> Source:
+    """The text of a file. Raises `SourceGone` for what is no text of Python, `OSError` when it is not there."""
+    found = Path(file).stat()
+    return _parsed(file, found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=SOURCES_MAX)
@@ -153,7 +163,7 @@ def _write(node: Any, out: list[str]) -> None:
 def _without_docstring(node: ast.AST, body: Any) -> Any:
     match body:
         case [ast.Expr(value=ast.Constant(value=str())), *rest] if isinstance(
-            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
         ):
             return rest
         case _:

@@ -22,6 +22,7 @@ from engine import Engine
 from engine.assets import Assets, Report, details_of
 from engine.errors import RunFailedError
 from eventstore.urls import open_store
+from tests.cli import command
 from tests.cli.command import Command
 from tests.examples.conftest import EXAMPLES
 
@@ -39,7 +40,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("jaffle_assets", JAFFLE / "assets.py")
+    spec = importlib.util.spec_from_file_location("jaffle_assets", JAFFLE / "jaffle.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -191,13 +192,16 @@ def test_an_error_of_dbt_is_told(example: ModuleType, project: Path) -> None:
         example.defined(example.Project(project, project.parent / "out"))
 
 
-async def test_killed_and_made_again_it_comes_to_the_same_versions(example: ModuleType, project: Path) -> None:
+async def test_killed_and_made_again_it_comes_to_the_same_versions(
+    example: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "DEADLINE_SECONDS", 180.0)  # dbt is slow to import on a busy machine
     holdfast = Command(project.parent)
-    process = holdfast.start("materialize", "jaffle/assets.py", fresh=True)
+    process = holdfast.start("materialize", "jaffle/jaffle.py", fresh=True)
     process.wait_for("published 4/9")
     process.signal(signal.SIGKILL)
     assert process.end().code == -signal.SIGKILL
-    ended = holdfast("materialize", "jaffle/assets.py", fresh=True)
+    ended = holdfast("materialize", "jaffle/jaffle.py", fresh=True)
     assert ended.code == 0, ended
     async with opened(example, project, project.parent / "jaffle-out") as (assets, _, dbt):
         assert (await assets.plan()).steps == ()

@@ -1,8 +1,8 @@
 """A dbt project as data assets: each seed, each model and each test of its manifest is a node here.
 
     pip install -e ".[assets,cli,dbt]"                # in a virtual environment of its own: see docs/dbt.md
-    holdfast materialize examples/jaffle/assets.py    # dbt builds it, node by node, in jaffle-out/jaffle.duckdb
-    holdfast plan examples/jaffle/assets.py           # what another time would build, and why
+    holdfast materialize examples/jaffle/jaffle.py    # dbt builds it, node by node, in jaffle-out/jaffle.duckdb
+    holdfast plan examples/jaffle/jaffle.py           # what another time would build, and why
 
 The project, in the folder of this file, knows nothing of it. Its manifest says what depends on what:
 
