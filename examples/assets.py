@@ -64,7 +64,7 @@ def few_small_ones(orders: pa.Table) -> CheckResult:
     return CheckResult(small.num_rows == 0, f"{small.num_rows} below 5", rows=small.to_pylist())
 
 
-class Rules(Config):
+class Rules(Config, frozen=True):
     """What is counted."""
 
     least: float = 0.0

@@ -32,6 +32,7 @@ from engine.cli.filters import AttributeOption, SinceOption, UntilOption, attrib
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    AtMostOption,
     ByOption,
     DebugOption,
     FollowOption,
@@ -39,6 +40,7 @@ from engine.cli.words import (
     JsonOption,
     ReasonOption,
     RunArgument,
+    RunIdOption,
     StatusOption,
     StoreOption,
     TargetArgument,
@@ -63,10 +65,6 @@ app = commands(
     ),
     no_args_is_help=True,
 )
-app.add_typer(asset_commands.group)
-app.add_typer(version_commands.group)
-app.add_typer(version_commands.asset_group)
-app.add_typer(version_commands.environment_group)
 app.add_typer(talk_commands.group)
 app.add_typer(control_commands.group)
 app.add_typer(limit_commands.group)
@@ -77,6 +75,10 @@ app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
 app.add_typer(replay_commands.group)
 app.add_typer(keeping_commands.group)
+app.add_typer(asset_commands.group)
+app.add_typer(version_commands.group)
+app.add_typer(version_commands.asset_group)
+app.add_typer(version_commands.environment_group)
 
 
 def entry() -> None:
@@ -121,9 +123,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    run_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Attach to, continue or start the run of this id.")
-    ] = None,
+    run_id: RunIdOption = None,
     store: StoreOption = DEFAULT_STORE,
     grace: GraceOption = 5.0,
     json: JsonOption = False,
@@ -191,7 +191,7 @@ def runs(
     attribute: AttributeOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")] = 20,
+    limit: AtMostOption = 20,
     after: Annotated[
         str | None,
         typer.Option(

@@ -16,6 +16,7 @@ from engine.cli.words import (
     JsonOption,
     PartitionsOption,
     ReasonOption,
+    RunIdOption,
     SelectOption,
     SomeStoreOption,
     SomeTargetArgument,
@@ -85,9 +86,7 @@ def materialize(
     config: ConfigOption = None,
     by: ByOption = None,
     reason: ReasonOption = "",
-    run_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Attach to, continue or start the run of this id.")
-    ] = None,
+    run_id: RunIdOption = None,
     store: SomeStoreOption = None,
     grace: GraceOption = 5.0,
     json: JsonOption = False,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from engine.assets import Definitions
+from engine.assets import Definitions, Secret
 from engine.cli.arguments import decode_text, type_text
 from engine.cli.problems import Problem
 
@@ -38,7 +38,8 @@ def config_of(definitions: Definitions, words: Iterable[str]) -> dict[str, dict[
         if field in own:
             raise Problem(f"--config {word!r}: {key}.{field} is given twice")
         try:
-            own[field] = msgspec.to_builtins(decode_text(text, types[field]))
+            named = types[field] is Secret and not text.startswith("{")
+            own[field] = msgspec.to_builtins(Secret(text) if named else decode_text(text, types[field]))
         except (msgspec.MsgspecError, ValueError) as error:
             raise Problem(f"--config {word!r}: {field} needs {type_text(types[field])}, got {text!r}") from error
     return config

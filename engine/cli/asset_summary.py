@@ -16,7 +16,7 @@ from rich.text import Text
 
 from engine.assets import CheckOutcome
 from engine.cli.asset_lines import steps_text
-from engine.cli.asset_tally import ENDED, Making, NodeTally, StepTally
+from engine.cli.asset_tally import ENDED, Making, NodeTally, StepTally, summed
 from engine.cli.readable import amount, clipped, duration, instant, one_line_of
 from engine.cli.styles import STEP_STYLES
 from engine.cli.summary import diagnosis_view, error_view, headline
@@ -25,6 +25,8 @@ __all__ = ["asset_document", "asset_summary", "check_lines"]
 
 _INDENT: Final = (0, 0, 0, 2)
 _NODES_SHOWN: Final = 60
+"""Assets in the table; of more, those that failed and those that took longest, and the sum of all."""
+_WORST_SHOWN: Final = 20
 _NAMED: Final = 10
 """Steps of one kind that are told one by one."""
 _ROWS_SHOWN: Final = 5
@@ -52,9 +54,12 @@ def asset_summary(run: Making, *, now: int, interrupted: bool = False, every_fra
 
 
 def _table(nodes: Sequence[NodeTally]) -> RenderableType:
-    shown = [each for each in nodes if each.counts][:_NODES_SHOWN]
+    begun = [each for each in nodes if each.counts]
+    many = len(nodes) > _NODES_SHOWN
+    worst = sorted(begun, key=lambda each: (not each.counts.get("failed"), -each.seconds))[:_WORST_SHOWN]
+    shown = [*worst, _all_of(nodes)] if many else begun
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("asset")
+    table.add_column("asset" if not many else "failed, and slowest")
     columns: list[str] = [status for status in ENDED if any(each.counts.get(status) for each in nodes)]
     columns += ["unfinished"] if any(each.ended < each.total for each in nodes) else []
     for column in (*columns, "rows", "bytes", "time", "longest", "checks"):
@@ -69,10 +74,21 @@ def _table(nodes: Sequence[NodeTally]) -> RenderableType:
             duration(node.longest) if node.seconds and node.total > 1 else "",
             _checks(node),
         )
-    parts: list[RenderableType] = [table]
-    if len(shown) < len(nodes):
-        parts.append(Text(f"… {len(nodes) - len(shown):,} more assets", style="dim"))
-    return Padding(Group(*parts), _INDENT, expand=False)
+    return Padding(table, _INDENT, expand=False)
+
+
+def _all_of(nodes: Sequence[NodeTally]) -> NodeTally:
+    """The sum of them."""
+    total = NodeTally(node=f"all {len(nodes):,} assets", total=sum(each.total for each in nodes))
+    for each in nodes:
+        for status, number in each.counts.items():
+            total.counts[status] = total.counts.get(status, 0) + number
+        total.rows, total.size = summed(total.rows, each.rows), summed(total.size, each.size)
+        total.seconds += each.seconds
+        total.longest = max(total.longest, each.longest)
+        total.checks += each.checks
+        total.warnings += each.warnings
+    return total
 
 
 def _counted(node: NodeTally, status: str) -> Text:

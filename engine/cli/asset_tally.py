@@ -17,7 +17,7 @@ from engine import HistoryEvent, RunState, TaskState
 from engine.assets import CheckOutcome, Made, Plan, StepRef, reference_text
 from engine.cli.tally import Watched
 
-__all__ = ["ENDED", "Making", "NodeTally", "StepStatus", "StepTally", "plan_of"]
+__all__ = ["ENDED", "Making", "NodeTally", "StepStatus", "StepTally", "plan_of", "summed"]
 
 StepStatus: TypeAlias = Literal[
     "waiting", "running", "checking", "publishing", "published", "unchanged", "skipped", "failed"
@@ -181,7 +181,7 @@ class Making(Watched, kw_only=True):
         node.longest = max(node.longest, step.seconds)
         node.checks += step.checks
         if status == "published":
-            node.rows, node.size = _sum(node.rows, step.rows), _sum(node.size, step.size)
+            node.rows, node.size = summed(node.rows, step.rows), summed(node.size, step.size)
             node.warnings += len(step.wrong)
         kept = {"failed": self.failed, "skipped": self.skipped}.get(status, self.warned if step.wrong else None)
         if kept is not None and len(kept) < KEPT_MAX:
@@ -235,7 +235,7 @@ def _take_made(step: StepTally, task: TaskState) -> None:
     made = _read(_made, task.result)
     for out in () if made is None else made.outs:
         if out.stored is not None:
-            step.rows, step.size = _sum(step.rows, out.stored.rows), _sum(step.size, out.stored.size)
+            step.rows, step.size = summed(step.rows, out.stored.rows), summed(step.size, out.stored.size)
 
 
 def _branch(id_: str) -> str:
@@ -243,7 +243,8 @@ def _branch(id_: str) -> str:
     return [*id_.split("/", 2), ""][1]
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
+def summed(one: int | None, other: int | None) -> int | None:
+    """The sum of what is known; None if nothing is."""
     return one if other is None else other if one is None else one + other
 
 

@@ -37,8 +37,8 @@ async def look_at_others(desk: Desk, making: Making, view: View) -> None:
                 if run and run not in told:
                     told.add(run)
                     view.say(
-                        f"{step.title} waits for run {run}, which began to make it and has not ended; if nobody works on"
-                        f" that, let it go on: {desk.command('materialize', '--id', run)}"
+                        f"{step.title} waits for run {run}, which began to make it and has not ended; if nobody works"
+                        f" on that, let it go on: {desk.command('materialize', '--id', run)}"
                     )
 
 

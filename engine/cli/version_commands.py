@@ -9,6 +9,7 @@ import typer
 from engine.cli.asset_doing import with_assets
 from engine.cli.problems import Exit
 from engine.cli.words import (
+    AtMostOption,
     ByOption,
     DebugOption,
     EnvOption,
@@ -79,7 +80,7 @@ def versions(
     *,
     asset: AssetArgument,
     partition: PartitionArgument = "",
-    limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")] = 20,
+    limit: AtMostOption = 20,
     env: EnvOption = "prod",
     target: SomeTargetOption = None,
     store: SomeStoreOption = None,

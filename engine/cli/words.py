@@ -11,6 +11,7 @@ from engine import RunStatus
 __all__ = [
     "FINAL",
     "UNFINISHED",
+    "AtMostOption",
     "ByOption",
     "DebugOption",
     "EnvOption",
@@ -23,6 +24,7 @@ __all__ = [
     "ReasonOption",
     "RowsOption",
     "RunArgument",
+    "RunIdOption",
     "SelectOption",
     "SomeRunArgument",
     "SomeStoreOption",
@@ -87,6 +89,10 @@ ManyOption = Annotated[
     str | None, typer.Option("--workflow", metavar="NAME", help="Many: runs of this workflow.", show_default=False)
 ]
 LimitOption = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="Many: at most so many.")]
+AtMostOption = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")]
+RunIdOption = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="Attach to, continue or start the run of this id.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Many: do it; without this they are only shown.")]
 RowsOption = Annotated[int, typer.Option("--rows", metavar="NUMBER", min=1, help="At most so many lines.")]
 FollowOption = Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")]

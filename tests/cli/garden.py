@@ -9,6 +9,7 @@ from engine.assets import (
     Config,
     Definitions,
     Dynamic,
+    Secret,
     Static,
     asset,
     check,
@@ -37,9 +38,10 @@ def seeds() -> dict[str, int]:
     return {"a": 1, "b": 2, "c": 3} | ({"b": 20} if said("more") else {})
 
 
-class Care(Config):
+class Care(Config, frozen=True):
     water: int = 1
     days: tuple[str, ...] = ()
+    key: Secret = Secret("SHED")
 
 
 @asset(group="beds", partitions=BEDS)

@@ -154,10 +154,11 @@ def test_external_assets_are_observed_and_what_they_change_is_made(garden: Comma
 
 def test_configuration_is_read_by_its_types(garden: Command) -> None:
     garden("materialize", "--select", "+plants")
-    ended = garden("materialize", "--select", "plants", "--config", "plants.water=2", "--config", 'plants.days=["mo"]')
+    words = [word for each in ("water=2", 'days=["mo"]', "key=BARN") for word in ("--config", f"plants.{each}")]
+    ended = garden("materialize", "--select", "plants", *words)
     assert ended.code == 0, ended
     shown = garden("asset", "show", "plants[b]", "--json").json()
-    assert shown["config"] == {"water": 2, "days": ["mo"]}
+    assert shown["config"] == {"water": 2, "days": ["mo"], "key": {"name": "BARN"}}
     for word, why in (
         ("plants.water=wet", "water needs an int, got 'wet'"),
         ("plants.watr=1", "did you mean water?"),
