@@ -15,7 +15,7 @@ import msgspec
 from engine.assets.appending import Appender
 from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
-from engine.assets.code_versions import code_version_of
+from engine.assets.code_versions import code_version_of, with_modules
 from engine.assets.definitions import Definitions
 from engine.assets.dynamic import read_dynamic
 from engine.assets.environments import catalog_of
@@ -71,6 +71,7 @@ class Workshop:
         if found is None:
             asset = node.asset
             found = asset.code_version or ("" if asset.fn is None else code_version_of(asset.fn, asset.where))
+            found = with_modules(found, asset.modules, asset.where)
             self._code[node.name] = found
         return found
 
