@@ -57,7 +57,8 @@ class PartitionState(Struct, kw_only=True):
     """How a partition stands."""
 
     current: Version | None = None
-    started: AssetStarted | None = None  # by a run that has said nothing since
+    made: Version | None = None  # what was published last: another than the current one if that was restored
+    started: AssetStarted | None = None  # by a run that has said nothing of it since
     failed: AssetFailed | None = None  # if that is the last that was heard
     skipped: AssetSkipped | None = None  # likewise
     unchanged: AssetUnchanged | None = None  # the last time that it was looked at and not made, since it was published
@@ -83,16 +84,18 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
     part = state.partitions.get(event.partition)
     if part is None:
         part = state.partitions[event.partition] = PartitionState()
+    if not isinstance(event, AssetStarted) and part.started is not None and part.started.run == event.run:
+        part.started = None  # what another run says of it ends nothing
     match event:
         case AssetStarted():
             part.started = event
         case AssetUnchanged():
             part.unchanged, part.failed, part.skipped = event, None, None
         case AssetPublished():  # and AssetPromoted
-            part.current = state.published[version] = _version(event, version, state.environment)
-            part.started = part.failed = part.skipped = part.unchanged = None
+            part.current = part.made = state.published[version] = _version(event, version, state.environment)
+            part.failed = part.skipped = part.unchanged = None
         case AssetObserved():
-            part.current = Version(
+            part.current = part.made = Version(
                 version=version,
                 environment=state.environment,
                 partition=event.partition,
@@ -101,14 +104,14 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
                 provenance=event.provenance,
                 run=event.run,
             )
-            part.started = part.failed = part.skipped = part.unchanged = None
+            part.failed = part.skipped = part.unchanged = None
         case AssetRestored():
             part.current = state.published.get(event.version, part.current)
             part.failed = part.skipped = None
         case AssetFailed():
-            part.failed, part.started, part.skipped = event, None, None
+            part.failed, part.skipped = event, None
         case AssetSkipped():
-            part.skipped, part.started = event, None
+            part.skipped = event
         case _:
             pass  # of another kind of stream
 
@@ -177,6 +180,17 @@ class AssetView:
             found = layer.partitions.get(partition)
             if found is not None and found.current is not None:
                 return found.current
+        return None
+
+    def made(self, partition: str) -> Version | None:
+        """The version that was made last, of the layer that is read: what code and inputs of now are compared with.
+
+        An earlier version that was restored stays until what it would be made from changes once more.
+        """
+        for layer in self.layers:
+            found = layer.partitions.get(partition)
+            if found is not None and found.current is not None:
+                return found.made
         return None
 
     def latest(self, count: int) -> list[Version]:

@@ -169,18 +169,20 @@ async def _promote(branch: Catalog, base: Catalog, key: str, *, clock: Clock, by
     """One asset, a batch of partitions at a time: what is promoted already is found so, and passed over."""
     promoted: list[Promotion] = []
     while True:
-        ours, theirs = await branch.state(key), await base.state(key)
+        ours, theirs = await branch.state(key), (await base.view([key]))[key]
         versions = [
             part.current
             for partition, part in ours.partitions.items()
-            if part.current is not None and not _is_there(part.current, theirs.of(partition).current)
+            if part.current is not None
+            and part.current.version in ours.published  # and not only observed
+            and not _is_there(part.current, theirs.current(partition))
         ][:BATCH_EVENTS_MAX]
         if not versions:
             return promoted
         said = Said(at=clock.now(), by=by, reason=reason)
         events = [await _promoted(branch, key, version, said) for version in versions]
         try:
-            await _append(base, key, theirs.as_of, events)
+            await _append(base, key, theirs.own.as_of, events)
         except VersionConflict:
             continue
         promoted += [
@@ -190,8 +192,8 @@ async def _promote(branch: Catalog, base: Catalog, key: str, *, clock: Clock, by
 
 
 def _is_there(version: Version, other: Version | None) -> bool:
-    """Whether the base has it: made from the same, or promoted. What was only observed is not promoted."""
-    return not version.provenance or (other is not None and other.provenance == version.provenance)
+    """Whether the base has it: made from the same, and with the same content."""
+    return other is not None and (other.provenance, other.data_version) == (version.provenance, version.data_version)
 
 
 async def _promoted(branch: Catalog, key: str, version: Version, said: Said) -> NewEvent:

@@ -53,6 +53,7 @@ class CheckOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: Mapping[str, MetadataValue] = {}
     rows: tuple[Mapping[str, object], ...] = ()  # a sample of those that fail
     error: str = ""  # it raised this instead of finding anything
+    where: str = ""  # file and line where it did
     seconds: float = 0.0
 
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
-from tenacity import stop_after_attempt, wait_random_exponential
+from tenacity import retry_if_not_exception_type, stop_after_attempt, wait_random_exponential
 
 from engine import Task, TaskOptions, Workflow, attempt
 from engine.assets import dynamic
@@ -38,14 +38,18 @@ from engine.assets.publishing import fail, leave, publish, skip
 from engine.assets.selection import World, select
 from engine.assets.why import Why, why_of
 from engine.assets.workshop import Workshop
-from engine.errors import AssetError, AssetNotFound
+from engine.errors import AssetError, AssetNotFound, HoldfastError
 from engine.storage import Storage
 from eventstore import Clock, EventStore, SystemClock
 
 __all__ = ["Assets"]
 
-_TRIES = TaskOptions(stop=stop_after_attempt(10), wait=wait_random_exponential(multiplier=0.1, max=5))
-"""For tasks that only ask and tell the store: it may be away for a moment."""
+_TRIES = TaskOptions(
+    stop=stop_after_attempt(10),
+    wait=wait_random_exponential(multiplier=0.1, max=5),
+    retry=retry_if_not_exception_type(HoldfastError),
+)
+"""For tasks that only ask and tell the store: it may be away for a moment. What cannot be so is not tried again."""
 
 
 class Assets:

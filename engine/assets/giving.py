@@ -21,12 +21,12 @@ from engine.storage import BlockingStorage, Stored
 __all__ = ["arguments_for", "check_arguments_for", "check_context_for", "context_for"]
 
 
-def context_for(shop: Workshop, node: Node, begun: Begun, run_id: str) -> AssetContext:
-    """Where the function is."""
+def context_for(shop: Workshop, node: Node, begun: Begun, run_id: str, key: str = "") -> AssetContext:
+    """Where the function is, or a check of `key`."""
     partition = begun.step.partition
     window = node.partitions.window(partition) if partition else None
     return AssetContext(
-        key=node.name,
+        key=key or node.name,
         environment=begun.step.environment,
         run_id=run_id,
         partition=partition,
@@ -57,17 +57,9 @@ def check_context_for(node: Node, key: str, begun: Begun, out: MadeOut, run_id: 
 
 
 def check_arguments_for(
-    shop: Workshop, node: Node, bound: BoundCheck, begun: Begun, context: CheckContext
+    shop: Workshop, node: Node, bound: BoundCheck, begun: Begun, context: CheckContext, *, where: AssetContext
 ) -> dict[str, Any]:
-    """The arguments of a check, likewise."""
-    where = AssetContext(
-        key=context.key,
-        environment=context.environment,
-        run_id=context.run_id,
-        partition=context.partition,
-        window=context.window,
-        secrets=shop.definitions.secrets,
-    )
+    """The arguments of a check, likewise; `where`: the context of one that asks for an asset's."""
     arguments = _arguments(shop, node, bound.wiring, begun, where)
     arguments |= dict.fromkeys(bound.wiring.check_context, context)
     if bound.value is not None:

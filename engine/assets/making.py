@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from engine import Task, attempt
-from engine.assets.checks import CheckResult
+from engine.assets.checks import result_of
 from engine.assets.definition import AssetSpec
 from engine.assets.events import CheckOutcome
 from engine.assets.giving import arguments_for, check_arguments_for, check_context_for, context_for
@@ -20,6 +20,7 @@ from engine.assets.keys import task_name
 from engine.assets.metadata import checked_metadata
 from engine.assets.nodes import BoundCheck, Node
 from engine.assets.plans import Begun, Made, MadeOut
+from engine.assets.troubles import ERROR_CHARACTERS, place_of, text_of, watched
 from engine.assets.values import AssetContext, Materialized, Output
 from engine.assets.workshop import Workshop
 from engine.errors import AssetError
@@ -37,16 +38,18 @@ def make_task(shop: Workshop, node: Node) -> Task[[Begun], Made]:
 
         async def making(begun: Begun) -> Made:
             context = context_for(shop, node, begun, attempt().run_id)
-            given = await asyncio.to_thread(arguments_for, shop, node, begun, context)
-            value = await fn(**given)
-            return await asyncio.to_thread(_written, shop, node, context, value)
+            with watched(fn, context):
+                given = await asyncio.to_thread(arguments_for, shop, node, begun, context)
+                value = await fn(**given)
+                return await asyncio.to_thread(_written, shop, node, context, value)
 
     else:
 
         def making(begun: Begun) -> Made:
             context = context_for(shop, node, begun, attempt().run_id)
-            value = None if fn is None else fn(**arguments_for(shop, node, begun, context))
-            return _written(shop, node, context, value)
+            with watched(fn, context):
+                value = None if fn is None else fn(**arguments_for(shop, node, begun, context))
+                return _written(shop, node, context, value)
 
     return Task(making, name=task_name(node.name), options=node.asset.options)
 
@@ -59,11 +62,12 @@ def check_task(shop: Workshop, node: Node, key: str, bound: BoundCheck) -> Task[
 
         async def asking(begun: Begun, made: Made) -> CheckOutcome:
             began = shop.clock.now()
+            where = context_for(shop, node, begun, attempt().run_id, key)
             try:
-                out = _out(made, key)
-                context = check_context_for(node, key, begun, out, attempt().run_id)
-                given = await asyncio.to_thread(check_arguments_for, shop, node, bound, begun, context)
-                found = await fn(**given)
+                with watched(fn, where):
+                    context = check_context_for(node, key, begun, _out(made, key), where.run_id)
+                    given = await asyncio.to_thread(check_arguments_for, shop, node, bound, begun, context, where=where)
+                    found = await fn(**given)
             except Exception as error:
                 return _raised(shop, bound, key, error, began)
             return _outcome(shop, bound, key, found, began)
@@ -72,10 +76,11 @@ def check_task(shop: Workshop, node: Node, key: str, bound: BoundCheck) -> Task[
 
         def asking(begun: Begun, made: Made) -> CheckOutcome:
             began = shop.clock.now()
+            where = context_for(shop, node, begun, attempt().run_id, key)
             try:
-                out = _out(made, key)
-                context = check_context_for(node, key, begun, out, attempt().run_id)
-                found = fn(**check_arguments_for(shop, node, bound, begun, context))
+                with watched(fn, where):
+                    context = check_context_for(node, key, begun, _out(made, key), where.run_id)
+                    found = fn(**check_arguments_for(shop, node, bound, begun, context, where=where))
             except Exception as error:
                 return _raised(shop, bound, key, error, began)
             return _outcome(shop, bound, key, found, began)
@@ -145,17 +150,16 @@ def _out(made: Made, key: str) -> MadeOut:
 
 
 def _outcome(shop: Workshop, bound: BoundCheck, key: str, found: Any, began: int) -> CheckOutcome:
-    result = CheckResult(found) if isinstance(found, bool) else found
-    if not isinstance(result, CheckResult):
-        return _raised(
-            shop, bound, key, AssetError(f"it returned {type(found).__name__}: a CheckResult or a bool"), began
-        )
+    try:
+        result = result_of(found)
+    except AssetError as error:
+        return _raised(shop, bound, key, error, began)
     return CheckOutcome(
         name=bound.check.name,
         asset=key,
         passed=result.passed,
         severity=bound.check.severity,
-        description=result.description,
+        description=result.description[:ERROR_CHARACTERS],
         metadata=result.metadata,
         rows=tuple(result.rows),
         seconds=(shop.clock.now() - began) / 1_000_000,
@@ -168,6 +172,7 @@ def _raised(shop: Workshop, bound: BoundCheck, key: str, error: Exception, began
         asset=key,
         passed=False,
         severity=bound.check.severity,
-        error=f"{type(error).__name__}: {error}",
+        error=text_of(error),
+        where=place_of(error),
         seconds=(shop.clock.now() - began) / 1_000_000,
     )

@@ -12,13 +12,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine import Task, Workflow, workflow
 from engine.assets.events import CheckOutcome
 from engine.assets.expanding import Steps, expand
 from engine.assets.plans import Begun, Made, Outcome, Plan, Report, StepRef
-from engine.errors import MaterializationFailed, TaskError
+from engine.assets.troubles import told
+from engine.errors import MaterializationFailed
 
 __all__ = ["MATERIALIZE", "NAMED_MAX", "Hands", "materialize_workflow"]
 
@@ -45,11 +46,12 @@ class Hands(Struct, frozen=True, kw_only=True, eq=False):
 
 def materialize_workflow(hands: Hands, nodes: Any) -> Workflow[[Plan], Report]:
     """The workflow for these definitions; `nodes`: see `expanding.expand`."""
+    make = dict(hands.make)  # named by the workflow, so that an engine knows their limits and executors when it opens
 
     @workflow(name=MATERIALIZE)
     async def materialize(plan: Plan) -> Report:
         """Make what is planned. Raises `MaterializationFailed` at the end if anything failed."""
-        return await Materializing(hands, expand(nodes, plan)).all()
+        return await Materializing(hands, make, expand(nodes, plan)).all()
 
     return materialize
 
@@ -57,8 +59,9 @@ def materialize_workflow(hands: Hands, nodes: Any) -> Workflow[[Plan], Report]:
 class Materializing:
     """One run of it."""
 
-    def __init__(self, hands: Hands, steps: Steps) -> None:
+    def __init__(self, hands: Hands, make: Mapping[str, Task[[Begun], Made]], steps: Steps) -> None:
         self.hands = hands
+        self.make = make
         self.steps = steps
         self.ended = {title: asyncio.Event() for title in steps}
         self.outcomes: dict[str, Outcome] = {}
@@ -88,23 +91,26 @@ class Materializing:
         self.ended[title].set()
 
     async def _make(self, title: str, step: StepRef) -> Outcome:
-        begun = await self.hands.begin(step)
+        try:
+            begun = await self.hands.begin(step)
+        except Exception as error:
+            return await self._fail(title, Begun(step=step, provenance="", code_version=""), (), told(error))
         if begun.missing:
             return await self._skip(title, step, begun.missing)
         if begun.unchanged:
             await self.hands.leave(begun)
             return "unchanged"
         try:
-            made = await self.hands.make[step.node](begun)
+            made = await self.make[step.node](begun)
+            found = tuple(await asyncio.gather(*(check(begun, made) for check in self.hands.check[step.node])))
         except Exception as error:
-            return await self._fail(title, begun, (), _text(error))
-        found = tuple(await asyncio.gather(*(check(begun, made) for check in self.hands.check[step.node])))
+            return await self._fail(title, begun, (), told(error))
         wrong = [each for each in found if not each.passed]
         if blocking := [each for each in wrong if each.severity == "blocking"]:
             names = ", ".join(f"{each.name} ({each.error or each.description or 'did not pass'})" for each in blocking)
             return await self._fail(title, begun, found, f"checks did not pass: {names}")
         if wrong:
-            self.warnings[title] = tuple(wrong)
+            self.warnings[title] = tuple(structs.replace(each, rows=(), metadata={}) for each in wrong)
         await self.hands.publish(begun, made, found)
         return "published"
 
@@ -138,12 +144,6 @@ class Materializing:
 
 def _first(found: Mapping[str, Any]) -> dict[str, Any]:
     return {title: found[title] for title in sorted(found)[:NAMED_MAX]}
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, TaskError):
-        return f"{error.type}: {error.message}"
-    return f"{type(error).__name__}: {error}"
 
 
 def _summary(report: Report, failed: Mapping[str, str]) -> str:

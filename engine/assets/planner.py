@@ -143,19 +143,19 @@ class _Planning:
             say(asked & have, "forced")
         code, config = self.facts.code[node.name], self.facts.config[node.name]
         views = [self.facts.views[key] for key in node.keys]
-        present = [(name, view.current(name)) for name in asked & have for view in views[:1]]
-        say((name for name, version in present if version and version.code_version != code), "code changed")
-        say((name for name, version in present if version and version.config != config), "configuration changed")
+        present = [(name, version) for name in asked & have for view in views if (version := view.made(name))]
+        say((name for name, version in present if version.code_version != code), "code changed")
+        say((name for name, version in present if version.config != config), "configuration changed")
         for each in node.inputs:
-            say(self._changed(each, asked & have, views[0]), f"{each.key} changed")
+            say(self._changed(each, asked & have, views), f"{each.key} changed")
             upstream = self.definitions.node_of(each.key).name
             if planned := self.planned[upstream]:
                 say(each.mapping.downstream(planned, asked, self.there[upstream]), f"{each.key} is made first")
-        say((name for name in asked if views[0].last_failed(name)), "failed last time")
+        say((name for name in asked if any(view.last_failed(name) for view in views)), "failed last time")
         return _in_order(found, asked)
 
-    def _changed(self, each: Input, present: KeySet, own: AssetView) -> Iterator[str]:
-        """Of the partitions that have a version, those that were made from other versions of this input."""
+    def _changed(self, each: Input, present: KeySet, own: Iterable[AssetView]) -> Iterator[str]:
+        """Of the partitions that have versions, those some of which were made from other versions of this input."""
         view = self.facts.views[each.key]
         there = self.there[self.definitions.node_of(each.key).name]
         last: Collection[str] = ()
@@ -163,9 +163,11 @@ class _Planning:
         for name, partitions in upstream_of_each(each.mapping, present, there):
             if partitions is not last:  # of many that are made from the same it is asked once
                 last, digest = partitions, inputs_digest(view.versions(partitions))
-            version = own.current(name)
-            if version is not None and version.inputs.get(each.key) != digest:
-                yield name
+            for versions in own:
+                version = versions.made(name)
+                if version is not None and version.inputs.get(each.key) != digest:
+                    yield name
+                    break
 
     # -- whether ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ say it looks first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from engine.assets.catalog import PartitionState
 from engine.assets.events import (
@@ -24,13 +23,11 @@ from engine.assets.events import (
 )
 from engine.assets.pinning import NAMED_VERSIONS
 from engine.assets.plans import Begun, Made, MadeOut, Pinned, StepRef
+from engine.assets.troubles import ERROR_CHARACTERS
 from engine.assets.workshop import Workshop
 from eventstore import NewEvent
 
 __all__ = ["fail", "leave", "publish", "skip"]
-
-ERROR_CHARACTERS: Final = 10_000
-"""Of an error's text, in an event."""
 
 
 async def publish(shop: Workshop, begun: Begun, made: Made, checks: tuple[CheckOutcome, ...], run_id: str) -> int:

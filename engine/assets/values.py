@@ -20,7 +20,7 @@ class AssetContext:
     """Where an asset's function is: a parameter that is annotated with it is given one.
 
     `key` of the (first) asset that is made, `partition` ("" without partitions), `window` of a partition of time,
-    `environment`, `run_id`.
+    `environment`, `run_id`. `given_secrets`: the values that were asked for, which no error may tell.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class AssetContext:
         self.environment = environment
         self.run_id = run_id
         self.metadata: dict[str, MetadataValue] = {}
+        self.given_secrets: set[str] = set()
         self._secrets: Mapping[str, str] = {} if secrets is None else secrets
 
     def secret(self, secret: Secret | str) -> str:
@@ -50,6 +51,7 @@ class AssetContext:
                 f"asset {self.key}: there is no secret {name!r}: Definitions(secrets=...) takes a mapping that has it,"
                 " such as os.environ"
             )
+        self.given_secrets.add(found)
         return found
 
     def add_metadata(self, **entries: Any) -> None:

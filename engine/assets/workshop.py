@@ -130,8 +130,8 @@ class Workshop:
         code = self.code_version(node)
         digests = {each.key: each.digest for each in inputs}
         provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
-        currents = [views[key].current(step.partition) for key in node.keys]
-        same = all(each is not None and each.provenance == provenance for each in currents)
+        made = [views[key].made(step.partition) for key in node.keys]
+        same = all(each is not None and each.provenance == provenance for each in made)
         return Begun(
             step=step,
             provenance=provenance,
