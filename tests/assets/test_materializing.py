@@ -466,7 +466,9 @@ async def test_an_earlier_version_is_restored(world: World, tmp_path: Path) -> N
         with pytest.raises(AssetNotFound, match="numbers@99"):
             await offered.restore("numbers", 99)
     async with shop(world, tmp_path, _of("3", [3]), total) as (offered, engine):
-        assert steps(await offered.plan("numbers")) == {"numbers": ("code changed",)}, "until it would come out otherwise"
+        assert steps(await offered.plan("numbers")) == {"numbers": ("code changed",)}, (
+            "until it would come out otherwise"
+        )
 
 
 # ------------------------------------------------------------------------------------------------ at once
