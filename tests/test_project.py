@@ -98,5 +98,11 @@ def test_the_licence_is_the_whole_text() -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
+def test_files_of_others_have_their_source_and_licence() -> None:
+    notice = (ROOT / "examples" / "jaffle" / "NOTICE").read_text(encoding="utf-8")
+    for word in ("github.com/dbt-labs/jaffle_shop_duckdb", "9b13827913b230a045b0a71736a00e2053fbcb16", "Apache-2.0"):
+        assert word in notice
+
+
 def test_ci_can_be_run() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -58,6 +58,7 @@ class PartitionState(Struct, kw_only=True):
     """How a partition stands."""
 
     current: Version | None = None
+    made: Version | None = None  # what was published last: another than the current one if that was restored
     started: AssetStarted | None = None  # by a run that has said nothing of it since
     failed: AssetFailed | None = None  # if that is the last that was heard
     skipped: AssetSkipped | None = None  # likewise
@@ -92,10 +93,10 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
         case AssetUnchanged():
             part.unchanged, part.failed, part.skipped = event, None, None
         case AssetPublished():  # and AssetPromoted
-            part.current = state.published[version] = _version(event, version, state.environment)
+            part.current = part.made = state.published[version] = _version(event, version, state.environment)
             part.failed = part.skipped = part.unchanged = None
         case AssetObserved():
-            part.current = Version(
+            part.current = part.made = Version(
                 version=version,
                 environment=state.environment,
                 partition=event.partition,
@@ -199,6 +200,17 @@ class AssetView:
             found = layer.partitions.get(partition)
             if found is not None and found.current is not None:
                 return found.current
+        return None
+
+    def made(self, partition: str) -> Version | None:
+        """The version that was made last, of the layer that is read: what code and inputs of now are compared with.
+
+        An earlier version that was restored stays until what it would be made from changes once more.
+        """
+        for layer in self.layers:
+            found = layer.partitions.get(partition)
+            if found is not None and found.current is not None:
+                return found.made
         return None
 
     def latest(self, count: int) -> list[Version]:

@@ -3,7 +3,8 @@
 It covers the function; the functions, classes and constants of its own module that it names, and that those name, and
 so on; from where the imported things among them are imported; and what a function that was made inside another one took
 from there, if that is plain data or a function. Comments, docstrings, layout, place, and `@asset` with its options do
-not count. The code that is imported does not count either: declare `code_version`, and change it with that.
+not count. The code that is imported does not count either: name its module in `modules`, or declare `code_version`, and
+change it with that.
 
 It reads source text as it stands when it is first asked, and never runs anything. The same text has the same version on
 every version of Python.
@@ -14,14 +15,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from engine.assets.provenance import DIGEST_CHARACTERS
-from engine.assets.sources import Source, SourceGone, source_of
+from engine.assets.sources import Source, SourceGone, source_in, source_of
 from engine.errors import AssetDefinitionError
 
-__all__ = ["code_version_of"]
+__all__ = ["code_version_of", "with_modules"]
 
 _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes)
 
@@ -37,6 +38,21 @@ def code_version_of(fn: Callable[..., Any], where: str) -> str:
     covered.take("", function, decorated=function is not fn)
     text = "\n".join(f"{name}={said}" for name, said in sorted(covered.said.items()))
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def with_modules(version: str, modules: Iterable[ModuleType], where: str) -> str:
+    """A code version that covers modules as well: each as a whole, and not what it imports. Raises
+    `AssetDefinitionError` for one without source.
+    """
+    said = [version]
+    for module in modules:
+        try:
+            said.append(f"{module.__name__}={source_in(getattr(module, '__file__', None) or module.__name__).text}")
+        except (SourceGone, OSError) as error:
+            raise _undeclared(where, f"the source of module {module.__name__} cannot be read: {error}") from None
+    if len(said) == 1:
+        return version
+    return sha256("\n".join(said).encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARACTERS]
 
 
 class _Covered:

@@ -12,6 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from msgspec import Struct
@@ -114,6 +115,7 @@ class Asset(Generic[P, R]):
         partitions: Partitions | None = None,
         mappings: Mapping[str, PartitionMapping] | None = None,
         code_version: str | None = None,
+        modules: tuple[ModuleType, ...] = (),
         options: TaskOptions | None = None,
         several: bool = False,
         external: bool = False,
@@ -128,6 +130,7 @@ class Asset(Generic[P, R]):
         self.partitions = Unpartitioned() if partitions is None else partitions
         self.mappings = {} if mappings is None else dict(mappings)
         self.code_version = code_version
+        self.modules = modules
         self.options = options or TaskOptions()
         self.several = several
         self.external = external
@@ -172,6 +175,7 @@ def asset(
     partitions: Partitions | None = None,
     mappings: Mapping[str, PartitionMapping] | None = None,
     code_version: str | None = None,
+    modules: Sequence[ModuleType] = (),
     io: str | None = None,
     checks: Sequence[Check[..., Any]] = (),
     **options: Unpack[AssetOptions],
@@ -190,6 +194,7 @@ def asset(
     partitions: Partitions | None = None,
     mappings: Mapping[str, PartitionMapping] | None = None,
     code_version: str | None = None,
+    modules: Sequence[ModuleType] = (),
     io: str | None = None,
     checks: Sequence[Check[..., Any]] = (),
     **options: Any,
@@ -200,7 +205,8 @@ def asset(
     (or what `In` says), an `AssetContext`, a `Config`, and resources by their types. `deps`: upstream assets that it
     does not read. `partitions`: of which it has a value each. `mappings`: by upstream key, which partitions of that a
     partition is made from, where the default is not meant. `code_version`: what tells one logic from another; without
-    one the digest of the function's source, and of the functions of its module that it names. `io`: how the value is
+    one the digest of the function's source, and of the functions of its module that it names. `modules`: modules of
+    your own that the work is done by: what is imported does not count otherwise. `io`: how the value is
     stored (one of FORMATS), by its type if not given; "external": the function writes it elsewhere by itself, and
     returns `Materialized`. `checks`: what must hold of the value. `options`: those of a task (`stop`, `wait`, `retry`,
     `timeout`, `deadline`, `pool`, `rate`, `priority`, `executor`, ...).
@@ -211,7 +217,14 @@ def asset(
     def decorate(function: Callable[P, R]) -> Asset[P, R]:
         where = where_of(function, "@asset")
         shared = _shared(
-            function, options, where, deps=deps, partitions=partitions, mappings=mappings, code_version=code_version
+            function,
+            options,
+            where,
+            deps=deps,
+            partitions=partitions,
+            mappings=mappings,
+            code_version=code_version,
+            modules=modules,
         )
         out = Out(
             key,
@@ -240,6 +253,7 @@ def assets(
     partitions: Partitions | None = None,
     mappings: Mapping[str, PartitionMapping] | None = None,
     code_version: str | None = None,
+    modules: Sequence[ModuleType] = (),
     **options: Unpack[AssetOptions],
 ) -> Callable[[Callable[P, R]], Asset[P, R]]:
     """Make several assets of a function that makes them together: it returns a mapping from the names in `outs` to
@@ -251,7 +265,14 @@ def assets(
         if not isinstance(outs, Mapping) or not outs:
             raise AssetDefinitionError(f"{where}: outs names assets, as in outs={{'orders': Out()}}, not {outs!r}")
         shared = _shared(
-            function, options, where, deps=deps, partitions=partitions, mappings=mappings, code_version=code_version
+            function,
+            options,
+            where,
+            deps=deps,
+            partitions=partitions,
+            mappings=mappings,
+            code_version=code_version,
+            modules=modules,
         )
         specs = tuple(_spec(out, name, group, where) for name, out in outs.items())
         return Asset(
@@ -323,6 +344,7 @@ def _shared(
     partitions: Any = None,
     mappings: Any = None,
     code_version: Any = None,
+    modules: Any = (),
 ) -> dict[str, Any]:
     """What an asset's function has, however many assets it makes."""
     if partitions is not None and not isinstance(partitions, Partitions):
@@ -334,6 +356,7 @@ def _shared(
         "partitions": partitions,
         "mappings": mappings_of(mappings, where),
         "code_version": code_version,
+        "modules": list_of(ModuleType, modules, "modules", where),
         "options": options_of(fn, options, where),
         "where": where,
     }

@@ -15,24 +15,30 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
 from tenacity import retry_if_not_exception_type, stop_after_attempt, wait_random_exponential
 
 from engine import Task, TaskOptions, Workflow, attempt
 from engine.assets import dynamic
 from engine.assets import environments as branches
 from engine.assets.catalog import Catalog, Version
+from engine.assets.comparing import VersionDetails, VersionDiff, compare, version_details
 from engine.assets.definitions import Definitions
 from engine.assets.events import CheckOutcome
+from engine.assets.key_sets import KeySet
 from engine.assets.keys import PRODUCTION
+from engine.assets.lineage import Direction, Lineage, Tracing
 from engine.assets.making import check_task, make_task
 from engine.assets.materializing import Hands, materialize_workflow
-from engine.assets.planner import Facts, make_plan
-from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef
+from engine.assets.overview import AssetSummary, summaries
+from engine.assets.planner import Facts, make_plan, moment
+from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef, titled
 from engine.assets.provenance import config_digest
 from engine.assets.publishing import fail, leave, publish, skip
 from engine.assets.selection import World, select
+from engine.assets.why import Why, why_of
 from engine.assets.workshop import Workshop
-from engine.errors import AssetError, HoldfastError
+from engine.errors import AssetError, AssetNotFound, HoldfastError
 from engine.storage import Storage
 from eventstore import Clock, EventStore, SystemClock
 
@@ -121,9 +127,13 @@ class Assets:
         return select(texts, world)
 
     def _stale(self, environment: str, facts: Facts) -> Collection[str]:
-        plan = make_plan(self.definitions, Request(environment=environment), self.definitions.nodes, facts)
-        external = {name for name, node in self.definitions.nodes.items() if node.asset.external}
-        return dict.fromkeys(step.node for step in plan.steps if step.node not in external)
+        plan = make_plan(self.definitions, Request(environment=environment), self._own, facts)
+        return dict.fromkeys(step.node for step in plan.steps)
+
+    @property
+    def _own(self) -> list[str]:
+        """What is made here: an external asset that could be observed makes nothing stale until it was, and changed."""
+        return [name for name, node in self.definitions.nodes.items() if not node.asset.external]
 
     async def _facts(self, request: Request) -> Facts:
         shop, nodes = self._shop, self.definitions.nodes
@@ -149,6 +159,76 @@ class Assets:
     async def catalog(self, environment: str = PRODUCTION) -> Catalog:
         """What there is in an environment. Raises `AssetError` when there is none of that name."""
         return await self._shop.catalog(environment)
+
+    async def overview(self, *select: str, environment: str = PRODUCTION) -> list[AssetSummary]:
+        """How each asset stands of those that are selected, upstream first. Raises `AssetError`."""
+        request = Request(select=select, environment=environment)
+        facts = await self._facts(request)
+        plan = make_plan(self.definitions, Request(environment=environment), self._own, facts)
+        chosen = self._chosen(request, facts)
+        return summaries(self.definitions, facts, plan, (name for name in self.definitions.order if name in chosen))
+
+    async def why(self, key: str, partition: str = "", *, environment: str = PRODUCTION) -> Why:
+        """Why a partition was made the last time, or was not, and how it stands now. See `why_lines`.
+
+        Raises `AssetNotFound` and `PartitionError` for what is none.
+        """
+        node = self.definitions.node_of(key)
+        facts = await self._facts(Request(environment=environment))
+        there = node.partitions.keys(facts.dynamic, now=moment(facts.at))
+        view = facts.views[key]
+        if partition not in view.known():  # what was made once may be asked for, also when it is no partition any more
+            there.pick([partition])
+        found = await why_of(await self.catalog(environment), key, partition)
+        stale: tuple[str, ...] = ()
+        blocked = ""
+        if partition in there and not node.asset.external:
+            above = self.definitions.graph.above([node.name]) & set(self._own)
+            plan = make_plan(self.definitions, Request(environment=environment), above, facts)
+            steps = [step for step in plan.steps if step.node == node.name]
+            stale = next((step.reasons for step in steps if partition in _keys(there, step.partitions)), ())
+            blocked = "" if stale or view.current(partition) else plan.blocked.get(node.name, "")
+        external = node.asset.external
+        return replace(found, current=view.current(partition), stale=stale, blocked=blocked, external=external)
+
+    async def lineage(
+        self,
+        key: str,
+        version: int | None = None,
+        *,
+        partition: str = "",
+        environment: str = PRODUCTION,
+        direction: Direction = "up",
+        depth: int | None = None,
+    ) -> Lineage:
+        """All that made a version ("up"), or all that was made from it ("down"), across runs; the current version if
+        none is named. `depth`: so many steps. Raises `AssetNotFound`.
+        """
+        found = await self.version(key, version, partition=partition, environment=environment)
+        catalog = await self.catalog(environment)
+        tracing = Tracing(catalog, self.definitions, await dynamic.read_dynamic(self.store))
+        return await tracing.trace(key, found.version, direction, within=found.environment, depth=depth)
+
+    async def version(
+        self, key: str, version: int | None = None, *, partition: str = "", environment: str = PRODUCTION
+    ) -> VersionDetails:
+        """All that is recorded of a version, the current one if none is named. Raises `AssetNotFound`."""
+        self.definitions.node_of(key)
+        catalog = await self.catalog(environment)
+        if version is not None:
+            found = await version_details(catalog, key, version)
+            if partition and found.partition != partition:
+                raise AssetNotFound(f"{key}@{version} is of partition {found.partition!r}, not {partition!r}")
+            return found
+        current = (await catalog.view([key]))[key].current(partition)
+        if current is None:
+            named = titled(key, partition)
+            raise AssetNotFound(f"{named} has no version in {environment}: nothing was published, or observed")
+        return await version_details(catalog, key, current.version, within=current.environment)
+
+    async def diff(self, old: VersionDetails, new: VersionDetails) -> VersionDiff:
+        """What tells two versions apart. Raises what the storage raises."""
+        return await compare(old, new, self.storage)
 
     async def add_partitions(self, name: str, *keys: str, by: str = "", reason: str = "") -> tuple[str, ...]:
         """Add keys to dynamic partitions; those that were not there. Raises `PartitionError`."""
@@ -190,6 +270,11 @@ class Assets:
         Raises `AssetNotFound`, and what the storage raises.
         """
         return await self._shop.read(key, kind, partition=partition, version=version, environment=environment)
+
+
+def _keys(there: KeySet, text: str) -> KeySet:
+    """What a step of a plan names."""
+    return there.parse(text) if text else there
 
 
 def _hands(shop: Workshop) -> Hands:

@@ -6,6 +6,7 @@ It refuses with file and line what cannot be so, and knows nothing of what it is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 from typing import Any, Final, TypedDict, TypeVar
 
 from engine import Rate, Task, TaskOptions
@@ -35,6 +36,7 @@ class AssetOptions(TypedDict, total=False):
     fairness_key: str | Callable[..., str] | None
 
 
+_MANY: Final[dict[type, str]] = {str: "texts", ModuleType: "modules"}
 _NO_OPTION: Final = {
     "effect": "an asset's task may be run again: what it writes has the name of its content",
     "reconcile": "an asset's task may be run again: what it writes has the name of its content",
@@ -57,7 +59,7 @@ def list_of(kind: type[T], given: Any, option: str, where: str) -> tuple[T, ...]
     found = tuple(given)
     for each in found:
         if not isinstance(each, kind):
-            name = "texts" if kind is str else f"{kind.__name__.lower()}s"
+            name = _MANY.get(kind, f"{kind.__name__.lower()}s")
             raise AssetDefinitionError(f"{where}: {option} is a list of {name}, and {each!r} is none")
     return found
 

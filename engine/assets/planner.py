@@ -145,7 +145,7 @@ class _Planning:
             say(asked & have, "forced")
         code, config = self.facts.code[node.name], self.facts.config[node.name]
         views = [self.facts.views[key] for key in node.keys]
-        present = [(name, version) for name in asked & have for view in views if (version := view.current(name))]
+        present = [(name, version) for name in asked & have for view in views if (version := view.made(name))]
         say((name for name, version in present if version.code_version != code), "code changed")
         say((name for name, version in present if version.config != config), "configuration changed")
         known = {each.key for each in node.inputs}
@@ -170,7 +170,7 @@ class _Planning:
             if partitions is not last:  # of many that are made from the same it is asked once
                 last, digest = partitions, inputs_digest(view.versions(partitions))
             for versions in own:
-                version = versions.current(name)
+                version = versions.made(name)
                 if version is not None and version.inputs.get(each.key) != digest:
                     yield name
                     break

@@ -10,13 +10,14 @@ import ast
 import linecache
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Final
 
 from engine.assets.names import names_in, stored_in
 
-__all__ = ["Definition", "Source", "SourceGone", "source_of", "text_of"]
+__all__ = ["Definition", "Source", "SourceGone", "source_in", "source_of", "text_of"]
 
 SOURCES_MAX: Final = 64
 """Modules that are kept as they were parsed."""
@@ -61,9 +62,14 @@ class Source:
                 self._functions.setdefault((node.lineno, "<lambda>"), []).append(node)
 
     @cached_property
+    def text(self) -> str:
+        """All of it, without layout, comments and docstrings."""
+        return text_of(self._tree)
+
+    @cached_property
     def _named(self) -> dict[str, Definition]:
         found: dict[str, list[ast.AST]] = {}
-        for statement in self._tree.body:
+        for statement in chain.from_iterable(map(_tried, self._tree.body)):
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 for name, node in _imported(statement):
                     found.setdefault(name, []).append(node)
@@ -95,11 +101,16 @@ def source_of(function: FunctionType) -> Source:
     """The text that a function stands in. Raises `SourceGone`."""
     file = function.__code__.co_filename
     try:
-        found = Path(file).stat()
-        return _parsed(file, found.st_mtime_ns, found.st_size)
+        return source_in(file)
     except OSError:
         linecache.lazycache(file, function.__globals__)  # in an archive; or in a notebook, which has no file
         return _parsed(file, 0, 0)
+
+
+def source_in(file: str) -> Source:
+    """The text of a file. Raises `SourceGone` for what is no text of Python, `OSError` when it is not there."""
+    found = Path(file).stat()
+    return _parsed(file, found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=SOURCES_MAX)
@@ -152,7 +163,7 @@ def _write(node: Any, out: list[str]) -> None:
 def _without_docstring(node: ast.AST, body: Any) -> Any:
     match body:
         case [ast.Expr(value=ast.Constant(value=str())), *rest] if isinstance(
-            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
         ):
             return rest
         case _:
@@ -167,6 +178,19 @@ def _undecorated(node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
 def _name_of(decorator: ast.expr) -> str:
     node = decorator.func if isinstance(decorator, ast.Call) else decorator
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _tried(statement: ast.stmt) -> list[ast.stmt]:
+    """The imports of a ``try`` that binds nothing when they fail, each of its own; any other statement as it is."""
+    if not isinstance(statement, ast.Try):
+        return [statement]
+    otherwise = [
+        *(each for handler in statement.handlers for each in handler.body),
+        *statement.orelse,
+        *statement.finalbody,
+    ]
+    plain = all(isinstance(each, ast.Import | ast.ImportFrom) for each in statement.body)
+    return statement.body if plain and not any(map(stored_in, otherwise)) else [statement]
 
 
 def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, ast.AST]]:

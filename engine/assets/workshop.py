@@ -16,7 +16,7 @@ from msgspec import structs
 from engine.assets.appending import Appender
 from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
-from engine.assets.code_versions import code_version_of
+from engine.assets.code_versions import code_version_of, with_modules
 from engine.assets.definitions import Definitions
 from engine.assets.dynamic import dynamic_names, read_dynamic
 from engine.assets.environments import catalog_of
@@ -80,6 +80,7 @@ class Workshop:
         if found is None:
             asset = node.asset
             found = asset.code_version or ("" if asset.fn is None else code_version_of(asset.fn, asset.where))
+            found = with_modules(found, asset.modules, asset.where)
             self._code[node.name] = found
         return found
 
@@ -164,8 +165,8 @@ class Workshop:
         code = self.code_version(node)
         digests = {each.key: each.digest for each in inputs}
         provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
-        currents = [views[key].current(step.partition) for key in node.keys]
-        same = all(each is not None and each.provenance == provenance for each in currents)
+        made = [views[key].made(step.partition) for key in node.keys]
+        same = all(each is not None and each.provenance == provenance for each in made)
         return Begun(
             step=step,
             provenance=provenance,

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import typer
 
 from engine.cli import (
+    asset_commands,
     audit_commands,
     compare_commands,
     control_commands,
@@ -25,11 +26,13 @@ from engine.cli import (
     repair_commands,
     replay_commands,
     talk_commands,
+    version_commands,
 )
 from engine.cli.filters import AttributeOption, SinceOption, UntilOption, attributes_of, moment_of
 from engine.cli.problems import Exit
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    AtMostOption,
     ByOption,
     DebugOption,
     FollowOption,
@@ -37,6 +40,7 @@ from engine.cli.words import (
     JsonOption,
     ReasonOption,
     RunArgument,
+    RunIdOption,
     StatusOption,
     StoreOption,
     TargetArgument,
@@ -71,6 +75,10 @@ app.add_typer(compare_commands.group)
 app.add_typer(repair_commands.group)
 app.add_typer(replay_commands.group)
 app.add_typer(keeping_commands.group)
+app.add_typer(asset_commands.group)
+app.add_typer(version_commands.group)
+app.add_typer(version_commands.asset_group)
+app.add_typer(version_commands.environment_group)
 
 
 def entry() -> None:
@@ -115,9 +123,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    run_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Attach to, continue or start the run of this id.")
-    ] = None,
+    run_id: RunIdOption = None,
     store: StoreOption = DEFAULT_STORE,
     grace: GraceOption = 5.0,
     json: JsonOption = False,
@@ -185,7 +191,7 @@ def runs(
     attribute: AttributeOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")] = 20,
+    limit: AtMostOption = 20,
     after: Annotated[
         str | None,
         typer.Option(

@@ -19,7 +19,7 @@ from engine.cli.readable import clipped, clock, duration
 from engine.cli.styles import STYLES
 from engine.cli.tally import Counts, NameRow, Watched, child_counts, counts, name_rows
 
-__all__ = ["frame"]
+__all__ = ["frame", "spin"]
 
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINNER_STEP: Final = 80_000  # microseconds
@@ -45,7 +45,7 @@ def _one(run: Watched, *, now: int, rows_max: int) -> list[RenderableType]:
     figures = counts(run)
     head = Table.grid(padding=(0, 1))
     head.add_row(
-        Text(_spin(now), style="cyan"),
+        Text(spin(now), style="cyan"),
         Text(run.workflow, style="bold"),
         Text(run.run_id, style="dim"),
         Text(duration((now - run.began_at) / _SECOND), style="cyan"),
@@ -64,7 +64,8 @@ def _one(run: Watched, *, now: int, rows_max: int) -> list[RenderableType]:
     return parts
 
 
-def _spin(now: int) -> str:
+def spin(now: int) -> str:
+    """What turns in front of a frame, at that time."""
     return _SPINNER[now // _SPINNER_STEP % len(_SPINNER)]
 
 
@@ -160,7 +161,7 @@ def _many(runs: Sequence[Watched], *, now: int, rows_max: int) -> list[Renderabl
     elapsed = duration((now - min(run.began_at for run in runs)) / _SECOND)
     parts: list[RenderableType] = [
         Text.assemble(
-            (f"{_spin(now)} ", "cyan"),
+            (f"{spin(now)} ", "cyan"),
             (f"{len(runs) - len(open_):,} of {len(runs):,} runs are through", "bold"),
             (f"  {elapsed}", "cyan"),
         )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from engine.cli import plain
 from engine.cli.output import Output
 from engine.cli.tally import Watched
 from eventstore import Clock
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["Lines", "Screen", "View", "view_on"]
 
@@ -31,8 +34,8 @@ class View(Protocol):
     def held(self, run: Watched) -> None:
         """`run` was paused, or its workflow was: it must be said how it goes on."""
 
-    def stopping(self, text: str) -> None:
-        """The user has asked to stop."""
+    def say(self, text: str) -> None:
+        """Something that the user must know now: that it stops, what it waits for."""
 
     def restore(self) -> None:
         """Leave the terminal as it was found; the process ends now."""
@@ -44,15 +47,18 @@ def view_on(output: Output, runs: Sequence[Watched], clock: Clock) -> View:
 
 
 class Lines:
-    """One line per completion, retry and failure."""
+    """One line per completion, retry and failure. `first_line`: what is said of a run before anything else."""
 
-    def __init__(self, output: Output, runs: Sequence[Watched]) -> None:
+    def __init__(
+        self, output: Output, runs: Sequence[Watched], *, first_line: Callable[[Watched], str] = plain.first_line
+    ) -> None:
         self._output = output
         self._runs = runs
+        self._first_line = first_line
 
     async def __aenter__(self) -> Self:
         for run in self._runs:
-            self._output.line(plain.first_line(run))
+            self._output.line(self._first_line(run))
         return self
 
     async def __aexit__(
@@ -69,7 +75,7 @@ class Lines:
         for line in plain.paused_lines(run):
             self._output.line(line)
 
-    def stopping(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._output.line(text)
 
     def restore(self) -> None:
@@ -77,14 +83,25 @@ class Lines:
 
 
 class Screen:
-    """Frames, several a second; what tasks print meanwhile appears above."""
+    """Frames, several a second; what tasks print meanwhile appears above.
 
-    def __init__(self, output: Output, runs: Sequence[Watched], clock: Clock) -> None:
+    `draw`: a frame at a time (microseconds since the epoch), of so many lines, with a note; the runs' own without.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        runs: Sequence[Watched],
+        clock: Clock,
+        *,
+        draw: Callable[[int, int, str], RenderableType] | None = None,
+    ) -> None:
         from rich.live import Live  # noqa: PLC0415 - not needed, and not loaded, where there is no terminal
 
         self._output = output
         self._runs = runs
         self._clock = clock
+        self._frame = draw or self._of_runs
         self._note = ""
         self._live = Live(console=output.console, auto_refresh=False, transient=True, vertical_overflow="crop")
         self._ticker: asyncio.Task[None] | None = None
@@ -108,7 +125,7 @@ class Screen:
     def held(self, run: Watched) -> None:
         """The next frame shows it."""
 
-    def stopping(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._note = text
         self._draw()
 
@@ -123,7 +140,10 @@ class Screen:
             await asyncio.sleep(max(_TICK_SECONDS, spent * _DRAWING_SHARE))
 
     def _draw(self) -> None:
+        height = self._output.console.size.height
+        self._live.update(self._frame(self._clock.now(), height, self._note), refresh=True)
+
+    def _of_runs(self, now: int, height: int, note: str) -> RenderableType:
         from engine.cli.live import frame  # noqa: PLC0415 - as above
 
-        height = self._output.console.size.height
-        self._live.update(frame(self._runs, now=self._clock.now(), height=height, stopping=self._note), refresh=True)
+        return frame(self._runs, now=now, height=height, stopping=note)

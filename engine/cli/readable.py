@@ -16,6 +16,7 @@ import msgspec
 from engine import ErrorInfo
 
 __all__ = [
+    "amount",
     "attributes_text",
     "by_and_why",
     "clipped",
@@ -26,6 +27,7 @@ __all__ = [
     "instant",
     "moment",
     "one_line",
+    "one_line_of",
     "value_lines",
     "waiting_for",
 ]
@@ -89,6 +91,16 @@ def by_and_why(by: str, reason: str) -> str:
     return f"{f' by {by}' if by else ''}{f': {reason}' if reason else ''}"
 
 
+def amount(size: int) -> str:
+    """Bytes: ``812 B``, ``45.1 kB``, ``3.2 GB``."""
+    number, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007 - the one that fits is used
+        if number < 999.95:
+            break
+        number /= 1000
+    return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
 def waiting_for(*, begins_at: int, singleton: str, behind: str = "") -> str:
     """What a run that is queued waits for: its time, its turn, or (neither is known) that nothing holds it."""
     time = f"until {clock(begins_at)}" if begins_at else ""
@@ -115,6 +127,11 @@ def _attribute(value: Any) -> str:
 def one_line(payload: bytes | None, width: int = 80) -> str:
     """A recorded value in one line of JSON."""
     return "(none)" if payload is None else clipped(payload.decode("utf-8", "replace"), width)
+
+
+def one_line_of(value: Any, width: int = 80) -> str:
+    """A value likewise."""
+    return clipped(msgspec.json.encode(value).decode(), width)
 
 
 def value_lines(payload: bytes | None) -> list[str]:

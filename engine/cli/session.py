@@ -27,9 +27,22 @@ from engine.cli.tally import Watched
 from engine.cli.targets import Target
 from engine.cli.words import UNFINISHED
 from engine.errors import HoldfastError, RunNotFound
+from engine.storage import Storage
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
 
-__all__ = ["Session", "resume_all", "resume_one", "run", "work_on"]
+__all__ = [
+    "Session",
+    "catch_up",
+    "exit_of",
+    "new_id",
+    "resume_all",
+    "resume_one",
+    "run",
+    "unfinished",
+    "watch",
+    "work_on",
+    "working",
+]
 
 _ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # nothing that is mistaken for something else
 _ID_LETTERS: Final = 6
@@ -50,6 +63,7 @@ class Session(Struct, frozen=True, kw_only=True):
     reason: str = ""  # and why: of what `resume` asks for
     debug: bool = False
     clock: Clock = SystemClock()
+    storage: Storage | None = None  # where values lie that a history does not hold
 
     @property
     def store_words(self) -> str:
@@ -75,9 +89,9 @@ async def run(session: Session, *, run_id: str | None) -> Exit:
     args, kwargs = session.bound
     with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
         watched = await _find(session, workflow, args, kwargs, run_id)
-        async with _working(session, [watched], stop) as (engine, view):
+        async with working(session, [watched], stop) as (engine, view):
             handle = await engine.start(workflow(*args, **kwargs), id=watched.run_id)
-            await _watch(session, stop, engine, view, [(handle, watched)])
+            await watch(session, stop, engine, view, [(handle, watched)])
         return await _report(session, [watched], stop, single=True)
 
 
@@ -101,7 +115,7 @@ async def resume_all(session: Session) -> Exit:
         watched: list[Watched] = []
         async with Engine(session.store) as client:
             for workflow in workflows:
-                watched += [session.watched(await handle.state()) async for handle in _unfinished(client, workflow)]
+                watched += [session.watched(await handle.state()) async for handle in unfinished(client, workflow)]
         if not watched:
             names = ", ".join(each.name for each in workflows)
             if session.output.json:
@@ -121,15 +135,18 @@ async def work_on(session: Session, run_id: str) -> Exit:
 
 
 async def _resume(session: Session, watched: list[Watched], stop: StopRequest, *, single: bool) -> Exit:
-    async with _working(session, watched, stop) as (engine, view):
-        await _watch(session, stop, engine, view, [(engine.run(each.run_id), each) for each in watched])
+    async with working(session, watched, stop) as (engine, view):
+        await watch(session, stop, engine, view, [(engine.run(each.run_id), each) for each in watched])
     return await _report(session, watched, stop, single=single)
 
 
-async def _unfinished(client: Engine, workflow: Workflow[..., Any]) -> AsyncIterator[RunHandle[Any]]:
+async def unfinished(
+    client: Engine, workflow: Workflow[..., Any], *, newest_first: bool = False
+) -> AsyncIterator[RunHandle[Any]]:
+    """All runs of the workflow that have not ended."""
     cursor: str | None = None
     while True:
-        page = await client.runs(workflow=workflow.name, status=UNFINISHED, cursor=cursor, newest_first=False)
+        page = await client.runs(workflow=workflow.name, status=UNFINISHED, cursor=cursor, newest_first=newest_first)
         for item in page.items:
             yield client.run(item.id)
         cursor = page.next
@@ -157,29 +174,34 @@ async def _find(
                 return session.watched(await client.run(run_id).state())
             except RunNotFound:
                 pass  # --id of a run that is to be started
-    state = RunState(run_id=run_id or _new_id(workflow.name), workflow=workflow.name)
+    state = RunState(run_id=run_id or new_id(workflow.name), workflow=workflow.name)
     return session.watched(state)
 
 
-def _new_id(workflow: str) -> str:
+def new_id(workflow: str) -> str:
+    """An id for a run that is to be started."""
     return f"{workflow}-{''.join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LETTERS))}"
 
 
 @asynccontextmanager
-async def _working(
-    session: Session, watched: Sequence[Watched], stop: StopRequest
+async def working(
+    session: Session, watched: Sequence[Watched], stop: StopRequest, view: View | None = None
 ) -> AsyncIterator[tuple[Engine, View]]:
     """An engine that claims these runs only, shown while it works and while it closes."""
     engine = Engine(
-        session.store, workflows=session.target.workflows, only={each.run_id for each in watched}, grace=session.grace
+        session.store,
+        workflows=session.target.workflows,
+        only={each.run_id for each in watched},
+        grace=session.grace,
+        storage=session.storage,
     )
-    view = view_on(session.output, watched, session.clock)
+    view = view_on(session.output, watched, session.clock) if view is None else view
     stop.before_exit = view.restore
     async with view, engine:
         yield engine, view
 
 
-async def _watch(
+async def watch(
     session: Session, stop: StopRequest, engine: Engine, view: View, runs: Sequence[tuple[RunHandle[Any], Watched]]
 ) -> None:
     """Follow the runs until all are through, or the user asks to stop."""
@@ -198,7 +220,7 @@ async def _watch(
             task.cancel()
         await asyncio.wait([*following, *beside])
     if stop.asked and not all(run.over for _, run in runs):
-        view.stopping(f"stopping: running tasks have {session.grace:g} s to end (interrupt again to end at once)")
+        view.say(f"stopping: running tasks have {session.grace:g} s to end (interrupt again to end at once)")
 
 
 async def _follow(session: Session, handle: RunHandle[Any], run: Watched, view: View) -> None:
@@ -229,20 +251,20 @@ async def _report(session: Session, watched: Sequence[Watched], stop: StopReques
     """Say how each run ended, or how to go on; the exit code is that of the worst."""
     stopped = [run for run in watched if not run.over] if stop.asked else []
     if stopped:
-        await _catch_up(session, stopped)
+        await catch_up(session, stopped)
     now = session.clock.now()
     if session.output.json:
         documents = [document(run, now=now, interrupted=stop.asked) for run in watched]
         session.output.document(documents[0] if single else {"runs": documents})
     else:
         _show(session, watched, now=now, interrupted=stop.asked)
-    codes = {_exit_of(run) for run in watched}
+    codes = {exit_of(run) for run in watched}
     return next(code for code in _SEVERITY if code in codes)
 
 
-async def _catch_up(session: Session, watched: Sequence[Watched]) -> None:
+async def catch_up(session: Session, watched: Sequence[Watched]) -> None:
     """Take in what running tasks still recorded while the engine closed."""
-    async with Engine(session.store) as client:
+    async with Engine(session.store, storage=session.storage) as client:
         for run in watched:
             try:
                 async for recorded in client.run(run.run_id).events(after=run.state.version):
@@ -276,7 +298,8 @@ def _show(session: Session, watched: Sequence[Watched], *, now: int, interrupted
         output.line(f"  {line[0].upper()}{line[1:]}.")
 
 
-def _exit_of(run: Watched) -> Exit:
+def exit_of(run: Watched) -> Exit:
+    """The exit code for how a run ended, or did not."""
     match run.state.status:
         case "completed":
             return Exit.COMPLETED

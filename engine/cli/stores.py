@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -13,7 +14,7 @@ from engine.storage import Storage
 from eventstore import EventStore
 from eventstore.urls import open_store
 
-__all__ = ["DEFAULT_STORE", "existing", "opened"]
+__all__ = ["DEFAULT_STORE", "existing", "opened", "opened_or_empty"]
 
 DEFAULT_STORE: Final = "sqlite:///holdfast.db"
 _STORAGE: Final = "storage="
@@ -42,6 +43,21 @@ async def existing(url: str, *, read_only: bool = False, as_it_is: bool = False)
             pass
     async with opened(url, read_only=read_only, as_it_is=as_it_is) as store:
         yield store
+
+
+@asynccontextmanager
+async def opened_or_empty(url: str) -> AsyncIterator[EventStore]:
+    """The store of a URL, to look at; one that is not there yet is looked at as an empty one, and is not made."""
+    async with opened("memory:") if _is_missing(url) else opened(url, read_only=True) as store:
+        yield store
+
+
+def _is_missing(url: str) -> bool:
+    """Whether it names a file, as far as that can be read, and there is none."""
+    path = url.partition("?")[0].removeprefix("sqlite:///")
+    if not url.startswith("sqlite:///") or path in {"", ":memory:"} or path.endswith("/"):
+        return False
+    return not Path(unquote(path)).exists()
 
 
 def _parted(url: str) -> tuple[str, Storage | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["MARKS", "STYLES"]
+__all__ = ["MARKS", "STEP_MARKS", "STEP_STYLES", "STYLES"]
 
 STYLES: Final[Mapping[str, str]] = {
     "queued": "dim",
@@ -36,3 +36,27 @@ MARKS: Final[Mapping[str, str]] = {
     "pruned": "✂",
 }
 """One character by the status of a run."""
+
+STEP_STYLES: Final[Mapping[str, str]] = {
+    "waiting": "dim",
+    "running": "cyan",
+    "checking": "blue",
+    "publishing": "blue",
+    "published": "green",
+    "unchanged": "dim",
+    "skipped": "yellow",
+    "failed": "red",
+}
+"""rich styles by where a step of a materializing run is."""
+
+STEP_MARKS: Final[Mapping[str, str]] = {
+    "waiting": "·",
+    "running": "…",
+    "checking": "?",
+    "publishing": "…",
+    "published": "✔",
+    "unchanged": "=",
+    "skipped": "⊘",
+    "failed": "✘",
+}
+"""One character likewise."""

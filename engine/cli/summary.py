@@ -20,7 +20,7 @@ from engine.cli.readable import clipped, duration, error_lines, error_text, inst
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.tally import Watched, child_counts, counts, failed_tasks, name_rows
 
-__all__ = ["diagnosis_view", "document", "error_view", "summary", "tasks_table", "value_view"]
+__all__ = ["diagnosis_view", "document", "error_view", "headline", "summary", "tasks_table", "value_view"]
 
 _SECOND: Final = 1_000_000
 _INDENT: Final = (0, 0, 0, 2)
@@ -34,7 +34,7 @@ def summary(
 
     `brief`: one of many; without its result and its tasks in figures.
     """
-    parts: list[RenderableType] = [_headline(run, now, interrupted=interrupted)]
+    parts: list[RenderableType] = [headline(run, now, interrupted=interrupted)]
     notes = _notes(run)
     parts += [Text(f"  {note}") for note in notes]
     state = run.state
@@ -52,7 +52,8 @@ def summary(
     return Group(*parts)
 
 
-def _headline(run: Watched, now: int, *, interrupted: bool) -> Text:
+def headline(run: Watched, now: int, *, interrupted: bool) -> Text:
+    """How the run ended, or did not, and how long the session took."""
     status = run.state.status
     session = max(0, (run.state.ended_at or now) - run.began_at) / _SECOND
     text = Text()

@@ -19,8 +19,9 @@ from msgspec import Struct
 
 from engine import Task, Workflow
 from engine.cli.problems import Problem
+from engine.errors import AssetDefinitionError
 
-__all__ = ["Target", "load", "load_task"]
+__all__ = ["Target", "load", "load_task", "loaded"]
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -43,7 +44,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
 def load(text: str) -> Target:
     """Load what `text` names. Raises `Problem` for everything that can be wrong with it."""
-    source, name, module = _loaded(text)
+    source, name, module = loaded(text)
     file = source if _is_file(source) else (module.__file__ or source)
     found: dict[int, Workflow[..., Any]] = {}
     own: list[Workflow[..., Any]] = []
@@ -66,7 +67,7 @@ def load(text: str) -> Target:
 
 def load_task(text: str) -> Task[..., Any]:
     """The task that `text` names (``FILE.py:task``, ``module:task``). Raises `Problem` likewise."""
-    source, name, module = _loaded(text)
+    source, name, module = loaded(text)
     tasks = {each.name: each for each in vars(module).values() if isinstance(each, Task)}
     variable = getattr(module, name, None) if name else None
     found = tasks.get(name) or (variable if isinstance(variable, Task) else None)
@@ -78,7 +79,8 @@ def load_task(text: str) -> Task[..., Any]:
     raise Problem(f"{source} has no task {name!r}; {there}.{meant}" if name else f"{text} names no task; {there}")
 
 
-def _loaded(text: str) -> tuple[str, str, ModuleType]:
+def loaded(text: str) -> tuple[str, str, ModuleType]:
+    """What a target says before its colon and behind it, and the module, loaded. Raises `Problem` if it cannot be."""
     source, name = _split(text)
     return source, name, _load_file(source) if _is_file(source) else _load_module(source)
 
@@ -176,6 +178,8 @@ def _load_module(source: str) -> ModuleType:
 
 def _broken(source: str, error: Exception) -> Problem:
     """The user's file did not load: where, and why, in the terms of their code."""
+    if isinstance(error, AssetDefinitionError):  # which names the place itself
+        return Problem(f"{source} cannot be loaded: {error}")
     if isinstance(error, SyntaxError):
         lines = traceback.format_exception_only(error)
         shown = "".join(lines).rstrip()

@@ -11,17 +11,25 @@ from engine import RunStatus
 __all__ = [
     "FINAL",
     "UNFINISHED",
+    "AtMostOption",
     "ByOption",
     "DebugOption",
+    "EnvOption",
     "FollowOption",
     "GraceOption",
     "JsonOption",
     "LimitOption",
     "ManyOption",
+    "PartitionsOption",
     "ReasonOption",
     "RowsOption",
     "RunArgument",
+    "RunIdOption",
+    "SelectOption",
     "SomeRunArgument",
+    "SomeStoreOption",
+    "SomeTargetArgument",
+    "SomeTargetOption",
     "StatusOption",
     "StoreOption",
     "TargetArgument",
@@ -81,6 +89,10 @@ ManyOption = Annotated[
     str | None, typer.Option("--workflow", metavar="NAME", help="Many: runs of this workflow.", show_default=False)
 ]
 LimitOption = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="Many: at most so many.")]
+AtMostOption = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many.")]
+RunIdOption = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="Attach to, continue or start the run of this id.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Many: do it; without this they are only shown.")]
 RowsOption = Annotated[int, typer.Option("--rows", metavar="NUMBER", min=1, help="At most so many lines.")]
 FollowOption = Annotated[bool, typer.Option("--follow", help="Go on until the run ends or is suspended.")]
@@ -90,6 +102,38 @@ StoreOption = Annotated[
         "--store", metavar="URL", help="Where runs are recorded; with ?storage=PLACE behind it: where large values lie."
     ),
 ]
+SomeStoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Where runs and assets are recorded; without it what pyproject.toml says, or sqlite:///holdfast.db.",
+        show_default=False,
+    ),
+]
+_DEFINITIONS: Final = (
+    "FILE.py, FILE.py:definitions or module:definitions; without it what [tool.holdfast] in pyproject.toml says."
+)
+SomeTargetArgument = Annotated[str | None, typer.Argument(metavar="[TARGET]", help=_DEFINITIONS, show_default=False)]
+SomeTargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="TARGET", help=_DEFINITIONS, show_default=False)
+]
+SelectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        metavar="ASSETS",
+        help="Only these: orders, +orders, orders+, tag:daily, group:sales, key:raw/*, owner:ann, stale; a comma keeps"
+        " what both sides mean, ! takes away. May be given again.",
+    ),
+]
+PartitionsOption = Annotated[
+    str,
+    typer.Option(
+        "--partitions", metavar="KEYS", help="Only these: 2013-01..2013-06,2013-09, or 2013-01.. and the like."
+    ),
+]
+EnvOption = Annotated[str, typer.Option("--env", metavar="NAME", help="The environment: a branch of the catalog.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks in full.")]
 ByOption = Annotated[

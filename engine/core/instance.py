@@ -80,6 +80,7 @@ class Instance:
         self.patches = Patches(self)
         self.attributes = Attributes(self)
         self.outcome: Ending | None = None
+        self.over = False  # whether the run has ended, and not merely this epoch of it
         self.left_over: list[LeftOver] = []  # for the next epoch
         self.continuation: bytes | None = None  # its arguments
         self.started: RunStarted | None = None
@@ -113,11 +114,6 @@ class Instance:
         """Microseconds since the epoch: the time of the last delivered fact."""
         return self.loop.now
 
-    @property
-    def over(self) -> bool:
-        """Whether the run has ended, and not merely this epoch of it."""
-        return self.outcome is not None and not isinstance(self.outcome, ContinuedAsNew)
-
     def together(self, work: Callable[[], None]) -> None:
         """Call what delivers several facts, with no await between them: stepping into the loop once saves time."""
         if self._loop is None:
@@ -137,7 +133,7 @@ class Instance:
             return self._deliver_outside(fact, payload)
         self.outbox.codecs.clear()
         self.turns += 1
-        if isinstance(fact, _STARTS):
+        if type(fact) is not TaskCompleted and isinstance(fact, _STARTS):
             self._start(fact, payload)
         else:
             begun = self._loop or self.loop
@@ -338,10 +334,12 @@ class Instance:
         loop = self.loop
         for branch in list(loop.tasks.values()):
             branch.cancel()
-        loop.run_until_quiet()
+        if loop.ready or loop.parked:  # most leave nothing, and stepping into a loop costs as much as a small turn
+            loop.run_until_quiet()
         for generator in loop.live_generators():
             loop.start_main(_finish_generator(generator))
-        loop.run_until_quiet()
+        if loop.ready or loop.parked:
+            loop.run_until_quiet()
         self.clocks.cancel_all()
         self.calls.close()
         self.outbox.sends.clear()
@@ -349,8 +347,8 @@ class Instance:
         if (unheard := self.cancelling.unheard()) is not None:
             self.left_over.append((unheard, None))
         self.decide(event, payload)
-        self.outcome = event
-        if isinstance(event, ContinuedAsNew):
+        self.outcome, self.over = event, not isinstance(event, ContinuedAsNew)
+        if not self.over:
             self.continuation = payload
         self.evict()
 

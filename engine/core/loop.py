@@ -84,7 +84,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         self._started_at = started_at
         # Handles, whose callback, context and args are asyncio's own attributes; of steps just these three.
         self.ready: deque[Any] = deque()
-        self._parked: Sequence[Any] = ()  # anyio's level cancellation, waiting for somebody else to move; last first
+        self.parked: Sequence[Any] = ()  # anyio's level cancellation, waiting for somebody else to move; last first
         self._unnamed: list[tuple[BranchTask, Branch, str | None]] = []  # made by which branch, and what they run
         self._hash = int(seed[:15] or "0", 16)
         self._running: Any = None  # the callback that runs
@@ -96,7 +96,6 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         self._dying = False  # poisoned for good
         self.refusals = 0  # how often the coroutine that is being closed has been refused
         self.burying = False  # the last act: what is closed is done with
-        self._context = contextvars.Context()
         # Unfinished ones, oldest first: ours by their stable hash, which saves asking for it; others by themselves.
         self.tasks: dict[Any, asyncio.Task[Any]] = {}
 
@@ -110,7 +109,10 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         """
         around = getattr(self.host, "around", None)
         if around is not None:
-            self.run_inside(around, self._drain)
+            if self.thread:
+                around(self._drain)
+            else:
+                run_nested(self, around, self._drain)
         elif self.thread:
             self._drain()
         else:
@@ -126,22 +128,23 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
     def _drain(self) -> None:
         ready, unnamed, tasks = self.ready, self._unnamed, self.tasks
         steps = 0
-        ready.extendleft(self._parked)
-        self._parked = ()
+        ready.extendleft(self.parked)
+        self.parked = ()
         retries = 0  # of anyio's level cancellation, one directly after the other
         while len(ready) > retries:  # else whatever is ready is a retry, and each has run since anybody else did
             entry = ready.popleft()
+            branch: Any
             if type(entry) is tuple:
                 callback, args, context = entry
+                branch = callback.__self__  # both the steps of a branch and its wake-ups know whose they are
             elif entry._cancelled:
                 continue
             else:
                 callback, args, context = entry._callback, entry._args, entry._context
+                branch = getattr(callback, "__self__", None)  # as do those of asyncio's tasks written in Python
             if unnamed:
                 self.name_branches()
             self._running = callback
-            # Both the steps of a branch and its wake-ups know whose they are.
-            branch: Any = getattr(callback, "__self__", None)
             self._stepping = branch if type(branch) is BranchTask else None
             try:
                 context.run(callback, *args)
@@ -167,7 +170,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             self._retried = False
         self._running = None
         if retries:  # they wait for a fact
-            self._parked = tuple(reversed(ready))
+            self.parked = tuple(reversed(ready))
             ready.clear()
 
     # -- branches and hashes ------------------------------------------------------------------------------------------
@@ -249,7 +252,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
 
     def start_main(self, coro: Coroutine[Any, Any, Any]) -> BranchTask:
         """Make the run's main branch (or one of the engine's own) in the run's own, empty context."""
-        task = self._context.run(BranchTask, coro, loop=self, name=None, context=None)
+        task = BranchTask(coro, loop=self, name=None, context=contextvars.Context())
         task.branch = self.root
         self.tasks[task.stable_hash] = task
         return task
@@ -352,7 +355,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             run_nested(self, bury, self)
         self.tasks.clear()
         self.ready = deque(maxlen=0)  # nothing becomes ready any more
-        self._parked = ()
+        self.parked = ()
         self._unnamed.clear()
 
     def check_alive(self) -> None:
@@ -379,7 +382,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             return  # garbage collection of a future may get here at any time; it must not run user code
         try:
             if asyncio.current_task(self) is None:  # told of by nobody in particular: the context is nobody's either
-                self._context.copy().run(self._exception_handler, self, context)
+                contextvars.Context().run(self._exception_handler, self, context)
             else:
                 self._exception_handler(self, context)
         except (KeyboardInterrupt, Evicted):

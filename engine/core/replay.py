@@ -172,13 +172,13 @@ class Replayer:
         # By their own class first: nearly all there are, and asking for a class above them takes a walk.
         if type(event) is TaskStarted:
             self._task_started(event)
-        elif type(event) is TaskScheduled or isinstance(event, Decision):
+        elif type(event) is TaskScheduled or (type(event) is not TaskCompleted and isinstance(event, Decision)):
             if type(event) is not TaskScheduled and self._is_marker(event):
                 return
             if event.id in self._recorded:
                 self._refuse("history", f"the decision {event.id!r} is recorded twice behind one fact")
             self._recorded[event.id] = Decided(event, payload)
-        elif isinstance(event, Fact):
+        elif type(event) is TaskCompleted or isinstance(event, Fact):
             self._settle(complete=True)
             self._fact, self._fact_payload, self._fact_version, self._fact_at = event, payload, version, event.at
             if type(event) is TaskCompleted or type(event) is TaskFailed:

@@ -156,9 +156,9 @@ class ArgumentsCodec:
                 f"the arguments of {self.where} do not fit its signature {self._signature}: {error}"
             ) from error
         if self._simple and not self.tabular:  # tables cannot be looked for anything among them
-            values = [getattr(recorded, name) for name in self._names]
+            values = msgspec.structs.astuple(recorded)
             if UNSET not in values:
-                return tuple(values), {}
+                return values, {}
         return self._spread(recorded)
 
     def same(self, one: bytes, other: bytes) -> bool:

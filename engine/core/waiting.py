@@ -26,6 +26,7 @@ class WaitingHost(Protocol):
 
     run_id: str
     outcome: Any
+    over: bool
     waiting: Any
 
     @property
@@ -47,7 +48,7 @@ class Waiting:
                 host.inbox.accept_signal(fact, payload)
                 return []
             case CancelRequested():
-                host.outcome, host.waiting = RunCancelled(at=fact.at, reason=fact.reason), None
+                host.outcome, host.over, host.waiting = RunCancelled(at=fact.at, reason=fact.reason), True, None
                 return [Decided(host.outcome, None)]
             case _:
                 raise HistoryError(f"run {host.run_id!r} has not begun; {fact!r} cannot be delivered")

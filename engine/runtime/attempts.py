@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-class Completed(Struct, frozen=True):
+class Completed(Struct, frozen=True, gc=False):
     """The task's result, encoded and known to decode."""
 
     payload: bytes
@@ -150,27 +150,26 @@ async def run_attempt(
         return ready
     work, definition = ready.work, ready.work.task
     run = executor.run(work)
+    limited = within(ready.seconds, run, definition, whole=ready.whole, clock=clock, alarms=alarms, pulse=running.pulse)
+    del ready  # there may be thousands of attempts, and while this one runs it is not needed
     try:
-        value = await within(
-            ready.seconds, run, definition, whole=ready.whole, clock=clock, alarms=alarms, pulse=running.pulse
-        )
-        return Completed(await encoded(value, definition, pending, running))
+        return Completed(await encoded(await limited, definition, pending, running))
     except CompletedLater:
         return HandedOut()
     except BaseException as error:
         failure = failure_of(error, definition, running)
     if isinstance(failure.error, NotRecordable | PayloadTooLarge):
         return Failed(failure.described())  # another attempt would return the same kind of thing
-    return await after_failure(definition, pending, attempts, failure, ready.arguments, clock=clock, running=running)
+    arguments = work.args, dict(work.kwargs)
+    return await after_failure(definition, pending, attempts, failure, arguments, clock=clock, running=running)
 
 
 class Ready(Struct, frozen=True):
-    """What an attempt does, with which arguments, how many seconds it may take, and whether it is the deadline over all
-    attempts that says so.
+    """What an attempt does, how many seconds it may take, and whether it is the deadline over all attempts that says
+    so.
     """
 
     work: Work
-    arguments: tuple[tuple[Any, ...], dict[str, Any]]
     seconds: float | None
     whole: bool
 
@@ -188,12 +187,8 @@ def make_ready(pending: PendingTask, attempt: Attempt, *, executor: Executor, cl
     if seconds is not None and seconds <= 0:
         executor.slots.give_back()
         return Failed(describe(timed_out(definition, whole=True)))
-    return Ready(
-        Work(definition, pending.arguments, args, kwargs, attempt, bytes_max=pending.carriage.bytes_max),
-        (args, kwargs),
-        seconds,
-        whole,
-    )
+    work = Work(definition, pending.arguments, args, kwargs, attempt, bytes_max=pending.carriage.bytes_max)
+    return Ready(work, seconds, whole)
 
 
 class Failure(Struct, frozen=True):

@@ -243,9 +243,10 @@ class Board:
 
     def forget_wait(self, task_id: str) -> None:
         """It waits no more: neither for its time nor for a slot."""
-        for waits in (self._retries, self._deadlines):
-            if (alarm := waits.pop(task_id, None)) is not None:
-                alarm.cancel()
+        if self._retries or self._deadlines:
+            for waits in (self._retries, self._deadlines):
+                if (alarm := waits.pop(task_id, None)) is not None:
+                    alarm.cancel()
         self.starts.leave_queue(task_id)
         self.lookups.call_off(task_id)
 
@@ -299,7 +300,7 @@ def heed(board: Board, instance: Instance, step: Step, arrival: Arrival, *, at: 
     if isinstance(event, _OUTCOMES) and event.id not in instance.pending:
         board.attempts.pop(event.id, None)
         if event.id in board.running:
-            step.cancelled.append(event.id)  # somebody else has ended it, by its token
+            step.call_off(event.id)  # somebody else has ended it, by its token
         else:
             board.settled(event.id)
     elif isinstance(event, _NOTES):

@@ -102,8 +102,8 @@ async def _rebuilt(home: Home, head: StreamHead, definition: Definition[..., Any
 
 def _adopt(home: Home, driver: Driver, head: StreamHead, *, reopened: bool) -> None:
     """The run is driven here; its workflow may have been paused since it was claimed."""
-    driver.gates = gates_of(head, reopened=reopened)
-    driver.set_aside = home.paused.aside(driver.instance.definition.name, head.attributes)
+    aside = home.paused.aside(driver.instance.definition.name, head.attributes)
+    driver.stand(gates_of(head, reopened=reopened), aside)
     home.residents.adopt(driver)
 
 

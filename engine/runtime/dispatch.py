@@ -82,9 +82,7 @@ class Running:
         self.number = number
         self.asked_to_end = False
         self.failed_with: BaseException | None = None
-        self.pulse = Pulse(
-            dispatcher.clock, dispatcher.alarms, lambda details: asker.attempt_beat(pending.id, number, details)
-        )
+        self.pulse = Pulse(dispatcher.clock, dispatcher.alarms, self._beat)
         self.task: asyncio.Task[None]
         self._begun = False
         self._dispatcher = dispatcher
@@ -97,6 +95,9 @@ class Running:
         self.asked_to_end = True
         self.pulse.cancelled.give()
         self.task.cancel()
+
+    def _beat(self, details: bytes | None) -> None:
+        self._asker.attempt_beat(self._pending.id, self.number, details)
 
     async def live(self, attempts: Attempts, attempt: Attempt, run: Callable[..., Awaitable[Outcome]]) -> None:
         """The attempt, from its first step to its outcome."""
@@ -137,6 +138,7 @@ class Running:
         """Its task is done. One that was cancelled before its first step has run nothing of `live`."""
         if not self._begun:
             self._dispatcher.running.discard(self)
+            self.pulse.finish(write=False)
             self._executor.slots.give_back()
             self._dispatcher.breakers.ended(self._pending, None, None)
             self._asker.attempt_ended(self._pending.id, self.number, None)
@@ -281,7 +283,7 @@ class Dispatcher:
         name = executor.name
         self._executors[name] = executor
         self._waiting[name] = FairQueue()
-        executor.slots.when_free(lambda: self._grant(name))
+        executor.slots.when_free(partial(self._grant, name))
 
     def _grant(self, name: str) -> None:
         if self._granting:

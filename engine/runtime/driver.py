@@ -67,6 +67,7 @@ class Driver:
         self.discarded = False
         self.gates = Gates()  # while one is shut nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
+        self._holding = False  # either of the two
         self.intake = Intake()
         self.own_sql = OwnSql(self.kick)
         self._backlog: Sequence[Decided] = ()  # of a history that lacks them
@@ -115,6 +116,11 @@ class Driver:
             self.instance, last_at=replayer.last_at, clock=self.site.clock, epoch_version=rebuilt.unmarked_epoch
         )
 
+    def stand(self, gates: Gates, aside: Aside) -> None:
+        """How a run that comes back stands, before anything of it begins here."""
+        self.gates, self.set_aside = gates, aside
+        self._holding = bool(gates or aside)
+
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm, or was looked at."""
         if head.version < self.pen.version:
@@ -135,6 +141,7 @@ class Driver:
         before = self._holding
         self.gates = self.gates if gates is None else gates
         self.set_aside.change(pause=pause, let_on=let_on)
+        self._holding = bool(self.gates or self.set_aside)
         if before and not self._holding:
             self.board.take_up_all()
             self._timers_due()
@@ -223,23 +230,19 @@ class Driver:
         """Whether all is written and told of an epoch that has ended with the wish for another."""
         return isinstance(self.instance.outcome, ContinuedAsNew) and not self._backlog and not self.intake.has_signals
 
-    @property
-    def _holding(self) -> bool:
-        return bool(self.gates or self.set_aside)
-
     def has_work(self) -> bool:
         """See `pump.Pumped`."""
         if self.discarded or self._terminating:
             return False
-        if self.intake or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
+        if self.intake.arrivals or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
             return True
         if self.own_sql.has_work(self.instance):
             return True
         if self.instance.over or self.site.stopping:
             return self.board.starts.has_work
-        if self._holding:
-            return self.pen.alarm is not None or self.board.starts.has_work or may_rest(self, holding=True)
-        return self.board.starts.has_work or self.pen.alarm is not None or may_rest(self, holding=False)
+        if self.board.starts.has_work or self.pen.alarm is not None:
+            return True
+        return not self.board.running and may_rest(self, holding=self._holding)
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
@@ -277,7 +280,7 @@ class Driver:
                 self.board.stand_down()
             self.flow.settle(step)
             return
-        aside = bool(self.set_aside) and step.let_on is None
+        aside = self.turns.aside and step.let_on is None
         holding = aside or bool(self.turns.gates)
         if holding:
             self._timer.set(None)  # nor does anything fall due while that is being written
@@ -285,7 +288,7 @@ class Driver:
             self.flow.settle(step)
         else:
             self.board.starts.choose(step, self.turns.stamp, self.pen.lease.worker)
-        if not self.intake and not step.starting and not step.awaited and may_rest(self, holding=holding):
+        if not (self.intake.arrivals or step.starting or step.awaited) and may_rest(self, holding=holding):
             step.release = True
             # While its workflow is paused nobody claims it; afterwards it is due at once.
             step.alarm = self.site.clock.now() if aside else next_due(self.instance, self.board)

@@ -46,7 +46,9 @@ class Flow:
     @property
     def has_work(self) -> bool:
         """Whether something is to be given back, or somebody who is lined up may try, or wait in the store."""
-        return bool(self._leaving) or any(queue.may_join for _, queue in self.lines.queues())
+        if not self.lines.queues:  # nearly all runs, and asked at each of their steps
+            return bool(self._leaving)
+        return bool(self._leaving) or any(queue.may_join for queue in self.lines.queues.values())
 
     @property
     def may_rest(self) -> bool:
@@ -88,7 +90,7 @@ class Flow:
         if self._leaving:
             self.settle(step)
             hopeful = self._next_in_line(_asked(step))
-        for name, queue in self.lines.queues():
+        for name, queue in self.lines.queues.items():
             hoping = 0
             while queue.room > hoping and (line := queue.next()) is not None:
                 if not self._shared.is_full(name):
@@ -211,7 +213,7 @@ class Flow:
     def due(self, now: int) -> list[Line]:
         """Who waits for a rate that should have room by now (microseconds)."""
         found: list[Line] = []
-        for name, queue in self.lines.queues():
+        for name, queue in self.lines.queues.items():
             until = self._shared.retry_at(name)
             if until is not None and until <= now:
                 found += list(queue.waiting.values())[:TRIED_MAX]
@@ -219,7 +221,7 @@ class Flow:
 
     def next_due(self) -> int | None:
         """Microseconds at which a rate that somebody waits for should have room."""
-        dues = (self._shared.retry_at(name) for name, queue in self.lines.queues() if queue.waiting)
+        dues = (self._shared.retry_at(name) for name, queue in self.lines.queues.items() if queue.waiting)
         return min((due for due in dues if due is not None), default=None)
 
     def _leave(self, permits: Iterable[Permit]) -> None:

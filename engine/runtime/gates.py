@@ -14,7 +14,7 @@ from eventstore import StreamHead
 __all__ = ["Gates", "due_at", "gates_of", "is_waiting"]
 
 
-class Gates(Struct):
+class Gates(Struct, gc=False):
     """True while any is shut."""
 
     paused: bool = False

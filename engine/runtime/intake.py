@@ -51,10 +51,10 @@ class Intake:
     """See the module. True while something waits to be taken."""
 
     def __init__(self) -> None:
-        self._arrivals: deque[Arrival] = deque()
+        self.arrivals: deque[Arrival] = deque()  # in order
         self._paused: bool | None = None  # how the run stands once all of it is taken; None: as in the store
         # Hardly any run has any of these, and there may be thousands of runs: no set of its own for each.
-        self._later: tuple[Arrival, ...] = ()  # requests that the workflow does not serve yet
+        self.later: tuple[Arrival, ...] = ()  # requests that the workflow does not serve yet
         self._consuming: set[str] | None = None  # what stands here, or was taken by a step that is being written
         self._answered: frozenset[str] = _NO_MAIL  # out of the box since the last event was written
         self._unreadable: frozenset[str] = _NO_MAIL  # control mail of a newer version: it is left in the box
@@ -62,7 +62,7 @@ class Intake:
         self._received_at = 0.0  # on the loop's clock, in seconds
 
     def __bool__(self) -> bool:
-        return bool(self._arrivals)
+        return bool(self.arrivals)
 
     @property
     def is_busy(self) -> bool:
@@ -79,16 +79,16 @@ class Intake:
 
         A run that was given up would be claimed for it at once, again and again.
         """
-        return bool(self._later or self._unreadable or self._strange)
+        return bool(self.later or self._unreadable or self._strange)
 
     @property
     def has_signals(self) -> bool:
         """Whether signals wait: those that come before an epoch begins are among what it carries on."""
-        return any(isinstance(arrival.event, SignalReceived) for arrival in self._arrivals)
+        return any(isinstance(arrival.event, SignalReceived) for arrival in self.arrivals)
 
     def add(self, *arrivals: Arrival) -> None:
         """More has arrived."""
-        self._arrivals.extend(arrivals)
+        self.arrivals.extend(arrivals)
         for arrival in arrivals:
             if arrival.message is not None:
                 self._consuming = self._consuming or set()
@@ -140,26 +140,26 @@ class Intake:
 
     def ended_attempts(self) -> set[str]:
         """Tasks whose attempt has ended, of which that is not taken yet."""
-        return {arrival.event.id for arrival in self._arrivals if isinstance(arrival.event, _ENDS_OF_ATTEMPTS)}
+        return {arrival.event.id for arrival in self.arrivals if isinstance(arrival.event, _ENDS_OF_ATTEMPTS)}
 
     def can_be_served(self, instance: Instance) -> bool:
         """Whether a request that was set aside is served by now."""
-        return bool(self._later) and any(_serves(instance, arrival) for arrival in self._later)
+        return bool(self.later) and any(_serves(instance, arrival) for arrival in self.later)
 
     def take(self, step: Step, turns: Turns, instance: Instance) -> list[Arrival]:
         """The turns of a step; returns what was taken. What is left waits for the next."""
-        if self._later:
-            self._arrivals.extend(arrival for arrival in self._later if _serves(instance, arrival))
-            self._later = tuple(arrival for arrival in self._later if not _serves(instance, arrival))
+        if self.later:
+            self.arrivals.extend(arrival for arrival in self.later if _serves(instance, arrival))
+            self.later = tuple(arrival for arrival in self.later if not _serves(instance, arrival))
         tried: list[Arrival] = []
         left: list[Arrival] = []
         next_epochs: list[Arrival] = []
         step.continued = step.continued or isinstance(instance.outcome, ContinuedAsNew)
         room = STEP_FACTS_MAX
-        for _ in range(len(self._arrivals)):
-            if step.suspended or (room <= 0 and not _is_carried(self._arrivals[0])):
+        for _ in range(len(self.arrivals)):
+            if step.suspended or (room <= 0 and not _is_carried(self.arrivals[0])):
                 break
-            arrival = self._arrivals.popleft()
+            arrival = self.arrivals.popleft()
             if step.continued and not isinstance(arrival.event, SignalReceived):
                 next_epochs.append(arrival)
                 continue
@@ -167,10 +167,10 @@ class Intake:
             tried.append(arrival)
             if not turns.take(step, arrival):
                 left.append(arrival)
-        self._later += step.later
+        self.later += step.later
         if next_epochs or left:
-            self._arrivals.extendleft(reversed(next_epochs))
-            self._arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
+            self.arrivals.extendleft(reversed(next_epochs))
+            self.arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
         return tried
 
     def late(self, turns: Turns, *, base: int, at: int) -> Step | None:
@@ -180,21 +180,23 @@ class Intake:
         """
         step = Step(base=base)
         kept: list[Arrival] = []
-        for arrival in self._arrivals:
+        for arrival in self.arrivals:
             if arrival.message is None or isinstance(arrival.event, CancelRequested | RunPaused | RunUnpaused):
                 kept.append(arrival)
             else:
                 turns.take_late(step, arrival, at=at)
-        self._arrivals = deque(kept)
+        self.arrivals = deque(kept)
         self.turn_away(step)
         return step if step.consumes else None
 
     def turn_away(self, step: Step) -> None:
         """The run has ended: requests that it has not accepted by now it never will; who sent them finds it ended."""
-        _consume(step, self._later)
-        self._later = ()
-        step.consume(*self._strange)
-        self._strange = _NO_MAIL
+        if self.later:
+            _consume(step, self.later)
+            self.later = ()
+        if self._strange:
+            step.consume(*self._strange)
+            self._strange = _NO_MAIL
 
     def written(self, step: Step) -> None:
         """The step is durable: the messages that it answered are out of the box."""
@@ -221,16 +223,16 @@ class Intake:
 
         What the step had taken is nowhere but here; only a time that has come will be found due. As `receive`.
         """
-        before = [*step.taken, *self._arrivals]
+        before = [*step.taken, *self.arrivals]
         if isinstance(instance.outcome, ContinuedAsNew):
             before = list(carried_over(before, epoch=instance.epoch))
-        self._arrivals.clear()
+        self.arrivals.clear()
         self._consuming = None
-        self._later = ()
+        self.later = ()
         self._paused = None
         terminate = self.receive(head, instance, attempts, paused=paused, ending=True)
         self.carry(first)
-        mail = {arrival.message for arrival in self._arrivals}
+        mail = {arrival.message for arrival in self.arrivals}
         for arrival in before:
             if isinstance(arrival.event, TimerFired | RunBegun) or (
                 arrival.message is not None and arrival.message in mail
@@ -245,15 +247,15 @@ class Intake:
         """An epoch was not told all that it carries on: signals that wait, which count as come before; the rest."""
         rest = list(rest)
         if rest:
-            signals = [arrival for arrival in self._arrivals if isinstance(arrival.event, SignalReceived)]
-            others = [arrival for arrival in self._arrivals if not isinstance(arrival.event, SignalReceived)]
-            self._arrivals = deque([*signals, *rest, *others])
+            signals = [arrival for arrival in self.arrivals if isinstance(arrival.event, SignalReceived)]
+            others = [arrival for arrival in self.arrivals if not isinstance(arrival.event, SignalReceived)]
+            self.arrivals = deque([*signals, *rest, *others])
 
     def begin_epoch(self, before: Instance, version: str) -> None:
         """The run continues as new, as that version of its workflow: its next epoch takes along what it may."""
-        left = list(carried_over(self._arrivals, epoch=before.epoch))
+        left = list(carried_over(self.arrivals, epoch=before.epoch))
         late = [arrival for arrival in left if isinstance(arrival.event, AttemptOutcomeIgnored | ChildOutcomeIgnored)]
-        self._arrivals.clear()
+        self.arrivals.clear()
         # Notes of the last epoch stand behind it: in the next one their ids mean others.
         self.add(
             *late, *beginning_of_next(before, version=version), *(arrival for arrival in left if arrival not in late)

@@ -16,6 +16,7 @@ from engine.core.events import (
     ChildStarted,
     ChildStatus,
     ChildTerminated,
+    Decision,
     MessageSent,
     RunCancelled,
     RunCompleted,
@@ -50,18 +51,18 @@ __all__ = [
 
 def letter_of(item: Decided, started: RunStarted, run_id: str) -> Message | None:
     """The message that a decision of this run sends, if it sends one. `started` is what its epoch began with."""
-    event, sender = item.event, stream_of(run_id)
-    key = idempotency_key(run_id, started.epoch, event.id)
+    event = item.event
     match event:
         case ChildStarted():
-            return _start_letter(event, item.payload, started, run_id, key)
+            return _start_letter(event, item.payload, started, run_id, _key_of(event, started, run_id))
         case ChildCancelled(run=run):
-            mail = CancelMail(by=f"run {run_id}", reason="")
-            return control_message(stream_of(run), f"cancel:{key}", mail, sender=sender)
+            mail, id_ = CancelMail(by=f"run {run_id}", reason=""), f"cancel:{_key_of(event, started, run_id)}"
+            return control_message(stream_of(run), id_, mail, sender=stream_of(run_id))
         case ChildTerminated(run=run):
-            return ending_letter(run, run_id, f"terminate:{key}", "its parent run has ended")
+            id_ = f"terminate:{_key_of(event, started, run_id)}"
+            return ending_letter(run, run_id, id_, "its parent run has ended")
         case MessageSent():
-            return _message_letter(event, item.payload, run_id, key)
+            return _message_letter(event, item.payload, run_id, _key_of(event, started, run_id))
         case RunCompleted():
             return end_letter(started, run_id, None, item.payload)
         case RunFailed(error=error):
@@ -70,6 +71,11 @@ def letter_of(item: Decided, started: RunStarted, run_id: str) -> Message | None
             return end_letter(started, run_id, "cancelled", None, reason=reason)
         case _:
             return None
+
+
+def _key_of(decision: Decision, started: RunStarted, run_id: str) -> str:
+    """What makes the ids of the letters of one decision: the same whenever it is sent."""
+    return idempotency_key(run_id, started.epoch, decision.id)
 
 
 def _start_letter(event: ChildStarted, arguments: bytes | None, started: RunStarted, run_id: str, key: str) -> Message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from engine.errors import HeartbeatTimeout, TaskTimeout
@@ -15,7 +15,7 @@ from eventstore.clock import Clock
 __all__ = ["timed_out", "within"]
 
 
-async def within(
+def within(
     seconds: float | None,
     running: Coroutine[Any, Any, Any],
     definition: Task[..., Any],
@@ -24,16 +24,30 @@ async def within(
     clock: Clock,
     alarms: Alarms,
     pulse: Pulse | None,
-) -> Any:
-    """Await an attempt under its limits, which follow the engine's clock.
+) -> Awaitable[Any]:
+    """An attempt under its limits, which follow the engine's clock. One that has none is just what it is.
 
-    Raises `TaskTimeout` after so many seconds (`whole`: those left until the deadline over all attempts), and
-    `HeartbeatTimeout` when its `pulse` (None: nobody listens) has said nothing for its task's `heartbeat_timeout`. The
-    attempt was then asked to end.
+    Awaiting it raises `TaskTimeout` after so many seconds (`whole`: those left until the deadline over all attempts),
+    and `HeartbeatTimeout` when its `pulse` (None: nobody listens) has said nothing for its task's `heartbeat_timeout`.
+    The attempt was then asked to end.
     """
     silence = None if pulse is None else definition.policy.heartbeat_timeout
     if seconds is None and silence is None:
-        return await running
+        return running
+    return _limited(seconds, silence, running, definition, whole=whole, clock=clock, alarms=alarms, pulse=pulse)
+
+
+async def _limited(
+    seconds: float | None,
+    silence: float | None,
+    running: Coroutine[Any, Any, Any],
+    definition: Task[..., Any],
+    *,
+    whole: bool,
+    clock: Clock,
+    alarms: Alarms,
+    pulse: Pulse | None,
+) -> Any:
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
     over: list[TimeoutError] = []

@@ -49,38 +49,34 @@ class Lines:
     """See the module. Each goes by the name under which it holds slots (`permits.slot_holder`)."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
-        self._queues: dict[str, Queue] = {}  # by limit
+        self.by_holder: dict[str, Line] = {}  # of most runs empty, and asked of at each step
+        self.queues: dict[str, Queue] = {}  # by limit
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self.by_holder)
 
     def __iter__(self) -> Iterator[Line]:
-        return iter(list(self._lines.values()))
+        return iter(list(self.by_holder.values()))
 
     @property
     def rest(self) -> bool:
         """Whether all of them stand in the store's queues, and hold nothing meanwhile."""
-        return all(line.rests for line in self._lines.values())
+        return all(line.rests for line in self.by_holder.values())
 
     def get(self, holder: str) -> Line | None:
         """Who goes by that name, or one of whose attempts does."""
-        return self._lines.get(holder) or self._lines.get(holder.rpartition("@")[0])
+        return self.by_holder.get(holder) or self.by_holder.get(holder.rpartition("@")[0])
 
     def add(self, line: Line) -> None:
         """A task needs permits."""
-        self._lines[line.holder] = line
+        self.by_holder[line.holder] = line
 
     def queue_of(self, limit: str) -> Queue:
         """Who waits for a limit."""
-        queue = self._queues.get(limit)
+        queue = self.queues.get(limit)
         if queue is None:
-            queue = self._queues[limit] = Queue()
+            queue = self.queues[limit] = Queue()
         return queue
-
-    def queues(self) -> Iterator[tuple[str, Queue]]:
-        """All queues, by limit."""
-        return iter(self._queues.items())
 
     def line_up(self, line: Line, at: int) -> None:
         """It waits for that one of its needs, and does not stand in the store's queue yet."""
@@ -109,7 +105,7 @@ class Lines:
     def drop(self, line: Line) -> None:
         """It needs none any more."""
         self.start(line)  # whoever comes upon it in a line-up passes it over
-        self._lines.pop(line.holder, None)
+        self.by_holder.pop(line.holder, None)
 
     def _leave(self, line: Line) -> None:
         if line.state == "waiting":

@@ -285,7 +285,7 @@ class Lookups:
     def call_off(self, task_id: str) -> None:
         """Nobody waits for what is found."""
         self._soon.pop(task_id, None)
-        if (looking := self._looking.pop(task_id, None)) is not None:
+        if self._looking and (looking := self._looking.pop(task_id, None)) is not None:
             looking.cancel()
 
     def call_off_all(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
@@ -14,6 +15,9 @@ class Spawner:
 
     def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
         self._on_failure = on_failure
+        # One of each for all tasks: asyncio would copy the context of whoever spawns for every one of them.
+        self._context = contextvars.copy_context()
+        self._on_end = self._ended
         self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
 
     def __call__(
@@ -22,7 +26,7 @@ class Spawner:
         """Start it; the task may be cancelled, or left alone. `ended` is called when it is done, however it ended."""
         task = asyncio.get_running_loop().create_task(coro)
         self._tasks[task] = ended
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_end, context=self._context)
         return task
 
     async def wait(self, *, but: Collection[asyncio.Task[None]] = (), seconds: float) -> None:

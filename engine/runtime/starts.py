@@ -133,7 +133,9 @@ class Starts:
             self._queued.discard(id_)
             if is_over:
                 self.ended(id_)  # if a permit was granted, others may have it
-            if not (wanted and self._start(step, pending[id_], executor, at, worker)):
+            task = pending[id_] if wanted else None
+            limited = task is not None and bool(self._flow.needs_of(task.definition))
+            if task is None or not self._start(step, task, executor, at, worker, limited=limited):
                 executor.slots.give_back()
         self._granted.clear()
         for id_ in step.scheduled:
@@ -152,7 +154,8 @@ class Starts:
     def _begin(self, step: Step, task: PendingTask, at: int, worker: str) -> None:
         """Start it with this step if there is a slot; else it waits for one."""
         definition: Any = task.definition
-        if self._flow.needs_of(definition):
+        limited = bool(self._flow.needs_of(definition))
+        if limited:
             line = self._line(task)
             if line is None:
                 return
@@ -164,14 +167,14 @@ class Starts:
         executor = self._dispatcher.executor_for(definition)
         if not self._dispatcher.try_take(executor):
             self.enqueue(task.id)
-        elif not self._start(step, task, executor, at, worker):
+        elif not self._start(step, task, executor, at, worker, limited=limited):
             executor.slots.give_back()
 
-    def _start(self, step: Step, task: PendingTask, executor: Executor, at: int, worker: str) -> bool:
+    def _start(self, step: Step, task: PendingTask, executor: Executor, at: int, worker: str, *, limited: bool) -> bool:
         """Let it start with this step. False when it waits for a limit instead, or has failed before it could."""
         definition: Any = task.definition
         line: Line | None = None
-        if self._flow.needs_of(definition):
+        if limited:
             line = self._line(task)
             if line is None:
                 return False
@@ -274,7 +277,7 @@ class Starts:
 
     def ended(self, task_id: str) -> None:
         """Its attempt has ended, or it is wanted no more: its permits are given back."""
-        if self._flow.lines:
+        if self._flow.lines.by_holder:
             self._flow.ended(self._holder(task_id))
 
     def call(self, line: Line) -> None:
@@ -320,7 +323,7 @@ class Starts:
 
 def _in_line(flow: Flow, holder_of: Callable[[str], str], task_id: str) -> Line | None:
     """How a task stands for the permits of its next attempt, if that is known."""
-    line = flow.lines.get(holder_of(task_id)) if flow.lines else None
+    line = flow.lines.get(holder_of(task_id)) if flow.lines.by_holder else None
     return None if line is None or line.state == "started" else line
 
 

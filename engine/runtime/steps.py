@@ -82,12 +82,12 @@ class Step(Struct):
     # Behind how many events of this step, which message. Hardly any step has any: no list of its own for each.
     consumes: list[tuple[int, str]] | tuple[()] = ()
     sends: list[tuple[int, Message]] | tuple[()] = ()  # likewise
-    awaited: dict[str, Decision] = field(default_factory=dict)  # by message id: sends whose delivery somebody awaits
+    awaited: dict[str, Decision] | None = None  # by message id: sends whose delivery somebody awaits
     undelivered: tuple[Undelivered, ...] = ()  # what the commits said of them
     written: int = 0  # how many of the events
     taken: list[Arrival] = field(default_factory=list)
     later: tuple[Arrival, ...] = ()  # requests that the workflow does not serve now
-    cancelled: list[str] = field(default_factory=list)  # tasks whose outcome is no longer wanted
+    cancelled: list[str] | tuple[()] = ()  # tasks whose outcome is no longer wanted
     scheduled: list[str] = field(default_factory=list)
     starting: list[tuple[PendingTask, Executor]] = field(default_factory=list)
     asked: Asked | None = None  # of the limits that the store shares
@@ -116,7 +116,7 @@ class Step(Struct):
                 self.scheduled.append(event.id)
                 continue
             if isinstance(event, TaskCancelled):
-                self.cancelled.append(event.id)
+                self.call_off(event.id)
             elif isinstance(event, StatePublished):
                 self.mark(state_attribute(event.name), self.base + len(self.events))
             elif isinstance(event, AttributesSet):
@@ -129,8 +129,14 @@ class Step(Struct):
             if (message := letter_of(item, started, run_id)) is not None:
                 self.send(message)
                 if isinstance(event, MessageSent | ChildStarted):
+                    self.awaited = self.awaited or {}
                     self.awaited[message.id] = event
                     self.children = self.children or isinstance(event, ChildStarted)
+
+    def call_off(self, task_id: str) -> None:
+        """The outcome of a task is no longer wanted."""
+        self.cancelled = self.cancelled or []
+        self.cancelled.append(task_id)
 
     def give_attributes(self, payload: bytes, *, at: int) -> None:
         """Write the attributes that a run was given, behind its start."""

@@ -180,7 +180,8 @@ async def run_transaction(
     failure = failure_of(found, definition, running)
     if isinstance(found, NotRecordable | PayloadTooLarge):
         return Failed(failure.described())  # another attempt would return the same kind of thing
-    return await after_failure(definition, pending, attempts, failure, ready.arguments, clock=clock, running=running)
+    arguments = work.args, dict(work.kwargs)
+    return await after_failure(definition, pending, attempts, failure, arguments, clock=clock, running=running)
 
 
 def _handed_out(definition: Task[..., Any]) -> DefinitionError:

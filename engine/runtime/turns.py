@@ -23,6 +23,7 @@ from engine.core.events import (
     RunUnpaused,
     SignalIgnored,
     SignalReceived,
+    TaskCompleted,
     TurnSlow,
 )
 from engine.core.instance import Instance
@@ -42,7 +43,7 @@ from engine.runtime.streams import (
     new_event,
     suspension,
 )
-from engine.runtime.watchdog import TurnWatch
+from engine.runtime.watchdog import SlowTurn, TurnWatch
 from eventstore import Clock
 
 __all__ = ["Turns"]
@@ -50,6 +51,7 @@ __all__ = ["Turns"]
 # Making a union of types at each event would take longer than the question.
 _HOLDING: Final = (RunPaused, RunUnpaused)
 _RETRIED: Final = (AttemptFailed, EffectReconciled)
+_BEGINNINGS: Final = (RunStarted, RunBegun)
 
 
 class Turns:
@@ -65,8 +67,11 @@ class Turns:
 
     def stamp(self, earliest: int = 0) -> int:
         """Now, and never before `earliest` or what was stamped before."""
-        self.last_at = max(self._clock.now(), self.last_at, earliest)
-        return self.last_at
+        now = self._clock.now()
+        if now < self.last_at or now < earliest:
+            now = max(self.last_at, earliest)
+        self.last_at = now
+        return now
 
     def stamped(self, item: Decided) -> Decided:
         """A decision that is written now."""
@@ -108,6 +113,8 @@ class Turns:
     def _recordable(self, arrival: Arrival) -> Fact | Note | None:
         """What is recorded of it: all of it, what is left for nobody waits for it, or nothing."""
         event, instance = arrival.event, self._instance
+        if type(event) is TaskCompleted and event.id in instance.pending:  # nearly all there are
+            return event
         if isinstance(event, Fact) and not wanted(event, instance):
             return as_ignored(arrival, epoch=instance.epoch)
         if isinstance(event, _HOLDING) and instance.over:
@@ -175,24 +182,19 @@ class Turns:
 
     def _deliver(self, step: Step, fact: Fact, payload: bytes | None) -> None:
         instance = self._instance
-        if isinstance(fact, RunStarted) and not step.base:
-            step.began_at = fact.at
-            if fact.version:
-                step.mark(VERSION, fact.version)
-        if isinstance(fact, RunBegun):
-            step.mark(WAITS, None)
-            step.mark(STATUS, "running")
-        if isinstance(fact, RunStarted) and fact.epoch:
-            self._epoch_version = step.base + len(step.events)
+        if isinstance(fact, _BEGINNINGS):
+            self._mark_beginning(step, fact)
         watch = instance.around if isinstance(instance.around, TurnWatch) else None
         if watch is not None:
             watch.slow = None  # of a replay: nobody was kept waiting by that who is not told elsewhere
         try:
             decided = instance.deliver(fact, payload)
-            self.mark_epoch(step)
+            if self._epoch_version is not None:
+                self.mark_epoch(step)
             assert instance.started is not None
             step.add(decided, instance.started, instance.run_id)
-            self._note_slow(step, watch)
+            if watch is not None and watch.slow is not None:
+                self._note_slow(step, watch, watch.slow)
         except StepLimitExceeded as error:
             self._suspend(step, "spinning", error)
         except (ArgumentsError, NotRecordable) as error:
@@ -201,6 +203,19 @@ class Turns:
             self._suspend(step, "delivery", error)
         except Exception as error:
             self._suspend(step, "internal", error)  # ours, or the user's in a place we call
+
+    def _mark_beginning(self, step: Step, fact: RunStarted | RunBegun) -> None:
+        """What the beginning of a run, or of an epoch, says of its stream."""
+        if isinstance(fact, RunBegun):
+            step.mark(WAITS, None)
+            step.mark(STATUS, "running")
+            return
+        if not step.base:
+            step.began_at = fact.at
+            if fact.version:
+                step.mark(VERSION, fact.version)
+        if fact.epoch:
+            self._epoch_version = step.base + len(step.events)
 
     def _hold(self, step: Step, note: Note) -> None:
         """What a note changes about whether the run goes on."""
@@ -215,12 +230,11 @@ class Turns:
     def _mark_gates(self, step: Step) -> None:
         step.hold(bool(self.gates), self.gates.status(waiting=self._instance.waiting is not None))
 
-    def _note_slow(self, step: Step, watch: TurnWatch | None) -> None:
+    def _note_slow(self, step: Step, watch: TurnWatch, slow: SlowTurn) -> None:
         """Put down that the turn kept other runs waiting, for whoever asks why."""
-        if watch is not None and watch.slow is not None:
-            step.events.append(new_event(TurnSlow(at=self.stamp(), took=watch.slow.took, site=watch.slow.site)))
-            watch.slowest = max(watch.slowest, watch.slow.took)
-            step.attributes[SLOW] = watch.slowest
+        step.events.append(new_event(TurnSlow(at=self.stamp(), took=slow.took, site=slow.site)))
+        watch.slowest = max(watch.slowest, slow.took)
+        step.attributes[SLOW] = watch.slowest
 
     def _suspend(self, step: Step, reason: Reason, error: Exception) -> None:
         """The turn did not end well: the fact stands in the log, and waits there for code that can take it."""

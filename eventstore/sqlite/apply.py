@@ -8,7 +8,7 @@ harms no other. Nothing here touches SQLite, a clock or a file; whether an owner
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec import UNSET
 from msgspec.json import encode
@@ -45,6 +45,8 @@ from eventstore.sqlite.requests import ClaimRequest, CommitRequest, Unclaim
 from eventstore.sqlite.rows import StreamRow
 
 __all__ = ["Batch", "answer"]
+
+T = TypeVar("T")
 
 
 class Batch:
@@ -121,7 +123,8 @@ class Batch:
             row = self._create(commit.stream)
             if commit.lease is not None:
                 row.owner = commit.lease.token
-        self._consume(row, commit)
+        if commit.consumes:
+            self._consume(row, commit)
         self._append(row, request)
         self._set_state(row, commit)
         limit_changed = commit.attributes is not UNSET and category_of(commit.stream) == POOL_CATEGORY
@@ -243,7 +246,8 @@ class Batch:
         return bool(row.data) or (row.alarm is not None and row.alarm <= self.now) or orphan
 
     def _tell_waiters(self, row: StreamRow) -> None:
-        self._hint_alarm(row)
+        if row.alarm is not None:
+            self._hint_alarm(row)
         if self._needs(row, orphan=False):
             self.needy = True
 
@@ -268,8 +272,6 @@ class Batch:
         return row
 
     def _consume(self, row: StreamRow, commit: Commit) -> None:
-        if not commit.consumes:
-            return
         mailbox = row.mailbox if row.mailbox is not None else {}
         for message_id in commit.consumes:
             mail = mailbox.pop(message_id, None)
@@ -381,10 +383,10 @@ class Batch:
         return flat
 
 
-def answer(apply: Callable[[], Any]) -> Any:
+def answer(apply: Callable[[T], Any], request: T) -> Any:
     """The value of a request, or the reason why it is refused, as a value."""
     try:
-        return apply()
+        return apply(request)
     except EventStoreError as refusal:
         return refusal
     except NotApplied as refusal:

@@ -13,7 +13,7 @@ from eventstore.sqlite.rows import StreamRow
 __all__ = ["AttributeChanges"]
 
 
-class AttributeChange(Struct):
+class AttributeChange(Struct, gc=False):
     """An attribute of a stream before and after the batch; None: absent."""
 
     created_at: Timestamp

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-class StreamRow(Struct, array_like=True):
+class StreamRow(Struct, array_like=True, gc=False):
     """A stream, in the order of `stream_json`; what follows the columns is the batch's own."""
 
     id: int

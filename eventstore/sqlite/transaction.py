@@ -329,11 +329,11 @@ class Transactor:
     ) -> Any:
         match request:
             case CommitRequest():
-                return answer(lambda: batch.commit(request))
+                return answer(batch.commit, request)
             case SendRequest():
-                return answer(lambda: batch.send(request.message))
+                return answer(batch.send, request.message)
             case ClaimRequest():
-                return answer(lambda: batch.claim(request))
+                return answer(batch.claim, request)
             case Unclaim():
                 return batch.unclaim(request)
             case LeaseRequest():

@@ -5,13 +5,17 @@ up to the log-odds of being late. It is trained by boosting, one feature after t
 the same order: the same flights give the same model, to the last bit. It is saved as JSON.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import msgspec
 import numpy as np
 
 from flights_lib.files import connect, rows, text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NUMBERS = [
     *("departure_minute", "arrival_minute", "distance", "plane_age", "seats", "departures_that_hour"),
@@ -75,6 +79,16 @@ def flights_that_arrived(paths: list[str]) -> duckdb.DuckDBPyConnection:
     return db
 
 
+def tables_that_arrived(tables: Sequence["pa.Table"]) -> duckdb.DuckDBPyConnection:
+    """The same of months that are in memory, as Arrow tables."""
+    db = connect()
+    for number, table in enumerate(tables):
+        db.register(f"month_{number}", table)
+    every = " UNION ALL ".join(f"FROM month_{number}" for number in range(len(tables)))
+    rows(db, f"CREATE VIEW arrived AS FROM ({every}) WHERE late IS NOT NULL")
+    return db
+
+
 def cut(db: duckdb.DuckDBPyConnection, column: str) -> Feature:
     """The bins of a column, all of them still without weight."""
     if column in NAMES:
@@ -113,8 +127,19 @@ def chance(log_odds: Floats) -> Floats:
 def fit(paths: list[str]) -> Model:
     """The model of the flights in these files."""
     with flights_that_arrived(paths) as db:
-        features = [cut(db, column) for column in NUMBERS + NAMES]
-        seen = sample(db, features)
+        return fitted(db)
+
+
+def fit_tables(tables: Sequence["pa.Table"]) -> Model:
+    """The model of the flights in these tables."""
+    with tables_that_arrived(tables) as db:
+        return fitted(db)
+
+
+def fitted(db: duckdb.DuckDBPyConnection) -> Model:
+    """The model of the flights that arrived."""
+    features = [cut(db, column) for column in NUMBERS + NAMES]
+    seen = sample(db, features)
     weights = [np.zeros(len(feature.weights)) for feature in features]
     average = float(seen.late.mean())
     intercept = float(np.log(average / (1 - average)))
@@ -149,7 +174,17 @@ def area_under_curve(score: Floats, late: Integers) -> float:
 def score(model: Model, month: int, path: str) -> Score:
     """The model's predictions for a month, held against what happened."""
     with flights_that_arrived([path]) as db:
-        seen = sample(db, model.features)
+        return scored(model, month, sample(db, model.features))
+
+
+def score_table(model: Model, month: int, table: "pa.Table") -> Score:
+    """The same for a month that is in memory."""
+    with tables_that_arrived([table]) as db:
+        return scored(model, month, sample(db, model.features))
+
+
+def scored(model: Model, month: int, seen: Sample) -> Score:
+    """The model's predictions for flights of one month."""
     late = seen.late
     moves = [np.asarray(f.weights)[place] for f, place in zip(model.features, seen.bins, strict=True)]
     p = chance(model.intercept + sum(moves, np.zeros(len(late))))

@@ -110,7 +110,7 @@ DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     "typer": ("engine.cli",),
     "rich": ("engine.cli",),
     "asyncpg": ("eventstore.postgres",),
-    "pyarrow": ("engine.storage.arrow", "engine.assets.table_checks"),
+    "pyarrow": ("engine.storage.arrow", "engine.assets.row_diff", "engine.assets.table_checks"),
     "polars": ("engine.storage.arrow.with_polars", "engine.assets.with_pandera"),
     "pandas": ("engine.storage.arrow.with_pandas", "engine.assets.with_pandera"),
     "pandera": ("engine.assets.with_pandera",),

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from engine.assets import sources
-from engine.assets.code_versions import code_version_of
+from engine.assets import asset, sources
+from engine.assets.code_versions import code_version_of, with_modules
 from engine.errors import AssetDefinitionError
 
 BASE = """
@@ -119,6 +119,57 @@ def test_from_where_a_name_is_imported_counts_and_what_is_imported_beside_it_doe
     one = version(load(base))
     assert version(load(base.replace("floor as f", "ceil as f"))) != one
     assert version(load(base.replace("floor as f", "ceil, floor as f"))) == one
+
+
+def test_imports_that_are_tried_count_each_of_its_own_unless_something_stands_in_for_them(load: Load) -> None:
+    base = """
+        try:
+            from math import floor
+        except ImportError as error:
+            raise RuntimeError("no") from error
+        def orders(raw):
+            return floor(raw)
+    """
+    one = version(load(base))
+    assert version(load(base.replace("from math import floor", "import os\n            from math import floor"))) == one
+    assert version(load(base.replace("math import floor", "math import ceil as floor"))) != one
+    instead = base.replace('raise RuntimeError("no") from error', "floor = int")
+    assert version(load(instead)) != one
+    assert version(load(instead.replace("floor = int", "floor = round"))) != version(load(instead))
+
+
+def test_modules_of_the_author_s_own_count_as_a_whole_and_not_how_they_are_written(load: Load) -> None:
+    text = """
+        \'\'\'What it is.\'\'\'
+        import os
+        def fit(rows):
+            return rows
+    """
+    one = with_modules("1", [load(text)], "here")
+    assert with_modules("1", [], "here") == "1"
+    assert with_modules("2", [load(text)], "here") != one
+    lib = load(text)
+    lib.__name__ = "lib"
+    same = with_modules("1", [lib], "here")
+    for old, new, equal in [
+        ("What it is.", "What else it is.", True),
+        ("return rows", "return rows  # all", True),
+        ("return rows", "return rows[1:]", False),
+        ("import os", "import sys", False),
+    ]:
+        other = load(text.replace(old, new))
+        other.__name__ = "lib"
+        assert (with_modules("1", [other], "here") == same) is equal
+
+
+def test_a_module_without_source_is_refused() -> None:
+    with pytest.raises(AssetDefinitionError, match="^here: the source of module math cannot be read.*code_version"):
+        with_modules("1", [sys.modules["math"]], "here")
+    with pytest.raises(AssetDefinitionError, match="modules is a list of modules, and 'json' is none"):
+
+        @asset(modules=["json"])  # type: ignore[list-item]
+        def orders() -> int:
+            return 1
 
 
 def test_what_a_parameter_or_a_variable_hides_is_not_used(load: Load) -> None:

@@ -459,9 +459,16 @@ async def test_an_earlier_version_is_restored(world: World, tmp_path: Path) -> N
         await offered.restore("numbers", first.version, by="ann", reason="the second one was wrong")
         assert await offered.read("numbers") == [1]
         assert await offered.read("numbers", version=first.version) == [1]
-        assert steps(await offered.plan("total")) == {"total": ("numbers changed",)}
+        assert steps(await offered.plan()) == {"total": ("numbers changed",)}, "what was restored stays"
+        assert (await materialize(offered, engine)).counts == {"published": 1}
+        assert await offered.read("total") == 1
+        assert (await offered.plan()).steps == ()
         with pytest.raises(AssetNotFound, match="numbers@99"):
             await offered.restore("numbers", 99)
+    async with shop(world, tmp_path, _of("3", [3]), total) as (offered, engine):
+        assert steps(await offered.plan("numbers")) == {"numbers": ("code changed",)}, (
+            "until it would come out otherwise"
+        )
 
 
 # ------------------------------------------------------------------------------------------------ at once

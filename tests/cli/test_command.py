@@ -58,13 +58,22 @@ gate export import
 diff rerun reopen fork what-if
 replay
 prune forget
+plan materialize assets why lineage asset environment
 """.split()
+GROUPS = {"asset": "show versions diff restore partitions", "environment": "create list promote"}
+"""Verbs that are said with another word behind them."""
+PHRASES = [
+    *(verb for verb in VERBS if verb not in GROUPS),
+    *(f"{verb} {word}" for verb, words in GROUPS.items() for word in words.split() if word != "partitions"),
+    "asset partitions add",
+    "asset partitions remove",
+]
 STORELESS = {"check-proof", "keygen"}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", PHRASES)
 def test_help_has_examples(verb: str) -> None:
-    said = CliRunner().invoke(app, [verb, "--help"])
+    said = CliRunner().invoke(app, [*verb.split(), "--help"])
     assert said.exit_code == 0
     assert f"holdfast {verb} " in said.output
     assert "Examples:" in said.output
@@ -75,8 +84,15 @@ def test_help_has_examples(verb: str) -> None:
 
 def test_the_verbs_are_listed_and_there_are_no_others() -> None:
     said = CliRunner().invoke(app, ["--help"]).output
-    listed = said.partition("Commands:")[2].partition("Examples:")[0]
-    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == VERBS
+    assert _listed(said) == VERBS
+    for verb, words in GROUPS.items():
+        assert sorted(_listed(CliRunner().invoke(app, [verb, "--help"]).output)) == sorted(words.split())
+
+
+def _listed(said: str) -> list[str]:
+    """The words under "Commands:", without lines that only go on."""
+    lines = said.partition("Commands:")[2].partition("Examples:")[0].splitlines()
+    return [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].strip()]
 
 
 def test_help_loads_little(holdfast: Command) -> None:

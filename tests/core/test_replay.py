@@ -532,7 +532,8 @@ def test_a_history_that_was_tampered_with_is_a_mismatch_or_replays_and_nothing_e
                 event = history[index].event
                 name = data.draw(st.sampled_from(sorted(event.__struct_fields__)))
                 present = getattr(event, name)
-                kinds = {str: st.text(max_size=5), bool: st.booleans()}
+                texts = st.lists(st.text(max_size=5), max_size=3).map(tuple)
+                kinds = {str: st.text(max_size=5), bool: st.booleans(), tuple: texts}
                 new = data.draw(kinds.get(type(present), st.integers(-5, 2**62)))
                 history[index] = Entry(
                     encode_header(msgspec.structs.replace(event, **{name: new})), history[index].payload

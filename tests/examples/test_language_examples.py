@@ -16,6 +16,12 @@ from tests.architecture.source import ROOT
 
 ID = "[0-9a-f]{12}"
 OUTPUTS = {
+    "assets": r"""
+        stale now: \[\]
+        revenue: {'2026-01': 10.0, '2026-02': 22.5, '2026-03': 40.0}
+        orders of February: published 1 below 5
+        made from: orders, raw_orders
+    """,
     "signals": f"""
         refused here and now: the value of signal 'decision' is annotated bool, but the value does not fit: .*
         the engine is closed, the run waits

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from typing import Any
 
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, task, workflow
+from engine.runtime.alarms import Alarms
+from engine.runtime.dispatch import Running
+from engine.runtime.limiting import within
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon, until_async
 
@@ -117,3 +123,46 @@ async def test_a_retry_is_two_commits(memory: MemoryWorld) -> None:
             await settle()
         assert await soon(run.result()) == 6
     assert store.calls.count("commit") <= 2 + 5 * 2
+
+
+# -- what an attempt leaves, and does without ------------------------------------------------------------------------
+
+
+async def test_an_attempt_without_limits_is_awaited_as_it_is(memory: MemoryWorld) -> None:
+    async def work() -> int:
+        return 1
+
+    alarms, running = Alarms(memory.clock), work()
+    bare = within(None, running, step, whole=False, clock=memory.clock, alarms=alarms, pulse=None)
+    assert bare is running
+    assert await bare == 1
+    limited = within(5.0, work(), step, whole=False, clock=memory.clock, alarms=alarms, pulse=None)
+    assert await limited == 1
+    alarms.close()
+
+
+async def test_attempts_that_have_ended_are_left_to_nobody(memory: MemoryWorld) -> None:
+    """Not even to the collector: it finds nothing of them, however many there were."""
+    gone: list[bool] = []
+
+    async with Engine(memory.data, workflows=[steps], clock=memory.clock) as engine:
+        assert engine._worker is not None
+        dispatcher = engine._worker.dispatcher
+        launch = dispatcher.launch
+
+        def launched(*args: Any, **options: Any) -> Running:
+            running = launch(*args, **options)
+            weakref.finalize(running.task, gone.append, True)  # which the attempt holds
+            return running
+
+        dispatcher.launch = launched  # type: ignore[method-assign]
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            run = await engine.start(steps(5), id="a")
+            assert await soon(run.result()) == 5
+            await settle()
+            assert len(gone) == 5
+        finally:
+            if collecting:
+                gc.enable()

@@ -475,7 +475,7 @@ async def test_a_grant_behind_what_calls_it_off_in_one_step(worlds) -> None:
             return bool((await world.data.head("run:a")).messages)
 
         await until_async(told)
-        arrived = engine._worker.residents.drivers["a"].intake._arrivals  # type: ignore[union-attr]
+        arrived = engine._worker.residents.drivers["a"].intake.arrivals  # type: ignore[union-attr]
         await until(lambda: len(arrived) == 2)
         assert arrived[1].granted is not None
         store.gate.set()

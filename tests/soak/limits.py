@@ -283,7 +283,7 @@ class Chaos:
         drivers = engine._worker.residents.drivers if engine._worker is not None else {}
         for id_, driver in drivers.items():
             lines = [(line.holder, line.state, line.limit, line.granted) for line in driver.flow.lines]
-            print(id_, lines, driver._has_work(), driver._pumping, driver.intake._arrivals, file=sys.stderr)
+            print(id_, lines, driver._has_work(), driver._pumping, driver.intake.arrivals, file=sys.stderr)
 
     async def end_of(self, engine: Engine, number: int) -> str:
         run = engine.run(f"run-{number}")
