@@ -6,7 +6,7 @@ for tables, one behind the other in one table.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from engine.assets.checks import CheckContext
 from engine.assets.nodes import BoundCheck, Input, Node, Wiring
@@ -96,8 +96,16 @@ def _value(storage: BlockingStorage, pinned: Pinned, given: Input, node: Node) -
 
 def _one(storage: BlockingStorage, key: str, version: PinnedVersion, annotation: Any) -> Any:
     stored = _stored(key, version)
+    if stored.format != "json":
+        annotation = _of_a_value(annotation)
     # joblib is read only where it is asked for by name: its author did, where the asset is defined.
     return storage.read(stored, annotation, format="joblib" if stored.format == "joblib" else None)
+
+
+def _of_a_value(annotation: Any) -> Any:
+    """Without the None of ``Table | None``, which is given where there is no value: what is there has the type."""
+    others = [each for each in get_args(annotation) if each is not type(None)]
+    return others[0] if len(others) == 1 and type(None) in get_args(annotation) else annotation
 
 
 def _stored(key: str, version: PinnedVersion) -> Stored:
