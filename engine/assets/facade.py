@@ -206,7 +206,8 @@ class Assets:
         """
         found = await self.version(key, version, partition=partition, environment=environment)
         catalog = await self.catalog(environment)
-        tracing = Tracing(catalog, self.definitions, await dynamic.read_dynamic(self.store))
+        keys, _ = await dynamic.read_dynamic(self.store, dict.fromkeys(self._shop.dynamic_names))
+        tracing = Tracing(catalog, self.definitions, keys)
         return await tracing.trace(key, found.version, direction, within=found.environment, depth=depth)
 
     async def version(
