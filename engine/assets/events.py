@@ -118,7 +118,7 @@ class AssetPublished(_Event, frozen=True, kw_only=True, omit_defaults=True):
     code_version: str
     data_version: str
     provenance: str
-    inputs: Mapping[str, str] = {}  # by upstream key the digest of what it was made from
+    inputs: Mapping[str, str] = {}  # by upstream key (and "#parameter" of further ones) the digest of what was read
     config: str = ""  # a digest
     started_at: int = 0
     rows: int | None = None

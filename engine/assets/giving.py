@@ -71,10 +71,10 @@ def _arguments(shop: Workshop, node: Node, wiring: Wiring, begun: Begun, context
     arguments |= dict.fromkeys(wiring.context, context)
     if wiring.config is not None:
         arguments[wiring.config[0]] = shop.config_of(node, begun.step.config)
-    pinned = {each.key: each for each in (*begun.inputs, *begun.beside)}
+    pinned = {each.slot: each for each in (*begun.inputs, *begun.beside)}
     for each in wiring.inputs:
         if each.parameter is not None:
-            arguments[each.parameter] = _value(shop.storage.blocking, pinned[each.key], each, node)
+            arguments[each.parameter] = _value(shop.storage.blocking, pinned[each.slot], each, node)
     return arguments
 
 

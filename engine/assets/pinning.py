@@ -76,7 +76,7 @@ class Pins:
             partitions=str(partitions),
             count=len(found),
             digest=inputs_digest(view.versions(partitions)),
-            parameter=each.parameter or "",
+            slot=each.slot,
             versions=tuple(versions),
         )
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.assets.catalog import AssetView
 from engine.assets.definitions import Definitions
 from engine.assets.key_sets import KeySet
-from engine.assets.nodes import Input, Node
+from engine.assets.nodes import Input, Node, asset_in
 from engine.assets.pairing import upstream_of_each
 from engine.assets.partitions import DynamicKeys, Unpartitioned
 from engine.assets.plans import Plan, PlanStep, Request
@@ -148,10 +148,11 @@ class _Planning:
         present = [(name, version) for name in asked & have for view in views if (version := view.made(name))]
         say((name for name, version in present if version.code_version != code), "code changed")
         say((name for name, version in present if version.config != config), "configuration changed")
-        known = {each.key for each in node.inputs}
+        known = {each.slot for each in node.inputs}
         for name, version in present:
             if version.inputs.keys() - known:
-                say([name], f"no longer made from {', '.join(sorted(version.inputs.keys() - known))}")
+                gone = dict.fromkeys(asset_in(slot) for slot in sorted(version.inputs.keys() - known))
+                say([name], f"no longer made from {', '.join(gone)}")
         for each in node.inputs:
             say(self._changed(each, asked & have, views), f"{each.key} changed")
             upstream = self.definitions.node_of(each.key).name
@@ -171,7 +172,7 @@ class _Planning:
                 last, digest = partitions, inputs_digest(view.versions(partitions))
             for versions in own:
                 version = versions.made(name)
-                if version is not None and version.inputs.get(each.key) != digest:
+                if version is not None and version.inputs.get(each.slot) != digest:
                     yield name
                     break
 

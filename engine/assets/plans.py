@@ -105,7 +105,7 @@ class Pinned(Struct, frozen=True, kw_only=True, omit_defaults=True):
     partitions: str
     count: int
     digest: str
-    parameter: str = ""
+    slot: str = ""
     versions: tuple[PinnedVersion, ...] = ()  # all of them, if it is read
 
 

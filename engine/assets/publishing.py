@@ -118,7 +118,7 @@ def _published(shop: Workshop, out: MadeOut, begun: Begun, checks: tuple[CheckOu
         code_version=begun.code_version,
         data_version=out.data_version,
         provenance=begun.provenance,
-        inputs={each.key: each.digest for each in begun.inputs},
+        inputs={each.slot: each.digest for each in begun.inputs},
         config=begun.config,
         started_at=begun.started_at,
         rows=None if stored is None else stored.rows,

@@ -163,7 +163,7 @@ class Workshop:
         beside = [await pins.pin(each) for each in node.checked_against]
         config = config_digest(self.config_of(node, step.config), node.asset.where)
         code = self.code_version(node)
-        digests = {each.key: each.digest for each in inputs}
+        digests = {each.slot: each.digest for each in inputs}
         provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
         made = [views[key].made(step.partition) for key in node.keys]
         same = all(each is not None and each.provenance == provenance for each in made)
