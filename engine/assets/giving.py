@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from engine.assets.bench import Bench
 from engine.assets.checks import CheckContext
 from engine.assets.nodes import BoundCheck, Input, Node, Wiring
 from engine.assets.plans import Begun, Earlier, MadeOut, Pinned, PinnedVersion, titled
 from engine.assets.values import AssetContext
-from engine.assets.workshop import Workshop
 from engine.errors import AssetError
 from engine.storage import BlockingStorage, Stored
 
 __all__ = ["arguments_for", "check_arguments_for", "check_context_for", "context_for"]
 
 
-def context_for(shop: Workshop, node: Node, begun: Begun, run_id: str, key: str = "") -> AssetContext:
+def context_for(shop: Bench, node: Node, begun: Begun, run_id: str, key: str = "") -> AssetContext:
     """Where the function is, or a check of `key`."""
     partition = begun.step.partition
     window = node.partitions.window(partition) if partition else None
@@ -33,7 +33,7 @@ def context_for(shop: Workshop, node: Node, begun: Begun, run_id: str, key: str 
     )
 
 
-def arguments_for(shop: Workshop, node: Node, begun: Begun, context: AssetContext) -> dict[str, Any]:
+def arguments_for(shop: Bench, node: Node, begun: Begun, context: AssetContext) -> dict[str, Any]:
     """The arguments of an asset's function. Blocks while it reads. Raises `AssetError`, and what the storage raises."""
     return _arguments(shop, node, node.wiring, begun, context)
 
@@ -55,7 +55,7 @@ def check_context_for(node: Node, key: str, begun: Begun, out: MadeOut, run_id: 
 
 
 def check_arguments_for(
-    shop: Workshop, node: Node, bound: BoundCheck, begun: Begun, context: CheckContext, *, where: AssetContext
+    shop: Bench, node: Node, bound: BoundCheck, begun: Begun, context: CheckContext, *, where: AssetContext
 ) -> dict[str, Any]:
     """The arguments of a check, likewise; `where`: the context of one that asks for an asset's."""
     arguments = _arguments(shop, node, bound.wiring, begun, where)
@@ -66,7 +66,7 @@ def check_arguments_for(
     return arguments
 
 
-def _arguments(shop: Workshop, node: Node, wiring: Wiring, begun: Begun, context: AssetContext) -> dict[str, Any]:
+def _arguments(shop: Bench, node: Node, wiring: Wiring, begun: Begun, context: AssetContext) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(wiring.resources)
     arguments |= dict.fromkeys(wiring.context, context)
     if wiring.config is not None:

@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec import structs
 
 from engine.assets.appending import Appender
+from engine.assets.bench import Bench
 from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
-from engine.assets.code_versions import code_version_of, with_modules
 from engine.assets.definitions import Definitions
 from engine.assets.dynamic import dynamic_names, read_dynamic
 from engine.assets.environments import catalog_of
@@ -27,7 +26,6 @@ from engine.assets.partitions import DynamicKeys
 from engine.assets.pinning import Pins
 from engine.assets.plans import Begun, Earlier, StepRef, titled
 from engine.assets.provenance import config_digest, provenance_of
-from engine.assets.values import Config
 from engine.errors import AssetError, AssetNotFound
 from engine.storage import Column, Storage
 from eventstore import Clock, EventStore, NewEvent, StreamNotFound
@@ -43,19 +41,16 @@ _GOING_ON: Final = {"paused": "`holdfast unpause`"}
 """What lets a held run go on; of a suspended one it depends on why."""
 
 
-class Workshop:
+class Workshop(Bench):
     """Definitions on a store: one for all runs of an engine. What is said at the end of a step: see `publishing`."""
 
     def __init__(self, definitions: Definitions, store: EventStore, storage: Storage, clock: Clock) -> None:
-        self.definitions = definitions
+        super().__init__(definitions, storage, clock)
         self.store = store
-        self.storage = storage
-        self.clock = clock
         self.dynamic_names = dynamic_names(node.partitions for node in definitions.nodes.values())
         self._dynamic: tuple[Mapping[str, int], DynamicKeys] = ({}, DynamicKeys())
         self._catalogs: dict[str, Catalog] = {}
         self._appenders: dict[str, Appender] = {}
-        self._code: dict[str, str] = {}
 
     # -- what is known ------------------------------------------------------------------------------------------------
 
@@ -73,28 +68,6 @@ class Workshop:
             keys, _ = await read_dynamic(self.store, as_of)
             self._dynamic = as_of, keys
         return keys
-
-    def code_version(self, node: Node) -> str:
-        """Of the function that makes it, declared or computed. Raises `AssetDefinitionError`."""
-        found = self._code.get(node.name)
-        if found is None:
-            asset = node.asset
-            found = asset.code_version or ("" if asset.fn is None else code_version_of(asset.fn, asset.where))
-            found = with_modules(found, asset.modules, asset.where)
-            self._code[node.name] = found
-        return found
-
-    def config_of(self, node: Node, given: Mapping[str, Any]) -> Config | None:
-        """What a function's configuration is in a run. Raises `AssetError` for what it does not take."""
-        if node.wiring.config is None:
-            if given:
-                raise AssetError(f"{node.name} takes no configuration, and was given {', '.join(sorted(given))}")
-            return None
-        _, kind = node.wiring.config
-        try:
-            return msgspec.convert(dict(given), kind)
-        except msgspec.ValidationError as error:
-            raise AssetError(f"the configuration of {node.name} does not fit {kind.__name__}: {error}") from None
 
     async def read(self, key: str, type_: Any, *, partition: str, version: int | None, environment: str) -> Any:
         """See `Assets.read`."""
