@@ -18,6 +18,7 @@ from engine.assets.events import (
     AssetFailed,
     AssetObserved,
     AssetPublished,
+    AssetReset,
     AssetRestored,
     AssetSkipped,
     AssetStarted,
@@ -92,11 +93,29 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
             part.started = event
         case AssetUnchanged():
             part.unchanged, part.failed, part.skipped = event, None, None
-        case AssetPublished():  # and AssetPromoted
-            part.current = part.made = state.published[version] = _version(event, version, state.environment)
+        case AssetFailed():
+            part.failed, part.skipped = event, None
+        case AssetSkipped():
+            part.skipped = event
+        case AssetRestored():
+            restored = state.published.get(event.version, part.current)
+            part.current, part.made = restored, part.made or restored
+            part.failed = part.skipped = None
+        case AssetPublished() | AssetObserved() | AssetReset():  # and AssetPromoted
+            part.current = part.made = _version_of(event, version, state)
             part.failed = part.skipped = part.unchanged = None
+        case _:
+            pass  # of another kind of stream
+
+
+def _version_of(event: AssetPublished | AssetObserved | AssetReset, version: int, state: AssetState) -> Version | None:
+    """What is read from now on."""
+    match event:
+        case AssetPublished():
+            found = state.published[version] = _version(event, version, state.environment)
+            return found
         case AssetObserved():
-            part.current = part.made = Version(
+            return Version(
                 version=version,
                 environment=state.environment,
                 partition=event.partition,
@@ -105,16 +124,8 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
                 provenance=event.provenance,
                 run=event.run,
             )
-            part.failed = part.skipped = part.unchanged = None
-        case AssetRestored():
-            part.current = state.published.get(event.version, part.current)
-            part.failed = part.skipped = None
-        case AssetFailed():
-            part.failed, part.skipped = event, None
-        case AssetSkipped():
-            part.skipped = event
-        case _:
-            pass  # of another kind of stream
+        case AssetReset():
+            return None
 
 
 class _Looks:

@@ -25,6 +25,7 @@ __all__ = [
     "AssetObserved",
     "AssetPromoted",
     "AssetPublished",
+    "AssetReset",
     "AssetRestored",
     "AssetSkipped",
     "AssetStarted",
@@ -155,6 +156,13 @@ class AssetRestored(_Event, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
+class AssetReset(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """What a branch has of a partition no longer counts: what its base has is read again; a person asked for it."""
+
+    by: str = ""
+    reason: str = ""
+
+
 class AssetPromoted(AssetPublished, frozen=True, kw_only=True, omit_defaults=True):
     """A version of a branch is the current one here, and was not computed again; a person asked for it."""
 
@@ -197,6 +205,7 @@ AssetEvent: TypeAlias = (
     | AssetObserved
     | AssetRestored
     | AssetPromoted
+    | AssetReset
     | PartitionsAdded
     | PartitionsRemoved
     | EnvironmentCreated

@@ -250,6 +250,11 @@ class Assets:
         keys = [key for name in self.selected(*select) for key in self.definitions.nodes[name].keys]
         return await branches.promote(self.store, environment, keys, clock=self.clock, by=by, reason=reason)
 
+    async def reset(self, environment: str, *select: str, by: str = "", reason: str = "") -> list[branches.Promotion]:
+        """Let what a branch has made no longer count there: what its base has is read again."""
+        keys = [key for name in self.selected(*select) for key in self.definitions.nodes[name].keys]
+        return await branches.reset(self.store, environment, keys, clock=self.clock, by=by, reason=reason)
+
     async def restore(
         self, key: str, version: int, *, environment: str = PRODUCTION, by: str = "", reason: str = ""
     ) -> Version:

@@ -99,7 +99,7 @@ def _unless_published(
     event: NewEvent, key: str, begun: Begun, run_id: str
 ) -> Callable[[PartitionState], NewEvent | None]:
     def decide(part: PartitionState) -> NewEvent | None:
-        now = part.current
+        now = part.made
         if now is None or now.provenance != begun.provenance:
             return event
         # By this run before a crash; or by another since it began: a person reopened, forked or promoted something.
