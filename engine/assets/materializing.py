@@ -137,7 +137,7 @@ class Materializing:
         if begun.missing:
             return await self._skip(title, step, begun.missing)
         if begun.unchanged:
-            await self.hands.leave(begun)
+            await self.hands.leave(begun.brief)
             return "unchanged"
         try:
             made = await self.make[step.node](begun)
@@ -150,11 +150,11 @@ class Materializing:
             return await self._fail(title, begun, found, f"checks did not pass: {names}")
         if wrong:
             self.warnings[title] = tuple(structs.replace(each, rows=(), metadata={}) for each in wrong)
-        await self.hands.publish(begun, made, found)
+        await self.hands.publish(begun.brief, made, found)
         return "published"
 
     async def _fail(self, title: str, begun: Begun, found: tuple[CheckOutcome, ...], why: str) -> Outcome:
-        await self.hands.fail(begun, found, why)
+        await self.hands.fail(begun.brief, found, why)
         self.failed[title] = why
         return "failed"
 

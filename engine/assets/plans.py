@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.assets.checks import EarlierVersion
 from engine.assets.events import CheckOutcome
@@ -14,6 +14,7 @@ from engine.assets.metadata import MetadataValue
 from engine.storage import Stored
 
 __all__ = [
+    "NAMED_VERSIONS",
     "Begun",
     "Earlier",
     "Made",
@@ -109,6 +110,10 @@ class Pinned(Struct, frozen=True, kw_only=True, omit_defaults=True):
     versions: tuple[PinnedVersion, ...] = ()  # all of them, if it is read
 
 
+NAMED_VERSIONS: Final = 20
+"""Upstream versions that an event names one by one; of more it says as of when, and their digest."""
+
+
 class Earlier(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was published of an asset before."""
 
@@ -133,6 +138,16 @@ class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unchanged: bool = False
     busy: str = ""  # the run that is making it already
     missing: tuple[str, ...] = ()  # upstream partitions that are not there: it cannot be made
+
+    @property
+    def brief(self) -> Begun:
+        """What is needed to say how it ended: not where all that was read lies, which may be ten thousand places."""
+        return structs.replace(self, inputs=tuple(map(_brief, self.inputs)), beside=(), earlier={})
+
+
+def _brief(pinned: Pinned) -> Pinned:
+    few = pinned.versions if pinned.count <= NAMED_VERSIONS else ()
+    return structs.replace(pinned, versions=tuple(structs.replace(each, stored=None) for each in few))
 
 
 class MadeOut(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,8 +21,7 @@ from engine.assets.events import (
     UpstreamVersion,
     new_event,
 )
-from engine.assets.pinning import NAMED_VERSIONS
-from engine.assets.plans import Begun, Made, MadeOut, Pinned, StepRef
+from engine.assets.plans import NAMED_VERSIONS, Begun, Made, MadeOut, Pinned, StepRef
 from engine.assets.troubles import ERROR_CHARACTERS
 from engine.assets.workshop import Workshop
 from eventstore import NewEvent

@@ -168,7 +168,7 @@ def folded(headers: list[bytes]) -> Any:
     state = AssetState(key="orders", environment="prod", partitions={}, published={})
     for number, header in enumerate(headers, start=1):
         fold(state, read_event(recorded(number, header)), number)
-    return msgspec.to_builtins(state, str_keys=True)
+    return json.loads(msgspec.json.encode(state))
 
 
 def test_every_event_and_shape_is_as_it_was_written() -> None:

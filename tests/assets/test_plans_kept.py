@@ -195,3 +195,27 @@ async def test_an_upstream_asset_that_is_no_longer_one(world: World, tmp_path: P
         await materialize(offered, engine)
         assert (await offered.plan()).steps == ()
     assert told() == ["both", "both"]
+
+
+async def test_what_was_read_is_written_once_for_those_who_read_it(memory: World, tmp_path: Path) -> None:
+    days = Daily("2025-01-01", end="2026-01-01")
+
+    @asset(partitions=days, code_version="1")
+    async def day(context: AssetContext) -> int:
+        return 1
+
+    @asset(code_version="1")
+    def year(day: dict[str, int]) -> int:
+        return sum(day.values())
+
+    async with shop(memory, tmp_path, day, year) as (offered, engine):
+        handle = await engine.start(offered.materialize(await offered.plan("+year")))
+        report = await soon(handle.result(), seconds=120)
+        assert report.counts == {"published": 366}
+        events = [each async for each in handle.events()]
+        sizes = {
+            each.event.task: len(each.payload or b"") for each in events if type(each.event).__name__ == "TaskScheduled"
+        }
+        assert sizes["asset:year"] > 50_000
+        assert sizes["publish"] < 3_000
+        assert await offered.read("year") == 365
