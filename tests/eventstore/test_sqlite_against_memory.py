@@ -376,40 +376,9 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
 
         self.both(events, handle)
 
-    @rule(stream=streams, until=st.integers(0, 6), handle=st.integers(0, 1))
-    def prune(self, stream: str, until: int, handle: int) -> None:
-        with self.taking_away():
-            self.both(lambda store, _: store.prune(stream, until=until), handle)  # type: ignore[attr-defined]
-
-    @rule(
-        stream=streams,
-        versions=st.one_of(st.none(), st.lists(st.integers(1, 6), max_size=3)),
-        handle=st.integers(0, 1),
-    )
-    def forget(self, stream: str, versions: list[int] | None, handle: int) -> None:
-        with self.taking_away():
-            self.both(lambda store, _: store.forget(stream, versions=versions), handle)  # type: ignore[attr-defined]
-
-    @contextmanager
-    def taking_away(self) -> Iterator[None]:
-        """Remember which notes of the caller's own SQL are in the log no more."""
-        before = self.run(self.noted())
-        yield
-        left = self.run(self.noted())
-        self.gone += [each for each in before if each not in left]
-
     async def noted(self) -> list[bytes]:
         payloads = [event.payload async for event in self.memory.read_all()]
         return [one for one in payloads if one is not None and one.startswith(b"noted")]
-
-    @rule(handle=st.integers(0, 1))
-    def leaves(self, handle: int) -> None:
-        async def all_leaves(store: Any, _: str) -> list[Any]:
-            found = [leaf async for leaf in store.leaves()]
-            assert [leaf.position for leaf in found] == sorted({leaf.position for leaf in found})
-            return [(type(leaf).__name__, leaf.stream, leaf.version, leaf.digest) for leaf in found]
-
-        self.both(all_leaves, handle)
 
     @rule(category=st.sampled_from((None, "run", "asset", "other")), handle=st.integers(0, 1))
     def read_all(self, category: str | None, handle: int) -> None:
@@ -444,6 +413,41 @@ class SqliteAgainstMemory(RuleBasedStateMachine):
         finally:
             connection.close()
         assert sorted(note for (note,) in notes) == sorted([*await self.noted(), *self.gone])
+
+
+class KeepingAgainstMemory(SqliteAgainstMemory):
+    """What need not stay, too. A machine of its own: what is pruned leaves less for the others to find."""
+
+    @rule(stream=streams, until=st.integers(0, 6), handle=st.integers(0, 1))
+    def prune(self, stream: str, until: int, handle: int) -> None:
+        with self.taking_away():
+            self.both(lambda store, _: store.prune(stream, until=until), handle)  # type: ignore[attr-defined]
+
+    @rule(
+        stream=streams,
+        versions=st.one_of(st.none(), st.lists(st.integers(1, 6), max_size=3)),
+        handle=st.integers(0, 1),
+    )
+    def forget(self, stream: str, versions: list[int] | None, handle: int) -> None:
+        with self.taking_away():
+            self.both(lambda store, _: store.forget(stream, versions=versions), handle)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def taking_away(self) -> Iterator[None]:
+        """Remember which notes of the caller's own SQL are in the log no more."""
+        before = self.run(self.noted())
+        yield
+        left = self.run(self.noted())
+        self.gone += [each for each in before if each not in left]
+
+    @rule(handle=st.integers(0, 1))
+    def leaves(self, handle: int) -> None:
+        async def all_leaves(store: Any, _: str) -> list[Any]:
+            found = [leaf async for leaf in store.leaves()]
+            assert [leaf.position for leaf in found] == sorted({leaf.position for leaf in found})
+            return [(type(leaf).__name__, leaf.stream, leaf.version, leaf.digest) for leaf in found]
+
+        self.both(all_leaves, handle)
 
 
 class PermitsAgainstMemory(SqliteAgainstMemory):
@@ -611,6 +615,10 @@ SETTINGS = settings(
 
 def test_sqlite_does_what_memory_does() -> None:
     run_state_machine_as_test(SqliteAgainstMemory, settings=SETTINGS)
+
+
+def test_sqlite_keeps_what_memory_keeps() -> None:
+    run_state_machine_as_test(KeepingAgainstMemory, settings=settings(SETTINGS, max_examples=40))
 
 
 def with_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
