@@ -32,6 +32,7 @@ from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.gating import decides_more
 from engine.runtime.guard import install_guard
 from engine.runtime.histories import epoch_start, head_of, read_beginning, read_events
+from engine.runtime.large_values import TABLES
 from engine.runtime.logs import quiet_replays
 from engine.runtime.serving import Served, served
 from engine.runtime.stacks import BranchStack, LiveBranch, StackFrame, described, frames_of_error, live_branches
@@ -268,7 +269,7 @@ class _Replay:
 
     def _replayer(self) -> Replayer:
         assert self._definition is not None
-        replayer = Replayer(self._definition, self._run_id, versions=self._known.find)
+        replayer = Replayer(self._definition, self._run_id, versions=self._known.find, tables=TABLES)
         replayer.instance.around = self._watchdog.watch(self._run_id, self._definition.name)
         return replayer
 
