@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from eventstore.arrivals import Arrivals
 from eventstore.errors import NotInstallable
-from eventstore.keeping import KeptDigest, Leaf
 from eventstore.joining import Joining
+from eventstore.keeping import KeptDigest, Leaf
 from eventstore.moving import (
     CONSUMED_PAGE,
     GRANT_PREFIX,

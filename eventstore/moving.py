@@ -189,9 +189,7 @@ def moving_store(store: EventStore) -> MovingStore:
     return cast("MovingStore", store)
 
 
-def relation(
-    item: StoredStream, version: int, digest: bytes, *, prefix: bytes | None, pruned: bool = False
-) -> None:
+def relation(item: StoredStream, version: int, digest: bytes, *, prefix: bytes | None, pruned: bool = False) -> None:
     """Nothing if the stream that is here, with that version and digest, is the one to install.
 
     `prefix`: the digest at the shorter one's end of the longer one, if that can be known. `pruned`: whether the one

@@ -24,6 +24,7 @@ from engine.moving.files import ExportWriter
 from engine.moving.form import FORM, Heading
 from engine.moving.limits import EXPORT_TRIES
 from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
+from engine.moving.pruned import Finishing, PrunedMeanwhile, Remains
 from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
 from eventstore.arrivals import Arrivals
 from eventstore.moving import Item, StoredStream, moving_store
@@ -86,7 +87,7 @@ async def export_to_file(
         if (exported := await writing.once(log.now())) is not None:
             break
     else:
-        raise ExportError(f"{path} was not written: the runs go on starting child runs; pause them first")
+        raise ExportError(f"{path} was not written: {writing.why_not}")
     await log.add(ExportWritten(at=log.now(), sha256=exported.sha256, streams=exported.streams, events=exported.events))
     return replace(exported, not_paused=not_paused)
 
@@ -126,10 +127,11 @@ class _Writing:
         self._runs: Final = runs
         self._progress: Final = progress
         self._total = self._unfinished = 0
-        self._arrivals = Arrivals()  # what would not be taken in is not written
+        self._arrivals, self._remains = Arrivals(), Remains()  # what would not be taken in is not written
+        self.why_not = ""  # it was of no use the last time
 
     async def once(self, now: int) -> Exported | None:
-        """Write it; None if the runs have other children by now than were written."""
+        """Write it; None if that was of no use: the runs have other children by now, or were pruned meanwhile."""
         family = await self._family()
         runs = None if family is None else tuple(family)
         heading = Heading(
@@ -147,8 +149,12 @@ class _Writing:
             async with aclosing(moving_store(self._store).dump(names)) as items:
                 await self._write(items, writer)
             if (await self._family() or {}).keys() > (family or {}).keys():
+                self.why_not = "the runs go on starting child runs; pause them first"
                 return None
             digest = await asyncio.to_thread(writer.finish, events=self._arrivals.events)
+        except PrunedMeanwhile:
+            self.why_not = "runs are pruned all the while; wait until that is done"
+            return None
         except NotInstallable as error:
             raise ExportError(f"{self._path} was not written: {error}; look with holdfast verify") from error
         finally:
@@ -168,10 +174,14 @@ class _Writing:
 
     async def _write(self, items: AsyncGenerator[Item, None], writer: ExportWriter) -> None:
         self._total = self._unfinished = 0
-        self._arrivals = Arrivals()
+        self._arrivals, self._remains = Arrivals(), Remains()
+        finish = Finishing()
         chunk: list[Item] = []
         size = 0
-        async for item in items:
+        async for given in items:
+            item = finish(given)
+            if item is None:
+                continue
             self._count(item)
             chunk.append(item)
             size += len(item.payload or b"") if isinstance(item, RecordedEvent) else 0
@@ -183,10 +193,11 @@ class _Writing:
 
     def _count(self, item: Item) -> None:
         self._arrivals.take(item)
+        self._remains.check(item)
         if isinstance(item, RecordedEvent):
             events = self._arrivals.events
             if self._progress is not None and events % EVERY_EVENTS == 0:
                 self._progress(MoveProgress(doing="writing", events=events, total=self._total))
         elif isinstance(item, StoredStream):
-            self._total += item.version
+            self._total += 1 if item.pruned else item.version
             self._unfinished += item.stream.startswith(stream_of("")) and not item.closed

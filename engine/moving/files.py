@@ -22,6 +22,7 @@ from msgspec import Struct
 from engine.errors import DamagedExport, ExportError
 from engine.moving.form import FORM, End, Heading, decode_line, encode, item_of, line_of
 from engine.moving.limits import LINE_BYTES_MAX
+from eventstore import RecordedEvent
 from eventstore.moving import Item, StoredStream
 
 __all__ = ["ExportReader", "ExportWriter"]
@@ -119,9 +120,8 @@ class ExportReader:
                 self._check_end(item, counts)
                 continue
             self._digest.update(data)
-            if isinstance(item, StoredStream):
-                counts.streams += 1
-                counts.events += item.version
+            counts.streams += isinstance(item, StoredStream)
+            counts.events += isinstance(item, RecordedEvent)
             yield item
         if self.heading is None:
             raise ExportError(f"{self._path} is empty: it is no file that holdfast export has written")

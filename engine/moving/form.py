@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from eventstore import RecordedEvent
+from eventstore import KeptDigest, RecordedEvent
 from eventstore.digest import NO_DIGEST
 from eventstore.moving import (
     ConsumedMessages,
@@ -64,6 +64,7 @@ class StreamLine(_Line, frozen=True, tag="stream", kw_only=True):
     held: bool = False
     closed: bool = False
     attributes: dict[str, _Scalar] = {}
+    pruned: bool = False
 
 
 class MessageLine(_Line, frozen=True, tag="message", kw_only=True):
@@ -119,6 +120,15 @@ class WaiterLine(_Line, frozen=True, tag="waiter", kw_only=True):
     lasting: bool = False
 
 
+class KeptLine(_Line, frozen=True, tag="kept", kw_only=True):
+    """What is left of an event that was pruned."""
+
+    stream: str
+    version: int
+    position: int  # that it had where it was pruned
+    digest: str
+
+
 class EventLine(_Line, frozen=True, tag="event", kw_only=True):
     """An event."""
 
@@ -140,7 +150,9 @@ class End(_Line, frozen=True, tag="end", kw_only=True):
     sha256: str  # over all lines before it, each with its line feed
 
 
-Line: TypeAlias = StreamLine | MessageLine | ConsumedLine | PoolLine | PermitLine | WaiterLine | EventLine | End
+Line: TypeAlias = (
+    StreamLine | MessageLine | ConsumedLine | PoolLine | PermitLine | WaiterLine | KeptLine | EventLine | End
+)
 
 encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder().encode
 decode_line: Final[Callable[[bytes], Line]] = msgspec.json.Decoder(Line).decode
@@ -151,6 +163,9 @@ def line_of(item: Item) -> Line:
     match item:
         case RecordedEvent():
             return _event_line(item)
+        case KeptDigest():
+            digest = item.digest.hex()
+            return KeptLine(stream=item.stream, version=item.version, position=item.pruned_at, digest=digest)
         case StoredStream():
             fields = msgspec.structs.asdict(item)
             return StreamLine(**{**fields, "digest": item.digest.hex(), "attributes": dict(item.attributes)})
@@ -173,6 +188,8 @@ def item_of(line: Line) -> Item | End:
     match line:
         case EventLine():
             return _event(line)
+        case KeptLine():
+            return KeptDigest(line.stream, line.version, 0, bytes.fromhex(line.digest), line.position)
         case StreamLine():
             return StoredStream(**{**msgspec.structs.asdict(line), "digest": bytes.fromhex(line.digest)})
         case MessageLine():

@@ -21,6 +21,7 @@ from engine.errors import DamagedExport
 from engine.moving.events import FileImported, import_stream, new_event
 from engine.moving.files import ExportReader
 from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
+from engine.moving.pruned import Remains
 from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
 from eventstore.arrivals import Arrivals
 from eventstore.moving import Item, StoredStream, moving_store
@@ -120,10 +121,11 @@ async def _stopping() -> AsyncIterator[threading.Event]:
 
 
 def _check(path: Path, stop: threading.Event, progress: Told) -> CheckedExport:
-    reader, arrivals, unfinished = ExportReader(path, stop=stop), Arrivals(), 0
+    reader, arrivals, remains, unfinished = ExportReader(path, stop=stop), Arrivals(), Remains(), 0
     try:
         for item in _told(reader, "checking", None, progress):
             arrivals.take(item)
+            remains.check(item)
             if isinstance(item, StoredStream):
                 unfinished += item.stream.startswith("run:") and not item.closed
         arrivals.finish()

@@ -15,8 +15,8 @@ from typing import Any, Final
 from eventstore.arrivals import Arrivals
 from eventstore.digest import NO_DIGEST
 from eventstore.errors import NotInstallable
-from eventstore.keeping import KeptDigest
 from eventstore.joining import Joining
+from eventstore.keeping import KeptDigest
 from eventstore.moving import (
     ConsumedMessages,
     Item,
@@ -109,15 +109,19 @@ class Installing:
             self.pools.append(item)
         elif (new := self.new.get(item.stream)) is not None:
             self._of_new(item, *new)
-        if len(self._rows) >= _CHUNK_ROWS or self._bytes >= _CHUNK_BYTES:
-            self._write()
-        elif max(len(self._events) // PLACED_COLUMNS, len(self._kept) // KEPT_COLUMNS) >= _CHUNK_ROWS:
+        if (
+            len(self._rows) >= _CHUNK_ROWS
+            or self._bytes >= _CHUNK_BYTES
+            or max(len(self._events) // PLACED_COLUMNS, len(self._kept) // KEPT_COLUMNS) >= _CHUNK_ROWS
+        ):
             self._write()
 
     def _stream(self, item: StoredStream) -> None:
         here = load_streams(self._connection, (item.stream,), ())[0].get(item.stream)
         if here is not None:
-            relation(item, here.version, here.digest, prefix=self._digest_at(here, item.version), pruned=bool(here.pruned))
+            relation(
+                item, here.version, here.digest, prefix=self._digest_at(here, item.version), pruned=bool(here.pruned)
+            )
             self.same += 1
             return
         row = StreamRow(
