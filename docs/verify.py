@@ -112,9 +112,7 @@ def verify(database, seals=()):
     try:
         connection.execute("BEGIN")  # one moment of the log, whoever writes meanwhile
         prunes = [name for _, name, *_ in connection.execute("PRAGMA table_info(kept_digests)")]
-        kept = KEPT.format(
-            "ifnull(was, position)" if b"was" in prunes else "position"
-        )  # that it had when it was pruned
+        kept = KEPT.format("ifnull(was, position)" if b"was" in prunes else "position")  # when it was pruned
         check_seals(last=False)
         for row in connection.execute(LOG.format(EVENTS + kept if prunes else EVENTS)):
             stream, position, version, *_, digest = row

@@ -3,12 +3,13 @@
 `dump` gives out streams as they stand, item by item; `install` takes such items in. What moves is everything that
 a stream is: its events byte for byte (payloads that were destroyed stay so; of events that were pruned what is left),
 the messages that wait, the ids of those that were consumed (so that a duplicate is delivered nowhere twice), alarm,
-held, closed, pruned, attributes, times, what it holds lastingly of pools, and its places in their queues. What belongs to a worker stays: owner, leases, claims, and
-permits that a lease holds. Positions are the log's own, so they are new ones where streams are installed; of
-an event that was pruned the one that it had then goes along (`KeptDigest.was`), for what was said of it speaks of that.
+held, closed, pruned, attributes, times, what it holds lastingly of pools, and its places in their queues. What belongs
+to a worker stays: owner, leases, claims, and permits that a lease holds. Positions are the log's own, so they are new
+ones where streams are installed; of an event that was pruned the one that it had then goes along (`KeptDigest.was`),
+for what was said of it speaks of that.
 
-Items come in the order of `ITEM_ORDER`: first what all streams are, last their events, and what is left of such, so that whoever takes them in
-knows from the beginning where each chain must end.
+Items come in the order of `ITEM_ORDER`: first what all streams are, last their events, and what is left of such, so
+that whoever takes them in knows from the beginning where each chain must end.
 
 This module is the contract; what stores check of what arrives is in `eventstore.arrivals`. It deliberately does not
 know how anything is stored, nor how items travel: `engine.moving` writes them into files.
@@ -162,7 +163,8 @@ class MovingStore(Protocol):
 
         Of some, events come stream by stream, streams in the order they were made. In bounded memory. Of a stream that
         is being pruned, or is pruned before its events were given out, digests come in place of events, and it is not
-        said to be pruned: `install` refuses it. Raises `StreamNotFound`. Close the generator (`contextlib.aclosing`) if it is left early.
+        said to be pruned: `install` refuses it. Raises `StreamNotFound`. Close the generator (`contextlib.aclosing`) if
+        it is left early.
         """
 
     async def install(self, items: Iterable[Item], *, behind: Commit | None = None) -> Installed:

@@ -75,8 +75,7 @@ class Remains:
                 hashed = self._hashes[item.stream] = sha256()
             hashed.update(item.pruned_at.to_bytes(8, "big") + item.digest)
         elif isinstance(item, RecordedEvent) and (hashed := self._hashes.pop(item.stream, None)) is not None:
-            if (wrong := _wrong_with(item, hashed.hexdigest())) is not None:
-                raise NotInstallable(item.stream, version=item.version, reason=wrong)
+            _check_said(item, hashed.hexdigest())
 
 
 class _Said(Struct, frozen=True, tag_field="type", tag="RunPruned"):
@@ -90,13 +89,16 @@ class _Said(Struct, frozen=True, tag_field="type", tag="RunPruned"):
 _decode: Final = msgspec.json.Decoder(_Said).decode
 
 
-def _wrong_with(event: RecordedEvent, leaves: str) -> str | None:
+def _check_said(event: RecordedEvent, leaves: str) -> None:
+    wrong = None
     try:
         said = _decode(event.header)
     except msgspec.MsgspecError as error:
-        return f"the events before it were pruned, and it does not say so ({error})"
-    if f"run:{said.run}" != event.stream:
-        return f"it says what was pruned of run {said.run!r}"
-    if (said.events, said.leaves) != (event.version - 1, leaves):
-        return "what is left of the events before it is not what was pruned"
-    return None
+        wrong = f"the events before it were pruned, and it does not say so ({error})"
+    else:
+        if f"run:{said.run}" != event.stream:
+            wrong = f"it says what was pruned of run {said.run!r}"
+        elif (said.events, said.leaves) != (event.version - 1, leaves):
+            wrong = "what is left of the events before it is not what was pruned"
+    if wrong is not None:
+        raise NotInstallable(event.stream, version=event.version, reason=wrong)

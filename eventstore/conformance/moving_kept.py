@@ -1,4 +1,4 @@
-"""Checks: streams that were pruned, or have forgotten, move like any other (capabilities ``moving`` and ``keeping``)."""
+"""Checks: streams that were pruned, or have forgotten, move like any other (capabilities ``moving``, ``keeping``)."""
 
 from __future__ import annotations
 

@@ -109,11 +109,8 @@ class Installing:
             self.pools.append(item)
         elif (new := self.new.get(item.stream)) is not None:
             self._of_new(item, *new)
-        if (
-            len(self._rows) >= _CHUNK_ROWS
-            or self._bytes >= _CHUNK_BYTES
-            or max(len(self._events) // PLACED_COLUMNS, len(self._kept) // KEPT_COLUMNS) >= _CHUNK_ROWS
-        ):
+        leaves = len(self._events) // PLACED_COLUMNS + len(self._kept) // KEPT_COLUMNS
+        if max(len(self._rows), leaves) >= _CHUNK_ROWS or self._bytes >= _CHUNK_BYTES:
             self._write()
 
     def _stream(self, item: StoredStream) -> None:
