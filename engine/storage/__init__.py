@@ -12,7 +12,7 @@ from engine.storage.files import ParquetRows, parquet_file, parquet_rows
 from engine.storage.formats import VALUE_BYTES_MAX
 from engine.storage.places import OBJECT_BYTES_MAX, Draft, Found, Place
 from engine.storage.storage import Storage, data_version
-from engine.storage.stored import Column, Format, Stored
+from engine.storage.stored import Column, Format, Stored, keys_in
 
 __all__ = [
     "GRACE_SECONDS",
@@ -30,6 +30,7 @@ __all__ = [
     "Stored",
     "Swept",
     "data_version",
+    "keys_in",
     "parquet_file",
     "parquet_rows",
 ]
