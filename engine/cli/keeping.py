@@ -15,6 +15,7 @@ from engine.audit import prune as prune_policies
 from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.words import FINAL
+from engine.errors import RunPrunedError
 from eventstore import EventStore
 
 __all__ = ["FINAL", "asked", "forget", "is_asking", "prune_due", "size_text"]
@@ -178,6 +179,8 @@ async def forget(
     """Show how much a run would forget, ask, and do it."""
     async with Engine(store) as engine:
         count = size = 0
+        if await engine.run(run_id).status() == "pruned":
+            raise RunPrunedError(run_id)
         async for event in engine.run(run_id).events():
             if event.payload is not None and (not versions or event.version in versions):
                 count, size = count + 1, size + len(event.payload)
