@@ -15,6 +15,38 @@ __all__ = ["group"]
 
 group = commands()
 
+EverythingOption = Annotated[bool, typer.Option("--all", help="The whole store, into the file of --out.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Write all that the runs are, with their child runs, into this new file, for holdfast import.",
+        show_default=False,
+    ),
+]
+PauseOption = Annotated[
+    bool, typer.Option("--pause", help="Pause the runs first, so that they do not go on here: with --out.")
+]
+ReadOnlyOption = Annotated[
+    bool, typer.Option("--read-only", help="Write nothing into the store, not even who did this: with --out.")
+]
+NoValuesOption = Annotated[
+    bool,
+    typer.Option("--no-values", help="Leave large values where they lie, and name them only: with --out."),
+]
+RedactOption = Annotated[
+    bool,
+    typer.Option(
+        "--redact",
+        help="Placeholders of the same shape for all strings that the run was told; what it said is left out.",
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option("--keep", metavar="KEY", help="Keep the strings under this key; may be given again."),
+]
+
 
 @group.command(
     epilog=epilog(
@@ -29,37 +61,13 @@ def export(
     run_ids: Annotated[
         list[str] | None, typer.Argument(metavar="RUN", help="The id of a run; several with --out.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="The whole store, into the file of --out.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="Write all that the runs are, with their child runs, into this new file, for holdfast import.",
-            show_default=False,
-        ),
-    ] = None,
-    pause: Annotated[
-        bool, typer.Option("--pause", help="Pause the runs first, so that they do not go on here: with --out.")
-    ] = False,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="Write nothing into the store, not even who did this: with --out.")
-    ] = False,
-    no_values: Annotated[
-        bool,
-        typer.Option("--no-values", help="Leave large values where they lie, and name them only: with --out."),
-    ] = False,
-    redact: Annotated[
-        bool,
-        typer.Option(
-            "--redact",
-            help="Placeholders of the same shape for all strings that the run was told; what it said is left out.",
-        ),
-    ] = False,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", metavar="KEY", help="Keep the strings under this key; may be given again."),
-    ] = None,
+    everything: EverythingOption = False,
+    out: OutOption = None,
+    pause: PauseOption = False,
+    read_only: ReadOnlyOption = False,
+    no_values: NoValuesOption = False,
+    redact: RedactOption = False,
+    keep: KeepOption = None,
     by: ByOption = None,
     reason: ReasonOption = "",
     store: StoreOption = DEFAULT_STORE,
