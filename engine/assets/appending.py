@@ -11,7 +11,16 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from eventstore import NEW, Commit, EventStore, NewEvent, StreamNotFound, VersionConflict
+from eventstore import (
+    NEW,
+    Commit,
+    EventStore,
+    EventStoreError,
+    NewEvent,
+    StoreUnavailable,
+    StreamNotFound,
+    VersionConflict,
+)
 
 __all__ = ["Appender"]
 
@@ -64,6 +73,8 @@ class Appender:
                 batch = self._take()
                 try:
                     await self._write_batch(batch)
+                except EventStoreError as error:
+                    await self._write_singly(batch, error)
                 except BaseException as error:
                     _fail(batch, error)
                     if not isinstance(error, Exception):
@@ -72,6 +83,18 @@ class Appender:
             self._writer = None
             if self._waiting:  # the loop is being closed
                 _fail(self._waiting, asyncio.CancelledError())
+
+    async def _write_singly(self, batch: list[_Waiting], error: EventStoreError) -> None:
+        """What the store refused together: one that is too large, say, is refused alone."""
+        left = [each for each in batch if not each.done.done()]
+        if isinstance(error, StoreUnavailable) or len(left) == 1:
+            _fail(left, error)
+            return
+        for each in left:
+            try:
+                await self._write_batch([each])
+            except EventStoreError as own:
+                _fail([each], own)
 
     def _take(self) -> list[_Waiting]:
         """What goes with the next commit: of what is about the same, the first."""

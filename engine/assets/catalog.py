@@ -6,6 +6,7 @@ Streams are read from where the last reading ended, so that asking again costs w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Final
@@ -17,6 +18,7 @@ from engine.assets.events import (
     AssetFailed,
     AssetObserved,
     AssetPublished,
+    AssetReset,
     AssetRestored,
     AssetSkipped,
     AssetStarted,
@@ -91,11 +93,29 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
             part.started = event
         case AssetUnchanged():
             part.unchanged, part.failed, part.skipped = event, None, None
-        case AssetPublished():  # and AssetPromoted
-            part.current = part.made = state.published[version] = _version(event, version, state.environment)
+        case AssetFailed():
+            part.failed, part.skipped = event, None
+        case AssetSkipped():
+            part.skipped = event
+        case AssetRestored():
+            restored = state.published.get(event.version, part.current)
+            part.current, part.made = restored, part.made or restored
+            part.failed = part.skipped = None
+        case AssetPublished() | AssetObserved() | AssetReset():  # and AssetPromoted
+            part.current = part.made = _version_of(event, version, state)
             part.failed = part.skipped = part.unchanged = None
+        case _:
+            pass  # of another kind of stream
+
+
+def _version_of(event: AssetPublished | AssetObserved | AssetReset, version: int, state: AssetState) -> Version | None:
+    """What is read from now on."""
+    match event:
+        case AssetPublished():
+            found = state.published[version] = _version(event, version, state.environment)
+            return found
         case AssetObserved():
-            part.current = part.made = Version(
+            return Version(
                 version=version,
                 environment=state.environment,
                 partition=event.partition,
@@ -104,16 +124,19 @@ def fold(state: AssetState, event: AssetEvent, version: int) -> None:
                 provenance=event.provenance,
                 run=event.run,
             )
-            part.failed = part.skipped = part.unchanged = None
-        case AssetRestored():
-            part.current = state.published.get(event.version, part.current)
-            part.failed = part.skipped = None
-        case AssetFailed():
-            part.failed, part.skipped = event, None
-        case AssetSkipped():
-            part.skipped = event
-        case _:
-            pass  # of another kind of stream
+        case AssetReset():
+            return None
+
+
+class _Looks:
+    """Looks at one stream. Whoever asks while others look shares the first look that begins after that."""
+
+    __slots__ = ("begun", "done", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.begun = 0
+        self.done = 0  # the last that came to its end
 
 
 class Catalog:
@@ -124,18 +147,26 @@ class Catalog:
         self.environment = check_environment(environment)
         self.base = base
         self._known: dict[str, AssetState] = {}
+        self._looks: dict[str, _Looks] = {}
 
     async def state(self, key: str) -> AssetState:
         """The asset as it stands in this environment alone, brought up to now."""
         state = self._known.get(key)
         if state is None:
             state = self._known[key] = AssetState(key=key, environment=self.environment, partitions={}, published={})
-        try:
-            async for recorded in self.store.read(asset_stream(self.environment, key), after=state.as_of):
-                if recorded.version == state.as_of + 1:  # else another reader was quicker
+            self._looks[key] = _Looks()
+        looks = self._looks[key]
+        asked = looks.begun
+        async with looks.lock:
+            if looks.done > asked:
+                return state
+            looks.begun = look = looks.begun + 1
+            try:
+                async for recorded in self.store.read(asset_stream(self.environment, key), after=state.as_of):
                     fold(state, read_event(recorded), recorded.version)
-        except StreamNotFound:
-            pass
+            except StreamNotFound:
+                pass
+            looks.done = look
         return state
 
     async def view(self, keys: Iterable[str]) -> dict[str, AssetView]:

@@ -5,34 +5,49 @@ They are the same in all environments: they say what there is in the world, not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 from engine.assets.events import PartitionsAdded, PartitionsRemoved, new_event, read_event
-from engine.assets.partitions import DynamicKeys
-from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, StreamQuery, VersionConflict, find_all
+from engine.assets.partitions import Dynamic, DynamicKeys, Partitions, Product
+from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, VersionConflict
 
-__all__ = ["PARTITIONS_CATEGORY", "add_partitions", "read_dynamic", "remove_partitions"]
+__all__ = ["PARTITIONS_CATEGORY", "add_partitions", "dynamic_names", "read_dynamic", "remove_partitions"]
 
 PARTITIONS_CATEGORY: Final = "partitions"
 
 Change: TypeAlias = type[PartitionsAdded] | type[PartitionsRemoved]
 
 
-async def read_dynamic(store: EventStore) -> DynamicKeys:
-    """All keys, by the names of their definitions."""
+def dynamic_names(every: Iterable[Partitions]) -> tuple[str, ...]:
+    """The names of the dynamic ones among these, and among their dimensions."""
+    found: dict[str, None] = {}
+    for each in every:
+        if isinstance(each, Dynamic):
+            found[each.name] = None
+        elif isinstance(each, Product):
+            found |= dict.fromkeys(dynamic_names([each.first, each.second]))
+    return tuple(found)
+
+
+async def read_dynamic(store: EventStore, until: Mapping[str, int | None]) -> tuple[DynamicKeys, dict[str, int]]:
+    """The keys of the definitions of these names, as of versions of their streams (None: now), and these versions."""
     known = DynamicKeys()
-    async for head in find_all(store, StreamQuery(category=PARTITIONS_CATEGORY, newest_first=False)):
-        name = head.stream.partition(":")[2]
-        async for recorded in store.read(head.stream):
-            match read_event(recorded):
-                case PartitionsAdded() as event:
-                    known.add(name, event.keys)
-                case PartitionsRemoved() as event:
-                    known.remove(name, event.keys)
-                case _:
-                    pass  # of a later version
-    return known
+    as_of = {name: 0 for name, version in until.items() if version != 0}
+    for name in as_of:
+        try:
+            async for recorded in store.read(f"{PARTITIONS_CATEGORY}:{name}", until=until[name]):
+                as_of[name] = recorded.version
+                match read_event(recorded):
+                    case PartitionsAdded() as event:
+                        known.add(name, event.keys)
+                    case PartitionsRemoved() as event:
+                        known.remove(name, event.keys)
+                    case _:
+                        pass  # of a later version
+        except StreamNotFound:
+            continue
+    return known, as_of
 
 
 async def add_partitions(
@@ -54,15 +69,13 @@ async def _change(
 ) -> tuple[str, ...]:
     stream = f"{PARTITIONS_CATEGORY}:{name}"
     while True:
-        there = (await read_dynamic(store)).names().get(name, ())
+        known, as_of = await read_dynamic(store, {name: None})
+        there = set(known.names().get(name, ()))
         new = tuple(key for key in dict.fromkeys(keys) if (key in there) == (change is PartitionsRemoved))
         if not new:
             return ()
         DynamicKeys().add(name, new)  # a key that cannot be one is refused here
-        try:
-            version = (await store.head(stream)).version
-        except StreamNotFound:
-            version = NEW
+        version = as_of[name] or NEW
         at = clock.now()
         event = change(at=at, keys=new, by=by, reason=reason)
         commit = Commit(

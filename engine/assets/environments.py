@@ -1,13 +1,15 @@
 """Environments: branches of the catalog. What a branch has not made itself is what its base has, without a copy.
 
-`promote` makes versions of a branch the current ones of its base without computing them again, and `restore` an earlier
-version the current one; both are a person's, and say who and why.
+What it has made itself hides what its base makes later, as a branch of code does, until it is made anew, promoted, or
+`reset`. `promote` makes versions of a branch the current ones of its base without computing them again, and `restore`
+an earlier version the current one; all three are a person's, and say who and why.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
@@ -17,6 +19,7 @@ from engine.assets.appending import BATCH_EVENTS_MAX
 from engine.assets.catalog import Catalog, Version
 from engine.assets.events import (
     AssetPromoted,
+    AssetReset,
     AssetRestored,
     EnvironmentCreated,
     details_of,
@@ -45,7 +48,16 @@ from eventstore import (
     find_all,
 )
 
-__all__ = ["Environment", "Promotion", "catalog_of", "create_environment", "list_environments", "promote", "restore"]
+__all__ = [
+    "Environment",
+    "Promotion",
+    "catalog_of",
+    "create_environment",
+    "list_environments",
+    "promote",
+    "reset",
+    "restore",
+]
 
 DEPTH_MAX: Final = 8
 """Branches of branches."""
@@ -70,7 +82,7 @@ class Said(Struct, frozen=True, kw_only=True):
 
 
 class Promotion(Struct, frozen=True, kw_only=True):
-    """What was promoted, or would be: of a key, a partition and a version of the branch."""
+    """What was promoted, or reset: of a key, a partition and a version of the branch."""
 
     key: str
     partition: str
@@ -137,6 +149,31 @@ async def promote(
     return promoted
 
 
+async def reset(
+    store: EventStore, environment: str, keys: Iterable[str], *, clock: Clock, by: str = "", reason: str = ""
+) -> list[Promotion]:
+    """Let what a branch has of these assets no longer count, so that what its base has is read again.
+
+    What it made stays in its log, and can be restored. Raises `AssetError` for production.
+    """
+    catalog = await catalog_of(store, environment)
+    if catalog.base is None:
+        raise AssetError(f"{environment!r} branches off nothing that it could be reset to")
+    changed: list[Promotion] = []
+    for key in keys:
+        while True:
+            state = await catalog.state(key)
+            versions = [part.current for part in state.partitions.values() if part.current][:BATCH_EVENTS_MAX]
+            if not versions:
+                break
+            at = clock.now()
+            events = [new_event(AssetReset(at=at, partition=each.partition, by=by, reason=reason)) for each in versions]
+            with suppress(VersionConflict):  # somebody was quicker: look again
+                await _append(catalog, key, state.as_of, events)
+                changed += [_promotion(key, each) for each in versions]
+    return changed
+
+
 async def restore(
     store: EventStore,
     environment: str,
@@ -185,10 +222,11 @@ async def _promote(branch: Catalog, base: Catalog, key: str, *, clock: Clock, by
             await _append(base, key, theirs.own.as_of, events)
         except VersionConflict:
             continue
-        promoted += [
-            Promotion(key=key, partition=each.partition, version=each.version, data_version=each.data_version)
-            for each in versions
-        ]
+        promoted += [_promotion(key, each) for each in versions]
+
+
+def _promotion(key: str, version: Version) -> Promotion:
+    return Promotion(key=key, partition=version.partition, version=version.version, data_version=version.data_version)
 
 
 def _is_there(version: Version, other: Version | None) -> bool:

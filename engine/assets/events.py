@@ -25,6 +25,7 @@ __all__ = [
     "AssetObserved",
     "AssetPromoted",
     "AssetPublished",
+    "AssetReset",
     "AssetRestored",
     "AssetSkipped",
     "AssetStarted",
@@ -118,7 +119,7 @@ class AssetPublished(_Event, frozen=True, kw_only=True, omit_defaults=True):
     code_version: str
     data_version: str
     provenance: str
-    inputs: Mapping[str, str] = {}  # by upstream key the digest of what it was made from
+    inputs: Mapping[str, str] = {}  # by upstream key (and "#parameter" of further ones) the digest of what was read
     config: str = ""  # a digest
     started_at: int = 0
     rows: int | None = None
@@ -151,6 +152,13 @@ class AssetRestored(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """An earlier version is the current one again; a person asked for it."""
 
     version: int  # of the `AssetPublished` or `AssetPromoted`
+    by: str = ""
+    reason: str = ""
+
+
+class AssetReset(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """What a branch has of a partition no longer counts: what its base has is read again; a person asked for it."""
+
     by: str = ""
     reason: str = ""
 
@@ -197,6 +205,7 @@ AssetEvent: TypeAlias = (
     | AssetObserved
     | AssetRestored
     | AssetPromoted
+    | AssetReset
     | PartitionsAdded
     | PartitionsRemoved
     | EnvironmentCreated

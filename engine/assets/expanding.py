@@ -14,6 +14,8 @@ from engine.assets.pairing import upstream_of_each
 from engine.assets.partitions import DynamicKeys
 from engine.assets.planner import moment
 from engine.assets.plans import Plan, PlanStep, StepRef, titled
+from engine.assets.provenance import keys_digest
+from engine.errors import AssetError, PartitionError
 
 __all__ = ["Steps", "expand", "keys_in", "upstream_keys"]
 
@@ -22,7 +24,9 @@ Steps: TypeAlias = dict[str, tuple[StepRef, tuple[str, ...]]]
 
 
 def expand(definitions: Definitions, plan: Plan) -> Steps:
-    """All steps of a plan, upstream first. Raises `AssetError` for a plan of other definitions."""
+    """All steps of a plan, upstream first. Raises `AssetError` for a plan of other definitions: what it names is to be
+    what was named when it was made.
+    """
     dynamic = DynamicKeys()
     for name, added in plan.dynamic.items():
         dynamic.add(name, added)
@@ -30,7 +34,7 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
     keys_of: list[tuple[PlanStep, Node, KeySet]] = []
     for each in plan.steps:
         node = definitions.node_of(each.node)
-        keys = keys_in(node, each.partitions, plan, dynamic)
+        keys = keys_in(node, each, plan, dynamic)
         planned.setdefault(node.name, set()).update(keys)
         keys_of.append((each, node, keys))
     known = _Known(definitions=definitions, planned=planned, dynamic=dynamic, at=plan.at)
@@ -43,6 +47,7 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
                 node=node.name,
                 partition=partition,
                 at=plan.at,
+                dynamic_as_of=plan.dynamic_as_of,
                 environment=plan.request.environment,
                 force=plan.request.force,
                 config=config,
@@ -52,10 +57,22 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
     return steps
 
 
-def keys_in(node: Node, text: str, plan: Plan, dynamic: DynamicKeys) -> KeySet:
-    """The partitions that a step of a plan names."""
+def keys_in(node: Node, step: PlanStep, plan: Plan, dynamic: DynamicKeys) -> KeySet:
+    """The partitions that a step of a plan names. Raises `AssetError` when they are others than those that it named."""
     there = node.partitions.keys(dynamic, now=moment(plan.at))
-    return there.parse(text) if text else there
+    why = ""
+    keys = there
+    if step.partitions:
+        try:
+            keys = there.parse(step.partitions)
+        except PartitionError as error:
+            why = f": {error}"
+    if why or (step.digest and keys_digest(keys) != step.digest):
+        raise AssetError(
+            f"{node.asset.where}: the partitions {step.partitions or '*'} of {node.name} are no longer those that were"
+            f" planned{why}: its definition was changed since. Bring back what it was, or plan again"
+        )
+    return keys
 
 
 class _Known(Struct, frozen=True, kw_only=True, eq=False):

@@ -141,6 +141,7 @@ class Assets:
             if key not in nodes:
                 raise AssetError(f"there is configuration for {key!r}, which is no asset here")
         catalog = await shop.catalog(request.environment)
+        keys, as_of = await dynamic.read_dynamic(self.store, dict.fromkeys(shop.dynamic_names))
         return Facts(
             at=self.clock.now(),
             views=await catalog.view(self.definitions.specs),
@@ -149,7 +150,8 @@ class Assets:
                 name: config_digest(shop.config_of(node, request.config.get(name, {})), node.asset.where)
                 for name, node in nodes.items()
             },
-            dynamic=await dynamic.read_dynamic(self.store),
+            dynamic=keys,
+            dynamic_as_of=as_of,
         )
 
     # -- looking and changing -----------------------------------------------------------------------------------------
@@ -204,7 +206,8 @@ class Assets:
         """
         found = await self.version(key, version, partition=partition, environment=environment)
         catalog = await self.catalog(environment)
-        tracing = Tracing(catalog, self.definitions, await dynamic.read_dynamic(self.store))
+        keys, _ = await dynamic.read_dynamic(self.store, dict.fromkeys(self._shop.dynamic_names))
+        tracing = Tracing(catalog, self.definitions, keys)
         return await tracing.trace(key, found.version, direction, within=found.environment, depth=depth)
 
     async def version(
@@ -247,6 +250,11 @@ class Assets:
         keys = [key for name in self.selected(*select) for key in self.definitions.nodes[name].keys]
         return await branches.promote(self.store, environment, keys, clock=self.clock, by=by, reason=reason)
 
+    async def reset(self, environment: str, *select: str, by: str = "", reason: str = "") -> list[branches.Promotion]:
+        """Let what a branch has made no longer count there: what its base has is read again."""
+        keys = [key for name in self.selected(*select) for key in self.definitions.nodes[name].keys]
+        return await branches.reset(self.store, environment, keys, clock=self.clock, by=by, reason=reason)
+
     async def restore(
         self, key: str, version: int, *, environment: str = PRODUCTION, by: str = "", reason: str = ""
     ) -> Version:
@@ -281,6 +289,9 @@ def _hands(shop: Workshop) -> Hands:
     async def begin(step: StepRef) -> Begun:
         return await shop.begin(step, attempt().run_id)
 
+    async def watch(run: str, steps: tuple[StepRef, ...]) -> tuple[str, ...]:
+        return await shop.watch(run, steps)
+
     async def publish_versions(begun: Begun, made: Made, checks: tuple[CheckOutcome, ...]) -> int:
         return await publish(shop, begun, made, checks, attempt().run_id)
 
@@ -296,6 +307,7 @@ def _hands(shop: Workshop) -> Hands:
     nodes = shop.definitions.nodes
     return Hands(
         begin=Task(begin, name="begin", options=_TRIES),
+        watch=Task(watch, name="watch", options=_TRIES),
         make={name: make_task(shop, node) for name, node in nodes.items()},
         check={
             name: tuple(check_task(shop, node, key, each) for key, checks in node.checks.items() for each in checks)

@@ -26,6 +26,7 @@ from engine.assets.events import (
     read_event,
 )
 from engine.assets.keys import ASSET_CATEGORY, asset_stream, key_of
+from engine.assets.nodes import asset_in
 from engine.assets.partitions import DynamicKeys
 from engine.assets.planner import moment
 from engine.assets.provenance import inputs_digest
@@ -293,7 +294,7 @@ class Tracing:
                 read += 1
                 if read > READ_MAX:
                     raise AssetError(f"more than {READ_MAX:,} versions lie downstream of {key}: ask for a nearer asset")
-                for other in event.inputs:
+                for other in dict.fromkeys(map(asset_in, event.inputs)):
                     consumers.setdefault(other, []).append((event.at, _At(environment, own, recorded.version)))
         return consumers
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final, get_args
 
 from msgspec import Struct, structs
@@ -27,6 +28,8 @@ MATERIALIZE: Final = "materialize"
 """The workflow's name."""
 AT_ONCE: Final = 1_000
 """Steps that are under way at once; those that wait for what is upstream of them do not count."""
+WATCHED_MAX: Final = 500
+"""Steps that one look at another run asks about."""
 NAMED_MAX: Final = 50
 """Steps that a report names one by one, of those that failed and of those that were skipped."""
 _ORDER: Final[tuple[Outcome, ...]] = get_args(Outcome)
@@ -36,6 +39,7 @@ class Hands(Struct, frozen=True, kw_only=True, eq=False):
     """The tasks that do what the workflow decides."""
 
     begin: Task[[StepRef], Begun]
+    watch: Task[[str, tuple[StepRef, ...]], tuple[str, ...]]
     make: Mapping[str, Task[[Begun], Made]]  # by node
     check: Mapping[str, tuple[Task[[Begun, Made], CheckOutcome], ...]]  # by node
     publish: Task[[Begun, Made, tuple[CheckOutcome, ...]], int]
@@ -56,6 +60,30 @@ def materialize_workflow(hands: Hands, nodes: Any) -> Workflow[[Plan], Report]:
     return materialize
 
 
+class Others:
+    """Other runs that make what this one is to make: one branch watches each, however many steps wait for it."""
+
+    def __init__(self, watch: Task[[str, tuple[StepRef, ...]], tuple[str, ...]], group: asyncio.TaskGroup) -> None:
+        self._watch = watch
+        self._group = group
+        self._waiting: dict[str, dict[str, tuple[StepRef, asyncio.Event]]] = {}  # by run, by title
+
+    async def free(self, title: str, step: StepRef, run: str) -> None:
+        """Returns when that run no longer makes the step, or cannot go on with it by itself."""
+        crowd = self._waiting.setdefault(run, {})
+        event = asyncio.Event()
+        crowd[title] = StepRef(node=step.node, partition=step.partition, environment=step.environment), event
+        if len(crowd) == 1:
+            self._group.create_task(self._look(run, crowd), name=f"wait for {run}")
+        await event.wait()
+
+    async def _look(self, run: str, crowd: dict[str, tuple[StepRef, asyncio.Event]]) -> None:
+        while crowd:
+            steps = tuple(step for step, _ in islice(crowd.values(), WATCHED_MAX))
+            for title in await self._watch(run, steps):
+                crowd.pop(title)[1].set()
+
+
 class Materializing:
     """One run of it."""
 
@@ -69,10 +97,13 @@ class Materializing:
         self.skipped: dict[str, str] = {}
         self.warnings: dict[str, tuple[CheckOutcome, ...]] = {}
         self.room = asyncio.Semaphore(AT_ONCE)
+        self.busy: dict[str, str] = {}
+        self.others: Others
 
     async def all(self) -> Report:
         """Make all steps. Raises `MaterializationFailed`."""
         async with asyncio.TaskGroup() as group:
+            self.others = Others(self.hands.watch, group)
             for title in self.steps:
                 group.create_task(self._step(title), name=title)
         report = self._report()
@@ -84,21 +115,29 @@ class Materializing:
         step, upstream = self.steps[title]
         for other in upstream:
             await self.ended[other].wait()
-        async with self.room:
-            because = tuple(other for other in upstream if self.outcomes[other] in ("failed", "skipped"))
-            outcome = await self._skip(title, step, because) if because else await self._make(title, step)
-        self.outcomes[title] = outcome
+        because = tuple(other for other in upstream if self.outcomes[other] in ("failed", "skipped"))
+        while title not in self.outcomes:
+            async with self.room:
+                outcome = await self._skip(title, step, because) if because else await self._make(title, step)
+            if outcome is None:
+                await self.others.free(title, step, self.busy.pop(title))
+            else:
+                self.outcomes[title] = outcome
         self.ended[title].set()
 
-    async def _make(self, title: str, step: StepRef) -> Outcome:
+    async def _make(self, title: str, step: StepRef) -> Outcome | None:
+        """How it ended; None: another run is making it."""
         try:
             begun = await self.hands.begin(step)
         except Exception as error:
             return await self._fail(title, Begun(step=step, provenance="", code_version=""), (), told(error))
+        if begun.busy:
+            self.busy[title] = begun.busy
+            return None
         if begun.missing:
             return await self._skip(title, step, begun.missing)
         if begun.unchanged:
-            await self.hands.leave(begun)
+            await self.hands.leave(begun.brief)
             return "unchanged"
         try:
             made = await self.make[step.node](begun)
@@ -111,11 +150,11 @@ class Materializing:
             return await self._fail(title, begun, found, f"checks did not pass: {names}")
         if wrong:
             self.warnings[title] = tuple(structs.replace(each, rows=(), metadata={}) for each in wrong)
-        await self.hands.publish(begun, made, found)
+        await self.hands.publish(begun.brief, made, found)
         return "published"
 
     async def _fail(self, title: str, begun: Begun, found: tuple[CheckOutcome, ...], why: str) -> Outcome:
-        await self.hands.fail(begun, found, why)
+        await self.hands.fail(begun.brief, found, why)
         self.failed[title] = why
         return "failed"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, get_args, get_origin
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.assets.checks import Check, CheckContext
 from engine.assets.definition import Asset, In
@@ -19,25 +19,43 @@ from engine.assets.dimensions import default_mapping
 from engine.assets.functions import hints_of, is_instance, plain, value_of
 from engine.assets.key_sets import KeySet
 from engine.assets.mappings import Mapping as PartitionMapping
-from engine.assets.partitions import DynamicKeys, Partitions
+from engine.assets.partitions import DynamicKeys, Partitions, Unpartitioned
 from engine.assets.values import AssetContext, Config
 from engine.errors import AssetDefinitionError, HoldfastError
 
-__all__ = ["BoundCheck", "Input", "Known", "Node", "Wiring", "bind", "nearest"]
+__all__ = ["BoundCheck", "Input", "Known", "Node", "Wiring", "asset_in", "bind", "nearest"]
 
 _EXTERNAL: Final = "external"
 _STARS: Final = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 class Input(Struct, frozen=True, kw_only=True):
-    """An upstream asset. `parameter` is None for one that is not read."""
+    """An upstream asset. `parameter` is None for one that is not read.
+
+    `slot` is what it is called in what a version was made from: its key, and for further parameters that are other
+    partitions of the same asset with the parameter's name.
+    """
 
     key: str
+    slot: str = ""
     mapping: PartitionMapping
     upstream: Partitions  # its own
     downstream: Partitions  # of what reads it
     parameter: str | None = None
     annotation: Any = Any
+
+    @property
+    def by_partition(self) -> Any:
+        """Of a parameter that is given a dict, by partition, the type of its values; None of another."""
+        if get_origin(self.annotation) not in (dict, Mapping) or isinstance(self.upstream, Unpartitioned):
+            return None
+        kind, inner = get_args(self.annotation)
+        return inner if kind is str else None
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether there may be no partition of it: it is given by partition, or may be None."""
+        return self.by_partition is not None or type(None) in get_args(self.annotation)
 
     def upstream_of(self, partition: str, known: DynamicKeys | None = None, *, now: datetime) -> KeySet:
         """The partitions of it that one downstream is made from, of those that there are at `now`.
@@ -92,9 +110,9 @@ class Node(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def checked_against(self) -> tuple[Input, ...]:
         """Assets that only its checks read. They are made before it, and are no part of what it is made from."""
-        read = {each.key for each in self.inputs}
+        read = {each.slot for each in self.inputs}
         others = (each for checks in self.checks.values() for check in checks for each in check.wiring.inputs)
-        return tuple({each.key: each for each in others if each.key not in read}.values())
+        return tuple({each.slot: each for each in others if each.slot not in read}.values())
 
     def returns_of(self, key: str) -> Any:
         """The type of that asset's value, as its function is annotated; Any if it is not."""
@@ -121,10 +139,16 @@ def bind(asset: Asset[..., Any], known: Known) -> Node:
         asset=asset,
         wiring=wiring,
         checks={
-            out.key: _checks(asset, out.key, [*out.checks, *known.checks.get(out.key, ())], known) for out in asset.outs
+            out.key: _checks(asset, out.key, [*out.checks, *known.checks.get(out.key, ())], known, wiring.inputs)
+            for out in asset.outs
         },
         returns=_returns(asset, hints.get("return", Any)),
     )
+
+
+def asset_in(slot: str) -> str:
+    """The key of the asset that stands in a slot of an `Input`."""
+    return slot.partition("#")[0]
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -156,7 +180,7 @@ def _returns(asset: Asset[..., Any], hint: Any) -> dict[str, Any]:
 
 
 def _checks(
-    asset: Asset[..., Any], key: str, checks: Sequence[Check[..., Any]], known: Known
+    asset: Asset[..., Any], key: str, checks: Sequence[Check[..., Any]], known: Known, inputs: Sequence[Input]
 ) -> tuple[BoundCheck, ...]:
     names = [each.name for each in checks]
     if len(set(names)) < len(names):
@@ -164,10 +188,12 @@ def _checks(
         raise AssetDefinitionError(f"{asset.where}: asset {key} has two checks {twice!r}: give one a name=")
     if checks and asset.external:
         raise AssetDefinitionError(f"{asset.where}: asset {key} is external: what is not made is not checked")
-    return tuple(_bound(each, asset, key, known) for each in checks)
+    return tuple(_bound(each, asset, key, known, inputs) for each in checks)
 
 
-def _bound(check: Check[..., Any], asset: Asset[..., Any], key: str, known: Known) -> BoundCheck:
+def _bound(
+    check: Check[..., Any], asset: Asset[..., Any], key: str, known: Known, inputs: Sequence[Input]
+) -> BoundCheck:
     where = f"{check.where or asset.where}: check {check.name} of {key}"
     hints = hints_of(check.fn, where)
     parameters = _parameters(check.fn, where)
@@ -188,12 +214,21 @@ def _bound(check: Check[..., Any], asset: Asset[..., Any], key: str, known: Know
             " parameter be a CheckContext, and ask a resource where the value is"
         )
     wiring = _Wiring(asset, where, hints, known).of_check(others if reads else parameters, asset)
+    wiring = structs.replace(wiring, inputs=tuple(_beside(each, check.name, inputs) for each in wiring.inputs))
     return BoundCheck(
         check=check,
         value=first.name if reads else None,
         annotation=kind if reads else Any,
         wiring=wiring,
     )
+
+
+def _beside(each: Input, check: str, inputs: Sequence[Input]) -> Input:
+    """What a check reads: the same as its asset does, where that reads the same partitions, or else its own."""
+    for read in inputs:
+        if (read.key, read.mapping) == (each.key, each.mapping) and read.parameter is not None:
+            return structs.replace(each, slot=read.slot)
+    return structs.replace(each, slot=f"{each.key}#{check}:{each.parameter}")
 
 
 # ------------------------------------------------------------------------------------------------ of a function
@@ -249,19 +284,21 @@ class _Wiring:
         return self._wiring()
 
     def _wiring(self) -> Wiring:
-        by_key: dict[str, str | None] = {}
+        inputs: dict[str, list[Input]] = {}
         for each in self.inputs:
-            if each.key in by_key:
-                raise AssetDefinitionError(
-                    f"{self.where}: {by_key[each.key]!r} and {each.parameter!r} are both asset {each.key}: read it"
-                    " once, with a mapping onto all partitions that are needed"
-                )
-            by_key[each.key] = each.parameter
+            before = inputs.setdefault(each.key, [])
+            for other in before:
+                if other.mapping == each.mapping:
+                    raise AssetDefinitionError(
+                        f"{self.where}: {other.parameter!r} and {each.parameter!r} are both asset {each.key}: read it"
+                        " once, or let In(..., mapping=...) say which other partitions one of them is"
+                    )
+            before.append(structs.replace(each, slot=f"{each.key}#{each.parameter}" if before else each.key))
         if len(self.config) > 1:
             names = " and ".join(repr(name) for name, _ in self.config)
             raise AssetDefinitionError(f"{self.where}: {names} are both configuration: put all of it into one Config")
         return Wiring(
-            inputs=tuple(self.inputs),
+            inputs=tuple(each for some in inputs.values() for each in some),
             context=tuple(self.context),
             check_context=tuple(self.check_context),
             config=self.config[0] if self.config else None,

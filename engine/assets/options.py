@@ -5,6 +5,7 @@ It refuses with file and line what cannot be so, and knows nothing of what it is
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final, TypedDict, TypeVar
@@ -111,6 +112,8 @@ def options_of(fn: Callable[..., Any] | None, given: Mapping[str, Any], where: s
             f"{where}: no option {unknown[0]!r}; of a task's there are {', '.join(sorted(known))}"
         )
     options = TaskOptions(**given)
+    if options.executor == "processes" and inspect.iscoroutinefunction(fn):
+        raise AssetDefinitionError(f"{where}: it is an `async def`, which runs on executor 'loop', not in 'processes'")
     if given:
         try:
             Task(_nothing if fn is None else fn, name="asset", options=options)  # refuses what cannot be so

@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterator
 
 from engine.assets.key_sets import KeySet
 from engine.assets.mappings import AllPartitions, LastPartition, Mapping, SameKey
-from engine.assets.partitions import Dynamic, Partitions, Product
 
-__all__ = ["is_dynamic", "upstream_of_each"]
+__all__ = ["upstream_of_each"]
 
 
 def upstream_of_each(mapping: Mapping, keys: KeySet, there: KeySet) -> Iterator[tuple[str, Collection[str]]]:
@@ -31,10 +30,3 @@ def upstream_of_each(mapping: Mapping, keys: KeySet, there: KeySet) -> Iterator[
         case _:
             for place, key in enumerate(keys):
                 yield key, tuple(mapping.upstream(keys[place : place + 1], there))
-
-
-def is_dynamic(partitions: Partitions) -> bool:
-    """Whether its keys are added while everything runs."""
-    if isinstance(partitions, Product):
-        return is_dynamic(partitions.first) or is_dynamic(partitions.second)
-    return isinstance(partitions, Dynamic)

@@ -15,17 +15,15 @@ from engine.assets.definitions import Definitions
 from engine.assets.expanding import upstream_keys
 from engine.assets.nodes import Input
 from engine.assets.partitions import DynamicKeys
-from engine.assets.plans import Pinned, PinnedVersion, StepRef, titled
+from engine.assets.plans import NAMED_VERSIONS, Pinned, PinnedVersion, StepRef, titled
 from engine.assets.provenance import inputs_digest
 from engine.errors import AssetError
 from engine.storage import Stored
 
-__all__ = ["INPUT_VERSIONS_MAX", "NAMED_VERSIONS", "Pins"]
+__all__ = ["INPUT_VERSIONS_MAX", "Pins"]
 
 INPUT_VERSIONS_MAX: Final = 10_000
 """Partitions of one upstream asset that one step reads."""
-NAMED_VERSIONS: Final = 20
-"""Upstream versions that an event names one by one; of more it says as of when, and their digest."""
 
 
 class Pins:
@@ -76,7 +74,7 @@ class Pins:
             partitions=str(partitions),
             count=len(found),
             digest=inputs_digest(view.versions(partitions)),
-            parameter=each.parameter or "",
+            slot=each.slot,
             versions=tuple(versions),
         )
 

@@ -16,11 +16,11 @@ from msgspec import Struct
 from engine.assets.catalog import AssetView
 from engine.assets.definitions import Definitions
 from engine.assets.key_sets import KeySet
-from engine.assets.nodes import Input, Node
+from engine.assets.nodes import Input, Node, asset_in
 from engine.assets.pairing import upstream_of_each
 from engine.assets.partitions import DynamicKeys, Unpartitioned
 from engine.assets.plans import Plan, PlanStep, Request
-from engine.assets.provenance import inputs_digest
+from engine.assets.provenance import inputs_digest, keys_digest
 from engine.errors import AssetError, PartitionError
 
 __all__ = ["Facts", "make_plan", "moment"]
@@ -36,6 +36,7 @@ class Facts(Struct, frozen=True, kw_only=True, eq=False):
     code: Mapping[str, str]  # by node
     config: Mapping[str, str]  # by node
     dynamic: DynamicKeys
+    dynamic_as_of: Mapping[str, int] = {}
 
 
 def moment(at: int) -> datetime:
@@ -87,6 +88,7 @@ class _Planning:
             unchanged=unchanged,
             blocked=blocked,
             dynamic=self.facts.dynamic.names(),
+            dynamic_as_of=self.facts.dynamic_as_of,
         )
 
     def _look_at(self, node: Node) -> None:
@@ -146,6 +148,11 @@ class _Planning:
         present = [(name, version) for name in asked & have for view in views if (version := view.made(name))]
         say((name for name, version in present if version.code_version != code), "code changed")
         say((name for name, version in present if version.config != config), "configuration changed")
+        known = {each.slot for each in node.inputs}
+        for name, version in present:
+            if version.inputs.keys() - known:
+                gone = dict.fromkeys(asset_in(slot) for slot in sorted(version.inputs.keys() - known))
+                say([name], f"no longer made from {', '.join(gone)}")
         for each in node.inputs:
             say(self._changed(each, asked & have, views), f"{each.key} changed")
             upstream = self.definitions.node_of(each.key).name
@@ -165,7 +172,7 @@ class _Planning:
                 last, digest = partitions, inputs_digest(view.versions(partitions))
             for versions in own:
                 version = versions.made(name)
-                if version is not None and version.inputs.get(each.key) != digest:
+                if version is not None and version.inputs.get(each.slot) != digest:
                     yield name
                     break
 
@@ -174,15 +181,28 @@ class _Planning:
     def _possible(self, node: Node, asked: KeySet) -> tuple[KeySet, str]:
         """Those whose upstream is there or planned, and what the others lack."""
         lacking: list[str] = []
+        without: list[str] = []
         for each in (*node.inputs, *node.checked_against):
             upstream = self.definitions.node_of(each.key)
             there = self.there[upstream.name]
             asked -= each.mapping.waiting(asked, there)  # made when what it is made from has come
+            if none := _without(each, asked, there):
+                asked -= none
+                without.append(f"no partition of {each.key} belongs to {_counted(none, node)}")
             absent = there - self.have[each.key] - self.planned[upstream.name]
             if absent and (stuck := each.mapping.downstream(absent, asked, there)):
                 asked -= stuck
                 lacking.append(f"{each.key} ({_counted(stuck, node)})")
-        return asked, f"nothing was made yet of {', '.join(lacking)}: select it, too" if lacking else ""
+        if lacking:
+            without.append(f"nothing was made yet of {', '.join(lacking)}: select it, too")
+        return asked, "; ".join(without)
+
+
+def _without(each: Input, asked: KeySet, there: KeySet) -> KeySet:
+    """Those that read one, and are made from no partition of it at all."""
+    if each.parameter is None or each.takes_none:
+        return asked[:0]
+    return asked - each.mapping.downstream(there, asked, there)
 
 
 def _keys_of(reasons: Mapping[str, object], asked: KeySet) -> KeySet:
@@ -201,8 +221,10 @@ def _steps(name: str, reasons: Mapping[str, tuple[str, ...]], possible: KeySet) 
     for why, partitions in groups.items():
         keys = possible.read(partitions).keys
         if keys:
-            yield PlanStep(node=name, partitions=str(keys), count=len(keys), reasons=why)
+            yield PlanStep(node=name, partitions=str(keys), count=len(keys), reasons=why, digest=keys_digest(keys))
 
 
 def _counted(keys: KeySet, node: Node) -> str:
-    return "all of it" if isinstance(node.partitions, Unpartitioned) else f"{len(keys):,} partitions"
+    if isinstance(node.partitions, Unpartitioned):
+        return "all of it"
+    return "1 partition" if len(keys) == 1 else f"{len(keys):,} partitions"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.assets.checks import EarlierVersion
 from engine.assets.events import CheckOutcome
@@ -14,6 +14,7 @@ from engine.assets.metadata import MetadataValue
 from engine.storage import Stored
 
 __all__ = [
+    "NAMED_VERSIONS",
     "Begun",
     "Earlier",
     "Made",
@@ -49,6 +50,7 @@ class PlanStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
     partitions: str  # as a `KeySet` is written; "" without partitions
     count: int
     reasons: tuple[str, ...]
+    digest: str = ""  # of the keys, one by one: whoever expands the text later compares it
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,6 +62,7 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unchanged: Mapping[str, int] = {}  # by node, how many partitions are up to date
     blocked: Mapping[str, str] = {}  # by node, why it cannot be made
     dynamic: Mapping[str, tuple[str, ...]] = {}  # the keys of dynamic partitions, as they were
+    dynamic_as_of: Mapping[str, int] = {}  # by their name, the version of their stream
 
     @property
     def count(self) -> int:
@@ -73,6 +76,7 @@ class StepRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: str
     partition: str = ""
     at: int = 0  # of the plan
+    dynamic_as_of: Mapping[str, int] = {}  # likewise
     environment: str = PRODUCTION
     force: bool = False
     config: Mapping[str, Any] = {}
@@ -102,8 +106,12 @@ class Pinned(Struct, frozen=True, kw_only=True, omit_defaults=True):
     partitions: str
     count: int
     digest: str
-    parameter: str = ""
+    slot: str = ""
     versions: tuple[PinnedVersion, ...] = ()  # all of them, if it is read
+
+
+NAMED_VERSIONS: Final = 20
+"""Upstream versions that an event names one by one; of more it says as of when, and their digest."""
 
 
 class Earlier(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -114,7 +122,9 @@ class Earlier(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A step that has begun: what it is made from is pinned. `unchanged`: it need not be made."""
+    """A step that has begun: what it is made from is pinned. `unchanged`: it need not be made. `busy`: it has
+    not begun, for another run is making it.
+    """
 
     step: StepRef
     provenance: str
@@ -124,8 +134,20 @@ class Begun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     beside: tuple[Pinned, ...] = ()  # what only checks read
     earlier: Mapping[str, Earlier] = {}  # by key, for checks that ask
     started_at: int = 0
+    as_of: int = 0  # of the stream of the (first) asset that is made
     unchanged: bool = False
+    busy: str = ""  # the run that is making it already
     missing: tuple[str, ...] = ()  # upstream partitions that are not there: it cannot be made
+
+    @property
+    def brief(self) -> Begun:
+        """What is needed to say how it ended: not where all that was read lies, which may be ten thousand places."""
+        return structs.replace(self, inputs=tuple(map(_brief, self.inputs)), beside=(), earlier={})
+
+
+def _brief(pinned: Pinned) -> Pinned:
+    few = pinned.versions if pinned.count <= NAMED_VERSIONS else ()
+    return structs.replace(pinned, versions=tuple(structs.replace(each, stored=None) for each in few))
 
 
 class MadeOut(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,7 +14,7 @@ import msgspec
 from engine.assets.values import Config
 from engine.errors import AssetError
 
-__all__ = ["DIGEST_CHARACTERS", "config_digest", "inputs_digest", "provenance_of"]
+__all__ = ["DIGEST_CHARACTERS", "config_digest", "inputs_digest", "keys_digest", "provenance_of"]
 
 DIGEST_CHARACTERS: Final = 32
 """Hex digits of the digests here: 128 bits."""
@@ -25,6 +25,11 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 def inputs_digest(versions: Iterable[tuple[str, str]]) -> str:
     """Of the (partition, data version) that were read of one upstream asset, in the order of its partitions."""
     return _digest(list(versions))
+
+
+def keys_digest(keys: Iterable[str]) -> str:
+    """Of partition keys, in their order."""
+    return _digest(list(keys))
 
 
 def config_digest(config: Config | None, where: str) -> str:

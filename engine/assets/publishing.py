@@ -21,8 +21,7 @@ from engine.assets.events import (
     UpstreamVersion,
     new_event,
 )
-from engine.assets.pinning import NAMED_VERSIONS
-from engine.assets.plans import Begun, Made, MadeOut, Pinned, StepRef
+from engine.assets.plans import NAMED_VERSIONS, Begun, Made, MadeOut, Pinned, StepRef
 from engine.assets.troubles import ERROR_CHARACTERS
 from engine.assets.workshop import Workshop
 from eventstore import NewEvent
@@ -37,7 +36,7 @@ async def publish(shop: Workshop, begun: Begun, made: Made, checks: tuple[CheckO
     for out in made.outs:
         own = tuple(each for each in checks if each.asset == out.key)
         event = _observed(shop, out, begun, run_id) if external else _published(shop, out, begun, own, run_id)
-        versions.append(await _say(shop, out.key, begun.step, _unless_published(event, begun.provenance, run_id)))
+        versions.append(await _say(shop, out.key, begun.step, _unless_published(event, out.key, begun, run_id)))
     return versions[0]
 
 
@@ -95,10 +94,16 @@ async def _say(shop: Workshop, key: str, step: StepRef, decide: Callable[[Partit
     return await shop.appender(key, catalog).append(step.partition, lambda: decide(state.of(step.partition)))
 
 
-def _unless_published(event: NewEvent, provenance: str, run_id: str) -> Callable[[PartitionState], NewEvent | None]:
+def _unless_published(
+    event: NewEvent, key: str, begun: Begun, run_id: str
+) -> Callable[[PartitionState], NewEvent | None]:
     def decide(part: PartitionState) -> NewEvent | None:
-        now = part.current
-        return None if now is not None and (now.run, now.provenance) == (run_id, provenance) else event
+        now = part.made
+        if now is None or now.provenance != begun.provenance:
+            return event
+        # By this run before a crash; or by another since it began: a person reopened, forked or promoted something.
+        since = key == begun.step.node and now.version > begun.as_of
+        return None if now.run == run_id or since else event
 
     return decide
 
@@ -112,7 +117,7 @@ def _published(shop: Workshop, out: MadeOut, begun: Begun, checks: tuple[CheckOu
         code_version=begun.code_version,
         data_version=out.data_version,
         provenance=begun.provenance,
-        inputs={each.key: each.digest for each in begun.inputs},
+        inputs={each.slot: each.digest for each in begun.inputs},
         config=begun.config,
         started_at=begun.started_at,
         rows=None if stored is None else stored.rows,

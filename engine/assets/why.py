@@ -20,6 +20,7 @@ from engine.assets.events import (
     AssetObserved,
     AssetPromoted,
     AssetPublished,
+    AssetReset,
     AssetRestored,
     AssetSkipped,
     AssetStarted,
@@ -35,7 +36,7 @@ from eventstore import RecordedEvent, StreamNotFound
 __all__ = ["LastWord", "Why", "why_lines", "why_of"]
 
 LastWord: TypeAlias = Literal[
-    "published", "promoted", "restored", "observed", "unchanged", "failed", "skipped", "started", "never"
+    "published", "promoted", "restored", "reset", "observed", "unchanged", "failed", "skipped", "started", "never"
 ]
 """What was said last of a partition; "never": nothing was."""
 
@@ -168,6 +169,8 @@ def _told(found: Why, words: _Words) -> Why:
             return replace(found, outcome="published", version=recorded.version, checks=checks)
         case AssetRestored():
             return replace(found, outcome="restored", version=event.version, by=event.by, reason=event.reason)
+        case AssetReset():
+            return replace(found, outcome="reset", by=event.by, reason=event.reason)
         case AssetObserved():
             return replace(found, outcome="observed", version=recorded.version)
         case AssetUnchanged():
@@ -205,14 +208,10 @@ def _sentence(why: Why, when: Callable[[int], str]) -> str:
     asked = f"{f' by {why.by}' if why.by else ''}{f': {why.reason}' if why.reason else ''}"
     planned = f" because of this: {', '.join(why.reasons)}" if why.reasons else ""
     match why.outcome:
+        case "promoted" | "restored" | "reset":
+            return _by_a_person(why, f"{at}{asked}")
         case "published":
             return f"{title} was made by {run} at {at}{planned}. That is version {why.version}."
-        case "promoted":
-            return (
-                f"{title} was promoted from a branch at {at}{asked}. That is version {why.version}; {run} had made it."
-            )
-        case "restored":
-            return f"Version {why.version} of {title} was made the current one again at {at}{asked}."
         case "observed":
             return f"{title} was observed by {run} at {at}. That is version {why.version}."
         case "unchanged":
@@ -228,6 +227,17 @@ def _sentence(why: Why, when: Callable[[int], str]) -> str:
             return f"{run[0].upper()}{run[1:]} has begun to make {title} at {at}{planned}, and has said nothing since."
         case "never":
             return f"Nothing was ever planned, made or observed of {title} in {why.environment}."
+
+
+def _by_a_person(why: Why, asked: str) -> str:
+    title = why.title
+    if why.outcome == "promoted":
+        return (
+            f"{title} was promoted from a branch at {asked}. That is version {why.version}; run {why.run} had made it."
+        )
+    if why.outcome == "restored":
+        return f"Version {why.version} of {title} was made the current one again at {asked}."
+    return f"{title} was reset at {asked}: what the branch had made of it no longer counts."
 
 
 def _now(why: Why) -> Iterator[str]:

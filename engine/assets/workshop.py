@@ -7,27 +7,25 @@ said into the asset's stream once, because whoever is about to say it looks firs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
+from msgspec import structs
 
 from engine.assets.appending import Appender
+from engine.assets.bench import Bench
 from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
-from engine.assets.code_versions import code_version_of, with_modules
 from engine.assets.definitions import Definitions
-from engine.assets.dynamic import read_dynamic
+from engine.assets.dynamic import dynamic_names, read_dynamic
 from engine.assets.environments import catalog_of
 from engine.assets.events import AssetStarted, details_of, new_event
 from engine.assets.keys import ASSET, ENVIRONMENT, asset_stream
 from engine.assets.nodes import Node
-from engine.assets.pairing import is_dynamic
 from engine.assets.partitions import DynamicKeys
 from engine.assets.pinning import Pins
 from engine.assets.plans import Begun, Earlier, StepRef, titled
 from engine.assets.provenance import config_digest, provenance_of
-from engine.assets.values import Config
 from engine.errors import AssetError, AssetNotFound
 from engine.storage import Column, Storage
 from eventstore import Clock, EventStore, NewEvent, StreamNotFound
@@ -35,22 +33,24 @@ from eventstore import Clock, EventStore, NewEvent, StreamNotFound
 __all__ = ["Workshop"]
 
 _LOOK_SECONDS: Final = 0.5
-"""Between two looks whether another run has ended that is making the same."""
+"""Between two looks whether another run is still making the same."""
+_LOOKS_MAX: Final = 120
+"""Looks of one attempt, which has a minute for them: it holds a slot meanwhile, and tells nobody that it lives."""
+_ENDED: Final = "ended"
+_GOING_ON: Final = {"paused": "`holdfast unpause`"}
+"""What lets a held run go on; of a suspended one it depends on why."""
 
 
-class Workshop:
+class Workshop(Bench):
     """Definitions on a store: one for all runs of an engine. What is said at the end of a step: see `publishing`."""
 
     def __init__(self, definitions: Definitions, store: EventStore, storage: Storage, clock: Clock) -> None:
-        self.definitions = definitions
+        super().__init__(definitions, storage, clock)
         self.store = store
-        self.storage = storage
-        self.clock = clock
-        self._has_dynamic = any(is_dynamic(node.partitions) for node in definitions.nodes.values())
+        self.dynamic_names = dynamic_names(node.partitions for node in definitions.nodes.values())
+        self._dynamic: tuple[Mapping[str, int], DynamicKeys] = ({}, DynamicKeys())
         self._catalogs: dict[str, Catalog] = {}
         self._appenders: dict[str, Appender] = {}
-        self._code: dict[str, str] = {}
-        self._ended: set[str] = set()  # runs that were seen to have ended
 
     # -- what is known ------------------------------------------------------------------------------------------------
 
@@ -61,31 +61,13 @@ class Workshop:
             found = self._catalogs[environment] = await catalog_of(self.store, environment)
         return found
 
-    async def _dynamic(self) -> DynamicKeys:
-        """The keys of dynamic partitions, if anything has some."""
-        return await read_dynamic(self.store) if self._has_dynamic else DynamicKeys()
-
-    def code_version(self, node: Node) -> str:
-        """Of the function that makes it, declared or computed. Raises `AssetDefinitionError`."""
-        found = self._code.get(node.name)
-        if found is None:
-            asset = node.asset
-            found = asset.code_version or ("" if asset.fn is None else code_version_of(asset.fn, asset.where))
-            found = with_modules(found, asset.modules, asset.where)
-            self._code[node.name] = found
-        return found
-
-    def config_of(self, node: Node, given: Mapping[str, Any]) -> Config | None:
-        """What a function's configuration is in a run. Raises `AssetError` for what it does not take."""
-        if node.wiring.config is None:
-            if given:
-                raise AssetError(f"{node.name} takes no configuration, and was given {', '.join(sorted(given))}")
-            return None
-        _, kind = node.wiring.config
-        try:
-            return msgspec.convert(dict(given), kind)
-        except msgspec.ValidationError as error:
-            raise AssetError(f"the configuration of {node.name} does not fit {kind.__name__}: {error}") from None
+    async def dynamic(self, as_of: Mapping[str, int]) -> DynamicKeys:
+        """The keys of dynamic partitions as they were. The last are kept: most steps are of one plan."""
+        known, keys = self._dynamic
+        if known != as_of:
+            keys, _ = await read_dynamic(self.store, as_of)
+            self._dynamic = as_of, keys
+        return keys
 
     async def read(self, key: str, type_: Any, *, partition: str, version: int | None, environment: str) -> Any:
         """See `Assets.read`."""
@@ -111,24 +93,50 @@ class Workshop:
         """Pin what the step reads; say that it has begun, unless it need not be made, or cannot be."""
         node = self.definitions.node_of(step.node)
         catalog = await self.catalog(step.environment)
+        ended: set[str] = set()
         while True:
             begun = await self._pinned(node, step, catalog)
             if begun.unchanged or begun.missing:
                 return begun
-            other = await self._start(node, begun, catalog, run_id)
+            other = await self._start(node, begun, catalog, run_id=run_id, ended=ended)
             if other is None:
                 return begun
-            while not await self._has_ended(other):  # noqa: ASYNC110 - it may be another process's: there is nothing to wait on here
-                await asyncio.sleep(_LOOK_SECONDS)
+            standing = await self._standing(other)
+            if not standing:
+                return structs.replace(begun, busy=other, inputs=(), beside=(), earlier={})
+            if standing != _ENDED:
+                raise AssetError(
+                    f"{step.title} is being made by run {other}, which is {standing}: let it go on"
+                    f" ({_GOING_ON.get(standing, '`holdfast show`')}), or end it (`holdfast cancel`), and"
+                    " materialize again"
+                )
+            ended.add(other)
+
+    async def watch(self, other: str, steps: Sequence[StepRef]) -> tuple[str, ...]:
+        """Wait until that run makes some of these no more, and say which, by title; none of them, if it takes long."""
+        for look in range(_LOOKS_MAX):
+            if look:
+                await asyncio.sleep(_LOOK_SECONDS)  # it may be another process's: there is nothing to wait on here
+            if await self._standing(other):
+                return tuple(step.title for step in steps)
+            free: list[str] = []
+            states = {step.node: await (await self.catalog(step.environment)).state(step.node) for step in steps}
+            for step in steps:
+                started = states[step.node].of(step.partition).started
+                if started is None or started.run != other:
+                    free.append(step.title)
+            if free:
+                return tuple(free)
+        return ()
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
         views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
-        pins = Pins(self.definitions, step, catalog, views, await self._dynamic())
+        pins = Pins(self.definitions, step, catalog, views, await self.dynamic(step.dynamic_as_of))
         inputs = [await pins.pin(each) for each in node.inputs]
         beside = [await pins.pin(each) for each in node.checked_against]
         config = config_digest(self.config_of(node, step.config), node.asset.where)
         code = self.code_version(node)
-        digests = {each.key: each.digest for each in inputs}
+        digests = {each.slot: each.digest for each in inputs}
         provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
         made = [views[key].made(step.partition) for key in node.keys]
         same = all(each is not None and each.provenance == provenance for each in made)
@@ -141,6 +149,7 @@ class Workshop:
             beside=tuple(beside),
             earlier={key: await self._earlier(key, views[key], step, catalog) for key in _curious(node)},
             started_at=self.clock.now(),
+            as_of=views[node.name].own.as_of,
             unchanged=same and not step.force and not node.asset.external,
             missing=tuple(pins.missing),
         )
@@ -155,7 +164,9 @@ class Workshop:
             previous=previous, history=tuple(_as_earlier(each, None) for each in view.latest(HISTORY_VERSIONS_MAX))
         )
 
-    async def _start(self, node: Node, begun: Begun, catalog: Catalog, run_id: str) -> str | None:
+    async def _start(
+        self, node: Node, begun: Begun, catalog: Catalog, *, run_id: str, ended: Collection[str]
+    ) -> str | None:
         """Say that the step has begun. The run that is making the same partition, if another is."""
         state = await catalog.state(node.name)
         partition = begun.step.partition
@@ -166,7 +177,7 @@ class Workshop:
             started = state.of(partition).started
             if started is not None and started.run == run_id and started.provenance == begun.provenance:
                 return None
-            if started is not None and started.run != run_id and started.run not in self._ended:
+            if started is not None and started.run != run_id and started.run not in ended:
                 other.append(started.run)
                 return None
             event = AssetStarted(
@@ -181,15 +192,18 @@ class Workshop:
         await self.appender(node.name, catalog).append(partition, decide)
         return other[0] if other else None
 
-    async def _has_ended(self, run_id: str) -> bool:
-        """Whether that run makes nothing any more."""
+    async def _standing(self, run_id: str) -> str:
+        """Of a run that goes on by itself nothing, else that it has ended, or what holds it.
+
+        It is asked each time: a person may reopen what has ended.
+        """
         try:
-            ended = (await self.store.head(f"run:{run_id}")).closed
+            head = await self.store.head(f"run:{run_id}")
         except StreamNotFound:
-            ended = True
-        if ended:
-            self._ended.add(run_id)
-        return ended
+            return _ENDED
+        if head.closed:
+            return _ENDED
+        return str(head.attributes.get("status", "held")) if head.held else ""
 
     # -- saying -------------------------------------------------------------------------------------------------------
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import to_builtins
 from rich.text import Text
 
-from engine.assets import Definitions, Dynamic, Partitions, Product, list_environments, parse_reference, reference_text
+from engine.assets import (
+    Definitions,
+    Dynamic,
+    Partitions,
+    Product,
+    Promotion,
+    list_environments,
+    parse_reference,
+    reference_text,
+)
 from engine.cli.asset_desk import Desk
 from engine.cli.asset_tables import table_of, version_document
 from engine.cli.problems import Exit, Problem
 from engine.cli.readable import clock, instant
 
-__all__ = ["change_partitions", "create_branch", "list_branches", "promote_branch", "restore_version"]
+__all__ = ["change_partitions", "create_branch", "list_branches", "promote_branch", "reset_branch", "restore_version"]
 
 
 async def restore_version(desk: Desk, text: str, environment: str, reason: str) -> Exit:
@@ -92,15 +101,26 @@ async def list_branches(desk: Desk) -> Exit:
 async def promote_branch(desk: Desk, name: str, select: tuple[str, ...], reason: str) -> Exit:
     """Make what a branch has made current in its base."""
     found = await desk.assets.promote(name, *select, by=desk.by, reason=reason)
+    nothing = f"nothing to promote: {name} has made nothing that its base does not have"
+    return _say(desk, name, "promoted", found, nothing)
+
+
+async def reset_branch(desk: Desk, name: str, select: tuple[str, ...], reason: str) -> Exit:
+    """Let what a branch has made no longer count."""
+    found = await desk.assets.reset(name, *select, by=desk.by, reason=reason)
+    return _say(desk, name, "reset", found, f"nothing to reset: {name} has nothing of its own")
+
+
+def _say(desk: Desk, name: str, word: str, found: Sequence[Promotion], nothing: str) -> Exit:
     if desk.output.json:
-        desk.output.document({"environment": name, "promoted": [to_builtins(each) for each in found]})
+        desk.output.document({"environment": name, word: [to_builtins(each) for each in found]})
         return Exit.COMPLETED
     if not found:
-        desk.output.line(f"nothing to promote: {name} has made nothing that its base does not have")
+        desk.output.line(nothing)
         return Exit.COMPLETED
     by_key: dict[str, int] = {}
     for each in found:
         by_key[each.key] = by_key.get(each.key, 0) + 1
     for key, number in by_key.items():
-        desk.output.line(f"promoted {key}" + (f", {number:,} partitions" if number > 1 else ""))
+        desk.output.line(f"{word} {key}" + (f", {number:,} partitions" if number > 1 else ""))
     return Exit.COMPLETED

@@ -307,3 +307,26 @@ def promote(
         return await promote_branch(desk, name, tuple(select or ()), reason)
 
     with_assets(do, target=target, store=store, opening="change", json=json, debug=debug, by=by)
+
+
+@environment_group.command(
+    epilog=epilog("holdfast environment reset dev", "holdfast environment reset dev --select raw_orders --reason stale")
+)
+def reset(
+    *,
+    name: EnvironmentArgument,
+    select: SelectOption = None,
+    by: ByOption = None,
+    reason: ReasonOption = "",
+    target: SomeTargetOption = None,
+    store: SomeStoreOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Let what a branch has made no longer count there, so that what it branches off is read again."""
+    from engine.cli.asset_changing import reset_branch  # noqa: PLC0415 - see asset_doing
+
+    async def do(desk: Desk) -> Exit:
+        return await reset_branch(desk, name, tuple(select or ()), reason)
+
+    with_assets(do, target=target, store=store, opening="change", json=json, debug=debug, by=by)

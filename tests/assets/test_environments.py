@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.assets import Out, asset, assets, environments, external_asset
+from engine.errors import AssetError
 from tests.assets.shop import materialize, shop, steps, told
 from tests.runtime.worlds import World
 
@@ -36,6 +40,64 @@ async def test_what_a_branch_of_a_branch_shares_with_production_is_not_promoted(
         await materialize(offered, engine)
         assert await offered.promote("mine") == []
         assert (await (await offered.catalog("dev")).state("number")).as_of == 0
+
+
+async def test_what_a_branch_has_made_hides_what_its_base_makes_later_until_it_is_reset(
+    world: World, tmp_path: Path
+) -> None:
+    content = {"value": 1}
+
+    @asset(code_version="1")
+    def extracted() -> int:
+        return content["value"]
+
+    @asset(code_version="1")
+    def doubled(extracted: int) -> int:
+        return 2 * extracted
+
+    async with shop(world, tmp_path, extracted, doubled) as (offered, engine):
+        await offered.create_environment("dev")
+        await materialize(offered, engine, environment="dev")
+        content["value"] = 5
+        await materialize(offered, engine)
+        assert await offered.read("doubled", environment="dev") == 2
+        assert [each.key for each in await offered.reset("dev", "extracted", by="ann")] == ["extracted"]
+        assert await offered.reset("dev", "extracted") == []
+        assert await offered.read("extracted", environment="dev") == 5
+        assert steps(await offered.plan(environment="dev")) == {"doubled": ("extracted changed",)}
+        await offered.reset("dev")
+        assert (await offered.plan(environment="dev")).steps == ()
+        assert await offered.read("doubled", environment="dev") == 10
+        await offered.restore("extracted", 2, environment="dev")
+        assert await offered.read("extracted", environment="dev") == 1
+        with pytest.raises(AssetError, match="'prod' branches off nothing"):
+            await offered.reset("prod")
+
+
+async def test_a_promotion_takes_what_the_branch_has_while_it_moves_on(memory: World, tmp_path: Path) -> None:
+    content = {"value": 1}
+
+    @asset(code_version="1")
+    def number() -> int:
+        return content["value"]
+
+    async with shop(memory, tmp_path, number) as (offered, engine):
+        await offered.create_environment("dev")
+        await materialize(offered, engine, environment="dev")
+
+        async def moving() -> None:
+            for value in range(2, 5):
+                content["value"] = value
+                await materialize(offered, engine, environment="dev", force=True)
+
+        async def promoting() -> None:
+            for _ in range(20):
+                await offered.promote("dev")
+                await asyncio.sleep(0)
+
+        await asyncio.gather(moving(), promoting())
+        await offered.promote("dev")
+        assert await offered.read("number") == await offered.read("number", environment="dev") == 4
 
 
 def _sides(version: str, right: int = 2) -> Any:

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from engine import Engine, RunHandle
 from engine.assets import (
+    AssetContext,
     AssetFailed,
     AssetPromoted,
     AssetPublished,
+    Assets,
     AssetSkipped,
     AssetStarted,
     AssetState,
     AssetUnchanged,
+    Catalog,
+    Definitions,
+    Plan,
+    Report,
+    Static,
     asset,
 )
 from engine.assets.catalog import fold
-from tests.assets.shop import materialize, shop
-from tests.runtime.worlds import World
+from engine.assets.events import new_event
+from engine.errors import RunFailedError
+from engine.storage import Storage
+from eventstore import NEW, Commit, EventStore, RecordedEvent
+from tests.assets.shop import made, materialize, shop, tell, told
+from tests.runtime.worlds import World, soon, until
 
 
 def test_what_another_run_says_does_not_end_a_making() -> None:
@@ -46,3 +62,145 @@ async def test_limits_of_assets_are_known_when_the_engine_opens(world: World, tm
 
     async with shop(world, tmp_path, limited) as (offered, engine):
         assert (await materialize(offered, engine)).counts == {"published": 1}
+
+
+def _slow(gate: asyncio.Event, *, count: int = 1) -> list[Any]:
+    """Partitions that are made when the gate opens, and one asset beside them."""
+
+    @asset(partitions=Static([f"p{number}" for number in range(count)]), code_version="1")
+    async def slow(context: AssetContext) -> int:
+        tell("slow", context.partition)
+        await gate.wait()
+        return 1
+
+    @asset(code_version="1")
+    async def beside() -> int:
+        tell("beside")
+        return 1
+
+    return [slow, beside]
+
+
+async def _starts(offered: Assets, engine: Engine, plan: Plan, run_id: str) -> RunHandle[Report]:
+    return await engine.start(offered.materialize(plan), id=run_id)
+
+
+async def test_runs_that_wait_for_another_take_no_slot_from_it(world: World, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    definitions = Definitions(_slow(gate, count=4))
+    store = await world.store()
+    offered = Assets(definitions, store, storage=Storage(tmp_path), clock=world.clock)
+    async with Engine(store, workflows=offered.workflows, clock=world.clock, grace=0, concurrency=6) as engine:
+        one = await _starts(offered, engine, await offered.plan("slow"), "one")
+        await until(lambda: len(made) == 4)
+        two = await _starts(offered, engine, await offered.plan(), "two")
+        await until(lambda: "beside" in made)
+        gate.set()
+        assert (await soon(one.result())).counts == {"published": 4}
+        assert (await soon(two.result())).counts == {"published": 1, "unchanged": 4}
+        watches = [event async for event in _scheduled(two) if event.task == "watch"]
+        assert len(watches) <= 4
+    assert told() == ["beside", "slow[p0]", "slow[p1]", "slow[p2]", "slow[p3]"]
+
+
+@pytest.mark.parametrize("how", ["pause", "cancel"])
+async def test_what_a_run_that_is_held_or_ended_was_making(world: World, tmp_path: Path, how: str) -> None:
+    gate = asyncio.Event()
+    async with shop(world, tmp_path, *_slow(gate)) as (offered, engine):
+        plan = await offered.plan("slow")
+        one = await _starts(offered, engine, plan, "one")
+        await until(lambda: made)
+        two = await _starts(offered, engine, plan, "two")
+        async with asyncio.timeout(30):
+            while not any([event.task == "watch" async for event in _scheduled(two)]):
+                await asyncio.sleep(0.01)
+        if how == "pause":
+            await one.pause(by="ann", reason="to look at it")
+            with pytest.raises(
+                RunFailedError, match=r"slow\[p0\] is being made by run one, which is paused: .*unpause"
+            ):
+                await soon(two.result())
+            await one.unpause()
+            gate.set()
+            assert (await soon(one.result())).counts == {"published": 1}
+            assert told() == ["slow[p0]"]
+        else:
+            await one.cancel()
+            gate.set()
+            assert (await soon(two.result())).counts == {"published": 1}
+            assert told() == ["slow[p0]", "slow[p0]"]
+
+
+async def test_what_another_run_has_published_since_is_not_published_again(world: World, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with shop(world, tmp_path, *_slow(gate)) as (offered, engine):
+        one = await _starts(offered, engine, await offered.plan("slow"), "one")
+        await until(lambda: made)
+        catalog = await offered.catalog()
+        started = (await catalog.state("slow")).of("p0").started
+        assert started is not None
+        event = AssetPublished(  # as a run says it that was reopened, or forked off this one
+            at=1, partition="p0", run="fork", code_version="1", data_version="d", provenance=started.provenance
+        )
+        as_of = (await catalog.state("slow")).as_of
+        await offered.store.commit(
+            Commit(id="fork", stream="asset:prod/slow", expected_version=as_of, events=(new_event(event),))
+        )
+        gate.set()
+        assert (await soon(one.result())).counts == {"published": 1}
+        current = (await catalog.state("slow")).of("p0").current
+        assert current is not None
+        assert current.run == "fork"
+
+
+async def _scheduled(run: RunHandle[Any]) -> AsyncIterator[Any]:
+    async for each in run.events():
+        if type(each.event).__name__ == "TaskScheduled":
+            yield each.event
+
+
+class Counting:
+    """A store that counts what is read of it, and lets others run meanwhile."""
+
+    def __init__(self, inner: EventStore) -> None:
+        self.inner = inner
+        self.reads = 0
+        self.events = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+        self.reads += 1
+        async for each in self.inner.read(stream, after=after, until=until):
+            self.events += 1
+            await asyncio.sleep(0)
+            yield each
+
+
+async def test_looks_at_once_fold_each_event_once_and_see_what_was_there_when_they_began(memory: World) -> None:
+    store = Counting(await memory.store())
+    catalog = Catalog(store)  # type: ignore[arg-type]
+    version = 0
+
+    async def publish() -> int:
+        nonlocal version
+        event = AssetPublished(at=1, run="r", code_version="1", data_version=str(version), provenance="p")
+        version += 1
+        await store.commit(
+            Commit(
+                id=str(version), stream="asset:prod/a", expected_version=version - 1 or NEW, events=(new_event(event),)
+            )
+        )
+        return version
+
+    async def look() -> None:
+        there = await publish()
+        assert (await catalog.state("a")).as_of >= there
+
+    for _ in range(20):
+        await publish()
+    await asyncio.gather(*(look() for _ in range(50)))
+    state = await catalog.state("a")
+    assert (state.as_of, len(state.published), store.events) == (70, 70, 70)
+    assert store.reads < 60

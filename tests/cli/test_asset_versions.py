@@ -133,6 +133,14 @@ def test_a_branch_shares_what_it_does_not_make_and_is_promoted(garden: Command) 
     assert "promoted plants, 3 partitions\n" in promoted.out, promoted
     assert "was promoted from a branch at" in garden("why", "harvest").out
     assert "nothing to promote" in garden("environment", "promote", "dev").out
+    reset = garden("environment", "reset", "dev", "--select", "plants", "--reason", "as it was")
+    assert reset.out == "reset plants, 3 partitions\n", reset
+    why = garden("why", "plants", "a", "--env", "dev").out
+    assert re.search(r"plants\[a\] was reset at .*: as it was: what the branch had made", why), why
+    assert garden("environment", "reset", "dev", "--select", "plants").out == (
+        "nothing to reset: dev has nothing of its own\n"
+    )
+    assert "branches off nothing" in garden("environment", "reset", "prod").err
 
 
 def test_partitions_are_added_and_removed_by_name(garden: Command) -> None:
