@@ -3,8 +3,8 @@
     python docs/read_export.py FILE.holdfast
 
 Prints one line for each event, and checks what can be checked: the digest in the last line, that each chain follows
-from what its events say, and that it ends where its stream says. The exit code is 1 when something is wrong. The form
-is described in docs/moving.md, the digests in docs/history.md.
+from what its events say, that it ends where its stream says, and that what is left of pruned events is what was pruned.
+The exit code is 1 when something is wrong. The form is described in docs/moving.md, the digests in docs/history.md.
 """
 
 import base64
@@ -23,7 +23,7 @@ def payload_of(line):
 
 def read(path):
     """Each line that holds an event, and what is wrong with it (None: nothing); then (None, ...) for the whole file."""
-    chains, ends, digest, last = {}, {}, sha256(), None
+    chains, ends, kept, digest, last = {}, {}, {}, sha256(), None
     with gzip.open(path, "rb") as file:
         for data in file:
             last = json.loads(data)
@@ -34,6 +34,10 @@ def read(path):
                 name = last["stream"]
                 chains[name] = sha256(b"holdfast stream\x00" + name.encode()).digest()
                 ends[name] = last["digest"]
+            elif last.get("line") == "kept":  # of an event that was pruned: the chain goes on behind its digest
+                name, leaf = last["stream"], bytes.fromhex(last["digest"])
+                kept.setdefault(name, sha256()).update(last["position"].to_bytes(8, "big") + leaf)
+                chains[name] = leaf
             elif last.get("line") == "event":
                 header, payload = last["header"].encode(), payload_of(last)
                 of_payload = bytes.fromhex(last.get("payload_digest", "00" * 32))
@@ -43,6 +47,8 @@ def read(path):
                 wrong = None if chain.hex() == last["digest"] else "its digest does not follow"
                 if payload is not None and sha256(bytes.fromhex(last["salt"]) + payload).digest() != of_payload:
                     wrong = "its payload is another"
+                if last["stream"] in kept and kept.pop(last["stream"]).hexdigest() != json.loads(header).get("leaves"):
+                    wrong = "what is left of the events before it is not what was pruned"
                 yield last, wrong
     if last.get("line") != "end" or last["sha256"] != digest.hexdigest():
         yield None, "the file was cut off or changed"

@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 
 EVENTS = "SELECT stream, position, version, header, payload, salt, payload_digest, digest FROM events"
-KEPT = " UNION ALL SELECT stream, position, version, NULL, NULL, NULL, NULL, digest FROM kept_digests"
+KEPT = " UNION ALL SELECT stream, position, version, NULL, {}, NULL, NULL, digest FROM kept_digests"  # {}: see below
 LOG = """SELECT s.name, e.position, e.version, e.header, e.payload, e.salt, e.payload_digest, e.digest
          FROM ({} ORDER BY position) AS e LEFT JOIN streams AS s ON s.id = e.stream ORDER BY e.position"""
 BACK = """SELECT name FROM streams WHERE pruned AND ((SELECT count(*) FROM events WHERE stream = id) <> 1
@@ -84,7 +84,7 @@ def wrong_in(log, left, stream, position, version, header, payload, salt, stored
         what = (f"run:{said.get('run')}".encode(), said.get("events"), said.get("leaves"))
         return None if what == (stream, at, kept.hexdigest()) else "what is kept before it is not what was pruned"
     if kept:
-        kept.update(position.to_bytes(8, "big", signed=True) + digest)
+        kept.update((payload if header is None else position).to_bytes(8, "big", signed=True) + digest)
     return problem if kept or header is not None else "it was pruned, and the first event of its stream was not"
 
 
@@ -111,12 +111,12 @@ def verify(database, seals=()):
 
     try:
         connection.execute("BEGIN")  # one moment of the log, whoever writes meanwhile
-        prunes = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'kept_digests'").fetchall()
+        prunes = [name for _, name, *_ in connection.execute("PRAGMA table_info(kept_digests)")]
+        kept = KEPT.format("ifnull(was, position)" if b"was" in prunes else "position")  # when it was pruned
         check_seals(last=False)
-        for row in connection.execute(LOG.format(EVENTS + KEPT if prunes else EVENTS)):
+        for row in connection.execute(LOG.format(EVENTS + kept if prunes else EVENTS)):
             stream, position, version, *_, digest = row
-            problem = wrong_in(ends, left, *row)
-            if problem and stream not in broken:
+            if (problem := wrong_in(ends, left, *row)) and stream not in broken:
                 broken.add(stream)
                 problems.append(f"{named(stream)}, version {version}, position {position}: {problem}")
             ends[stream] = (version, digest)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from eventstore.digest import NO_DIGEST, SALT_BYTES, chain_start, event_digest, payload_digest
 from eventstore.errors import EventStoreError, InvalidArgument, NotInstallable
+from eventstore.keeping import KeptDigest
 from eventstore.limits import MOVED_STREAMS_MAX, POOL_BYTES_MAX
 from eventstore.moving import (
     CONSUMED_PAGE,
@@ -37,16 +38,18 @@ from eventstore.validation import (
 __all__ = ["Arrivals"]
 
 _INT64_MAX: Final = (1 << 63) - 1
+_LEAVES: Final = ITEM_ORDER.index(KeptDigest)  # from here on items stand for events, of both kinds mixed
 
 
 class _Place:
     """How far a stream has arrived."""
 
-    __slots__ = ("digest", "item", "version")
+    __slots__ = ("digest", "item", "kept", "version")
 
     def __init__(self, item: StoredStream) -> None:
         self.item: Final = item
         self.version = 0
+        self.kept = 0  # the last version that was pruned
         self.digest = chain_start(item.stream)
 
 
@@ -69,7 +72,7 @@ class Arrivals:
     def take(self, item: Item) -> None:
         """The next item. Raises `NotInstallable`."""
         stream = getattr(item, "stream", None)
-        version = item.version if isinstance(item, RecordedEvent) else None
+        version = item.version if isinstance(item, RecordedEvent | KeptDigest) else None
         try:
             self._in_turn(item)
             self._take(item)
@@ -89,7 +92,7 @@ class Arrivals:
             raise NotInstallable(place.item.stream, reason=reason)
 
     def _in_turn(self, item: Item) -> None:
-        stage = ITEM_ORDER.index(type(item)) if type(item) in ITEM_ORDER else -1
+        stage = min(ITEM_ORDER.index(type(item)), _LEAVES) if type(item) in ITEM_ORDER else -1
         if stage < self._stage:
             what = type(item).__name__
             raise NotInstallable(getattr(item, "stream", None), reason=f"a {what} stands where none can be")
@@ -101,11 +104,13 @@ class Arrivals:
                 self._event(item)
             case StoredStream():
                 self._stream(item)
+            case KeptDigest():
+                self._kept(item)
             case StoredMessage():
-                self._known(item.stream)
+                self._mail(item.stream)
                 _validate_waiting(item)
             case ConsumedMessages():
-                self._known(item.stream)
+                self._mail(item.stream)
                 _validate_consumed(item)
             case StoredPool():
                 _validate_pool(item)
@@ -123,6 +128,10 @@ class Arrivals:
         if (item.pool, item.holder) in self._holders:
             raise InvalidArgument(f"holder {item.holder!r} of pool {item.pool!r} comes twice")
         self._holders.add((item.pool, item.holder))
+
+    def _mail(self, stream: str) -> None:
+        if self._known(stream).item.pruned:
+            raise NotInstallable(stream, reason="it was pruned, and has no mail")
 
     def _known(self, stream: str) -> _Place:
         place = self._places.get(stream)
@@ -143,7 +152,7 @@ class Arrivals:
         validate_timestamp(item.updated_at, "updated_at")
         if item.alarm is not None:
             validate_timestamp(item.alarm, "alarm")
-        _validate_flags(held=item.held, closed=item.closed)
+        _validate_flags(held=item.held, closed=item.closed, pruned=item.pruned)
         validate_attributes(item.attributes)
         if None in item.attributes.values():
             raise InvalidArgument("an attribute is null: it would be absent")
@@ -153,10 +162,35 @@ class Arrivals:
         elif place.digest != item.digest:
             raise NotInstallable(item.stream, reason="it has no events, and a digest")
 
-    def _event(self, event: RecordedEvent) -> None:
-        place = self._known(event.stream)
-        if event.version != place.version + 1 or event.version > place.item.version:
+    def _kept(self, kept: KeptDigest) -> None:
+        """What is left of an event: believed as far as the chain goes on from the last of them."""
+        place = self._next(kept)
+        reason = None
+        if not place.item.pruned:
+            reason = "it was pruned, and its stream is not said to be: the removal is not finished"
+        elif place.version != place.kept:
+            reason = "it was pruned, and an event before it was not"
+        elif kept.version == place.item.version:
+            reason = "it was pruned, and is the last of its stream, which stays"
+        elif type(kept.digest) is not bytes or len(kept.digest) != len(NO_DIGEST):
+            reason = "its digest is not 32 bytes"
+        if reason is not None:
+            raise NotInstallable(kept.stream, version=kept.version, reason=reason)
+        _validate_count(kept.pruned_at, "the position of what was pruned")
+        place.version = place.kept = kept.version
+        place.digest = kept.digest
+
+    def _next(self, leaf: RecordedEvent | KeptDigest) -> _Place:
+        place = self._known(leaf.stream)
+        if leaf.version != place.version + 1 or leaf.version > place.item.version:
             reason = f"version {place.version + 1} of {place.item.version} is to come"
+            raise NotInstallable(leaf.stream, version=leaf.version, reason=reason)
+        return place
+
+    def _event(self, event: RecordedEvent) -> None:
+        place = self._next(event)
+        if place.item.pruned and not place.kept:
+            reason = "its stream is said to be pruned, and none of its events was"
             raise NotInstallable(event.stream, version=event.version, reason=reason)
         validate_header(event.header, "event of", event.stream)
         if (wrong := _wrong_with_payload(event)) is not None:

@@ -33,6 +33,12 @@ class KeptDigest(Struct, frozen=True, gc=False):
     version: int
     position: int
     digest: bytes
+    was: int | None = None  # the position that it had where it was pruned, if it has moved to another since
+
+    @property
+    def pruned_at(self) -> int:
+        """The position that it had where it was pruned: what a record of that speaks of."""
+        return self.position if self.was is None else self.was
 
 
 Leaf: TypeAlias = RecordedEvent | KeptDigest

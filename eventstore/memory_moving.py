@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from eventstore.arrivals import Arrivals
 from eventstore.errors import NotInstallable
 from eventstore.joining import Joining
+from eventstore.keeping import KeptDigest, Leaf
 from eventstore.moving import (
     CONSUMED_PAGE,
     GRANT_PREFIX,
@@ -38,7 +39,7 @@ __all__ = ["Taken", "dump"]
 def dump(streams: Streams, names: Sequence[str] | None) -> Iterator[Item]:
     """The items of some streams, or of all, as they stand when the first is asked for. Raises `StreamNotFound`."""
     if names is None:
-        chosen, log = [each for each in streams._streams.values() if not each.pruned], streams.log
+        chosen, log = list(streams._streams.values()), streams.log
         ends = [(log, len(log))]
     else:
         wanted = {streams.existing(name).name for name in names}
@@ -47,9 +48,7 @@ def dump(streams: Streams, names: Sequence[str] | None) -> Iterator[Item]:
     yield from list(_state(streams, chosen, everything=names is None))
     for events, end in ends:
         for index in range(end):  # a list that others append to
-            event = events[index]
-            if isinstance(event, RecordedEvent):
-                yield event
+            yield events[index]
 
 
 def _state(streams: Streams, chosen: list[Stream], *, everything: bool) -> Iterator[Item]:
@@ -64,6 +63,7 @@ def _state(streams: Streams, chosen: list[Stream], *, everything: bool) -> Itera
             held=stream.held,
             closed=stream.closed,
             attributes=stream.attributes,
+            pruned=stream.pruned,
         )
     for stream in chosen:
         for mail in stream.mailbox.values():
@@ -130,7 +130,7 @@ class Taken:
         self._streams: Final = streams
         self._same = 0
         self._new: Final[dict[str, Stream]] = {}
-        self._log: Final[list[RecordedEvent]] = []
+        self._log: Final[list[Leaf]] = []
         self._pools: Final[list[StoredPool]] = []
         self._parts: Final[list[StoredPermit | StoredWaiter]] = []
         arrivals = Arrivals()
@@ -148,7 +148,7 @@ class Taken:
                     self._new[item.stream] = _made_of(item)
             case StoredPool():
                 self._pools.append(item)
-            case RecordedEvent():
+            case RecordedEvent() | KeptDigest():
                 if (stream := self._new.get(item.stream)) is not None:
                     stream.events.append(item)
                     self._log.append(item)
@@ -166,7 +166,7 @@ class Taken:
             return False
         shorter = min(len(here.events), item.version)
         prefix = here.events[shorter - 1].digest if shorter else None
-        relation(item, len(here.events), here.digest, prefix=prefix)
+        relation(item, len(here.events), here.digest, prefix=prefix, pruned=here.pruned)
         return True
 
     def put(self, now: Timestamp, behind: Commit | None) -> Installed:
@@ -194,16 +194,22 @@ class Taken:
             streams.deliver(message, now)
         if behind is not None:
             streams.apply(behind)
-        return Installed(streams=len(self._new), events=len(self._log), same=self._same)
+        events = sum(isinstance(leaf, RecordedEvent) for leaf in self._log)
+        return Installed(streams=len(self._new), events=events, same=self._same)
 
     def _append_all(self) -> None:
         log = self._streams.log
         for stream in self._new.values():
             stream.events.clear()
-        for event in self._log:
-            placed = replace(event, position=len(log) + 1)
+        for leaf in self._log:
+            position = len(log) + 1
+            placed: Leaf
+            if isinstance(leaf, KeptDigest):
+                placed = replace(leaf, position=position, was=None if leaf.pruned_at == position else leaf.pruned_at)
+            else:
+                placed = replace(leaf, position=position)
             log.append(placed)
-            self._new[event.stream].events.append(placed)
+            self._new[leaf.stream].events.append(placed)
 
 
 class _Put:
@@ -237,7 +243,7 @@ class _Put:
 def _made_of(item: StoredStream) -> Stream:
     stream = Stream(item.stream, item.created_at)
     stream.updated_at, stream.digest = item.updated_at, item.digest
-    stream.alarm, stream.held, stream.closed = item.alarm, item.held, item.closed
+    stream.alarm, stream.held, stream.closed, stream.pruned = item.alarm, item.held, item.closed, item.pruned
     stream.attributes = dict(item.attributes)
     return stream
 

@@ -1,13 +1,15 @@
 """Moving streams between stores: a second port beside `eventstore.port`, for stores that declare "moving".
 
 `dump` gives out streams as they stand, item by item; `install` takes such items in. What moves is everything that
-a stream is: its events byte for byte (payloads that were destroyed stay so), the messages that wait, the ids of those
-that were consumed (so that a duplicate is delivered nowhere twice), alarm, held, closed, attributes, times, what
-it holds lastingly of pools, and its places in their queues. What belongs to a worker stays: owner, leases, claims, and
-permits that a lease holds. Positions are the log's own, so they are new ones where streams are installed.
+a stream is: its events byte for byte (payloads that were destroyed stay so; of events that were pruned what is left),
+the messages that wait, the ids of those that were consumed (so that a duplicate is delivered nowhere twice), alarm,
+held, closed, pruned, attributes, times, what it holds lastingly of pools, and its places in their queues. What belongs
+to a worker stays: owner, leases, claims, and permits that a lease holds. Positions are the log's own, so they are new
+ones where streams are installed; of an event that was pruned the one that it had then goes along (`KeptDigest.was`),
+for what was said of it speaks of that.
 
-Items come in the order of `ITEM_ORDER`: first what all streams are, last their events, so that whoever takes them in
-knows from the beginning where each chain must end.
+Items come in the order of `ITEM_ORDER`: first what all streams are, last their events, and what is left of such, so
+that whoever takes them in knows from the beginning where each chain must end.
 
 This module is the contract; what stores check of what arrives is in `eventstore.arrivals`. It deliberately does not
 know how anything is stored, nor how items travel: `engine.moving` writes them into files.
@@ -21,6 +23,7 @@ from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
 from msgspec import Struct
 
 from eventstore.errors import StreamDiffers, UnsupportedCapability
+from eventstore.keeping import KeptDigest
 from eventstore.port import Commit, EventStore, MessageId, RecordedEvent, Scalar, Timestamp
 
 __all__ = [
@@ -52,7 +55,7 @@ class StoredStream(Struct, frozen=True, kw_only=True):
     """A stream but for its events and its mailbox, which follow."""
 
     stream: str
-    version: int  # how many events follow
+    version: int  # how many events follow, or what is left of them
     digest: bytes  # of the last
     created_at: Timestamp
     updated_at: Timestamp
@@ -60,6 +63,7 @@ class StoredStream(Struct, frozen=True, kw_only=True):
     held: bool
     closed: bool
     attributes: Mapping[str, Scalar]
+    pruned: bool = False  # of its oldest events digests follow; it has no mail
 
 
 class StoredMessage(Struct, frozen=True, kw_only=True):
@@ -119,7 +123,14 @@ class StoredWaiter(Struct, frozen=True, kw_only=True):
 
 
 Item: TypeAlias = (
-    StoredStream | StoredMessage | ConsumedMessages | StoredPool | StoredPermit | StoredWaiter | RecordedEvent
+    StoredStream
+    | StoredMessage
+    | ConsumedMessages
+    | StoredPool
+    | StoredPermit
+    | StoredWaiter
+    | KeptDigest
+    | RecordedEvent
 )
 ITEM_ORDER: Final[tuple[type[Item], ...]] = (
     StoredStream,
@@ -128,9 +139,11 @@ ITEM_ORDER: Final[tuple[type[Item], ...]] = (
     StoredPool,
     StoredPermit,
     StoredWaiter,
+    KeptDigest,
     RecordedEvent,
 )
-"""All of one kind come before the first of the next."""
+"""All of one kind come before the first of the next; but the last two stand for events, and come in the order of those.
+"""
 
 
 class Installed(Struct, frozen=True, kw_only=True):
@@ -148,8 +161,10 @@ class MovingStore(Protocol):
     def dump(self, streams: Sequence[str] | None = None) -> AsyncGenerator[Item, None]:
         """Streams as they stand at one moment, whoever writes meanwhile; None: all of them, events in commit order.
 
-        Of some, events come stream by stream, streams in the order they were made. In bounded memory. Raises
-        `StreamNotFound`. Close the generator (`contextlib.aclosing`) if it is left early.
+        Of some, events come stream by stream, streams in the order they were made. In bounded memory. Of a stream that
+        is being pruned, or is pruned before its events were given out, digests come in place of events, and it is not
+        said to be pruned: `install` refuses it. Raises `StreamNotFound`. Close the generator (`contextlib.aclosing`) if
+        it is left early.
         """
 
     async def install(self, items: Iterable[Item], *, behind: Commit | None = None) -> Installed:
@@ -176,15 +191,20 @@ def moving_store(store: EventStore) -> MovingStore:
     return cast("MovingStore", store)
 
 
-def relation(item: StoredStream, version: int, digest: bytes, *, prefix: bytes | None) -> None:
+def relation(item: StoredStream, version: int, digest: bytes, *, prefix: bytes | None, pruned: bool = False) -> None:
     """Nothing if the stream that is here, with that version and digest, is the one to install.
 
-    `prefix`: the digest at the shorter one's end of the longer one, if that can be known. Raises `StreamDiffers`.
+    `prefix`: the digest at the shorter one's end of the longer one, if that can be known. `pruned`: whether the one
+    that is here is. Raises `StreamDiffers`.
     """
     if (item.version, item.digest) == (version, digest):
         return
     reason = f"has other events ({version:,} here, {item.version:,} there)"
-    if version > item.version and prefix == item.digest:
+    if pruned and not item.pruned and version > item.version and prefix == item.digest:
+        reason = f"was pruned here since: its {item.version:,} events are not brought back"
+    elif item.pruned and not pruned and version < item.version:
+        reason = f"has its {version:,} events here, and was pruned there: prune it here, too"
+    elif version > item.version and prefix == item.digest:
         reason = f"has gone on: it has {version:,} events, the first {item.version:,} of which are those to install"
     elif version < item.version and version == 0:
         reason = f"has no events yet, and {item.version:,} are to be installed"

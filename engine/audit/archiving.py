@@ -11,7 +11,8 @@
 In bounded memory, and idempotent: a full part is never written again, the last one is, while it is not full, and `runs`
 is written anew each time. A file is there whole, or as it was. What was destroyed in the store before it was archived
 is null here; what is destroyed later stays in parts that are full: whoever must forget removes them, and archives
-again.
+again. An event that was pruned before it was archived is a row without header and payload; one that is pruned later
+stays as it was archived, also in the last part, whose rows are taken over.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ import msgspec
 from msgspec import Struct, structs
 
 from engine import Engine, RunSummary
+from engine.audit.pruned import Leaf, leaves
 from engine.errors import AuditError, StorageUnavailable
-from engine.storage import Column, parquet_file
-from eventstore import EventStore, RecordedEvent
+from engine.storage import Column, each_parquet_row, parquet_file
+from eventstore import EventStore, KeptDigest
 
 __all__ = ["EVENTS_OF_PART", "EVENT_COLUMNS", "RUN_COLUMNS", "Archived", "archive"]
 
@@ -50,10 +52,10 @@ EVENT_COLUMNS: Final = (
     Column("type", "string"),  # "TaskCompleted"
     Column("stamped_at", "timestamp[us, UTC]"),  # as the engine stamped it
     Column("id", "string"),  # of the task, timer, child ... that it is about
-    Column("header", "string", nullable=False),  # JSON, as stored
+    Column("header", "string"),  # JSON, as stored; null of an event that was pruned before it was archived
     Column("payload", "string"),  # JSON, as stored; null without one, or when it was destroyed, or is no text
     Column("salt", "binary"),  # with header, payload and digests all that it takes to verify
-    Column("payload_digest", "binary", nullable=False),
+    Column("payload_digest", "binary"),  # null likewise
     Column("digest", "binary", nullable=False),
 )
 RUN_COLUMNS: Final = (
@@ -175,7 +177,7 @@ def _write_state(folder: Path, state: _State) -> None:
     beside.replace(folder / _STATE)
 
 
-def _checked(batch: list[RecordedEvent], parts: _Parts, known: _State, folder: Path) -> list[RecordedEvent]:
+def _checked(batch: list[Leaf], parts: _Parts, known: _State, folder: Path) -> list[Leaf]:
     """What is new of the first events that are read. Raises `AuditError` when they are not what was archived."""
     if parts.checked:
         return batch
@@ -214,8 +216,9 @@ class _Parts:
         self._folder = folder
         self._part: ExitStack | None = None
         self._rows: Any = None
+        self._before = _Before(_part(folder, known.events) if known.total > known.events else None)
 
-    def add(self, batch: list[RecordedEvent]) -> None:
+    def add(self, batch: list[Leaf]) -> None:
         """The next events. Blocks."""
         try:
             while batch:
@@ -225,7 +228,7 @@ class _Parts:
                     self.written += 1
                 room = EVENTS_OF_PART - self.total % EVENTS_OF_PART
                 taken, batch = batch[:room], batch[room:]
-                self._rows.write(_columns_of(taken))
+                self._rows.write(_columns_of(map(self._before.row_of, taken)))
                 self.total += len(taken)
                 if self.total % EVENTS_OF_PART == 0:
                     self.close()
@@ -258,14 +261,33 @@ class _Parts:
         return structs.replace(self._full, first=self.first, total=self.total)
 
 
-async def _batches(store: EventStore, *, after: int) -> AsyncGenerator[list[RecordedEvent], None]:
-    batch: list[RecordedEvent] = []
+class _Before:
+    """The rows of the last part, as it was: it is written anew, and what was pruned since is taken over."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._rows = iter(()) if path is None else each_parquet_row(path)
+        self._row: dict[str, Any] | None = None
+
+    def row_of(self, leaf: Leaf) -> dict[str, Any]:
+        """What is to be archived of it; asked for in the order of positions. Blocks."""
+        return (self._archived(leaf) if isinstance(leaf, KeptDigest) else None) or _row_of(leaf)
+
+    def _archived(self, kept: KeptDigest) -> dict[str, Any] | None:
+        while self._row is None or self._row["position"] < kept.position:
+            self._row = next(self._rows, None)
+            if self._row is None:
+                return None
+        return self._row if (self._row["position"], self._row["digest"]) == (kept.position, kept.digest) else None
+
+
+async def _batches(store: EventStore, *, after: int) -> AsyncGenerator[list[Leaf], None]:
+    batch: list[Leaf] = []
     size = 0
-    events = cast("AsyncGenerator[RecordedEvent, None]", store.read_all(after=after))
-    async with aclosing(events):
-        async for recorded in events:
-            batch.append(recorded)
-            size += len(recorded.header) + len(recorded.payload or b"")
+    log = cast("AsyncGenerator[Leaf, None]", leaves(store, after=after))
+    async with aclosing(log):
+        async for leaf in log:
+            batch.append(leaf)
+            size += 0 if isinstance(leaf, KeptDigest) else len(leaf.header) + len(leaf.payload or b"")
             if len(batch) >= _BATCH or size >= _BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
@@ -273,28 +295,35 @@ async def _batches(store: EventStore, *, after: int) -> AsyncGenerator[list[Reco
         yield batch
 
 
-def _columns_of(batch: Iterable[RecordedEvent]) -> dict[str, list[Any]]:
+def _columns_of(rows: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {column.name: [] for column in EVENT_COLUMNS}
-    for each in batch:
-        header = _header_of(each.header)
-        category, _, name = each.stream.partition(":")
-        row = {
-            "position": each.position,
-            "stream": each.stream,
-            "run": name if category == "run" else None,
-            "version": each.version,
-            "type": header.type,
-            "stamped_at": header.at,
-            "id": header.id,
-            "header": each.header.decode("utf-8", "replace"),
-            "payload": _text(each.payload),
-            "salt": each.salt,
-            "payload_digest": each.payload_digest,
-            "digest": each.digest,
-        }
-        for column, value in row.items():
-            columns[column].append(value)
+    for row in rows:
+        for column, values in columns.items():
+            values.append(row.get(column))
     return columns
+
+
+def _row_of(leaf: Leaf) -> dict[str, Any]:
+    category, _, name = leaf.stream.partition(":")
+    row: dict[str, Any] = {
+        "position": leaf.position,
+        "stream": leaf.stream,
+        "run": name if category == "run" else None,
+        "version": leaf.version,
+        "digest": leaf.digest,
+    }
+    if isinstance(leaf, KeptDigest):
+        return row
+    header = _header_of(leaf.header)
+    return row | {
+        "type": header.type,
+        "stamped_at": header.at,
+        "id": header.id,
+        "header": leaf.header.decode("utf-8", "replace"),
+        "payload": _text(leaf.payload),
+        "salt": leaf.salt,
+        "payload_digest": leaf.payload_digest,
+    }
 
 
 def _header_of(header: bytes) -> _Header:

@@ -102,7 +102,8 @@ async def look_at_pruned(store: EventStore, event: RecordedEvent) -> Remains:
             elif found.finished:
                 found.wrong = "inserted", f"version {leaf.version}, which was pruned, stands in the log again"
                 return found
-            hashed.update(leaf.position.to_bytes(8, "big", signed=True) + leaf.digest)
+            at = leaf.pruned_at if isinstance(leaf, KeptDigest) else leaf.position
+            hashed.update(at.to_bytes(8, "big", signed=True) + leaf.digest)
     except StoreDamaged:
         pass  # the hash is another, then
     if event.version != said.events + 1 or hashed.hexdigest() != said.leaves:

@@ -25,7 +25,10 @@ async def diff(store: EventStore, output: Output, left: str, right: str, *, rows
         found = await client.diff(left, right)
     if output.json:
         output.document({"left": left, "right": right, **diff_document(found)})
-    elif not found.rows:
+        return Exit.COMPLETED
+    if found.without_values:
+        output.line("values were destroyed: what happened is compared, and no values are")
+    if not found.rows:
         output.line(f"runs {left} and {right} are alike: all {found.alike:,} facts and decisions of either")
     else:
         show_rows(output, found, (left, right), rows=rows)
@@ -35,7 +38,7 @@ async def diff(store: EventStore, output: Output, left: str, right: str, *, rows
 def diff_document(found: HistoryDiff) -> dict[str, Any]:
     """Two histories side by side, as JSON."""
     rows = [{"alike": row.alike, "left": _document(row.left), "right": _document(row.right)} for row in found.rows]
-    return {"alike": found.alike, "rows": rows}
+    return {"alike": found.alike, "without_values": found.without_values, "rows": rows}
 
 
 def show_rows(output: Output, found: HistoryDiff, titles: tuple[str, str], *, rows: int) -> None:

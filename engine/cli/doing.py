@@ -106,13 +106,13 @@ def talk(
         exit_with(action, debug=debug)
 
 
-def read(do: Work, *, store: str, json: bool, debug: bool) -> None:
-    """The commands that only look."""
+def read(do: Work, *, store: str, json: bool, debug: bool, as_it_is: bool = True) -> None:
+    """The commands that only look; large values as what the store holds of them, unless `as_it_is` is False."""
     from engine.cli import stores  # noqa: PLC0415 - see the module
     from engine.cli.output import Output  # noqa: PLC0415
 
     async def opened() -> Exit:
-        async with stores.opened(store, read_only=True, as_it_is=True) as given:
+        async with stores.opened(store, read_only=True, as_it_is=as_it_is) as given:
             return await do(given, Output(json=json))
 
     exit_with(opened, debug=debug)
@@ -139,17 +139,17 @@ def judge(
         exit_with(action, debug=debug)
 
 
-def change(do: Work, *, store: str, json: bool, debug: bool) -> None:
-    """The commands that leave a word in a store which is there, and load no code."""
+def change(do: Work, *, store: str, json: bool, debug: bool, as_it_is: bool = True) -> None:
+    """The commands that leave a word in a store which is there, and load no code; `as_it_is` as in `read`."""
     from engine.cli.output import Output  # noqa: PLC0415 - see the module
 
-    exit_with(lambda: _changed(Output(json=json), store, do), debug=debug)
+    exit_with(lambda: _changed(Output(json=json), store, do, as_it_is=as_it_is), debug=debug)
 
 
-async def _changed(output: Any, url: str, do: Work) -> Exit:
+async def _changed(output: Any, url: str, do: Work, *, as_it_is: bool = True) -> Exit:
     from engine.cli import stores  # noqa: PLC0415 - see the module
 
-    async with stores.existing(url, as_it_is=True) as given:
+    async with stores.existing(url, as_it_is=as_it_is) as given:
         return await do(given, output)
 
 

@@ -12,6 +12,7 @@ from engine import Engine
 from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.redaction import Redaction
+from engine.errors import RepairRefused, RunPrunedError
 from eventstore import EventStore
 
 __all__ = ["export"]
@@ -21,7 +22,14 @@ async def export(store: EventStore, output: Output, run_id: str, *, redact: bool
     """One line for the run, then one for each event, all of it JSON."""
     redaction = Redaction(secret=secrets.token_bytes(32), keep=keep) if redact else None
     async with Engine(store) as client:
-        await client.run(run_id).status()  # that there is one, before anything is written
+        state = await client.run(run_id).state()  # that there is one, before anything is written
+        if state.pruned is not None:
+            raise RunPrunedError(run_id)
+        if state.destroyed is not None:
+            raise RepairRefused(
+                f"payloads of run {run_id!r} were destroyed: its history cannot be replayed, nor in a test."
+                " holdfast history --json prints what there is, and holdfast export --out moves it"
+            )
         output.document({"holdfast": "history", "form": 1, "run": run_id, "redacted": redact})
         async for item in client.run(run_id).events():
             line: dict[str, Any] = {"version": item.version}

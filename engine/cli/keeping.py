@@ -15,9 +15,10 @@ from engine.audit import prune as prune_policies
 from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.words import FINAL
+from engine.errors import RunPrunedError
 from eventstore import EventStore
 
-__all__ = ["FINAL", "forget", "prune_due"]
+__all__ = ["FINAL", "asked", "forget", "is_asking", "prune_due", "size_text"]
 
 _SAMPLE_RUNS: Final = 3
 _SAMPLE_EVENTS: Final = 500
@@ -58,12 +59,12 @@ async def prune_due(
             output.line(f"… and more, behind --limit {limit}")
     question = f"take {'the values of ' if policy.keep is None else ''}{_runs(total)} away for good?"
     done = None
-    if total and _asked(output, question, yes=yes):
+    if total and asked(output, question, yes=yes):
         done = await prune_policies(store, [policy], by=by, reason=reason, limit=limit)
     if output.json:
         output.document(_document(groups, done, more=more))
     elif done is None:
-        output.line("nothing was taken away" + ("" if _is_asking(output) else "; --yes does it"))
+        output.line("nothing was taken away" + ("" if is_asking(output) else "; --yes does it"))
     else:
         for line in _said(done):
             output.line(line)
@@ -103,11 +104,12 @@ def _table(groups: _Groups) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for (workflow, status, due), group in sorted(groups.items()):
         what = "values" if due == "payloads" else "the rest of it" if status == "pruned" else "history"
-        table.add_row(workflow, status, what, f"{group.runs:,}", f"{group.events:,}", _size(group.about))
+        table.add_row(workflow, status, what, f"{group.runs:,}", f"{group.events:,}", size_text(group.about))
     return table
 
 
-def _size(number: int) -> str:
+def size_text(number: int) -> str:
+    """Bytes, for people."""
     for unit, bound in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if number >= bound:
             return f"{number / bound:.1f} {unit}"
@@ -118,13 +120,14 @@ def _runs(number: int) -> str:
     return "1 run" if number == 1 else f"{number:,} runs"
 
 
-def _is_asking(output: Output) -> bool:
+def is_asking(output: Output) -> bool:
+    """Whether there is somebody to ask."""
     return not output.json and output.live and sys.stdin.isatty()
 
 
-def _asked(output: Output, question: str, *, yes: bool) -> bool:
+def asked(output: Output, question: str, *, yes: bool) -> bool:
     """Whether it is to be done: said so before, or now by whoever sits there."""
-    return yes or (_is_asking(output) and typer.confirm(question))
+    return yes or (is_asking(output) and typer.confirm(question))
 
 
 def _said(done: Pruning) -> list[str]:
@@ -176,21 +179,23 @@ async def forget(
     """Show how much a run would forget, ask, and do it."""
     async with Engine(store) as engine:
         count = size = 0
+        if await engine.run(run_id).status() == "pruned":
+            raise RunPrunedError(run_id)
         async for event in engine.run(run_id).events():
             if event.payload is not None and (not versions or event.version in versions):
                 count, size = count + 1, size + len(event.payload)
         below = " and those of its child runs" if children else ""
-        shown = f"run {run_id} has {'1 value' if count == 1 else f'{count:,} values'}, {_size(size)}{below}"
+        shown = f"run {run_id} has {'1 value' if count == 1 else f'{count:,} values'}, {size_text(size)}{below}"
         if not output.json:
             output.line(shown)
-        do = _asked(output, "destroy them for good?", yes=yes)
+        do = asked(output, "destroy them for good?", yes=yes)
         done = None
         if do:
             done = await engine.destroy_payloads(run_id, versions=versions, children=children, by=by, reason=reason)
     if output.json:
         output.document({"run": run_id, "values": count, "bytes": size, "done": do, "destroyed": done or 0})
     elif done is None:
-        output.line("nothing was destroyed" + ("" if _is_asking(output) else "; --yes does it"))
+        output.line("nothing was destroyed" + ("" if is_asking(output) else "; --yes does it"))
     else:
         output.line(f"{done:,} destroyed; the digests stay, and what remains verifies")
     return Exit.COMPLETED

@@ -29,6 +29,7 @@ __all__ = ["group"]
 group = commands()
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_YOUNG: Final = timedelta(days=1)
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it without asking; it cannot be undone.")]
 
 
@@ -154,6 +155,54 @@ def forget(
         store=store,
         json=json,
         debug=debug,
+    )
+
+
+@group.command(
+    epilog=epilog(
+        "holdfast sweep --store 'sqlite:///runs.db?storage=values'",
+        "holdfast sweep --store 'sqlite:///runs.db?storage=values' --also sqlite:///other.db --older-than 7d --yes",
+    )
+)
+def sweep(
+    *,
+    older_than: Annotated[
+        str,
+        typer.Option("--older-than", metavar="AGE", help="What was written so long ago: 12h, 30d, 8w; 1d at least."),
+    ] = "1d",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="URL",
+            help="Another store that has values in this storage; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: YesOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Take away what lies in a storage and no history names any more, as of runs that were pruned or have forgotten.
+
+    The URL of the store says which storage, by ?storage=PLACE. Everything that the store names stays, and what the
+    stores of --also name; name all that have values there, and keep nothing else in it. What would go is shown first,
+    and asked about; without a terminal and without --yes it is only shown.
+    """
+    from engine.cli import sweeping  # noqa: PLC0415 - see `doing`
+
+    age = _age(older_than)
+    if age < _YOUNG:
+        raise typer.BadParameter(
+            "what is younger than a day may be about to be named: 1d or more", param_hint="--older-than"
+        )
+    doing.read(
+        lambda given, output: sweeping.sweep(given, output, older_than=age, also=tuple(also or ()), yes=yes),
+        store=store,
+        json=json,
+        debug=debug,
+        as_it_is=False,
     )
 
 

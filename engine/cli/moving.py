@@ -13,7 +13,7 @@ from engine.cli.output import Output
 from engine.cli.problems import Exit
 from engine.cli.readable import clock, instant
 from engine.cli.stores import opened
-from engine.moving import CheckedExport, MoveProgress, check_export, export_to_file, import_from_file
+from engine.moving import CheckedExport, Exported, MoveProgress, check_export, export_to_file, import_from_file
 from eventstore import EventStore, SystemClock
 
 __all__ = ["Wish", "export", "import_file"]
@@ -26,6 +26,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     runs: tuple[str, ...] | None
     pause: bool
     record: bool
+    values: bool
     by: str
     reason: str
 
@@ -41,6 +42,7 @@ async def export(store: EventStore, output: Output, wish: Wish) -> Exit:
             by=wish.by,
             reason=wish.reason,
             record=wish.record,
+            values=wish.values,
             progress=_told_by(bar),
         )
     if output.json:
@@ -54,11 +56,14 @@ async def export(store: EventStore, output: Output, wish: Wish) -> Exit:
                 "unfinished": done.unfinished,
                 "parents": done.parents,
                 "not_paused": done.not_paused,
+                "values": done.values,
+                "values_bytes": done.values_bytes,
+                "values_elsewhere": done.values_elsewhere,
             }
         )
         return Exit.COMPLETED
     output.line(f"wrote {done.file}: {_contents(done.runs, done.streams, done.events)}")
-    for line in (*_orphans(done.parents), *_warning(done.unfinished, paused=wish.pause)):
+    for line in (*_values(done), *_orphans(done.parents), *_warning(done.unfinished, paused=wish.pause)):
         output.line(line)
     for run in done.not_paused:
         output.line(f"run {run} is not paused yet: the request waits here, and goes along with it")
@@ -83,7 +88,7 @@ async def import_file(output: Output, file: Path, *, url: str | None, by: str, r
         return Exit.COMPLETED
     same = f"; {_counted(done.same, 'stream')} were here already" if done.same else ""
     output.line(f"imported {_contents(checked.runs, done.streams, done.events)} from {file}{same}")
-    for line in (*_orphans(checked.parents), *_warning(checked.unfinished, paused=False)):
+    for line in (*_values(checked), *_orphans(checked.parents), *_warning(checked.unfinished, paused=False)):
         output.line(line)
     return Exit.COMPLETED
 
@@ -105,7 +110,7 @@ def _say_checked(output: Output, file: Path, checked: CheckedExport) -> None:
         return
     output.line(f"{file} is whole: {_contents(checked.runs, checked.streams, checked.events)}")
     output.line(f"written {clock(checked.at)} from a {checked.store}, sha256 {checked.sha256}")
-    for line in _orphans(checked.parents):
+    for line in (*_values(checked), *_orphans(checked.parents)):
         output.line(line)
 
 
@@ -118,6 +123,9 @@ def _document(file: Path, checked: CheckedExport) -> dict[str, Any]:
         "events": checked.events,
         "unfinished": checked.unfinished,
         "parents": checked.parents,
+        "values": checked.values,
+        "values_bytes": checked.values_bytes,
+        "values_elsewhere": checked.values_elsewhere,
         "written_at": instant(checked.at),
         "from": checked.store,
     }
@@ -130,6 +138,19 @@ def _contents(runs: tuple[str, ...] | None, streams: int, events: int) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _values(of: Exported | CheckedExport) -> list[str]:
+    """The large values that are in a file, and those that are not."""
+    lines: list[str] = []
+    if of.values:
+        lines.append(f"with {_counted(of.values, 'large value')}, {of.values_bytes:,} bytes")
+    if of.values_elsewhere:
+        lines.append(
+            f"{_counted(of.values_elsewhere, 'large value')} that it names are not in it: they stay in their storage,"
+            " and whoever reads them needs that, or a copy of it (?storage=PLACE behind the store)"
+        )
+    return lines
 
 
 def _orphans(parents: dict[str, str]) -> list[str]:

@@ -15,6 +15,38 @@ __all__ = ["group"]
 
 group = commands()
 
+EverythingOption = Annotated[bool, typer.Option("--all", help="The whole store, into the file of --out.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Write all that the runs are, with their child runs, into this new file, for holdfast import.",
+        show_default=False,
+    ),
+]
+PauseOption = Annotated[
+    bool, typer.Option("--pause", help="Pause the runs first, so that they do not go on here: with --out.")
+]
+ReadOnlyOption = Annotated[
+    bool, typer.Option("--read-only", help="Write nothing into the store, not even who did this: with --out.")
+]
+NoValuesOption = Annotated[
+    bool,
+    typer.Option("--no-values", help="Leave large values where they lie, and name them only: with --out."),
+]
+RedactOption = Annotated[
+    bool,
+    typer.Option(
+        "--redact",
+        help="Placeholders of the same shape for all strings that the run was told; what it said is left out.",
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option("--keep", metavar="KEY", help="Keep the strings under this key; may be given again."),
+]
+
 
 @group.command(
     epilog=epilog(
@@ -29,33 +61,13 @@ def export(
     run_ids: Annotated[
         list[str] | None, typer.Argument(metavar="RUN", help="The id of a run; several with --out.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="The whole store, into the file of --out.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="Write all that the runs are, with their child runs, into this new file, for holdfast import.",
-            show_default=False,
-        ),
-    ] = None,
-    pause: Annotated[
-        bool, typer.Option("--pause", help="Pause the runs first, so that they do not go on here: with --out.")
-    ] = False,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="Write nothing into the store, not even who did this: with --out.")
-    ] = False,
-    redact: Annotated[
-        bool,
-        typer.Option(
-            "--redact",
-            help="Placeholders of the same shape for all strings that the run was told; what it said is left out.",
-        ),
-    ] = False,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", metavar="KEY", help="Keep the strings under this key; may be given again."),
-    ] = None,
+    everything: EverythingOption = False,
+    out: OutOption = None,
+    pause: PauseOption = False,
+    read_only: ReadOnlyOption = False,
+    no_values: NoValuesOption = False,
+    redact: RedactOption = False,
+    keep: KeepOption = None,
     by: ByOption = None,
     reason: ReasonOption = "",
     store: StoreOption = DEFAULT_STORE,
@@ -65,7 +77,8 @@ def export(
     """Write runs, or the whole store, into a file to move them; or, without --out, the history of a run for a test.
 
     The file of --out is compressed, and holds ids, digests, payloads, mail and pending timers, as they are at one
-    moment. A run must not go on in two stores: pause it first (--pause), or let no worker open this store again.
+    moment; large values, too, if the URL of the store says where they lie. A run must not go on in two stores: pause it
+    first (--pause), or let no worker open this store again.
 
     Without --out: JSON lines, with and without --json, for engine.testing.assert_replays. A redacted history replays
     as long as the code does not look into strings: values of an enum, a Literal or a tag need --keep; ids of runs and
@@ -73,7 +86,7 @@ def export(
     """
     runs = tuple(run_ids or ())
     if out is None:
-        moved = everything or pause or read_only
+        moved = everything or pause or read_only or no_values
         _history(runs, moved=moved, redact=redact, keep=keep, given=(store, json, debug))
         return
     if everything == bool(runs):
@@ -89,10 +102,22 @@ def export(
     from engine.cli import moving  # noqa: PLC0415 - see `doing`
 
     wish = moving.Wish(
-        out=out, runs=None if everything else runs, pause=pause, record=not read_only, by=by_whom(by), reason=reason
+        out=out,
+        runs=None if everything else runs,
+        pause=pause,
+        record=not read_only,
+        values=not no_values,
+        by=by_whom(by),
+        reason=reason,
     )
     do = doing.read if read_only else doing.change
-    do(lambda given, output: moving.export(given, output, wish), store=store, json=json, debug=debug)
+    do(
+        lambda given, output: moving.export(given, output, wish),
+        store=store,
+        json=json,
+        debug=debug,
+        as_it_is=False,
+    )
 
 
 def _history(
@@ -135,7 +160,8 @@ def import_file(
     """Take in the runs, or the whole store, of a file: all of it or nothing, in a store that is made if there is none.
 
     Every digest is computed again first. What is there already, with the same events, stays as it is; a run that is
-    there with other events refuses all of it. Runs that have not ended go on here as soon as a worker opens the store.
+    there with other events refuses all of it. Large values in it go where the URL of the store says. Runs that have
+    not ended go on here as soon as a worker opens the store.
     """
     from engine.cli import moving  # noqa: PLC0415 - see `doing`
     from engine.cli.output import Output  # noqa: PLC0415

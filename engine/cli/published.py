@@ -77,7 +77,7 @@ def _remark(what: State[Any] | None, payload: bytes | None) -> str:
     if what is None:
         return "not declared in the target"
     if payload is None:
-        return ""
+        return "destroyed"
     try:
         what.codec.decode(payload)
     except NotRecordable:

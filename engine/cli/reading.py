@@ -16,6 +16,7 @@ from engine.cli.plain import workflow_paused_line
 from engine.cli.problems import Exit, Problem
 from engine.cli.readable import attributes_text, instant
 from engine.cli.tables import history_line, runs_table, state_view
+from engine.errors import RunPrunedError
 from eventstore import EventStore
 
 __all__ = ["history", "runs", "show"]
@@ -113,6 +114,8 @@ async def show(
     async with Engine(store) as client:
         async for recorded in client.run(run_id).events():
             if at is not None and recorded.version > at:
+                if type(recorded.event).__name__ == "RunPruned":
+                    raise RunPrunedError(run_id)
                 break
             state.apply(recorded.version, recorded.event, recorded.payload)
             exchange.take(recorded)

@@ -26,7 +26,7 @@ from engine.cli.summary import document, summary
 from engine.cli.tally import Watched
 from engine.cli.targets import Target
 from engine.cli.words import UNFINISHED
-from engine.errors import HoldfastError, RunNotFound
+from engine.errors import HoldfastError, RunNotFound, RunPrunedError
 from engine.storage import Storage
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
 
@@ -100,6 +100,8 @@ async def resume_one(session: Session, run_id: str) -> Exit:
     with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
         async with Engine(session.store) as client:
             watched = session.watched(await client.run(run_id).state())
+        if watched.state.status == "pruned":
+            raise RunPrunedError(run_id)
         names = [each.name for each in session.target.workflows]
         if watched.workflow not in names:
             has = f"has {', '.join(names)}" if names else "has no workflow"

@@ -16,7 +16,7 @@ from engine.cli.problems import Exit, Problem
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.summary import value_view
 from engine.cli.targets import Target
-from engine.errors import HoldfastError, RequestFailedError, RequestRefused, RunEnded
+from engine.errors import HoldfastError, RequestFailedError, RequestRefused, RunEnded, RunPrunedError
 from eventstore import EventStore
 
 __all__ = ["Asked", "Talk", "check_workflow", "new_id", "query", "request", "signal"]
@@ -63,8 +63,14 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 async def check_workflow(run: RunHandle[Any], target: Target) -> None:
-    """Raise `Problem` for a run of a workflow that the target does not have: names may mean something else there."""
-    workflow = (await run.state(at=1)).workflow
+    """Raise `Problem` for a run of a workflow that the target does not have: names may mean something else there.
+
+    And `RunPrunedError` for one of which nobody can tell.
+    """
+    began = await run.state(at=1)
+    if not began.version and await run.status() == "pruned":
+        raise RunPrunedError(run.id)
+    workflow = began.workflow
     names = [each.name for each in target.workflows]
     if workflow and workflow not in names:  # a child that was not begun yet has no first event
         has = f"has {', '.join(names)}" if names else "has no workflow"

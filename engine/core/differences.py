@@ -14,7 +14,17 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import msgspec
 from msgspec import Struct, to_builtins
 
-from engine.core.events import AnyEvent, Decision, Fact, Note, RequestReceived, RunForked, SignalReceived, TimerStarted
+from engine.core.events import (
+    AnyEvent,
+    Decision,
+    Fact,
+    Note,
+    PayloadsDestroyed,
+    RequestReceived,
+    RunForked,
+    SignalReceived,
+    TimerStarted,
+)
 from engine.core.standing import standing
 
 __all__ = ["Differences", "SideBySide", "differences"]
@@ -66,20 +76,26 @@ class SideBySide(Struct, Generic[T], frozen=True):
 
 
 class Differences(Struct, Generic[T], frozen=True):
-    """`alike`: so many facts and decisions are, from the first on. `rows`: what stands behind; none: nothing does."""
+    """`alike`: so many facts and decisions are, from the first on. `rows`: what stands behind; none: nothing does.
+
+    `without_values`: one of the two was made to forget some, so that of neither values are compared.
+    """
 
     alike: int
     rows: tuple[SideBySide[T], ...]
+    without_values: bool = False
 
 
 def differences(left: Sequence[T], right: Sequence[T], *, ids: tuple[str, str]) -> Differences[T]:
     """Set two histories, of runs with these ids, side by side."""
     lefts, rights = _ordered(left), _ordered(right)
-    left_keys, right_keys = _keys(lefts, left, ids[0]), _keys(rights, right, ids[1])
+    forgot = any(isinstance(item.event, PayloadsDestroyed) for side in (left, right) for item in side)
+    left_keys = _keys(lefts, left, ids[0], values=not forgot)
+    right_keys = _keys(rights, right, ids[1], values=not forgot)
     pairs = zip(left_keys, right_keys, strict=False)
     alike = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(lefts), len(rights)))
     rows = _rows(lefts[alike:], rights[alike:], left_keys[alike:], right_keys[alike:])
-    return Differences(alike, tuple(rows))
+    return Differences(alike, tuple(rows), forgot)
 
 
 def _rows(lefts: list[T], rights: list[T], left_keys: list[bytes], right_keys: list[bytes]) -> list[SideBySide[T]]:
@@ -121,14 +137,14 @@ def _id(item: Recorded) -> tuple[bool, str]:
     return not id_, id_
 
 
-def _keys(ordered: list[T], history: Sequence[T], run_id: str) -> list[bytes]:
+def _keys(ordered: list[T], history: Sequence[T], run_id: str, *, values: bool) -> list[bytes]:
     """What is compared. The ids of children begin with that of their parent: a fork's own, or one of its origins'."""
     own = [run_id, *(item.event.origin for item in history if isinstance(item.event, RunForked))]
     own.sort(key=len, reverse=True)
-    return [_key(item, own) for item in ordered]
+    return [_key(item, own, values=values) for item in ordered]
 
 
-def _key(item: Recorded, own: list[str]) -> bytes:
+def _key(item: Recorded, own: list[str], *, values: bool) -> bytes:
     event = item.event
     fields: dict[str, Any] = {key: value for key, value in to_builtins(event).items() if key not in _NOT_COMPARED}
     if isinstance(event, TimerStarted):
@@ -140,6 +156,8 @@ def _key(item: Recorded, own: list[str]) -> bytes:
     if isinstance(run := fields.get("run"), str):
         fields["run"] = next((run.removeprefix(each) for each in own if run.startswith(f"{each}/")), run)
     value = _error(item.payload) if fields["type"] in _ERRORS else item.payload
+    if not values:
+        value = None
     return msgspec.json.encode([fields, None if value is None else value.hex()])
 
 

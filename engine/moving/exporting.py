@@ -23,7 +23,9 @@ from engine.moving.families import Family, family_of, pause_all, stream_of
 from engine.moving.files import ExportWriter
 from engine.moving.form import FORM, Heading
 from engine.moving.limits import EXPORT_TRIES
+from engine.moving.objects import Named, parts_of, storage_of
 from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
+from engine.moving.pruned import Finishing, PrunedMeanwhile, Remains
 from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
 from eventstore.arrivals import Arrivals
 from eventstore.moving import Item, StoredStream, moving_store
@@ -45,6 +47,9 @@ class Exported(Struct, frozen=True, kw_only=True):
     parents: dict[str, str]  # of runs whose parents are not among them: the ids of these
     unfinished: int  # runs that have not ended
     not_paused: tuple[str, ...] = ()  # ids of runs that were to be paused, and nobody has done it yet
+    values: int = 0  # large values that are in it
+    values_bytes: int = 0
+    values_elsewhere: int = 0  # large values that it names, and that stay in their storage
 
 
 async def export_to_file(
@@ -56,6 +61,7 @@ async def export_to_file(
     by: str = "",
     reason: str = "",
     record: bool = True,
+    values: bool = True,
     progress: Callable[[MoveProgress], None] | None = None,
     clock: Clock | None = None,
 ) -> Exported:
@@ -64,11 +70,12 @@ async def export_to_file(
     Before it, the event `ExportBegun` says who and why, in a stream of its own; behind it `ExportWritten` has the
     file's digest. `record` False leaves both out, for a store that is open for reading only. `pause`: they are paused
     first, so that they go on nowhere until they are unpaused, here or where they are imported; a request to pause that
-    nobody here takes up within seconds goes along with the run.
+    nobody here takes up within seconds goes along with the run. `values`: the large values that they name go into the
+    file, for which `store` is a `LargeValues`; False leaves them where they lie, for a store that has the same storage.
 
-    Raises `RunNotFound`; `ExportError` when the file is there already, the runs go on starting child runs, or what is
-    stored does not verify;
-    `UnsupportedCapability` for a store that gives nothing out; `OSError`. What is not finished leaves no file.
+    Raises `RunNotFound`; `ExportError` when the file is there already, the runs go on starting child runs, what is
+    stored does not verify, or a large value cannot be had; `UnsupportedCapability` for a store that gives nothing out;
+    `OSError`. What is not finished leaves no file.
     """
     moving_store(store)
     path = Path(file)
@@ -81,12 +88,12 @@ async def export_to_file(
     not_paused: tuple[str, ...] = ()
     if pause and runs is not None:
         not_paused = await pause_all(store, runs, by=by, reason=reason)
-    writing = _Writing(store, path, runs, progress)
+    writing = _Writing(store, path, runs, progress, values=values)
     for _ in range(EXPORT_TRIES):
         if (exported := await writing.once(log.now())) is not None:
             break
     else:
-        raise ExportError(f"{path} was not written: the runs go on starting child runs; pause them first")
+        raise ExportError(f"{path} was not written: {writing.why_not}")
     await log.add(ExportWritten(at=log.now(), sha256=exported.sha256, streams=exported.streams, events=exported.events))
     return replace(exported, not_paused=not_paused)
 
@@ -120,16 +127,21 @@ class _Log:
 class _Writing:
     """Writes the file, as often as it takes."""
 
-    def __init__(self, store: EventStore, path: Path, runs: Sequence[str] | None, progress: Told) -> None:
+    def __init__(
+        self, store: EventStore, path: Path, runs: Sequence[str] | None, progress: Told, *, values: bool
+    ) -> None:
         self._store: Final = store
         self._path: Final = path
         self._runs: Final = runs
         self._progress: Final = progress
         self._total = self._unfinished = 0
-        self._arrivals = Arrivals()  # what would not be taken in is not written
+        self._arrivals, self._remains = Arrivals(), Remains()  # what would not be taken in is not written
+        self._named = Named()
+        self._values: Final = values
+        self.why_not = ""  # it was of no use the last time
 
     async def once(self, now: int) -> Exported | None:
-        """Write it; None if the runs have other children by now than were written."""
+        """Write it; None if that was of no use: the runs have other children by now, or were pruned meanwhile."""
         family = await self._family()
         runs = None if family is None else tuple(family)
         heading = Heading(
@@ -147,8 +159,13 @@ class _Writing:
             async with aclosing(moving_store(self._store).dump(names)) as items:
                 await self._write(items, writer)
             if (await self._family() or {}).keys() > (family or {}).keys():
+                self.why_not = "the runs go on starting child runs; pause them first"
                 return None
+            await self._write_values(writer)
             digest = await asyncio.to_thread(writer.finish, events=self._arrivals.events)
+        except PrunedMeanwhile:
+            self.why_not = "runs are pruned all the while; wait until that is done"
+            return None
         except NotInstallable as error:
             raise ExportError(f"{self._path} was not written: {error}; look with holdfast verify") from error
         finally:
@@ -161,17 +178,38 @@ class _Writing:
             runs=runs,
             parents=heading.parents,
             unfinished=self._unfinished,
+            values=len(self._named.by_key) if self._values else 0,
+            values_bytes=self._named.bytes if self._values else 0,
+            values_elsewhere=0 if self._values else len(self._named.by_key),
         )
+
+    async def _write_values(self, writer: ExportWriter) -> None:
+        """The large values that were named, each once."""
+        if not (self._values and self._named.by_key):
+            return
+        storage = storage_of(self._store)
+        if storage is None:
+            raise ExportError(
+                f"{self._path} was not written: it would name {len(self._named.by_key):,} large values, which lie in a"
+                " storage: say which, with ?storage=PLACE behind the URL of the store (LargeValues(store, storage) in a"
+                " program), or leave them out (--no-values, values=False)"
+            )
+        for stored in self._named.by_key.values():
+            await asyncio.to_thread(writer.write_object, parts_of(storage, stored))
 
     async def _family(self) -> Family | None:
         return None if self._runs is None else await family_of(self._store, self._runs)
 
     async def _write(self, items: AsyncGenerator[Item, None], writer: ExportWriter) -> None:
         self._total = self._unfinished = 0
-        self._arrivals = Arrivals()
+        self._arrivals, self._remains, self._named = Arrivals(), Remains(), Named()
+        finish = Finishing()
         chunk: list[Item] = []
         size = 0
-        async for item in items:
+        async for given in items:
+            item = finish(given)
+            if item is None:
+                continue
             self._count(item)
             chunk.append(item)
             size += len(item.payload or b"") if isinstance(item, RecordedEvent) else 0
@@ -183,10 +221,12 @@ class _Writing:
 
     def _count(self, item: Item) -> None:
         self._arrivals.take(item)
+        self._remains.check(item)
+        self._named.look(item)
         if isinstance(item, RecordedEvent):
             events = self._arrivals.events
             if self._progress is not None and events % EVERY_EVENTS == 0:
                 self._progress(MoveProgress(doing="writing", events=events, total=self._total))
         elif isinstance(item, StoredStream):
-            self._total += item.version
+            self._total += 1 if item.pruned else item.version
             self._unfinished += item.stream.startswith(stream_of("")) and not item.closed

@@ -10,7 +10,7 @@ import gzip
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,8 @@ from msgspec import Struct
 from engine.errors import DamagedExport, ExportError
 from engine.moving.form import FORM, End, Heading, decode_line, encode, item_of, line_of
 from engine.moving.limits import LINE_BYTES_MAX
+from engine.moving.objects import ObjectBytes, ObjectHead, ObjectPart
+from eventstore import RecordedEvent
 from eventstore.moving import Item, StoredStream
 
 __all__ = ["ExportReader", "ExportWriter"]
@@ -47,10 +49,18 @@ class ExportWriter:
         self.events = 0
         self._put(encode(heading) + b"\n")
 
-    def write(self, items: list[Item]) -> None:
-        """The next items."""
-        self.streams += sum(isinstance(item, StoredStream) for item in items)
-        self._put(b"".join(encode(line_of(item)) + b"\n" for item in items))
+    def write(self, items: Iterable[Item | ObjectPart]) -> None:
+        """The next items, at once; objects come last, one by one."""
+        lines: list[bytes] = []
+        for item in items:
+            self.streams += isinstance(item, StoredStream)
+            lines.append(encode(line_of(item)) + b"\n")
+        self._put(b"".join(lines))
+
+    def write_object(self, parts: Iterable[ObjectPart]) -> None:
+        """An object, by the part."""
+        for part in parts:
+            self.write((part,))
 
     def finish(self, *, events: int) -> str:
         """The last line; then the file is there, durably. Its digest. Raises `ExportError`, `OSError`."""
@@ -92,6 +102,7 @@ def _refuse_existing(path: Path) -> None:
 class _Counts(Struct):
     streams: int = 0
     events: int = 0
+    objects: int = 0  # lines of objects
 
 
 class ExportReader:
@@ -105,8 +116,8 @@ class ExportReader:
         self.heading: Heading | None = None
         self.end: End | None = None
 
-    def __iter__(self) -> Iterator[Item]:
-        """Its items. Raises `ExportError`, `DamagedExport`, `OSError`."""
+    def __iter__(self) -> Iterator[Item | ObjectPart]:
+        """Its items, and then the parts of objects. Raises `ExportError`, `DamagedExport`, `OSError`."""
         counts = _Counts()
         for data in self._lines():
             if self.end is not None:
@@ -119,9 +130,12 @@ class ExportReader:
                 self._check_end(item, counts)
                 continue
             self._digest.update(data)
-            if isinstance(item, StoredStream):
-                counts.streams += 1
-                counts.events += item.version
+            if isinstance(item, ObjectHead | ObjectBytes):
+                counts.objects += 1
+            elif counts.objects:
+                raise self.damaged("it stands behind large values, where none of its kind can be")
+            counts.streams += isinstance(item, StoredStream)
+            counts.events += isinstance(item, RecordedEvent)
             yield item
         if self.heading is None:
             raise ExportError(f"{self._path} is empty: it is no file that holdfast export has written")
@@ -168,8 +182,8 @@ class ExportReader:
         heading: Heading = self._decoded(data, lambda: msgspec.json.decode(data, type=Heading))
         return heading
 
-    def _read(self, data: bytes) -> Item | End:
-        item: Item | End = self._decoded(data, lambda: item_of(decode_line(data)))
+    def _read(self, data: bytes) -> Item | ObjectPart | End:
+        item: Item | ObjectPart | End = self._decoded(data, lambda: item_of(decode_line(data)))
         return item
 
     def _decoded(self, data: bytes, decode: Any) -> Any:

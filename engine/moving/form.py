@@ -16,7 +16,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from eventstore import RecordedEvent
+from engine.moving.objects import ObjectBytes, ObjectHead, ObjectPart
+from eventstore import KeptDigest, RecordedEvent
 from eventstore.digest import NO_DIGEST
 from eventstore.moving import (
     ConsumedMessages,
@@ -64,6 +65,7 @@ class StreamLine(_Line, frozen=True, tag="stream", kw_only=True):
     held: bool = False
     closed: bool = False
     attributes: dict[str, _Scalar] = {}
+    pruned: bool = False
 
 
 class MessageLine(_Line, frozen=True, tag="message", kw_only=True):
@@ -119,6 +121,15 @@ class WaiterLine(_Line, frozen=True, tag="waiter", kw_only=True):
     lasting: bool = False
 
 
+class KeptLine(_Line, frozen=True, tag="kept", kw_only=True):
+    """What is left of an event that was pruned."""
+
+    stream: str
+    version: int
+    position: int  # that it had where it was pruned
+    digest: str
+
+
 class EventLine(_Line, frozen=True, tag="event", kw_only=True):
     """An event."""
 
@@ -132,6 +143,19 @@ class EventLine(_Line, frozen=True, tag="event", kw_only=True):
     digest: str
 
 
+class ObjectLine(_Line, frozen=True, tag="object", kw_only=True):
+    """A large value, whose bytes follow."""
+
+    key: str
+    size: int
+
+
+class BytesLine(_Line, frozen=True, tag="bytes", kw_only=True):
+    """The next bytes of it."""
+
+    data64: bytes
+
+
 class End(_Line, frozen=True, tag="end", kw_only=True):
     """The last line."""
 
@@ -140,17 +164,34 @@ class End(_Line, frozen=True, tag="end", kw_only=True):
     sha256: str  # over all lines before it, each with its line feed
 
 
-Line: TypeAlias = StreamLine | MessageLine | ConsumedLine | PoolLine | PermitLine | WaiterLine | EventLine | End
+Line: TypeAlias = (
+    StreamLine
+    | MessageLine
+    | ConsumedLine
+    | PoolLine
+    | PermitLine
+    | WaiterLine
+    | KeptLine
+    | EventLine
+    | ObjectLine
+    | BytesLine
+    | End
+)
 
 encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder().encode
 decode_line: Final[Callable[[bytes], Line]] = msgspec.json.Decoder(Line).decode
 
 
-def line_of(item: Item) -> Line:
-    """What stands in the file for an item."""
+def line_of(item: Item | ObjectPart) -> Line:
+    """What stands in the file for an item, or for a part of an object."""
+    if isinstance(item, ObjectHead | ObjectBytes):
+        return _object_line(item)
     match item:
         case RecordedEvent():
             return _event_line(item)
+        case KeptDigest():
+            digest = item.digest.hex()
+            return KeptLine(stream=item.stream, version=item.version, position=item.pruned_at, digest=digest)
         case StoredStream():
             fields = msgspec.structs.asdict(item)
             return StreamLine(**{**fields, "digest": item.digest.hex(), "attributes": dict(item.attributes)})
@@ -168,11 +209,15 @@ def line_of(item: Item) -> Line:
             return WaiterLine(**msgspec.structs.asdict(item))
 
 
-def item_of(line: Line) -> Item | End:
+def item_of(line: Line) -> Item | ObjectPart | End:
     """What a line stands for. Raises `ValueError` for what stands for nothing."""
+    if isinstance(line, ObjectLine | BytesLine):
+        return _object_part(line)
     match line:
         case EventLine():
             return _event(line)
+        case KeptLine():
+            return KeptDigest(line.stream, line.version, 0, bytes.fromhex(line.digest), line.position)
         case StreamLine():
             return StoredStream(**{**msgspec.structs.asdict(line), "digest": bytes.fromhex(line.digest)})
         case MessageLine():
@@ -184,12 +229,23 @@ def item_of(line: Line) -> Item | End:
             return ConsumedMessages(stream=line.stream, ids=line.ids)
         case PoolLine():
             return StoredPool(**msgspec.structs.asdict(line))
-        case PermitLine():
-            return StoredPermit(**msgspec.structs.asdict(line))
-        case WaiterLine():
-            return StoredWaiter(**msgspec.structs.asdict(line))
+        case PermitLine() | WaiterLine():
+            of_pool = StoredPermit if isinstance(line, PermitLine) else StoredWaiter
+            return of_pool(**msgspec.structs.asdict(line))
         case End():
             return line
+
+
+def _object_line(part: ObjectPart) -> Line:
+    if isinstance(part, ObjectHead):
+        return ObjectLine(key=part.key, size=part.size)
+    return BytesLine(data64=part.data)
+
+
+def _object_part(line: ObjectLine | BytesLine) -> ObjectPart:
+    if isinstance(line, ObjectLine):
+        return ObjectHead(key=line.key, size=line.size)
+    return ObjectBytes(data=line.data64)
 
 
 def _event_line(event: RecordedEvent) -> EventLine:

@@ -12,15 +12,18 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from uuid import uuid4
 
 from msgspec import Struct
 
-from engine.errors import DamagedExport
+from engine.errors import DamagedExport, ExportError
 from engine.moving.events import FileImported, import_stream, new_event
 from engine.moving.files import ExportReader
+from engine.moving.objects import Named, ObjectBytes, ObjectHead, ObjectPart, WrongObject, bytes_of, storage_of
 from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
+from engine.moving.pruned import Remains
+from engine.storage import BlockingStorage
 from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
 from eventstore.arrivals import Arrivals
 from eventstore.moving import Item, StoredStream, moving_store
@@ -40,6 +43,9 @@ class CheckedExport(Struct, frozen=True, kw_only=True):
     runs: tuple[str, ...] | None  # ids; None: a whole store
     parents: dict[str, str]  # of runs whose parents are not in it: the ids of these
     unfinished: int  # runs that have not ended
+    values: int = 0  # large values that are in it
+    values_bytes: int = 0
+    values_elsewhere: int = 0  # large values that it names, and that lie in the storage of where it comes from
 
 
 class Imported(Struct, frozen=True, kw_only=True):
@@ -52,7 +58,8 @@ class Imported(Struct, frozen=True, kw_only=True):
 
 
 async def check_export(file: str | Path, *, progress: Callable[[MoveProgress], None] | None = None) -> CheckedExport:
-    """Read a file to its end, and compute every chain in it. In memory in proportion to the number of streams.
+    """Read a file to its end, and compute every chain in it. In memory in proportion to the number of streams, and of
+    large values.
 
     `progress` is called on another thread. Raises `DamagedExport`, `ExportError`, `OSError`.
     """
@@ -77,7 +84,11 @@ async def import_from_file(
     else can write to the store. `checked` is what `check_export` has said of the file, if it was asked already.
     `progress` may be called on another thread.
 
-    Raises `DamagedExport` and `ExportError` before anything was looked at in the store; `StreamDiffers` for a stream
+    Large values that are in the file are written to the storage of `store`, a `LargeValues`, before the events that
+    name them; who is cut off in between leaves objects that nobody names, which a sweep takes.
+
+    Raises `DamagedExport` and `ExportError` before anything was looked at in the store, also when there are large
+    values and no storage for them; `StorageError` when they cannot be written; `StreamDiffers` for a stream
     that is there with other events, with more or with fewer; `LimitReached` when a run holds a singleton key that
     another run has here; `UnsupportedCapability` for a store that takes nothing in.
     """
@@ -104,6 +115,14 @@ async def import_from_file(
         events=(new_event(imported),),
     )
     async with _stopping() as stop:
+        if checked.values:
+            if (storage := storage_of(store)) is None:
+                raise ExportError(
+                    f"{path} holds {checked.values:,} large values, and nothing says where they are to lie: nothing was"
+                    " imported. Say it with ?storage=PLACE behind the URL of the store (LargeValues(store, storage) in"
+                    " a program)"
+                )
+            await asyncio.to_thread(_put_values, path, stop, storage)
         items = _items(path, stop, checked, progress)
         installed = await moving.install(items, behind=behind)
     return Imported(streams=installed.streams, events=installed.events, same=installed.same, export=checked)
@@ -120,14 +139,21 @@ async def _stopping() -> AsyncIterator[threading.Event]:
 
 
 def _check(path: Path, stop: threading.Event, progress: Told) -> CheckedExport:
-    reader, arrivals, unfinished = ExportReader(path, stop=stop), Arrivals(), 0
+    reader, arrivals, remains, named = ExportReader(path, stop=stop), Arrivals(), Remains(), Named()
+    unfinished, values = 0, _Values()
+    parts = _told(reader, "checking", None, progress)
     try:
-        for item in _told(reader, "checking", None, progress):
+        for item in parts:
+            if isinstance(item, ObjectHead | ObjectBytes):
+                values.check(item, parts, named)
+                continue
             arrivals.take(item)
+            remains.check(item)
+            named.look(item)
             if isinstance(item, StoredStream):
                 unfinished += item.stream.startswith("run:") and not item.closed
         arrivals.finish()
-    except NotInstallable as error:
+    except (NotInstallable, WrongObject) as error:
         raise reader.damaged(str(error)) from None
     assert reader.heading is not None
     assert reader.end is not None
@@ -142,19 +168,55 @@ def _check(path: Path, stop: threading.Event, progress: Told) -> CheckedExport:
         runs=heading.runs,
         parents=heading.parents,
         unfinished=unfinished,
+        values=len(values.keys),
+        values_bytes=values.bytes,
+        values_elsewhere=len(named.by_key) - len(values.keys),
     )
+
+
+class _Values:
+    """The large values of a file, as they are read."""
+
+    def __init__(self) -> None:
+        self.keys: Final[set[str]] = set()
+        self.bytes = 0
+
+    def check(self, part: ObjectPart, rest: Iterator[Item | ObjectPart], named: Named) -> None:
+        """One of them, with all of its bytes. Raises `WrongObject`."""
+        if isinstance(part, ObjectBytes):
+            raise WrongObject("bytes of a large value that was not announced, or more of them than it has")
+        stored = named.by_key.get(part.key)
+        if stored is None or stored.size != part.size:
+            raise WrongObject(f"no event names an object {part.key[:100]!r} of {part.size:,} bytes")
+        if part.key in self.keys:
+            raise WrongObject(f"object {part.key} comes twice")
+        self.keys.add(part.key)
+        self.bytes += sum(map(len, bytes_of(part, rest)))
+
+
+def _put_values(path: Path, stop: threading.Event, storage: BlockingStorage) -> None:
+    """Write the large values of a file, which was checked, to a storage."""
+    parts = iter(ExportReader(path, stop=stop))
+    try:
+        for part in parts:
+            if isinstance(part, ObjectHead):
+                storage.put(part.key, bytes_of(part, parts))
+    except WrongObject as error:
+        raise DamagedExport(f"{path} was replaced while it was imported ({error}): import it again") from error
 
 
 def _items(path: Path, stop: threading.Event, checked: CheckedExport, progress: Told) -> Iterator[Item]:
     reader = ExportReader(path, stop=stop)
-    yield from _told(reader, "installing", checked.events, progress)
+    for item in _told(reader, "installing", checked.events, progress):
+        if not isinstance(item, ObjectHead | ObjectBytes):
+            yield item
     if reader.end is None or reader.end.sha256 != checked.sha256:
         raise DamagedExport(f"{path} was replaced while it was imported: nothing was installed; try again")
 
 
 def _told(
     reader: ExportReader, doing: Literal["checking", "installing"], total: int | None, progress: Told
-) -> Iterator[Item]:
+) -> Iterator[Item | ObjectPart]:
     events = 0
     for item in reader:
         yield item

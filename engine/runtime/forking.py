@@ -36,6 +36,7 @@ from engine.errors import RepairRefused, RunConflict
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.cutting import Prefix, read_prefix
 from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
+from engine.runtime.large_values import TABLES
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.serving import Served
 from engine.runtime.streams import (
@@ -89,7 +90,7 @@ async def fork(
     if there is not None and there.whole:
         return
     note = note if there is None else there.note
-    replayer = Replayer(definition, new_id, versions=definitions.find)
+    replayer = Replayer(definition, new_id, versions=definitions.find, tables=TABLES)
     sends = await _rehearse(store, replayer, new_id, note, prefix=prefix, substitute=substitute)
     version = 0 if there is None else there.version
     events: list[NewEvent] = []

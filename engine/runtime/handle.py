@@ -25,7 +25,7 @@ from engine.errors import (
 )
 from engine.runtime import asking
 from engine.runtime.asking import PendingRequest
-from engine.runtime.histories import HistoryEvent, Outcome, head_of, outcome_of, read_events, read_state
+from engine.runtime.histories import HistoryEvent, Outcome, check_whole, head_of, outcome_of, read_events, read_state
 from engine.runtime.large_values import LARGE
 from engine.runtime.mail import (
     CancelMail,
@@ -305,15 +305,21 @@ class RunHandle(Generic[R_co]):
         return await run_query(self._store, head, self._desk.definitions, query, argument)
 
     async def read(self, state: State[T]) -> T:
-        """The value that the run published last. Raises `NotPublished` when there is none, and no initial one.
+        """The value that the run published last. Raises `NotPublished` when there is none, and no initial one;
+        `RunPrunedError` when nobody can tell.
 
         Reads the log: no worker is needed, and none is asked.
         """
         head = await head_of(self._store, self.id)
+        check_whole(head)
         return await read_published(self._store, head, state)
 
     async def feed(self, feed: Feed[T], *, follow: bool = True) -> AsyncIterator[T]:
-        """All values of a feed, from the first. With `follow`, goes on until the run has ended or is suspended."""
+        """All values of a feed, from the first. With `follow`, goes on until the run has ended or is suspended.
+
+        Those that were destroyed are left out. Raises `RunPrunedError`.
+        """
+        check_whole(await head_of(self._store, self.id))
         async for value in follow_feed(self.events(follow=follow), feed):
             yield value
 

@@ -13,7 +13,7 @@ storage that cannot be used is a store that cannot be used.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from hashlib import sha256
 from typing import Any, ClassVar, Final
 
@@ -34,6 +34,7 @@ from engine.core.carriage import (
 )
 from engine.errors import NotRecordable, StorageDamaged, StorageError, StorageMissing, StorageRefused
 from engine.runtime.other_ports import OtherPorts
+from engine.runtime.sweeping import keys_of
 from engine.storage import GRACE_SECONDS, Format, ParquetTables, Storage, Stored, Swept
 from eventstore import (
     Commit,
@@ -46,7 +47,6 @@ from eventstore import (
     StreamHead,
     StreamQuery,
     WaitingMessage,
-    find_all,
 )
 from eventstore.port import MAILBOX_BYTES, Capability
 
@@ -214,31 +214,27 @@ class LargeValues(OtherPorts):
 
     # -- what is named -------------------------------------------------------------------------------------------------
 
-    async def named(self) -> AsyncIterator[Stored]:
-        """What the store names, each time that it does: in its events, and in what waits for runs that have not begun.
+    @staticmethod
+    def names(payload: bytes | None) -> Iterator[Stored]:
+        """What a payload names, as it stands in the store inside."""
+        return _named_by(payload)
 
-        Mail of a run that has begun names nothing that no event does: who sent it has recorded the same value.
-        """
-        async for recorded in self.inner.read_all():
-            for stored in _named_by(recorded.payload):
-                yield stored
-        async for head in find_all(self.inner, StreamQuery()):
-            if head.version == 0:
-                for message in (await self.inner.head(head.stream)).messages:
-                    for stored in _named_by(message.payload):
-                        yield stored
+    async def keys(self) -> set[str]:
+        """The keys of all objects that the store may name, wherever it does; see `engine.runtime.sweeping`."""
+        return await keys_of(self.inner, self.storage)
 
-    async def sweep(self, keep: Iterable[Stored | str] = (), *, grace: float = GRACE_SECONDS) -> Swept:
+    async def sweep(
+        self, keep: Iterable[Stored | str] = (), *, grace: float = GRACE_SECONDS, look: bool = False
+    ) -> Swept:
         """Take away what lies in the storage and neither the store nor `keep` names, if it is older than `grace`
         seconds.
 
-        Name in `keep` what others have in the same storage: another store, a catalog. What is pruned or forgotten in
-        the store is not named any more. Reads the whole log. Raises what both raise.
+        Name in `keep` what others have in the same storage: another store (`keys`), files of yours. What is pruned or
+        forgotten in the store is not named any more. `look`: only say what would go. Reads the whole log, and the JSON
+        in the storage that it names. Raises what both raise.
         """
         everything = {each if isinstance(each, str) else each.key for each in keep}
-        async for stored in self.named():
-            everything.add(stored.key)
-        return await self.storage.sweep(everything, grace=grace)
+        return await self.storage.sweep(everything | await self.keys(), grace=grace, look=look)
 
     # -- the rest of the port ------------------------------------------------------------------------------------------
 
@@ -287,10 +283,11 @@ def _named_by(payload: bytes | None) -> Iterator[Stored]:
         away = away_of(payload)
     except NotRecordable:  # it only begins as if
         return
-    if away.stored is not UNSET:
-        yield _stored(away.stored)
-    if away.tables is not UNSET:
-        yield from map(_stored, away.tables.values())
+    raws = [] if away.stored is UNSET else [away.stored]
+    raws += () if away.tables is UNSET else away.tables.values()
+    for raw in raws:
+        with suppress(msgspec.MsgspecError):  # likewise
+            yield _stored(raw)
 
 
 def _raw(stored: Stored) -> Raw:

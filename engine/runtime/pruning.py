@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Final
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
 from engine.core.events import PayloadsDestroyed, RunPruned, decode_header
 from engine.core.fold import FINAL_STATUSES
@@ -29,7 +29,10 @@ from engine.runtime.streams import (
     STATUS,
     WORKFLOW,
     new_event,
+    own_attribute,
+    own_attributes,
     run_id_of,
+    set_attributes,
     status_of,
     stream_of,
 )
@@ -53,6 +56,7 @@ __all__ = ["check_keeps", "children_of", "destroy_payloads", "last_written", "pr
 
 PAGE: Final = 1_000
 _OF_RUN: Final = b'{"type":"Run'
+_OF_ATTRIBUTES: Final = b'{"type":"Attributes'
 
 
 class _Read(Struct):
@@ -248,6 +252,7 @@ async def _announce(
     marks: dict[str, Scalar] = {ENDED: last_written(head), PAYLOADS: "some" if versions else "going"}
     if versions and head.attributes.get(PAYLOADS) is not None:
         del marks[PAYLOADS]
+    marks |= dict.fromkeys(await _forgotten_attributes(store, head, versions))
     return await store.commit(
         Commit(
             id=next_id(),
@@ -257,6 +262,19 @@ async def _announce(
             attributes=marks,
         )
     )
+
+
+async def _forgotten_attributes(store: EventStore, head: StreamHead, versions: tuple[int, ...]) -> list[str]:
+    """The run's own attributes that payloads to be destroyed have given it: they stand in the clear in an index."""
+    own = {own_attribute(name): value for name, value in own_attributes(head.attributes).items()}
+    if not (versions and own):
+        return list(own)
+    said: set[tuple[str, Scalar]] = set()
+    async for event in store.read(head.stream, after=versions[0] - 1, until=versions[-1]):
+        if event.version in versions and event.payload is not None and event.header.startswith(_OF_ATTRIBUTES):
+            with suppress(MsgspecError):  # what nobody can read has given nothing
+                said.update(set_attributes(event.payload).items())
+    return [name for name, value in own.items() if (name, value) in said]
 
 
 async def _is_done(store: EventStore, head: StreamHead, versions: tuple[int, ...]) -> bool:

@@ -31,7 +31,8 @@ from engine.errors import HoldfastError, UnknownWorkflow
 from engine.runtime.anyio_seams import order_anyio_sets
 from engine.runtime.gating import decides_more
 from engine.runtime.guard import install_guard
-from engine.runtime.histories import epoch_start, head_of, read_beginning, read_events
+from engine.runtime.histories import check_remembers, epoch_start, head_of, read_beginning, read_events
+from engine.runtime.large_values import TABLES
 from engine.runtime.logs import quiet_replays
 from engine.runtime.serving import Served, served
 from engine.runtime.stacks import BranchStack, LiveBranch, StackFrame, described, frames_of_error, live_branches
@@ -112,13 +113,15 @@ async def replay_run(
     `store`: an open one; read-only is enough. Workflows that these call as children are found as an engine finds them.
     `turn_seconds`: after how long a turn is broken off, unless a debugger was opened. What does not fit is no error,
     but `Replayed.diagnosis`. Raises `RunNotFound`, `HistoryError`, `UnknownWorkflow`, `HoldfastError` for a version
-    that the history does not have, `DefinitionError` and `DeterminismError` as an engine does, what the store raises.
+    that the history does not have, `RunPrunedError`, `RepairRefused` for a run that was made to forget payloads,
+    `DefinitionError` and `DeterminismError` as an engine does, what the store raises.
     """
     order_anyio_sets()
     install_guard()
     quiet_replays()
     known = served(workflows, reach=True)
     head = await head_of(store, run_id)
+    check_remembers(head)
     to = _checked(head, run_id, to)
     start = await _start_of(store, head, run_id, to)
     watchdog = Watchdog(SystemClock(), warn=min(TURN_WARN_SECONDS, turn_seconds), limit=turn_seconds)
@@ -268,7 +271,7 @@ class _Replay:
 
     def _replayer(self) -> Replayer:
         assert self._definition is not None
-        replayer = Replayer(self._definition, self._run_id, versions=self._known.find)
+        replayer = Replayer(self._definition, self._run_id, versions=self._known.find, tables=TABLES)
         replayer.instance.around = self._watchdog.watch(self._run_id, self._definition.name)
         return replayer
 

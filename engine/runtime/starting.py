@@ -86,6 +86,11 @@ class Start(Struct):
             same = await is_run_of(store, self.run_id, self.definition, self.arguments)
         except RunPrunedError as pruned:
             raise RunConflict(f"{pruned}. Its id stays taken: choose another") from None
+        if same is None:
+            raise RunConflict(
+                f"run {self.run_id!r} exists already, and its arguments were destroyed, so that nobody can tell whether"
+                " it is this call: choose another id"
+            )
         if not same:
             raise RunConflict(
                 f"run {self.run_id!r} exists already, with another workflow or other arguments than"
@@ -95,9 +100,14 @@ class Start(Struct):
             await send_data(store, signal_message(self.run_id, id_, signal), self.run_id)
 
 
-async def is_run_of(store: EventStore, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool:
-    """Whether the run is one of this workflow with these arguments. Raises `RunNotFound`, `HistoryError`."""
+async def is_run_of(store: EventStore, run_id: str, definition: Definition[..., Any], arguments: bytes) -> bool | None:
+    """Whether the run is one of this workflow with these arguments; None: its own were destroyed.
+
+    Raises `RunNotFound`, `HistoryError`.
+    """
     began = await read_beginning(store, run_id)
-    if began is None or began[0].workflow != definition.name or began[1] is None:
+    if began is None or began[0].workflow != definition.name:
         return False
+    if began[1] is None:
+        return None
     return began[1] == arguments or definition.arguments.same(began[1], arguments)

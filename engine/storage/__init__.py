@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from engine.storage.blocking import GRACE_SECONDS, BlockingStorage, Swept
 from engine.storage.carrying import ParquetTables
-from engine.storage.files import ParquetRows, parquet_file, parquet_rows
+from engine.storage.files import ParquetRows, each_parquet_row, parquet_file, parquet_rows
 from engine.storage.formats import VALUE_BYTES_MAX
 from engine.storage.places import OBJECT_BYTES_MAX, Draft, Found, Place
 from engine.storage.storage import Storage, data_version
-from engine.storage.stored import Column, Format, Stored
+from engine.storage.stored import Column, Format, Stored, keys_in
 
 __all__ = [
     "GRACE_SECONDS",
@@ -30,6 +30,8 @@ __all__ = [
     "Stored",
     "Swept",
     "data_version",
+    "each_parquet_row",
+    "keys_in",
     "parquet_file",
     "parquet_rows",
 ]

@@ -20,7 +20,7 @@ from engine.errors import StorageDamaged, StorageMissing, StorageRefused
 from engine.storage.extras import needing
 from engine.storage.formats import VALUE_BYTES_MAX, codec_for, format_for, kind_for, type_text
 from engine.storage.places import CHUNK_BYTES, Draft, Place
-from engine.storage.stored import Format, Stored, check_key, key_of
+from engine.storage.stored import KEY_BYTES_MAX, Format, Stored, check_key, key_of, keys_in
 
 __all__ = ["GRACE_SECONDS", "BlockingStorage", "Swept"]
 
@@ -84,6 +84,24 @@ class BlockingStorage:
         with self._place.draft() as draft:
             draft.write(data)
             return self._publish(draft, format, written=written)
+
+    @staticmethod
+    def digest_in(key: str) -> str:
+        """The digest of the bytes of an object, which its key has. Raises `StorageRefused` for what is no key."""
+        return check_key(key)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+        """Write an object that is known by its key, from elsewhere. What `chunks` raises leaves nothing.
+
+        Raises `StorageDamaged` when its bytes are not those that the key says, `StorageRefused` for what is no key.
+        """
+        digest = check_key(key)
+        with self._place.draft() as draft:
+            for chunk in chunks:
+                draft.write(chunk)
+            if draft.digest != digest:
+                raise StorageDamaged(f"what comes as object {key} is another: it was changed on the way", key=key)
+            draft.publish(key)
 
     def _write_table(self, draft: Draft, value: Any) -> Stored:
         with needing("tables need"):
@@ -221,18 +239,32 @@ class BlockingStorage:
         """Take one object away, whoever names it. Whether it was there."""
         return self._place.delete(stored.key)
 
-    def sweep(self, keep: Iterable[Stored | str], *, grace: float = GRACE_SECONDS) -> Swept:
+    def keys_within(self, key: str) -> set[str]:
+        """What in an object reads like a key of another, by the chunk; of one that is not there nothing."""
+        found: set[str] = set()
+        tail = b""
+        try:
+            with self._place.open(key) as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    found |= keys_in(tail + chunk)
+                    tail = (tail + chunk)[-KEY_BYTES_MAX:]
+        except StorageMissing:
+            return set()
+        return found
+
+    def sweep(self, keep: Iterable[Stored | str], *, grace: float = GRACE_SECONDS, look: bool = False) -> Swept:
         """See `Storage.sweep`."""
         named = {check_key(each if isinstance(each, str) else each.key) for each in keep}
         limit = self._place.now() - max(0.0, grace)
         objects = size = kept = 0
         for found in self._place.found():
-            if check_key(found.key) in named or not self._place.delete(found.key, older_than=limit):
+            stays = check_key(found.key) in named or found.modified >= limit
+            if stays or not (look or self._place.delete(found.key, older_than=limit)):
                 kept += 1
                 continue
             objects += 1
             size += found.size
-        return Swept(objects, size, self._place.sweep_drafts(older_than=limit), kept)
+        return Swept(objects, size, 0 if look else self._place.sweep_drafts(older_than=limit), kept)
 
     def check(self, stored: Stored) -> None:
         """Raise `StorageMissing` or `StorageDamaged` unless the object is there and whole."""

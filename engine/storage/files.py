@@ -13,7 +13,7 @@ from engine.errors import StorageDamaged, StorageUnavailable
 from engine.storage.extras import needing
 from engine.storage.stored import Column
 
-__all__ = ["ParquetRows", "parquet_file", "parquet_rows"]
+__all__ = ["ParquetRows", "each_parquet_row", "parquet_file", "parquet_rows"]
 
 
 class ParquetRows(Protocol):
@@ -62,6 +62,20 @@ def parquet_rows(path: Path) -> int:
 
     try:
         return rows_in(path)
+    except (OSError, ValueError) as error:
+        raise StorageDamaged(f"{path} is no Parquet file that can be read: {error}") from error
+
+
+def each_parquet_row(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file that `parquet_file` has written, as it was told them, a batch of those at a time in memory.
+
+    Blocks. Raises `StorageDamaged` for what is none.
+    """
+    with needing("Parquet files need"):
+        from engine.storage.arrow.files import each_row  # noqa: PLC0415 - only who has it
+
+    try:
+        yield from each_row(path)
     except (OSError, ValueError) as error:
         raise StorageDamaged(f"{path} is no Parquet file that can be read: {error}") from error
 

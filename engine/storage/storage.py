@@ -110,14 +110,18 @@ class Storage:
         """Take one object away, whoever still names it. Whether it was there."""
         return await self._in_thread(self.blocking.delete, stored)
 
-    async def sweep(self, keep: Iterable[Stored | str], *, grace: float = GRACE_SECONDS) -> Swept:
+    async def keys_within(self, key: str) -> set[str]:
+        """What in an object reads like the key of another one: what it may name. Of one that is not there nothing."""
+        return await self._in_thread(self.blocking.keys_within, key)
+
+    async def sweep(self, keep: Iterable[Stored | str], *, grace: float = GRACE_SECONDS, look: bool = False) -> Swept:
         """Take away objects that `keep` does not name (as `Stored`, or by key) and that are older than `grace` seconds.
 
         Writing an object that is there makes it young again, so what a writer is about to name stays, if `grace` is
-        longer than a value waits between its writing and its naming. Raises `StorageRefused` for a key that is none,
-        before anything is taken away.
+        longer than a value waits between its writing and its naming. `look`: only say what would go. Raises
+        `StorageRefused` for a key that is none, before anything is taken away.
         """
-        return await self._in_thread(self.blocking.sweep, keep, grace=grace)
+        return await self._in_thread(self.blocking.sweep, keep, grace=grace, look=look)
 
 
 def data_version(value: Any, type: Any = Any) -> str:  # noqa: A002

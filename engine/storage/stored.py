@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine.errors import StorageRefused
 
-__all__ = ["FORMATS", "Column", "Format", "Stored", "check_key", "key_of"]
+__all__ = ["FORMATS", "KEY_BYTES_MAX", "Column", "Format", "Stored", "check_key", "key_of", "keys_in"]
 
 Format: TypeAlias = Literal["json", "parquet", "bytes", "text", "joblib"]
 """How the bytes of an object are to be read."""
@@ -22,6 +22,9 @@ FORMATS: Final[tuple[str, ...]] = get_args(Format)
 
 _SUFFIXES: Final = {"json": ".json", "parquet": ".parquet", "bytes": ".bin", "text": ".txt", "joblib": ".joblib"}
 _KEY: Final = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})\.[a-z0-9]{1,16}")
+_KEYS: Final = re.compile(rb"([0-9a-f]{2})\\?/(\1[0-9a-f]{62}\.[a-z0-9]{1,16})")  # JSON may write / as \/
+KEY_BYTES_MAX: Final = 2 + 2 + 64 + 1 + 16
+"""Bytes of a key, wherever it is written."""
 
 
 class Column(Struct, frozen=True):
@@ -49,6 +52,11 @@ class Stored(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def key_of(digest: str, format_: Format) -> str:
     """Where the object with these bytes lies."""
     return f"{digest[:2]}/{digest}{_SUFFIXES[format_]}"
+
+
+def keys_in(data: bytes) -> set[str]:
+    """What in some bytes reads like a key, whatever they are: more than they name, and never less."""
+    return {f"{found[1].decode()}/{found[2].decode()}" for found in _KEYS.finditer(data)}
 
 
 def check_key(key: str) -> str:

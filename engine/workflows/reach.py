@@ -40,10 +40,9 @@ def _walk(workflows: Iterable[Definition[..., Any]]) -> Iterator[Definition[...,
             seen.add(id(value))
             yield value
             value = value.fn if isinstance(value, Workflow) else None
-            if isinstance(value, FunctionType) and is_foreign(
-                value.__module__
-            ):  # one that this package brings: its code is known,
-                waiting.extend(_named_by(value))  # what it calls is its user's
+            # One that this package brings: its code is known, and what it calls is its user's.
+            if isinstance(value, FunctionType) and is_foreign(value.__module__):
+                waiting.extend(_named_by(value))
         if isinstance(value, FunctionType) and id(value) not in seen and not is_foreign(value.__module__):
             seen.add(id(value))
             yield value

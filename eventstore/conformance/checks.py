@@ -25,6 +25,7 @@ from eventstore.conformance import (
     leases,
     messages,
     moving,
+    moving_kept,
     overtaking,
     permits,
     queues,
@@ -78,6 +79,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         cancelling,
         closing,
         moving,
+        moving_kept,
         working,
     )
     for check in _checks_of(module)

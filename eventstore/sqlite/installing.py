@@ -16,6 +16,7 @@ from eventstore.arrivals import Arrivals
 from eventstore.digest import NO_DIGEST
 from eventstore.errors import NotInstallable
 from eventstore.joining import Joining
+from eventstore.keeping import KeptDigest
 from eventstore.moving import (
     ConsumedMessages,
     Item,
@@ -32,7 +33,14 @@ from eventstore.sqlite.attributes import AttributeChanges
 from eventstore.sqlite.mailboxes import payload_to_row
 from eventstore.sqlite.requests import CommitRequest
 from eventstore.sqlite.rows import StreamRow, load_streams, write_streams
-from eventstore.sqlite.writing import insert_attributes, insert_events, insert_messages
+from eventstore.sqlite.writing import (
+    KEPT_COLUMNS,
+    PLACED_COLUMNS,
+    insert_attributes,
+    insert_kept,
+    insert_messages,
+    insert_placed,
+)
 
 __all__ = ["Installing", "follow"]
 
@@ -48,7 +56,14 @@ _COUNTS: Final = f"""
     WHERE id >= ? AND EXISTS (SELECT 1 {_WAITING})
 """
 _NEXT_ID: Final = "SELECT coalesce(max(id), 0) + 1 FROM streams"
-_PREFIX: Final = "SELECT digest FROM events WHERE stream = ? AND version = ?"
+_LAST_POSITION: Final = """
+    SELECT max(coalesce((SELECT max(position) FROM events), 0),
+               coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0))
+"""
+_PREFIX: Final = """
+    SELECT digest FROM events WHERE stream = ?1 AND version = ?2
+    UNION ALL SELECT digest FROM kept_digests WHERE stream = ?1 AND version = ?2
+"""
 
 
 class Installing:
@@ -60,6 +75,8 @@ class Installing:
         self._attributes = AttributeChanges()
         self._messages: list[Any] = []
         self._events: list[Any] = []
+        self._kept: list[Any] = []
+        self._position: int = connection.execute(_LAST_POSITION).fetchone()[0]
         self._bytes = 0
         self._first_id: Final[int] = connection.execute(_NEXT_ID).fetchone()[0]
         self._next_id: int = self._first_id
@@ -92,18 +109,21 @@ class Installing:
             self.pools.append(item)
         elif (new := self.new.get(item.stream)) is not None:
             self._of_new(item, *new)
-        if len(self._rows) >= _CHUNK_ROWS or len(self._events) >= 7 * _CHUNK_ROWS or self._bytes >= _CHUNK_BYTES:
+        leaves = len(self._events) // PLACED_COLUMNS + len(self._kept) // KEPT_COLUMNS
+        if max(len(self._rows), leaves) >= _CHUNK_ROWS or self._bytes >= _CHUNK_BYTES:
             self._write()
 
     def _stream(self, item: StoredStream) -> None:
         here = load_streams(self._connection, (item.stream,), ())[0].get(item.stream)
         if here is not None:
-            relation(item, here.version, here.digest, prefix=self._digest_at(here, item.version))
+            relation(
+                item, here.version, here.digest, prefix=self._digest_at(here, item.version), pruned=bool(here.pruned)
+            )
             self.same += 1
             return
         row = StreamRow(
             self._next_id, item.stream, item.version, "", item.created_at, item.updated_at, item.alarm, int(item.held),
-            int(item.closed), None, 0, 0, 0, None, {}, None, None, None, None, None, 0, 0,
+            int(item.closed), None, 0, 0, 0, None, {}, None, None, None, None, None, 0, int(item.pruned),
             digest=item.digest, is_new=True,
         )  # fmt: skip
         self._next_id += 1
@@ -121,13 +141,17 @@ class Installing:
 
     def _of_new(
         self,
-        item: StoredMessage | ConsumedMessages | StoredPermit | StoredWaiter | RecordedEvent,
+        item: StoredMessage | ConsumedMessages | StoredPermit | StoredWaiter | KeptDigest | RecordedEvent,
         id_: int,
         updated_at: Timestamp,
     ) -> None:
         match item:
             case RecordedEvent():
                 self._event(item, id_)
+            case KeptDigest():
+                self._position += 1
+                was = None if item.pruned_at == self._position else item.pruned_at
+                self._kept += (self._position, id_, item.version, bytearray(item.digest), was)
             case StoredMessage():
                 self._messages += (
                     id_, item.id, item.sender, int(item.control), item.header.decode(), payload_to_row(item.payload),
@@ -144,8 +168,9 @@ class Installing:
     def _event(self, event: RecordedEvent, id_: int) -> None:
         of_payload = 0 if event.payload_digest == NO_DIGEST else bytearray(event.payload_digest)
         payload = payload_to_row(event.payload)
+        self._position += 1
         self._events += (
-            id_, event.version, event.header.decode(), 0 if payload is None else payload,
+            self._position, id_, event.version, event.header.decode(), 0 if payload is None else payload,
             0 if event.salt is None else bytearray(event.salt), of_payload, bytearray(event.digest),
         )  # fmt: skip
         self._count(event.header, event.payload)
@@ -162,8 +187,9 @@ class Installing:
             insert_messages(connection, self._messages)
         except sqlite3.IntegrityError as error:
             raise NotInstallable(None, reason="a message comes twice in one stream") from error
-        insert_events(connection, self._events)
-        self._rows, self._messages, self._events, self._bytes = [], [], [], 0
+        insert_placed(connection, self._events)
+        insert_kept(connection, self._kept)
+        self._rows, self._messages, self._events, self._kept, self._bytes = [], [], [], [], 0
         self._attributes = AttributeChanges()
 
 

@@ -27,7 +27,7 @@ from eventstore.sqlite.statements import encode_names
 from eventstore.sqlite.writer import Writer
 from eventstore.validation import validate_range, validate_stream
 
-__all__ = ["KEEP_BYTES_MAX", "SqliteKeeping"]
+__all__ = ["KEEP_BYTES_MAX", "SqliteKeeping", "leaf_pages", "stream_leaves"]
 
 KEEP_BYTES_MAX: Final = 8 << 20
 """Bytes of headers and payloads that are taken away in one transaction, but that a single event may have more."""
@@ -62,11 +62,11 @@ _FORGET_MAIL: Final = """
     UPDATE streams SET control = 0, data = 0, mail_at = NULL, commit_id = NULL WHERE id = ?
 """
 _LEAVES: Final = """
-    SELECT s.name, x.version, x.position, x.header, x.payload, x.salt, x.payload_digest, x.digest FROM (
-        SELECT stream, version, position, header, payload, salt, payload_digest, digest
+    SELECT s.name, x.version, x.position, x.header, x.payload, x.salt, x.payload_digest, x.digest, x.was FROM (
+        SELECT stream, version, position, header, payload, salt, payload_digest, digest, NULL AS was
         FROM events WHERE position > ?1 AND position <= ?2
         UNION ALL
-        SELECT stream, version, position, NULL, NULL, NULL, NULL, digest
+        SELECT stream, version, position, NULL, NULL, NULL, NULL, digest, was
         FROM kept_digests WHERE position > ?1 AND position <= ?2
         ORDER BY position LIMIT ?3) AS x
     LEFT JOIN streams AS s ON s.id = x.stream ORDER BY x.position
@@ -77,7 +77,17 @@ _ENDS: Final = """
            max(ifnull((SELECT max(position) FROM events), 0), ifnull((SELECT max(position) FROM kept_digests), 0))
 """
 _KEPT: Final = """
-    SELECT version, position, digest FROM kept_digests WHERE stream = ? AND version > ? ORDER BY version LIMIT ?
+    SELECT version, position, digest, was FROM kept_digests WHERE stream = ? AND version > ? ORDER BY version LIMIT ?
+"""
+_OF_STREAM: Final = """
+    SELECT s.name, x.* FROM (
+        SELECT version, position, header, payload, salt, payload_digest, digest, NULL
+        FROM events WHERE stream = ?1 AND version > ?2 AND version <= ?3
+        UNION ALL
+        SELECT version, position, NULL, NULL, NULL, NULL, digest, was
+        FROM kept_digests WHERE stream = ?1 AND version > ?2 AND version <= ?3
+        ORDER BY version LIMIT ?4) AS x
+    JOIN streams AS s ON s.id = ?1 ORDER BY x.version
 """
 
 
@@ -133,13 +143,10 @@ class SqliteKeeping:
         validate_range(after)
         begin, end = await self._readers.run(lambda connection: connection.execute(_ENDS).fetchone())
         after = after or begin  # what stands before the log, no store has written: whoever verifies must see it
-        while after < end:
-            until = min(end, after + WINDOW_POSITIONS)
-            page, whole = await self._readers.run(partial(_leaves_page, after=after, until=until))
+        async for page in leaf_pages(self._readers, after, end):
             for leaf in page:
                 self._check_open()
                 yield leaf
-            after = until if whole else page[-1].position
 
     async def kept(self, stream: str, *, after: int = 0) -> AsyncIterator[KeptDigest]:
         self._check_open()
@@ -150,6 +157,24 @@ class SqliteKeeping:
                 self._check_open()
                 yield leaf
             after = page[-1].version
+
+
+async def leaf_pages(readers: Readers, after: int, end: int) -> AsyncIterator[list[Leaf]]:
+    """Leaves behind one position of the log and up to another, by the page."""
+    while after < end:
+        until = min(end, after + WINDOW_POSITIONS)
+        page, whole = await readers.run(partial(_leaves_page, after=after, until=until))
+        yield page
+        after = until if whole else page[-1].position
+
+
+async def stream_leaves(readers: Readers, stream: str, version: int) -> AsyncIterator[list[Leaf]]:
+    """Leaves of a stream up to a version, by the page; each page is of one moment."""
+    after, page = 0, await readers.run(partial(_stream_page, stream=stream, after=0, end=version))
+    while page:
+        yield page
+        after = page[-1].version
+        page = await readers.run(partial(_stream_page, stream=stream, after=after, end=version))
 
 
 def _row(connection: sqlite3.Connection, stream: str) -> _Row:
@@ -221,21 +246,32 @@ def _empty_mailbox(connection: sqlite3.Connection, stream: int, now: int) -> Non
 
 def _leaves_page(connection: sqlite3.Connection, *, after: int, until: int) -> tuple[list[Leaf], bool]:
     """Leaves in a window of positions, as of one moment, and whether that was all of it."""
+    page, size = _page(connection, _LEAVES, (after, until, PAGE_EVENTS))
+    return page, size < PAGE_BYTES and len(page) < PAGE_EVENTS
+
+
+def _stream_page(connection: sqlite3.Connection, *, stream: str, after: int, end: int) -> list[Leaf]:
+    """Leaves of a stream, as of one moment."""
+    found = connection.execute("SELECT id FROM streams WHERE name = ?", (stream,)).fetchone()
+    return [] if found is None else _page(connection, _OF_STREAM, (found[0], after, end, PAGE_EVENTS))[0]
+
+
+def _page(connection: sqlite3.Connection, sql: str, parameters: tuple[int, ...]) -> tuple[list[Leaf], int]:
     page: list[Leaf] = []
     size = 0
-    with closing(connection.execute(_LEAVES, (after, until, PAGE_EVENTS))) as cursor:
-        for name, version, position, header, payload, salt, hashed, digest in cursor:
+    with closing(connection.execute(sql, parameters)) as cursor:
+        for name, version, position, header, payload, salt, hashed, digest, was in cursor:
             if name is None:
                 raise StoreDamaged(f"the event at position {position} belongs to no stream: its stream was removed")
             if header is None:
-                page.append(KeptDigest(name.decode(), version, position, digest))
+                page.append(KeptDigest(name.decode(), version, position, digest, was))
                 continue
             of_payload = NO_DIGEST if hashed is None else hashed
             page.append(RecordedEvent(name.decode(), version, position, header, payload, salt, of_payload, digest))
             size += len(header) + len(payload or b"")
             if size >= PAGE_BYTES:
                 break
-    return page, size < PAGE_BYTES and len(page) < PAGE_EVENTS
+    return page, size
 
 
 def _kept_page(connection: sqlite3.Connection, *, stream: str, after: int) -> list[KeptDigest]:

@@ -1,7 +1,8 @@
 """Giving out streams: what stands beside the events, as it is at one moment, and then the events.
 
 All but the events is read in one read transaction, by the page; it is short, because events are most of a store. They
-are read behind it by the page, as for any reader: they do not change, and where each stream ends is known by then.
+are read behind it by the page, as for any reader: they do not change, and where each stream ends is known by then. One
+that is pruned meanwhile comes as what is left of it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from eventstore.moving import (
     StoredWaiter,
 )
 from eventstore.port import Commit, Scalar
+from eventstore.sqlite.keeping import leaf_pages, stream_leaves
 from eventstore.sqlite.reading import Readers, end_of_log
 from eventstore.sqlite.requests import install_request
 from eventstore.sqlite.statements import encode_names
@@ -49,8 +51,8 @@ _CHOSEN: Final = (
     "(?1 IS NULL OR s.id IN (SELECT t.id FROM json_each(?1) AS j CROSS JOIN streams AS t ON t.name = j.value))"
 )
 _STREAMS: Final = f"""
-    SELECT s.name, s.version, s.digest, s.created_at, s.updated_at, s.alarm, s.held, s.closed, s.attributes
-    FROM streams AS s WHERE {_CHOSEN} AND s.pruned = 0 ORDER BY s.id
+    SELECT s.name, s.version, s.digest, s.created_at, s.updated_at, s.alarm, s.held, s.closed, s.attributes, s.pruned
+    FROM streams AS s WHERE {_CHOSEN} ORDER BY s.id
 """
 _MESSAGES: Final = f"""
     SELECT s.name, m.id, m.sender, m.control, m.header, m.payload, m.sent_at
@@ -123,13 +125,13 @@ async def dump(readers: Readers, names: Sequence[str] | None) -> AsyncGenerator[
         async for item in items:
             yield item
     if names is None:
-        sources = [readers.log_pages(0, None, until=seen.log)]
+        sources = [leaf_pages(readers, 0, seen.log)]
     else:
-        sources = [readers.pages(name, 0, version) for name, version in seen.streams.items()]
+        sources = [stream_leaves(readers, name, version) for name, version in seen.streams.items()]
     for pages in sources:
-        async for events in pages:
-            for event in events:
-                yield event
+        async for page in pages:
+            for leaf in page:
+                yield leaf
 
 
 async def _state(readers: Readers, names: Sequence[str] | None, seen: _Seen) -> AsyncGenerator[Item, None]:
@@ -190,7 +192,7 @@ def _rollback(database: sqlite3.Connection) -> None:
 
 
 def _stream(row: _Row) -> StoredStream:
-    name, version, digest, created_at, updated_at, alarm, held, closed, attributes = row
+    name, version, digest, created_at, updated_at, alarm, held, closed, attributes, pruned = row
     return StoredStream(
         stream=name.decode(),
         version=version,
@@ -201,6 +203,7 @@ def _stream(row: _Row) -> StoredStream:
         held=bool(held),
         closed=bool(closed),
         attributes=_decode_attributes(attributes),
+        pruned=bool(pruned),
     )
 
 

@@ -110,11 +110,9 @@ class Readers:
         if after < end and not await self.run(partial(_is_kept, stream_id=stream_id, version=end)):
             raise StoreDamaged(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
 
-    async def log_pages(
-        self, after: int, category: str | None, *, until: int | None = None
-    ) -> AsyncIterator[list[RecordedEvent]]:
-        """Events of the whole log, or of one category, page by page, up to a position or the end that it has now."""
-        end = await self.run(end_of_log) if until is None else until
+    async def log_pages(self, after: int, category: str | None) -> AsyncIterator[list[RecordedEvent]]:
+        """Events of the whole log, or of one category, page by page, up to the end that it has now."""
+        end = await self.run(end_of_log)
         while after < end:
             stop = min(end, after + WINDOW_POSITIONS)
             page, whole = await self.run(partial(_log_page, after=after, until=stop, category=category))

@@ -196,7 +196,12 @@ _V3: Final = (
     "CREATE INDEX streams_pruned ON streams (category, created_at, name) WHERE pruned = 1",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2, _V3)
+_V4: Final = (
+    # What was said of a pruning speaks of the positions that the events had then, wherever their leaves are now.
+    "ALTER TABLE kept_digests ADD COLUMN was INTEGER",  # that position; NULL: the same
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2, _V3, _V4)
 """Statements that bring a file from schema version n to n + 1, n being the index."""
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

@@ -11,11 +11,24 @@ from typing import Any, Final
 from eventstore.sqlite.attributes import AttributeChanges
 from eventstore.sqlite.statements import NULL_FOR_0, Sql, execute_rows
 
-__all__ = ["EVENT_COLUMNS", "insert_attributes", "insert_events", "insert_messages"]
+__all__ = [
+    "EVENT_COLUMNS",
+    "KEPT_COLUMNS",
+    "PLACED_COLUMNS",
+    "insert_attributes",
+    "insert_events",
+    "insert_kept",
+    "insert_messages",
+    "insert_placed",
+]
 
 _INSERT_EVENTS: Final = "INSERT INTO events (stream, version, header, payload, salt, payload_digest, digest)"
 EVENT_COLUMNS: Final = 7
 _EVENT: Final = f"?, ?, ?, {NULL_FOR_0}, {NULL_FOR_0}, {NULL_FOR_0}, ?"
+_INSERT_PLACED: Final = _INSERT_EVENTS.replace("(", "(position, ")
+PLACED_COLUMNS: Final = EVENT_COLUMNS + 1
+_INSERT_KEPT: Final = "INSERT INTO kept_digests (position, stream, version, digest, was)"
+KEPT_COLUMNS: Final = 5
 _INSERT_MESSAGES: Final = "INSERT INTO messages (stream, id, sender, control, header, payload, sent_at, consumed_at)"
 _MESSAGE_COLUMNS: Final = 8
 _INSERT_ATTRIBUTES: Final = "INSERT OR REPLACE INTO attributes (name, value, created_at, stream)"
@@ -34,6 +47,18 @@ def insert_events(sql: Sql, flat: Sequence[Any]) -> None:
     """Stream, version, header, payload, salt, payload digest and digest of each; 0 for NULL of payload and on."""
     if flat:
         execute_rows(sql, _INSERT_EVENTS, EVENT_COLUMNS, flat, row=_EVENT)
+
+
+def insert_placed(sql: Sql, flat: Sequence[Any]) -> None:
+    """The same, with the position of each before it: for a log in which not every leaf is an event."""
+    if flat:
+        execute_rows(sql, _INSERT_PLACED, PLACED_COLUMNS, flat, row=f"?, {_EVENT}")
+
+
+def insert_kept(sql: Sql, flat: Sequence[Any]) -> None:
+    """Position, stream, version, digest of each event that was pruned, and the position that it had then, or None."""
+    if flat:
+        execute_rows(sql, _INSERT_KEPT, KEPT_COLUMNS, flat)
 
 
 def insert_messages(sql: Sql, flat: Sequence[Any]) -> None:

@@ -108,6 +108,23 @@ def _sides(version: str, right: int = 2) -> Any:
     return sides
 
 
+async def test_one_of_several_assets_that_is_restored_stays_so(world: World, tmp_path: Path) -> None:
+    async with shop(world, tmp_path, _sides("1")) as (offered, engine):
+        await materialize(offered, engine)
+        first = (await (await offered.catalog()).view(["right"]))["right"].current("")
+        assert first is not None
+    async with shop(world, tmp_path, _sides("2", right=3)) as (offered, engine):
+        await materialize(offered, engine)
+        assert (await offered.plan()).steps == ()
+        await offered.restore("right", first.version)
+        assert (await offered.plan()).steps == ()
+        assert await offered.read("right") == 2
+    async with shop(world, tmp_path, _sides("3", right=4)) as (offered, engine):
+        assert steps(await offered.plan()) == {"left": ("code changed",)}
+        assert (await materialize(offered, engine)).counts == {"published": 1}
+        assert await offered.read("right") == 4
+
+
 async def test_one_of_several_assets_that_is_promoted_alone_makes_the_function_stale(
     world: World, tmp_path: Path
 ) -> None:

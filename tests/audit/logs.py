@@ -126,7 +126,7 @@ class Editor:
                 f"{events} FROM events e LEFT JOIN (SELECT id, name FROM streams) s ON s.id = e.stream ORDER BY position"
             ),
             self("SELECT name, version, digest FROM streams ORDER BY name"),
-            self("SELECT stream, version, position, digest FROM kept_digests ORDER BY position"),
+            self("SELECT stream, version, position, digest, was FROM kept_digests ORDER BY position"),
         ]
 
     def restore(self) -> None:

@@ -208,3 +208,49 @@ async def test_the_queries_of_the_page(tmp_path: Path, monkeypatch: pytest.Monke
     for column in (*EVENT_COLUMNS, *RUN_COLUMNS):
         assert f"`{column.name}`" in page
     shutil.rmtree("archive")
+
+
+@pytest.mark.parametrize("events", [6, 9, 10, 11, 20, 26])
+async def test_what_is_pruned_later_stays_as_it_was_archived(tmp_path: Path, events: int) -> None:
+    """In full parts, and in the last one, which is written anew; and it is still known to be the same log."""
+    store = await log(events)
+    await archive(store, tmp_path / "a")
+    before = rows_of(tmp_path / "a")
+    for n in range(3):
+        head = await store.head(f"note:{n}")
+        if n < 2:
+            closing = Commit(
+                id="end",
+                stream=head.stream,
+                expected_version=head.version,
+                events=(NewEvent(b'{"type":"Ended"}'),),
+                closed=True,
+            )
+            await store.commit(closing)
+            await store.prune(head.stream, until=head.version)
+    for done in range(3):
+        archived = await archive(store, tmp_path / "a")
+        assert (archived.events, archived.new_events) == (events + 2, 0 if done else 2)
+        after = rows_of(tmp_path / "a")
+        assert after[:events] == before
+        assert [row["digest"] for row in after] == [leaf.digest async for leaf in store.leaves()]
+    await archive(store, tmp_path / "b")
+    late = rows_of(tmp_path / "b")
+    gone = [row for row in late if row["header"] is None]
+    assert {row["stream"] for row in gone} == {"note:0", "note:1"}
+    assert [(row["position"], row["digest"]) for row in late] == [(row["position"], row["digest"]) for row in after]
+    assert {(row["payload"], row["type"], row["payload_digest"]) for row in gone} == {(None, None, None)}
+
+
+async def test_what_forgot_since_forgets_in_the_last_part_and_what_was_pruned_before_is_a_row(tmp_path: Path) -> None:
+    store = await log(15)
+    await archive(store, tmp_path / "a")
+    await store.forget("note:0")
+    await archive(store, tmp_path / "a")
+    rows = rows_of(tmp_path / "a")
+    assert {row["payload"] for row in rows[10:] if row["stream"] == "note:0"} == {None}
+    assert {row["payload"] for row in rows[:10] if row["stream"] == "note:0"} == {'{"a":1}'}, "that part is full"
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("events/*.parquet")) for row in pq.read_table(path).to_pylist()]

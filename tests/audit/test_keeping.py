@@ -18,11 +18,13 @@ from tests.architecture.source import ROOT
 from tests.audit.forgeries import PLAIN, Edit
 from tests.audit.logs import KEY, Editor, append, fill, make_log
 from tests.audit.test_tampering import SCRIPT, Bench, known
+from tests.runtime.slices import some
 
 __all__ = ["known"]  # the fixture
 
-EDITS = 60
+EDITS = len(some(range(60), of=2))
 GONE = ("a", "c", "e")
+COLUMNS = "position, stream, version, digest"
 
 
 async def close_and_prune(store: SqliteStore | MemoryStore, *runs: str) -> None:
@@ -95,7 +97,7 @@ async def test_its_root_is_that_of_before(tmp_path: Path) -> None:
 
 
 def some_kept(edit: Editor, chance: random.Random) -> tuple[int, int, int, bytes]:
-    position, stream, version, digest = chance.choice(edit("SELECT * FROM kept_digests ORDER BY position"))
+    position, stream, version, digest = chance.choice(edit(f"SELECT {COLUMNS} FROM kept_digests ORDER BY position"))
     return position, stream, version, digest
 
 
@@ -131,7 +133,7 @@ def add_kept(edit: Editor, chance: random.Random) -> None:
     (stream, version) = chance.choice(edit("SELECT id, version FROM streams ORDER BY id"))
     at = chance.choice([version, version + 1, 0, -3, 1])
     position = chance.choice([-7, 0, edit("SELECT max(position) + 1 FROM events")[0][0]])
-    edit("INSERT OR IGNORE INTO kept_digests VALUES (?, ?, ?, ?)", position, stream, at, digest)
+    edit(f"INSERT OR IGNORE INTO kept_digests ({COLUMNS}) VALUES (?, ?, ?, ?)", position, stream, at, digest)
 
 
 def swap_kept(edit: Editor, chance: random.Random) -> None:
@@ -145,6 +147,14 @@ def move_in_the_log(edit: Editor, chance: random.Random) -> None:
     position, *_ = some_kept(edit, chance)
     free = edit("SELECT max(position) + ? FROM events", chance.randrange(1, 5))[0][0]
     edit("UPDATE kept_digests SET position = ? WHERE position = ?", free, position)
+
+
+def say_it_was_elsewhere(edit: Editor, chance: random.Random) -> None:
+    """The position that it had where it was pruned, as what comes from another store has."""
+    position, *_ = some_kept(edit, chance)
+    was = edit("SELECT ifnull(was, position) FROM kept_digests WHERE position = ?", position)[0][0]
+    new = chance.choice([was ^ (1 << chance.randrange(8)), 0, -1, (1 << 63) - 1])
+    edit("UPDATE kept_digests SET was = ? WHERE position = ?", new, position)
 
 
 def drop_what_was_said(edit: Editor, chance: random.Random) -> None:
@@ -191,7 +201,7 @@ def take_away_unsaid(edit: Editor, chance: random.Random) -> None:
     )
     until = chance.choice([version, version - 1, 1])
     edit(
-        "INSERT INTO kept_digests SELECT position, stream, version, digest FROM events WHERE stream = ? AND version <= ?",
+        f"INSERT INTO kept_digests ({COLUMNS}) SELECT {COLUMNS} FROM events WHERE stream = ? AND version <= ?",
         stream,
         until,
     )
@@ -201,7 +211,7 @@ def take_away_unsaid(edit: Editor, chance: random.Random) -> None:
 
 
 OF_KEPT: list[Edit] = [
-    flip_kept, drop_kept, add_kept, swap_kept, move_in_the_log, drop_what_was_said, say_another, rename_pruned,
+    flip_kept, drop_kept, add_kept, swap_kept, move_in_the_log, say_it_was_elsewhere, drop_what_was_said, say_another, rename_pruned,
     take_away_unsaid,
 ]  # fmt: skip
 
@@ -245,7 +255,7 @@ async def test_an_event_that_was_pruned_and_is_there_again_is_found(instead: boo
         assert SCRIPT.verify(path)[0], row[2]
         editor("DELETE FROM events WHERE position = ?", position)
         if instead:
-            editor("INSERT INTO kept_digests VALUES (?, ?, ?, ?)", *row[:3], row[-1])
+            editor(f"INSERT INTO kept_digests ({COLUMNS}) VALUES (?, ?, ?, ?)", *row[:3], row[-1])
     assert (await verify(store)).holds
     editor.close()
     await store.aclose()
@@ -296,7 +306,7 @@ async def test_a_removal_that_is_not_through_verifies(tmp_path: Path) -> None:
         assert (await verify_streams(store, ["run:a"])).findings == ()
         assert SCRIPT.verify(path)[0] == []
         move = f"FROM events WHERE stream = (SELECT id FROM streams WHERE name = 'run:a') AND version = {until}"
-        editor(f"INSERT INTO kept_digests SELECT position, stream, version, digest {move}")
+        editor(f"INSERT INTO kept_digests ({COLUMNS}) SELECT {COLUMNS} {move}")
         editor(f"DELETE {move}")
     editor.close()
     store.prune = prune  # type: ignore[method-assign]

@@ -29,8 +29,9 @@ from tests.audit.forgeries import (
     swap_positions,
 )
 from tests.audit.logs import KEY, Editor, append, fill, make_log, make_plain_log
+from tests.runtime.slices import some
 
-EDITS = 150
+EDITS = len(some(range(150), of=2))
 """Of each kind: 16 + 10 kinds of them."""
 
 
@@ -157,7 +158,7 @@ async def test_a_forger_who_knows_no_seal_is_not_found_by_chains_alone(bench: Be
     assert (SCRIPT.verify(bench.path)[0], SCRIPT.verify(bench.path, bench.files)[0] != []) == ([], True)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", some(range(20), of=2))
 async def test_what_was_forgotten_verifies(seed: int, bench: Bench) -> None:
     chance = random.Random(seed)
 
@@ -174,7 +175,7 @@ async def test_what_was_forgotten_verifies(seed: int, bench: Bench) -> None:
     assert SCRIPT.verify(bench.path, bench.files)[0] == []
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", some(range(40), of=2))
 async def test_of_some_streams_each_is_found(seed: int, plain: Bench) -> None:
     """By its chain and its head alone, the rest of the log not looked at."""
     edits = [flip_event, delete_event, delete_and_close_the_gap, swap_in_stream, halves_of_a_payload, replace_payload]

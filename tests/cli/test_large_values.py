@@ -74,6 +74,8 @@ def test_the_gate_and_a_fork_read_it_there(recorded: Command) -> None:
     assert fork.json()["result"] == {"length": 600_000, "rows": 3}
     supposed = recorded("what-if", "work.py", "r", "--at", "4", "--store", STORE, "--json")
     assert supposed.code == 0, supposed
+    replayed = recorded("replay", "work.py", "r", "--store", STORE, "--json")
+    assert replayed.code == 0, replayed
     rerun = recorded("rerun", "work.py", "r", "--id", "again", "--store", STORE, "--json")
     assert rerun.code == 0, rerun
 

@@ -18,6 +18,7 @@ from eventstore.sqlite import SqliteStore
 from tests.crash.test_processes import until
 from tests.crash.turns import LATE_SECONDS, NAMES, in_turn, last, late
 from tests.runtime.invariants import check_store
+from tests.runtime.slices import some
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
@@ -55,7 +56,7 @@ def killed_until_done(folder: Path, dice: Random) -> str:
         return out.strip()
 
 
-@pytest.mark.parametrize(("seed", "beside"), [(1, False), (2, False), (3, True), (4, True)])
+@pytest.mark.parametrize(("seed", "beside"), some([(1, False), (2, False), (3, True), (4, True)], of=2))
 async def test_turns_survive_kill_9(seed: int, beside: bool, tmp_path: Path) -> None:
     """`beside`: another process is on the same file all the time, and takes over what the killed one had."""
     other = process_on(tmp_path, "beside") if beside else None

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from eventstore import memory_moving
+from eventstore.keeping import KeptDigest
 from eventstore.memory import MemoryStore
 from eventstore.moving import ConsumedMessages, Installed, Item, StoredMessage, StoredPermit, StoredStream, StoredWaiter
 from eventstore.port import Commit, RecordedEvent
@@ -58,6 +59,21 @@ class LosesLastingPermits(_Alters):
 class LosesQueues(_Alters):
     def alter(self, item: Item) -> Item | None:
         return None if isinstance(item, StoredWaiter) else item
+
+
+class ForgetsWhereItWasPruned(_Alters):
+    def alter(self, item: Item) -> Item | None:
+        return replace(item, position=0, was=None) if isinstance(item, KeptDigest) else item
+
+
+class LeavesOutWhatWasPruned(MemoryStore):
+    async def dump(self, streams: Sequence[str] | None = None) -> AsyncGenerator[Item, None]:
+        async with aclosing(super().dump(streams)) as items:
+            found = [item async for item in items]
+        gone = {item.stream for item in found if isinstance(item, StoredStream) and item.pruned}
+        for item in found:
+            if getattr(item, "stream", None) not in gone:
+                yield item
 
 
 class TakesWhatCameBeforeAnError(MemoryStore):
@@ -141,9 +157,17 @@ MOVING_CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
         "moving.one_who_holds_joins_the_pool_that_is_there",
     ),
     LosesQueues: ("moving.a_lasting_permit_moves_and_others_wait_behind",),
+    ForgetsWhereItWasPruned: ("moving_kept.what_is_pruned_elsewhere_is_so_here", "moving_kept.it_moves_on_to_a_third"),
+    LeavesOutWhatWasPruned: ("moving_kept.a_pruned_stream_moves_with_what_is_left_of_it",),
     TakesWhatCameBeforeAnError: ("moving.an_error_on_the_way_undoes_all",),
-    BelievesEverything: ("moving.what_was_changed_is_refused",),
-    TakesOthersForTheSame: ("moving.other_events_are_refused_and_nothing_is_installed",),
+    BelievesEverything: (
+        "moving.what_was_changed_is_refused",
+        "moving_kept.what_is_left_of_it_cannot_be_changed_on_the_way",
+    ),
+    TakesOthersForTheSame: (
+        "moving.other_events_are_refused_and_nothing_is_installed",
+        "moving_kept.one_that_is_here_is_neither_brought_back_nor_taken_away",
+    ),
     AlwaysWritesTheCommitBehind: ("moving.the_same_again_does_nothing",),
     GivesOutStreamByStream: ("moving.what_moves_is_all_that_a_stream_is",),
     GivesOutSeveralMoments: ("moving.others_write_meanwhile",),

@@ -14,6 +14,7 @@ from eventstore import (
     NEW,
     Commit,
     EventStore,
+    KeptDigest,
     Message,
     NewEvent,
     Opening,
@@ -32,7 +33,14 @@ VALUES: list[Any] = ["text", "", "näh ☃", 7, -(1 << 63), 1.0, 1.5e300, True, 
 async def dumped(store: EventStore, *names: str) -> list[Item]:
     """All that a store gives out, without positions, which are each log's own."""
     async with aclosing(moving_store(store).dump(names or None)) as items:
-        return [replace(item, position=0) if isinstance(item, RecordedEvent) else item async for item in items]
+        return [placeless(item) async for item in items]
+
+
+def placeless(item: Item) -> Item:
+    """Without its position in the log; of what was pruned the one that it had then is part of it."""
+    if isinstance(item, KeptDigest):
+        return replace(item, position=0, was=item.pruned_at)
+    return replace(item, position=0) if isinstance(item, RecordedEvent) else item
 
 
 async def fill(store: EventStore, seed: int, *, steps: int = 30) -> None:

@@ -12,7 +12,7 @@ import pytest
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.executors.port import Slots
-from engine.runtime import dispatch, post
+from engine.runtime import dispatch, post, pruning
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from eventstore.memory import MemoryLease
@@ -20,6 +20,7 @@ from eventstore.rules import Streams
 from tests.runtime import (
     test_cancel,
     test_crash_everywhere,
+    test_keeping,
     test_life,
     test_limits,
     test_recovery,
@@ -141,6 +142,29 @@ async def chunks(worlds: Callable[..., MemoryWorld], patch: pytest.MonkeyPatch) 
     await test_crash_everywhere.test_a_crash_between_any_two_chunks(PLAY["fan_out"], 1, worlds, patch)
 
 
+def takes_away_before_it_is_said(patch: pytest.MonkeyPatch) -> None:
+    """The events of a run are pruned before the event that says so is durable."""
+    original = pruning._note
+
+    async def note(store: Any, head: Any, **said: Any) -> Any:
+        found = await original(store, head, **said)
+        await store.prune(head.stream, until=head.version - 1)
+        return found
+
+    patch.setattr(pruning, "_note", note)
+
+
+def forgets_before_it_is_said(patch: pytest.MonkeyPatch) -> None:
+    """The payloads of a run are destroyed before the event that says so is durable."""
+    original = pruning._announce
+
+    async def announce(store: Any, head: Any, versions: Any, **said: Any) -> Any:
+        await store.forget(head.stream, versions=versions or None)
+        return await original(store, head, versions, **said)
+
+    patch.setattr(pruning, "_announce", announce)
+
+
 FOUND: list[tuple[Planted, str, Callable[..., Coroutine[Any, Any, None]]]] = [
     (forget_to_write, "crashes", lambda worlds, _: crashes(worlds, "sequential")),
     (no_look_at_the_lease, "one side", lambda worlds, _: test_recovery.test_effects_begin_on_one_side_only(worlds)),
@@ -160,6 +184,16 @@ FOUND: list[tuple[Planted, str, Callable[..., Coroutine[Any, Any, None]]]] = [
     ),
     (no_grace, "grace", lambda worlds, _: test_life.test_closing_lets_attempts_finish(worlds())),
     (no_wake_up_for_a_cancel, "cancel", lambda worlds, _: test_cancel.test_a_sleeping_run(worlds())),
+    (
+        takes_away_before_it_is_said,
+        "keeping",
+        lambda worlds, _: test_keeping.test_a_crash_at_any_call_is_finished_by_asking_again(worlds(), "die before"),
+    ),
+    (
+        forgets_before_it_is_said,
+        "keeping",
+        lambda worlds, _: test_keeping.test_a_crash_at_any_call_is_finished_by_asking_again(worlds(), "die before"),
+    ),
 ]
 
 

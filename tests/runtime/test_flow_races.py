@@ -22,7 +22,7 @@ from eventstore import EventStoreError, StoreUnavailable
 from tests.runtime.faulty import Fault, FaultyStore, Plan, at_call
 from tests.runtime.invariants import check_store
 from tests.runtime.rooms import Room, all_free, held_in, most_in_a_window, nothing_held, waiting_in
-from tests.runtime.slices import numbers
+from tests.runtime.slices import numbers, some
 from tests.runtime.test_crash_everywhere import passing_time
 from tests.runtime.worlds import World, soon, until, until_async
 from tests.soak import limits as soak
@@ -208,7 +208,7 @@ async def test_a_crash_at_every_call(fault: Fault, worlds) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_crash_at_some_commits_on_sqlite(fault: Fault, worlds) -> None:
     calls = await undisturbed(worlds("sqlite"))
-    for number in range(1 + FAULTS.index(fault), calls.count("commit"), 7):
+    for number in some(range(1 + FAULTS.index(fault), calls.count("commit"), 7), of=2):
         await crashed(worlds("sqlite"), number, fault, only="commit")
 
 
@@ -259,7 +259,7 @@ async def test_another_engine_lives(fault: Fault, kind: str, worlds) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "terminate", "pause"])
-@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89])
+@pytest.mark.parametrize("turns", some([0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89], of=2))
 async def test_a_grant_that_meets_an_end(how: str, turns: int, worlds) -> None:
     """The one inside leaves, so the next is granted its permit; so many turns later that one is ended, or paused."""
     world = worlds()
@@ -300,7 +300,7 @@ async def test_a_grant_that_meets_an_end(how: str, turns: int, worlds) -> None:
     assert shut.most == 1
 
 
-@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+@pytest.mark.parametrize("turns", some([0, 1, 2, 3, 5, 8, 13, 21, 34], of=2))
 async def test_a_grant_that_meets_the_end_of_its_engine(turns: int, worlds) -> None:
     """The grant goes on to somebody else, or to the same run in the next engine."""
     world = worlds()
@@ -486,7 +486,7 @@ async def test_a_grant_behind_what_calls_it_off_in_one_step(worlds) -> None:
     await check_store(world.data, entering_in_time)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", some(range(6)))
 async def test_everything_at_once(seed: int) -> None:
     """The short version of ``python -m tests.soak.limits``."""
     found = await soak.Chaos(seed).play()

@@ -209,6 +209,66 @@ async def test_children_forget_with_their_parent_if_asked(world: World) -> None:
         assert note.by == "ann"
 
 
+@workflow
+async def marked(text: str) -> str:
+    durable.set_attributes(customer=text, stage="first")
+    await load(text)
+    durable.set_attributes(stage="last", weight=7)
+    return text
+
+
+async def test_own_attributes_go_with_the_payloads_that_gave_them(world: World) -> None:
+    """They are values in the clear, in an index: nobody finds the run by them any more, and no list shows them."""
+    async with world.engine(marked) as engine:
+        for run_id in ("all", "some", "gone"):
+            run = await engine.start(marked("ann"), id=run_id, attributes={"region": "eu", "customer": "nobody"})
+            await soon(run.result())
+            await free(engine.store, run_id)
+        kinds = [type(event).__name__ for event in await events_of(engine.run("some"))]
+        first = kinds.index("AttributesSet") + 1
+        last = len(kinds) - kinds[::-1].index("AttributesSet")
+        assert last > first
+        want = {"customer": "ann", "region": "eu", "stage": "last", "weight": 7}
+
+        async def found(run_id: str) -> dict[str, Any]:
+            page = await engine.runs(status="completed")
+            (run,) = [each for each in page.items if each.id == run_id]
+            return dict(run.attributes)
+
+        assert await found("some") == want
+        await engine.destroy_payloads("some", versions=[first], by="ann")
+        assert await found("some") == {"region": "eu", "stage": "last", "weight": 7}
+        await engine.destroy_payloads("some", versions=[last], by="ann")
+        assert await found("some") == {"region": "eu"}
+        await engine.destroy_payloads("all", by="ann")
+        assert await found("all") == {}
+        assert (await engine.run("all").state()).attributes == {}
+        await engine.prune("gone", by="ann")
+        head = await engine.store.head("run:gone")
+        assert head.attributes == {"status": "pruned"}
+        for wanted in ({"customer": "ann"}, {"region": "eu"}, {"stage": "last"}, {"weight": 7}):
+            ids = [run.id for run in (await engine.runs(attributes=wanted)).items]
+            assert ids == (["some"] if wanted == {"region": "eu"} else [])
+
+
+async def test_a_forgetting_that_is_cut_off_has_taken_the_attributes_first(world: World) -> None:
+    """They go in the commit that says so: what a crash leaves is never a run that is found by what it is to forget."""
+    async with world.engine(marked) as engine:
+        run = await engine.start(marked("ann"), id="r")
+        await soon(run.result())
+        await free(engine.store, "r")
+        forget, engine.store.forget = engine.store.forget, _crash  # type: ignore[attr-defined]
+        with pytest.raises(StoreUnavailable):
+            await engine.destroy_payloads("r", by="ann")
+        assert (await engine.runs(attributes={"customer": "ann"})).items == ()
+        engine.store.forget = forget  # type: ignore[attr-defined]
+        assert await engine.destroy_payloads("r", by="ann") > 0
+
+
+async def _crash(stream: str, *, versions: Any = None) -> int:
+    raise StoreUnavailable("the power is gone")
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------------
 
 
