@@ -6,7 +6,8 @@ say it looks first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from engine.assets.catalog import PartitionState
 from engine.assets.events import (
@@ -28,16 +29,18 @@ from eventstore import NewEvent
 
 __all__ = ["fail", "leave", "publish", "skip"]
 
+T = TypeVar("T")
+
 
 async def publish(shop: Workshop, begun: Begun, made: Made, checks: tuple[CheckOutcome, ...], run_id: str) -> int:
     """Say that the versions are there: from now on they are what is read. The version of the first."""
     external = shop.definitions.node_of(begun.step.node).asset.external
     versions: list[int] = []
-    for out in made.outs:
+    for out in _first_last(made.outs):
         own = tuple(each for each in checks if each.asset == out.key)
         event = _observed(shop, out, begun, run_id) if external else _published(shop, out, begun, own, run_id)
         versions.append(await _say(shop, out.key, begun.step, _unless_published(event, out.key, begun, run_id)))
-    return versions[0]
+    return versions[-1]
 
 
 async def fail(shop: Workshop, begun: Begun, checks: tuple[CheckOutcome, ...], why: str, run_id: str) -> int:
@@ -59,8 +62,10 @@ async def fail(shop: Workshop, begun: Begun, checks: tuple[CheckOutcome, ...], w
             return None
         return new_event(event, details)
 
-    versions = [await _say(shop, key, begun.step, decide) for key in shop.definitions.node_of(begun.step.node).keys]
-    return versions[0]
+    versions = [
+        await _say(shop, key, begun.step, decide) for key in _first_last(shop.definitions.node_of(begun.step.node).keys)
+    ]
+    return versions[-1]
 
 
 async def leave(shop: Workshop, begun: Begun, run_id: str) -> int:
@@ -73,8 +78,8 @@ async def leave(shop: Workshop, begun: Begun, run_id: str) -> int:
     def decide(part: PartitionState) -> NewEvent | None:
         return None if part.unchanged is not None and part.unchanged.run == run_id else new_event(event)
 
-    versions = [await _say(shop, key, step, decide) for key in shop.definitions.node_of(step.node).keys]
-    return versions[0]
+    versions = [await _say(shop, key, step, decide) for key in _first_last(shop.definitions.node_of(step.node).keys)]
+    return versions[-1]
 
 
 async def skip(shop: Workshop, step: StepRef, because: tuple[str, ...], run_id: str) -> int:
@@ -84,8 +89,13 @@ async def skip(shop: Workshop, step: StepRef, because: tuple[str, ...], run_id: 
     def decide(part: PartitionState) -> NewEvent | None:
         return None if part.skipped is not None and part.skipped.run == run_id else new_event(event)
 
-    versions = [await _say(shop, key, step, decide) for key in shop.definitions.node_of(step.node).keys]
-    return versions[0]
+    versions = [await _say(shop, key, step, decide) for key in _first_last(shop.definitions.node_of(step.node).keys)]
+    return versions[-1]
+
+
+def _first_last(several: Sequence[T]) -> Sequence[T]:
+    """What a function makes, the first behind the others: what is said of that one ends the making of all."""
+    return (*several[1:], several[0])
 
 
 async def _say(shop: Workshop, key: str, step: StepRef, decide: Callable[[PartitionState], NewEvent | None]) -> int:

@@ -101,6 +101,8 @@ class Workshop(Bench):
             other = await self._start(node, begun, catalog, run_id=run_id, ended=ended)
             if other is None:
                 return begun
+            if not other:
+                continue
             standing = await self._standing(other)
             if not standing:
                 return structs.replace(begun, busy=other, inputs=(), beside=(), earlier={})
@@ -167,14 +169,20 @@ class Workshop(Bench):
     async def _start(
         self, node: Node, begun: Begun, catalog: Catalog, *, run_id: str, ended: Collection[str]
     ) -> str | None:
-        """Say that the step has begun. The run that is making the same partition, if another is."""
+        """Say that the step has begun. Else the run that is making the same partition; "" when it was made since what
+        is read was pinned.
+        """
         state = await catalog.state(node.name)
         partition = begun.step.partition
         other: list[str] = []
 
         def decide() -> NewEvent | None:
             other.clear()
-            started = state.of(partition).started
+            part = state.of(partition)
+            started = part.started
+            if part.made is not None and part.made.version > begun.as_of and part.made.provenance == begun.provenance:
+                other.append("")
+                return None
             if started is not None and started.run == run_id and started.provenance == begun.provenance:
                 return None
             if started is not None and started.run != run_id and started.run not in ended:

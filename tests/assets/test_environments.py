@@ -136,4 +136,6 @@ async def test_one_of_several_assets_that_is_promoted_alone_makes_the_function_s
         # As a crash between two assets leaves it.
         await environments.promote(offered.store, "dev", ["left"], clock=world.clock)
         assert steps(await offered.plan()) == {"left": ("code changed",)}
+        with pytest.raises(AssetError, match="configuration for 'right', which 'left' makes"):
+            await offered.plan(config={"right": {"x": 1}})
     assert told() == []

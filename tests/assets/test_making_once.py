@@ -22,17 +22,19 @@ from engine.assets import (
     AssetUnchanged,
     Catalog,
     Definitions,
+    Out,
     Plan,
     Report,
     Static,
     asset,
+    assets,
 )
 from engine.assets.catalog import fold
 from engine.assets.events import new_event
 from engine.errors import RunFailedError
 from engine.storage import Storage
 from eventstore import NEW, Commit, EventStore, RecordedEvent
-from tests.assets.shop import made, materialize, shop, tell, told
+from tests.assets.shop import counts, made, materialize, shop, tell, told
 from tests.runtime.worlds import World, soon, until
 
 
@@ -204,3 +206,41 @@ async def test_looks_at_once_fold_each_event_once_and_see_what_was_there_when_th
     state = await catalog.state("a")
     assert (state.as_of, len(state.published), store.events) == (70, 70, 70)
     assert store.reads < 60
+
+
+async def test_two_engines_with_definitions_and_handles_of_their_own(world: World, tmp_path: Path) -> None:
+    regions = Static([f"r{number}" for number in range(12)])
+
+    def several() -> list[Any]:
+        @assets(outs={"north": Out(), "east": Out()}, partitions=regions, code_version="1")
+        async def pair(context: AssetContext) -> tuple[str, int]:
+            tell("north", context.partition)
+            await asyncio.sleep(0)
+            return context.partition, 1
+
+        @asset(partitions=regions, code_version="1")
+        def south(north: str, east: int, context: AssetContext) -> str:
+            tell("south", context.partition)
+            return north * east
+
+        @asset(code_version="1")
+        def both(south: dict[str, str]) -> int:
+            tell("both")
+            return len(south)
+
+        return [pair, south, both]
+
+    async with (
+        shop(world, tmp_path, *several()) as (first, one),
+        shop(world, tmp_path, *several()) as (second, two),
+    ):
+        runs = [
+            await engine.start(offered.materialize(await offered.plan()), id=f"{name}-{number}")
+            for number in range(2)
+            for name, offered, engine in (("a", first, one), ("b", second, two))
+        ]
+        reports = [await soon(run.result(), seconds=120) for run in runs]
+        assert sum(report.counts.get("published", 0) for report in reports) == 25
+        assert {sum(report.counts.values()) for report in reports} == {25}
+        assert max(counts().values()) == 1
+        assert await second.read("both") == 12
