@@ -4,8 +4,9 @@ Each asset has a function and up to three others upstream of it. They are declar
 one is selected with all that it is made from, and put in order. By hand the same names and edges go through Python's
 `graphlib.TopologicalSorter`. The ratio is seconds for all of that over seconds by hand.
 
-Beside it stand the parts; the code versions of as many functions, which are read from source text; the order alone,
-from edges that are there; and how the whole grows (an exponent of 1 is linear).
+Beside it stand the parts; the code versions of as many functions, which are read from source text; the plan to make all
+of them, and that plan as single steps; the order alone, from edges that are there; and how the whole grows (an exponent
+of 1 is linear).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 
 from report import Aim, Option, Report, exponent, options, publish, spread
 
-from engine.assets import Asset, Definitions, asset
+from engine.assets import Asset, AssetState, AssetView, Definitions, DynamicKeys, Request, asset, expand
 from engine.assets.code_versions import code_version_of
 from engine.assets.graph import Graph
+from engine.assets.planner import Facts, make_plan
 from engine.assets.selection import World, select
 
 SIZES = (
@@ -78,7 +80,18 @@ def _measure(count: int, functions: list[Callable[..., Any]]) -> dict[str, float
         ordered = tuple(name for name in definitions.order if name in chosen)
     with _clocked(seconds, "code_versions"):
         versions = {code_version_of(each, "") for each in functions[:count]}
-    assert len(versions) == count
+    facts = Facts(
+        at=0,
+        views={key: AssetView((AssetState(key=key, environment="prod"),)) for key in definitions.specs},
+        code=dict.fromkeys(definitions.nodes, "1"),
+        config=dict.fromkeys(definitions.nodes, ""),
+        dynamic=DynamicKeys(),
+    )
+    with _clocked(seconds, "plan"):
+        plan = make_plan(definitions, Request(), definitions.nodes, facts)
+    with _clocked(seconds, "expand"):
+        steps = expand(definitions, plan)
+    assert len(versions) == count == plan.count == len(steps)
     assert set(by_hand) == set(order) == set(definitions.order)
     assert ordered[-1] == last
     whole = sum(seconds[part] for part in ("declare", "wire", "select", "order"))

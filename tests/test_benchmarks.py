@@ -63,7 +63,7 @@ MEASURED = {
     "asset_graph": {
         "define_select_order_milliseconds", "declare_milliseconds", "wire_milliseconds", "select_milliseconds",
         "order_milliseconds", "by_hand_milliseconds", "graph_and_order_milliseconds", "code_versions_milliseconds",
-        "exponent_of_seconds",
+        "plan_milliseconds", "expand_milliseconds", "exponent_of_seconds",
     },
 }  # fmt: skip
 AIMS = {
