@@ -57,7 +57,7 @@ verify seal prove check-proof keygen archive
 gate export import
 diff rerun reopen fork what-if
 replay
-prune forget
+prune forget sweep
 """.split()
 STORELESS = {"check-proof", "keygen"}
 
