@@ -57,7 +57,7 @@ verify seal prove check-proof keygen archive
 gate export import
 diff rerun reopen fork what-if
 replay
-prune forget
+prune forget sweep
 plan materialize assets why lineage asset environment
 """.split()
 GROUPS = {"asset": "show versions diff restore partitions", "environment": "create list promote"}
