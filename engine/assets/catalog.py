@@ -235,10 +235,9 @@ class AssetView:
             version = self.current(name)
             yield name, "" if version is None else version.data_version
 
-    def last_failed(self, partition: str) -> bool:
-        """Whether the last that was heard of it, in the environment itself, is that it could not be made."""
-        found = self.own.partitions.get(partition)
-        return found is not None and found.failed is not None
+    def all_failed(self) -> Iterator[str]:
+        """The partitions of which the last that was heard, in the environment itself, is that they were not made."""
+        return (partition for partition, state in self.own.partitions.items() if state.failed is not None)
 
     def known(self) -> set[str]:
         """The partitions that anything was heard of."""

@@ -15,7 +15,7 @@ from engine.assets.partitions import DynamicKeys
 from engine.assets.planner import moment
 from engine.assets.plans import Plan, PlanStep, StepRef, titled
 from engine.assets.provenance import keys_digest
-from engine.errors import AssetError, PartitionError
+from engine.errors import AssetError, AssetNotFound, PartitionError
 
 __all__ = ["Steps", "expand", "keys_in", "upstream_keys"]
 
@@ -33,7 +33,13 @@ def expand(definitions: Definitions, plan: Plan) -> Steps:
     planned: dict[str, set[str]] = {}
     keys_of: list[tuple[PlanStep, Node, KeySet]] = []
     for each in plan.steps:
-        node = definitions.node_of(each.node)
+        try:
+            node = definitions.node_of(each.node)
+        except AssetNotFound as error:
+            raise AssetError(
+                f"the plan is of other definitions than this engine's: {error} Bring back what it was, or plan again;"
+                " of several projects on one store each engine has the assets of all"
+            ) from None
         keys = keys_in(node, each, plan, dynamic)
         planned.setdefault(node.name, set()).update(keys)
         keys_of.append((each, node, keys))

@@ -138,8 +138,9 @@ class Assets:
     async def _facts(self, request: Request) -> Facts:
         shop, nodes = self._shop, self.definitions.nodes
         for key in request.config:
-            if key not in nodes:
-                raise AssetError(f"there is configuration for {key!r}, which is no asset here")
+            name = self.definitions.node_of(key).name
+            if name != key:
+                raise AssetError(f"there is configuration for {key!r}, which {name!r} makes: configure that")
         catalog = await shop.catalog(request.environment)
         keys, as_of = await dynamic.read_dynamic(self.store, dict.fromkeys(shop.dynamic_names))
         return Facts(

@@ -71,7 +71,7 @@ def _summary(definitions: Definitions, facts: Facts, plan: Plan, key: str, steps
         partitioned=not isinstance(node.partitions, Unpartitioned),
         partitions=len(there),
         made=len(there.read(name for name in view.known() if view.current(name) is not None).keys),
-        failed=sum(view.last_failed(name) for name in view.own.partitions),
+        failed=sum(1 for _ in view.all_failed()),
         stale=0 if external else sum(step.count for step in steps),
         reasons=() if external else tuple(dict.fromkeys(why for step in steps for why in step.reasons)),
         blocked=plan.blocked.get(node.name, ""),

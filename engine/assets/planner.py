@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from engine.assets.catalog import AssetView
+from engine.assets.catalog import AssetView, Version
 from engine.assets.definitions import Definitions
 from engine.assets.key_sets import KeySet
 from engine.assets.nodes import Input, Node, asset_in
@@ -148,17 +148,15 @@ class _Planning:
         present = [(name, version) for name in asked & have for view in views if (version := view.made(name))]
         say((name for name, version in present if version.code_version != code), "code changed")
         say((name for name, version in present if version.config != config), "configuration changed")
-        known = {each.slot for each in node.inputs}
-        for name, version in present:
-            if version.inputs.keys() - known:
-                gone = dict.fromkeys(asset_in(slot) for slot in sorted(version.inputs.keys() - known))
-                say([name], f"no longer made from {', '.join(gone)}")
+        for name, slots in _gone(node, present):
+            say([name], f"no longer made from {', '.join(dict.fromkeys(map(asset_in, sorted(slots))))}")
         for each in node.inputs:
             say(self._changed(each, asked & have, views), f"{each.key} changed")
             upstream = self.definitions.node_of(each.key).name
             if planned := self.planned[upstream]:
                 say(each.mapping.downstream(planned, asked, self.there[upstream]), f"{each.key} is made first")
-        say((name for name in asked if any(view.last_failed(name) for view in views)), "failed last time")
+        for view in views:
+            say(asked.read(view.all_failed()).keys, "failed last time")
         return _in_order(found, asked)
 
     def _changed(self, each: Input, present: KeySet, own: Iterable[AssetView]) -> Iterator[str]:
@@ -198,6 +196,12 @@ class _Planning:
         return asked, "; ".join(without)
 
 
+def _gone(node: Node, present: Iterable[tuple[str, Version]]) -> Iterator[tuple[str, set[str]]]:
+    """Of versions what they were made from, and would not be any more."""
+    known = {each.slot for each in node.inputs}
+    return ((name, gone) for name, version in present if (gone := version.inputs.keys() - known))
+
+
 def _without(each: Input, asked: KeySet, there: KeySet) -> KeySet:
     """Those that read one, and are made from no partition of it at all."""
     if each.parameter is None or each.takes_none:
@@ -210,6 +214,8 @@ def _keys_of(reasons: Mapping[str, object], asked: KeySet) -> KeySet:
 
 
 def _in_order(found: Mapping[str, list[str]], asked: KeySet) -> dict[str, tuple[str, ...]]:
+    if not found:  # most often: nothing is stale
+        return {}
     return {name: tuple(dict.fromkeys(found[name])) for name in asked if name in found}
 
 

@@ -144,6 +144,7 @@ CORE_DEPENDENCIES: Final = frozenset({"anyio", "aiosqlite", "msgspec", "tenacity
 DYNAMIC_IMPORTS: Final[dict[str, str]] = {
     "engine.cli": "loads the file or module that the user names as target",
     "engine.executors": "a worker process imports the module of the task that its engine names",
+    "engine.assets.elsewhere": "a worker process imports the module in which the definitions of its assets stand",
 }
 """Rooms that may import by a computed name."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import stop_after_attempt
 
 from engine.assets import (
     AssetContext,
@@ -20,8 +22,8 @@ from engine.assets import (
     read_event,
 )
 from engine.errors import RunFailedError
-from tests.assets.shop import materialize, shop, told
-from tests.runtime.worlds import World
+from tests.assets.shop import materialize, run, shop, told
+from tests.runtime.worlds import World, soon, until
 
 
 async def _last(offered: Any, key: str) -> Any:
@@ -148,3 +150,57 @@ async def test_a_report_names_warnings_and_leaves_their_rows_in_the_log(world: W
         report = await materialize(offered, engine)
         assert [(each.description, each.rows) for each in report.warnings["some"]] == [("some is 1", ())]
         assert details_of(await _last(offered, "some")).checks[0].rows == ({"row": 1},)
+
+
+async def test_a_plan_of_other_definitions_is_refused_and_says_so(memory: World, tmp_path: Path) -> None:
+    @asset(code_version="1")
+    def orders() -> int:
+        return 1
+
+    @asset(code_version="1")
+    def order() -> int:
+        return 1
+
+    async with shop(memory, tmp_path, orders) as (offered, _):
+        plan = await offered.plan()
+    async with shop(memory, tmp_path, order) as (offered, engine):
+        with pytest.raises(
+            RunFailedError, match=r"other definitions.*there is no asset 'orders'. Did you mean 'order'"
+        ):
+            await run(offered, engine, plan)
+
+
+async def test_attempts_that_fail_or_take_too_long_publish_once_and_leave_nothing_begun(
+    world: World, tmp_path: Path
+) -> None:
+    tried: list[str] = []
+    never = asyncio.Event()
+
+    @asset(code_version="1", stop=stop_after_attempt(3), timeout=60)
+    async def slow() -> int:
+        tried.append("slow")
+        if len(tried) == 1:
+            await never.wait()
+        return len(tried)
+
+    @asset(code_version="1", stop=stop_after_attempt(2))
+    async def flaky(slow: int) -> int:
+        tried.append("flaky")
+        raise OSError("away")
+
+    async with shop(world, tmp_path, slow, flaky) as (offered, engine):
+        handle = await engine.start(offered.materialize(await offered.plan()))
+        await until(lambda: tried)
+        async with asyncio.timeout(60):
+            while len(tried) < 2:
+                world.clock.advance(61)
+                await asyncio.sleep(0.01)
+        with pytest.raises(RunFailedError, match=r"1 published, 1 failed; failed:\n  flaky: OSError: away"):
+            await soon(handle.result())
+        assert tried == ["slow", "slow", "flaky", "flaky"]
+        catalog = await offered.catalog()
+        for key in ("slow", "flaky"):
+            assert (await catalog.state(key)).of("").started is None
+        events = [read_event(each) async for each in offered.store.read("asset:prod/slow")]
+        assert [type(each).__name__ for each in events] == ["AssetStarted", "AssetPublished"]
+        assert await offered.read("slow") == 2
