@@ -60,7 +60,7 @@ replay
 prune forget sweep
 plan materialize assets why lineage asset environment
 """.split()
-GROUPS = {"asset": "show versions diff restore partitions", "environment": "create list promote"}
+GROUPS = {"asset": "show versions diff restore partitions", "environment": "create list promote reset"}
 """Verbs that are said with another word behind them."""
 PHRASES = [
     *(verb for verb in VERBS if verb not in GROUPS),
