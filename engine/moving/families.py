@@ -16,7 +16,7 @@ from eventstore import EventStore, StreamHead, StreamNotFound, StreamQuery, find
 __all__ = ["Family", "family_of", "pause_all", "stream_of"]
 
 _PARENT: Final = "parent"  # the attribute of a child run's stream that names its parent
-_SETTLED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "suspended", "paused"})
+_SETTLED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "suspended", "paused", "pruned"})
 _WITHIN_SECONDS: Final = 5.0
 """How long it is waited, in the store's own time, that whoever works on the runs takes a pause up."""
 _LOOK_SECONDS: Final = 0.05

@@ -57,10 +57,10 @@ verify seal prove check-proof keygen archive
 gate export import
 diff rerun reopen fork what-if
 replay
-prune forget
+prune forget sweep
 plan materialize assets why lineage asset environment
 """.split()
-GROUPS = {"asset": "show versions diff restore partitions", "environment": "create list promote"}
+GROUPS = {"asset": "show versions diff restore partitions", "environment": "create list promote reset"}
 """Verbs that are said with another word behind them."""
 PHRASES = [
     *(verb for verb in VERBS if verb not in GROUPS),
