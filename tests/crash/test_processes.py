@@ -154,7 +154,7 @@ async def lives(stage: Stage, kills: Iterator[str], expected: int) -> int:
 
 async def test_killed_before_and_behind_commits(stage: Stage) -> None:
     def kills() -> Iterator[str]:
-        for number in (1, 2, 3, 4, 5, 7):
+        for number in (1, 2, 3, 3, 4, 4):  # few: where steps share commits, a life has not many
             yield f"{'before' if number % 2 else 'after'}:{number}"
         while True:
             yield ""
