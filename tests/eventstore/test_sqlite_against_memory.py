@@ -665,7 +665,8 @@ def test_a_page_without_the_control_mail_behind_it_is_found(monkeypatch: pytest.
             canaries.TakesMailWhenClosed,
             canaries.WakesHeldStreams,
             canaries.WritesBeforeItRefuses,
-        ]
+        ],
+        of=6,
     ),
 )
 def test_a_difference_is_found(broken: type[MemoryStore]) -> None:
@@ -679,7 +680,7 @@ def test_sqlite_gives_the_permits_that_memory_gives() -> None:
     run_state_machine_as_test(PermitsAgainstMemory, settings=QUICK)
 
 
-@pytest.mark.parametrize("broken", some(permit_canaries.SEEN_BY_THE_MACHINE, of=4))
+@pytest.mark.parametrize("broken", some(permit_canaries.SEEN_BY_THE_MACHINE, of=8))
 def test_a_difference_in_permits_is_found(broken: type[MemoryStore]) -> None:
     machine = type("Planted", (PermitsAgainstMemory,), {"specification": broken})
     with pytest.raises(AssertionError):
@@ -690,7 +691,7 @@ def test_sqlite_ends_permits_when_memory_does() -> None:
     run_state_machine_as_test(TenureAgainstMemory, settings=QUICK)
 
 
-@pytest.mark.parametrize("broken", some(permit_canaries.SEEN_BY_THE_MACHINE_OF_TENURE))
+@pytest.mark.parametrize("broken", some(permit_canaries.SEEN_BY_THE_MACHINE_OF_TENURE, of=6))
 def test_a_difference_in_when_permits_end_is_found(broken: type[MemoryStore]) -> None:
     machine = type("Planted", (TenureAgainstMemory,), {"specification": broken})
     with pytest.raises(AssertionError):
