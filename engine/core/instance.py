@@ -64,7 +64,7 @@ _BEGINNINGS = (TaskScheduled, TimerStarted, ChildStarted)
 class Instance:
     """One epoch of a run, in memory. Discard it (`evict`) after any exception out of `deliver`."""
 
-    def __init__(self, definition: Definition[..., Any], run_id: str, *, tables: TableCodec | None = None) -> None:
+    def __init__(self, definition: Definition[..., Any], run_id: str, *, tables: TableCodec | None) -> None:
         self.definition = definition
         self.tables = tables  # who writes and reads tables, in a run whose large values lie in a storage
         self.carriage = INLINE

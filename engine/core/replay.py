@@ -116,7 +116,7 @@ class Replayer:
         run_id: str,
         *,
         versions: Callable[[str, str], Definition[..., Any] | None] | None,
-        tables: TableCodec | None = None,
+        tables: TableCodec | None,
     ) -> None:
         self._versions = versions
         self.instance = Instance(definition, run_id, tables=tables)

@@ -65,7 +65,7 @@ class Rehearsal:
         order_anyio_sets()
         install_guard()
         self.history: list[HistoryEvent] = []
-        self._instance = Instance(call.definition, run_id)
+        self._instance = Instance(call.definition, run_id, tables=None)
         self._told = 0
         arguments = call.definition.arguments.encode(call.args, call.kwargs)
         self.began = self._tell(RunStarted(at=at, workflow=call.definition.name, seed=seed, python=PYTHON), arguments)

@@ -309,7 +309,7 @@ def started(world: World) -> tuple[RunStarted, bytes]:
 
 def play(world: World) -> History:
     """The history of the undisturbed run."""
-    instance = Instance(world.definition, RUN_ID)
+    instance = Instance(world.definition, RUN_ID, tables=None)
     recorder = Recorder()
     recorder.turn(instance, *started(world))
     return _go_on(world, instance, recorder)
@@ -322,7 +322,7 @@ def resume(world: World, prefix: History) -> History:
 
 
 def rebuild(world: World, prefix: History) -> tuple[Replayer, Recorder]:
-    replayer = Replayer(world.definition, RUN_ID, versions=None)
+    replayer = Replayer(world.definition, RUN_ID, versions=None, tables=None)
     for version, entry in enumerate(prefix, 1):
         replayer.feed(version, entry.event, entry.payload)
     recorder = Recorder(prefix)
@@ -346,7 +346,7 @@ def _go_on(world: World, instance: Instance, recorder: Recorder, carrying: Seque
 
 
 def next_epoch(before: Instance, recorder: Recorder) -> Instance:
-    instance = Instance(before.definition, RUN_ID)
+    instance = Instance(before.definition, RUN_ID, tables=None)
     now = before.now
     for arrival in beginning_of_next(before):
         if instance.outcome is not None:

@@ -32,7 +32,7 @@ LATER = START + 1_000
 
 def begin(fn: Any) -> tuple[Instance, list[Decided]]:
     definition = workflow(fn)
-    instance = Instance(definition, RUN_ID)
+    instance = Instance(definition, RUN_ID, tables=None)
     return instance, instance.deliver(RunStarted(at=START, workflow=definition.name, seed=SEED), b"{}")
 
 

@@ -366,7 +366,7 @@ def test_every_golden_history_has_its_workflow() -> None:
 def test_golden_histories_replay_for_ever(name: str) -> None:
     history = load(name)
     assert len(history) > 5
-    replayer = Replayer(recorded_worlds()[name].definition, RUN_ID, versions=None)
+    replayer = Replayer(recorded_worlds()[name].definition, RUN_ID, versions=None, tables=None)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, decode_header(entry.header), entry.payload)
     assert replayer.finish() == []

@@ -59,7 +59,7 @@ def silence() -> Iterator[None]:
 
 def begun(fn: Callable[..., Any]) -> Instance:
     definition = workflow(fn)
-    instance = Instance(definition, RUN_ID)
+    instance = Instance(definition, RUN_ID, tables=None)
     instance.deliver(RunStarted(at=START, workflow=definition.name, seed=SEED), b"{}")
     return instance
 
@@ -71,7 +71,7 @@ def test_put_away_at_every_event_nothing_is_said_and_nothing_is_left(case: Case)
     left: list[weakref.ref[Any]] = []
     with silence():
         for length in range(1, len(history) + 1):
-            replayer = Replayer(world.definition, RUN_ID, versions=None)
+            replayer = Replayer(world.definition, RUN_ID, versions=None, tables=None)
             for version, entry in enumerate(history[:length], 1):
                 replayer.feed(version, entry.event, entry.payload)
             replayer.finish()
@@ -311,7 +311,7 @@ def play_some(world: World, facts: int) -> Any:
     """The first facts of a run that does not end by itself."""
     from tests.core.harness import Recorder, choose, started
 
-    instance = Instance(world.definition, RUN_ID)
+    instance = Instance(world.definition, RUN_ID, tables=None)
     recorder = Recorder()
     recorder.turn(instance, *started(world))
     for _ in range(facts):
@@ -434,7 +434,7 @@ def test_a_branch_made_and_never_run_is_closed_silently() -> None:
         raise KeyboardInterrupt
 
     definition = workflow(makes)
-    instance = Instance(definition, RUN_ID)
+    instance = Instance(definition, RUN_ID, tables=None)
     with silence():
         with pytest.raises(KeyboardInterrupt):
             instance.deliver(RunStarted(at=START, workflow="makes", seed=SEED), b"{}")

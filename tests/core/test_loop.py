@@ -39,7 +39,7 @@ outside: contextvars.ContextVar[str] = contextvars.ContextVar("outside", default
 def begin(fn: Callable[..., Any], *args: Any) -> tuple[Instance, list[Decided]]:
     """The instance of a workflow after its first turn."""
     definition = workflow(fn)
-    instance = Instance(definition, RUN_ID)
+    instance = Instance(definition, RUN_ID, tables=None)
     fact = RunStarted(at=START, workflow=definition.name, seed=SEED)
     return instance, instance.deliver(fact, definition.arguments.encode(args, {}))
 
@@ -566,7 +566,7 @@ def test_a_spinning_run_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> Non
             await asyncio.sleep(0)
 
     definition = workflow(spins)
-    instance = Instance(definition, RUN_ID)
+    instance = Instance(definition, RUN_ID, tables=None)
     with pytest.raises(StepLimitExceeded, match="without waiting for anything durable"):
         instance.deliver(RunStarted(at=START, workflow="spins", seed=SEED), b"{}")
     instance.evict()
@@ -611,7 +611,7 @@ def test_an_instance_that_has_not_started_says_so() -> None:
     async def empty() -> None:
         return None
 
-    instance = Instance(workflow(empty), RUN_ID)
+    instance = Instance(workflow(empty), RUN_ID, tables=None)
     with pytest.raises(HistoryError, match="does not begin with RunStarted"):
         _ = instance.now
     instance.evict()

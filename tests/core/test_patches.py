@@ -360,7 +360,7 @@ def test_validators_and_queries_decide_nothing() -> None:
 def test_a_replay_that_asks_in_vain_leaves_nothing_behind() -> None:
     """In an old history the patch is no decision, and after the replay the instance is a live one."""
     old = play(of(before, "ann"))
-    replayer = Replayer(patched, RUN_ID, versions=None)
+    replayer = Replayer(patched, RUN_ID, versions=None, tables=None)
     for version, entry in enumerate(old[:-3], 1):
         replayer.feed(version, entry.event, entry.payload)
     assert replayer.finish() == []

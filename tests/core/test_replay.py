@@ -39,7 +39,7 @@ from tests.core.harness import RUN_ID, START, Entry, History, World, groups, pla
 
 
 def replay(definition: Any, history: History) -> Replayer:
-    replayer = Replayer(definition, RUN_ID, versions=None)
+    replayer = Replayer(definition, RUN_ID, versions=None, tables=None)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, entry.event, entry.payload)
     return replayer
@@ -442,7 +442,7 @@ def test_after_a_mismatch_the_instance_is_put_away() -> None:
     async def changed(customer: str) -> str:
         return await work("other")
 
-    replayer = Replayer(changed, RUN_ID, versions=None)
+    replayer = Replayer(changed, RUN_ID, versions=None, tables=None)
     with pytest.raises(Mismatch):
         for version, entry in enumerate(SHOP, 1):
             replayer.feed(version, entry.event, entry.payload)
@@ -538,7 +538,7 @@ def test_a_history_that_was_tampered_with_is_a_mismatch_or_replays_and_nothing_e
                 history[index] = Entry(
                     encode_header(msgspec.structs.replace(event, **{name: new})), history[index].payload
                 )
-    replayer = Replayer(case.definition, RUN_ID, versions=None)
+    replayer = Replayer(case.definition, RUN_ID, versions=None, tables=None)
     try:
         for version, entry in enumerate(history, 1):
             replayer.feed(version, entry.event, entry.payload)
@@ -660,7 +660,7 @@ async def of_the_second(label: str) -> str:
 def test_a_history_is_of_the_version_that_its_first_start_says(asked_as: Any) -> None:
     history = change(play(World(of_the_first("a"))), 0, version="1")
     versions = {"1": of_the_first, "2": of_the_second}
-    replayer = Replayer(asked_as, RUN_ID, versions=lambda _name, version: versions.get(version))
+    replayer = Replayer(asked_as, RUN_ID, versions=lambda _name, version: versions.get(version), tables=None)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, entry.event, entry.payload)
     assert replayer.finish() == []
@@ -671,7 +671,7 @@ def test_a_history_is_of_the_version_that_its_first_start_says(asked_as: Any) ->
 
 def test_a_history_of_a_version_that_is_not_there_is_refused_and_not_guessed() -> None:
     history = change(play(World(of_the_second("a"))), 0, version="3")
-    replayer = Replayer(of_the_second, RUN_ID, versions=lambda _name, _version: None)
+    replayer = Replayer(of_the_second, RUN_ID, versions=lambda _name, _version: None, tables=None)
     with pytest.raises(Mismatch) as caught:
         replayer.feed(1, history[0].event, history[0].payload)
     said = caught.value.diagnosis

@@ -73,7 +73,7 @@ def variants(history: History) -> Iterator[tuple[str, History, int]]:
 
 
 def replayed(case: Case | World, history: History) -> Replayer:
-    replayer = Replayer(case.definition, RUN_ID, versions=None)
+    replayer = Replayer(case.definition, RUN_ID, versions=None, tables=None)
     for version, entry in enumerate(history, 1):
         replayer.feed(version, entry.event, entry.payload)
     assert replayer.finish() == []
@@ -118,7 +118,7 @@ def test_what_was_taken_back_is_as_if_it_had_never_been(case: Case) -> None:
 def test_histories_that_nobody_writes_are_refused(broken: list[str], said: str) -> None:
     case = CASES["gather_branches"]
     history = play(case.world(seeded(1)))
-    replayer = Replayer(case.definition, RUN_ID, versions=None)
+    replayer = Replayer(case.definition, RUN_ID, versions=None, tables=None)
     with pytest.raises(Mismatch, match=said):
         for version, entry in enumerate(history, 1):
             replayer.feed(version, entry.event, entry.payload)
@@ -129,7 +129,7 @@ def test_histories_that_nobody_writes_are_refused(broken: list[str], said: str) 
 
 @pytest.mark.parametrize("retold", [True, False])
 def test_a_fork_of_nothing(retold: bool) -> None:
-    replayer = Replayer(CASES["gather_branches"].definition, RUN_ID, versions=None)
+    replayer = Replayer(CASES["gather_branches"].definition, RUN_ID, versions=None, tables=None)
     replayer.feed(1, RunForked(at=1, origin="another", version=0, digest=""), None)
     with pytest.raises(Mismatch, match="nothing has happened before"):
         replayer.feed(2, PrefixEnded(at=9, retold=retold), None)
@@ -138,7 +138,7 @@ def test_a_fork_of_nothing(retold: bool) -> None:
 def test_a_fork_that_holds_what_it_was_to_decide() -> None:
     case = CASES["gather_branches"]
     history = play(case.world(seeded(1)))
-    replayer = Replayer(case.definition, RUN_ID, versions=None)
+    replayer = Replayer(case.definition, RUN_ID, versions=None, tables=None)
     replayer.feed(1, RunForked(at=1, origin=RUN_ID, version=1, digest=""), None)
     with pytest.raises(Mismatch, match="holds decisions of the turn that it was to decide anew"):
         for version, entry in enumerate(history[:3], 2):
@@ -148,7 +148,7 @@ def test_a_fork_that_holds_what_it_was_to_decide() -> None:
 
 def test_a_fork_that_holds_a_marker_of_what_it_was_to_decide() -> None:
     history = play(World(raises_at_a_patch()))
-    replayer = Replayer(World(raises_at_a_patch()).definition, RUN_ID, versions=None)
+    replayer = Replayer(World(raises_at_a_patch()).definition, RUN_ID, versions=None, tables=None)
     replayer.feed(1, RunForked(at=1, origin=RUN_ID, version=1, digest=""), None)
     with pytest.raises(Mismatch, match="holds decisions of the turn that it was to decide anew"):
         for version, entry in enumerate(history[:2], 2):

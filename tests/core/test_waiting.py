@@ -68,7 +68,7 @@ def test_a_crash_between_any_two_of_its_events_changes_nothing(case: Case) -> No
 
 
 def waiting(name: str = "signal_in_order", arguments: bytes = b"{}", **more: Any) -> Instance:
-    instance = Instance(CASES[name].definition, RUN_ID)
+    instance = Instance(CASES[name].definition, RUN_ID, tables=None)
     fact = RunStarted(at=START, workflow=name, seed=SEED, waits=True, **more)
     assert instance.deliver(fact, arguments) == []
     assert instance.waiting is not None
@@ -117,7 +117,7 @@ def test_a_run_begins_once_and_only_if_it_waited() -> None:
         instance.deliver(RunBegun(at=START))
     instance.evict()
     with pytest.raises(HistoryError, match="has not been waiting"):
-        Instance(CASES["signal_in_order"].definition, RUN_ID).deliver(RunBegun(at=START))
+        Instance(CASES["signal_in_order"].definition, RUN_ID, tables=None).deliver(RunBegun(at=START))
 
 
 def test_arguments_that_do_not_fit_are_found_before_it_begins() -> None:
@@ -139,7 +139,7 @@ def test_a_history_that_ends_before_it_begins_is_rebuilt_and_goes_on() -> None:
 
 
 def test_old_histories_begin_with_their_start() -> None:
-    replayer = Replayer(CASES["signal_in_order"].definition, RUN_ID, versions=None)
+    replayer = Replayer(CASES["signal_in_order"].definition, RUN_ID, versions=None, tables=None)
     replayer.feed(1, RunStarted(at=START, workflow="signal_in_order", seed=SEED), b"{}")
     replayer.finish()
     assert (replayer.instance.waiting, replayer.instance.now) == (None, START)

@@ -125,7 +125,7 @@ async def _returns() -> str:
 
 
 def test_a_signal_of_another_type_suspends_and_fixed_code_takes_it() -> None:
-    instance = Instance(CASES["signal_in_order"].definition, RUN_ID)
+    instance = Instance(CASES["signal_in_order"].definition, RUN_ID, tables=None)
     instance.deliver(RunStarted(at=START, workflow="signal_in_order", seed="00"), b"{}")
     with pytest.raises(Exception, match="signal 'word'"):
         instance.deliver(SignalReceived(at=START, id="m", name="word"), b"7")
@@ -240,7 +240,7 @@ def test_validators_run_live_only_and_may_decide_nothing() -> None:
 
 
 def test_a_refused_argument_and_a_wrong_type_are_told_apart_from_a_name_that_nobody_serves() -> None:
-    instance = Instance(CASES["request_served_in_branches"].definition, RUN_ID)
+    instance = Instance(CASES["request_served_in_branches"].definition, RUN_ID, tables=None)
     instance.deliver(RunStarted(at=START, workflow="request_served_in_branches", seed="00"), b"{}")
     assert instance.inbox.refusal("double", b"3") is None
     refused = instance.inbox.refusal("double", b"101")
@@ -447,7 +447,7 @@ def test_not_from_a_branch_of_a_gather() -> None:
 
 
 def test_an_epoch_cannot_begin_with_facts_of_the_last_one() -> None:
-    instance = Instance(CASES["epochs_of_tasks"].definition, RUN_ID)
+    instance = Instance(CASES["epochs_of_tasks"].definition, RUN_ID, tables=None)
     instance.deliver(*started(CASES["epochs_of_tasks"].world()))
     with pytest.raises(HistoryError):
         instance.deliver(RunStarted(at=START, workflow="epochs_of_tasks", seed="00", epoch=1), b'{"n":1,"seen":[]}')
@@ -459,7 +459,7 @@ def test_replay_from_an_epochs_start_is_replay_of_all() -> None:
         world = CASES[name].world(seeded(4))
         history = play(world)
         starts = [n for n, e in enumerate(history) if isinstance(e.event, RunStarted)]
-        replayer = Replayer(world.definition, RUN_ID, versions=None)
+        replayer = Replayer(world.definition, RUN_ID, versions=None, tables=None)
         for version, entry in enumerate(history[starts[-1] :], starts[-1] + 1):
             replayer.feed(version, entry.event, entry.payload)
         assert replayer.finish() == []

@@ -447,7 +447,7 @@ def check_replay(
         return
     versions = {definition.version: definition for definition in definitions}
     find = (lambda _name, version: versions.get(version)) if len(versions) > 1 else None
-    replayer = Replayer(definitions[-1], run_id, versions=find)
+    replayer = Replayer(definitions[-1], run_id, versions=find, tables=None)
     try:
         for item, event in zip(recorded, events, strict=True):
             replayer.feed(item.version, event, item.payload)

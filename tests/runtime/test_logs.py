@@ -263,7 +263,7 @@ def test_warnings_outside_of_workflows_are_shown_as_ever() -> None:
 
 
 async def test_a_live_instance_out_of_a_replayer_speaks(memory: MemoryWorld) -> None:
-    replayer = Replayer(telling, "a", versions=None)
+    replayer = Replayer(telling, "a", versions=None, tables=None)
     assert replayer.instance.replaying
     replayer.finish()
     assert not replayer.instance.replaying
