@@ -30,7 +30,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 
 from eventstore.errors import InvalidArgument, LimitReached, UnknownPool
-from eventstore.holding import Held, Limit, Pool, Pools, Waiting
+from eventstore.holding import Held, Limit, Pool, Pools, Waiting, looked_after_here
 from eventstore.port import (
     GRANT_SECONDS,
     Message,
@@ -131,9 +131,16 @@ class Actions:
         if permit.action == "take":
             self._take(pool, limit, permit, held)
         else:
-            if held is None and pool.waiter(permit.holder) is None:
-                self._enqueue(pool, permit.holder, self._stream, permit)
-            self._pump(pool, limit)
+            self._wait(pool, limit, permit, held)
+
+    def _wait(self, pool: Pool, limit: Limit, permit: Permit, held: Held | None) -> None:
+        if held is not None and limit.window is None and not looked_after_here(held, self._token):
+            # Held by an earlier owner of the stream: it would be reclaimed, and nobody would be in the queue for it.
+            self._set_permit(pool, permit.holder, None)
+            held = None
+        if held is None and pool.waiter(permit.holder) is None:
+            self._enqueue(pool, permit.holder, self._stream, permit)
+        self._pump(pool, limit)
 
     def _take(self, pool: Pool, limit: Limit, permit: Permit, held: Held | None) -> None:
         if held is None:

@@ -26,6 +26,7 @@ class Permit(Struct, frozen=True, kw_only=True):
       commit's lease), or if there is room when all who wait have been served; else the commit is refused with
       `LimitReached`.
     * *wait*: never refused; the holder joins the queue, unless it holds or waits already, which nothing then changes.
+      What it held under an older lease of the stream, or under none, it gives up for a place in the queue.
     * *return*: gives up the permit, or the place in the queue. A start of a rate cannot be given back.
 
     A permit belongs to the commit's stream, and commits of others may not touch its holder. Whoever of the queue there

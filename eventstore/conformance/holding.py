@@ -69,6 +69,24 @@ async def what_is_taken_again_under_the_next_lease_goes_on(harness: StoreHarness
         await shared.full("run:a", take("a3"))
 
 
+async def who_waits_for_what_a_dead_owner_held_is_in_the_queue(harness: StoreHarness) -> None:
+    """The new owner of a stream that asks to wait under a name that the dead one held a permit by: it is not forgotten."""
+    async with shared_pool(harness, limit=1) as shared:
+        if shared is None:
+            return
+        for how in _ENDS:
+            name = f"run:{how}"
+            await _dies_holding(harness, shared, name, how, take(f"{how} 1"))
+            async with shared.store.lease("heir") as heir:
+                assert await claim(shared.store, heir) == [name]
+                await shared.does(name, wait(f"{how} 1"), lease=heir, release=True)
+                assert await shared.granted(name) == [f"{how} 1"]
+                await shared.full("run:a", take("a1"))
+                assert await claim(shared.store, heir) == [name], "it is told, so that it is claimed again"
+                (message,) = (await shared.store.head(name)).messages
+                await shared.does(name, give_back(f"{how} 1"), lease=heir, consumes=(message.id,), closed=True)
+
+
 async def what_is_taken_without_a_lease_is_free_when_it_is_wanted(harness: StoreHarness) -> None:
     """Whoever owns the stream by then, but not for the commit itself; taken under a lease it is that lease's."""
     async with shared_pool(harness, limit=1) as shared:

@@ -280,6 +280,19 @@ class SparesWhatItsOwnStreamHeld(Broken):
     rules = _store(_Spares)
 
 
+class _Content(Actions):
+    def _wait(self, pool: Pool, limit: Limit, permit: Permit, held: Held | None) -> None:
+        if held is None and pool.waiter(permit.holder) is None:
+            self._enqueue(pool, permit.holder, self._stream, permit)
+        self._pump(pool, limit)
+
+
+class ForgetsWhoWaitsForWhatADeadOwnerHeld(Broken):
+    """Takes the dead one's permit for one that is held: reclaims it, and nobody is in the queue."""
+
+    rules = _store(_Content)
+
+
 class _Unsparing(Actions):
     def _reclaim(self, pool: Any, limit: Limit) -> None:
         if self._token is None and limit.window is None:
@@ -476,6 +489,7 @@ PERMIT_CANARIES: dict[type[MemoryStore], tuple[str, ...]] = {
         "holding.what_is_taken_again_under_the_next_lease_goes_on",
     ),
     SparesWhatItsOwnStreamHeld: ("holding.who_takes_a_stream_over_is_not_in_its_own_way",),
+    ForgetsWhoWaitsForWhatADeadOwnerHeld: ("holding.who_waits_for_what_a_dead_owner_held_is_in_the_queue",),
     TakesFromItselfWithoutALease: ("holding.what_is_taken_without_a_lease_is_free_when_it_is_wanted",),
     ForgetsWhoTookItAgain: (
         "holding.what_is_taken_again_under_the_next_lease_goes_on",

@@ -14,7 +14,7 @@ from eventstore import StoreUnavailable
 from tests.language.hands import becomes, exists, gate, held, rests, tell, told
 from tests.runtime.faulty import FaultyStore, Pause, at_call
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import MemoryWorld, World, at_rest, kinds_of, settle, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, World, kinds_of, settle, soon, unowned, until, until_async
 
 word = Signal("word", str)
 
@@ -251,7 +251,7 @@ async def test_a_child_that_is_claimed_before_its_workflow_is_seen_to_be_paused(
         await soon(giving_up.reached.wait())
         child = engine.run("c")
         giving_up.let_go.set()
-        await at_rest(memory.data, "c")
+        await unowned(memory.data, "c")
         assert await kinds_of(child) == []
         await child.terminate(reason="enough")
         await terminated(child, "enough")
@@ -277,7 +277,7 @@ async def test_other_control_mail_is_taken_and_nothing_else_happens(world: World
         await becomes(run, "paused")
         await run.unpause()
         await becomes(run, "running")
-        await at_rest(engine.store, "a")
+        await unowned(engine.store, "a")
         await settle()
         assert "SignalReceived" not in await kinds_of(run)
         await engine.unpause_workflow(listening)

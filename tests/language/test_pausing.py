@@ -16,7 +16,7 @@ from eventstore.port import FIND_LIMIT_MAX, MAILBOX_PAGE
 from tests.language.hands import becomes, gate, held, rests, tell, told
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, World, events_of, kinds_of, settle, soon, unowned, until, until_async
 
 word = Signal("word", str)
 unserved = Request("unserved", int, int)
@@ -88,7 +88,7 @@ async def test_an_attempt_under_way_is_recorded_and_nothing_follows_it(world: Wo
             return "TaskCompleted" in await kinds_of(run)
 
         await until_async(recorded)
-        await at_rest(engine.store, "a")
+        await unowned(engine.store, "a")
         assert told == ["one began", "one done"]
         assert await run.status() == "paused"
         (note,) = [event for event in await events_of(run) if type(event).__name__ == "RunPaused"]
@@ -230,7 +230,7 @@ async def test_of_unpause_and_pause_that_arrive_together_the_last_counts(world: 
     async with world.engine(asleep) as engine:
         run = engine.run("a")
         await until_recorded(run)
-        await at_rest(engine.store, "a")
+        await unowned(engine.store, "a")
         assert (told, await run.status()) == ([], "paused")
         await run.unpause()
         assert await soon(run.result()) == "slept"
@@ -290,7 +290,7 @@ async def test_a_suspended_run_stays_suspended_when_it_is_paused(world: World) -
         await becomes(run, "suspended")
         await run.pause()
         await settle()
-        await at_rest(engine.store, "a")
+        await unowned(engine.store, "a")
         assert await run.status() in ("suspended", "paused")
         version[:] = ["one"]
         await run.unpause()
@@ -380,7 +380,7 @@ async def test_running_runs_of_a_paused_workflow_begin_nothing_more(world: World
         await engine.pause_workflow("two_steps")
         gate("one").set()
         await until(lambda: "one done" in told)
-        await at_rest(engine.store, "a")
+        await unowned(engine.store, "a")
         assert told == ["one began", "one done"]
         await engine.unpause_workflow(two_steps)
         assert await soon(run.result()) == "over"
@@ -400,7 +400,7 @@ async def test_a_workflow_that_is_paused_elsewhere_pauses_here(world: World) -> 
         await until_async(seen)
         gate("one").set()
         await until(lambda: "one done" in told)
-        await at_rest(engine.store, "a")
+        await unowned(engine.store, "a")
         assert "two" not in told
         await client.unpause_workflow("two_steps")
         result = asyncio.ensure_future(run.result())
@@ -419,7 +419,7 @@ async def test_more_paused_workflows_than_a_page_of_them(memory: MemoryWorld) ->
             await engine.pause_workflow(f"other-{n}")
         assert len({each.name for each in await engine.paused_workflows()}) == FIND_LIMIT_MAX + 1
         run = await engine.start(two_steps(), id="a")
-        await at_rest(engine.store, "a")
+        await unowned(engine.store, "a")
         assert not told
         await engine.unpause_workflow(two_steps)
         gate("one").set()
@@ -509,7 +509,7 @@ async def test_a_paused_run_with_a_request_that_it_does_not_serve_writes_nothing
 
 
 async def rests_unclaimed(engine: Engine) -> None:
-    await at_rest(engine.store, "a")
+    await unowned(engine.store, "a")
 
 
 @workflow

@@ -39,7 +39,18 @@ from eventstore import Commit, StoreUnavailable
 from eventstore.port import pool_stream
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import START, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
+from tests.runtime.worlds import (
+    START,
+    World,
+    at_rest,
+    events_of,
+    kinds_of,
+    settle,
+    soon,
+    unowned,
+    until,
+    until_async,
+)
 
 HOUR = 3_600.0
 word = Signal("word", str)
@@ -603,7 +614,7 @@ async def test_a_run_at_rest_is_left_to_whoever_comes(world: World) -> None:
         await fails(engine, load())
     async with world.engine(load, only=("another",)) as engine:
         await engine.reopen("r")
-        await at_rest(engine.store, "r")
+        await unowned(engine.store, "r")
     outside.down = False
     async with world.engine(load) as engine:
         assert await soon(engine.run("r").result()) == 13

@@ -191,12 +191,24 @@ async def result_of(run: RunHandle[T]) -> T:
 
 
 async def at_rest(store: EventStore, run_id: str) -> None:
-    """Wait until nobody owns the run: it was given up, and waits for time or mail."""
+    """Wait until nobody owns the run and nothing is due: it was given up, and waits for time or mail."""
+    clock = getattr(store, "inner", store)._clock
 
-    async def unowned() -> bool:
+    async def resting() -> bool:
+        head = await store.head(f"run:{run_id}")
+        due = bool(head.messages) or (head.alarm is not None and head.alarm <= clock.now())
+        return head.owner is None and (head.held or head.closed or not due)
+
+    await until_async(resting)
+
+
+async def unowned(store: EventStore, run_id: str) -> None:
+    """Wait until nobody owns the run, though something may be due: whoever is there may not take it."""
+
+    async def is_unowned() -> bool:
         return (await store.head(f"run:{run_id}")).owner is None
 
-    await until_async(unowned)
+    await until_async(is_unowned)
 
 
 async def settle(turns: int = 50) -> None:
