@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from engine.cli.settings import Settings
 from tests.cli.command import Command, collect, without_colours
 
 MADE = ["fruits[a]", "fruits[b]", "fruits[c]", "harvest", "plants[a]", "plants[b]", "plants[c]", "seeds", "umbrella"]
@@ -252,3 +253,24 @@ def test_settings_are_found_from_a_folder_below(garden: Command) -> None:
     assert (garden.folder / "g.db").exists()
     assert list((garden.folder / "values").rglob("*.json"))
     assert list(below.iterdir()) == [below / "effects"]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("sqlite:///shop.db", "sqlite:////proj/a%20%23%3F/shop.db"),
+        (
+            "sqlite:///shop.db?synchronous=FULL&storage=v%3F",
+            "sqlite:////proj/a%20%23%3F/shop.db?synchronous=FULL&storage=/proj/a%20%23%3F/v%3F",
+        ),
+        ("sqlite:////x.db?storage=v", "sqlite:////x.db?storage=/proj/a%20%23%3F/v"),
+        ("memory:?storage=v/w", "memory:?storage=/proj/a%20%23%3F/v/w"),
+        ("sqlite:////x.db?storage=/v", "sqlite:////x.db?storage=/v"),
+        ("sqlite:////x.db?storage=s3://b/v%20w", "sqlite:////x.db?storage=s3://b/v%20w"),
+        ("sqlite:////x.db?storage=", "sqlite:////x.db?storage="),
+        ("sqlite:////x.db?storages=v", "sqlite:////x.db?storages=v"),
+        ("", ""),
+    ],
+)
+def test_what_is_relative_in_the_settings_is_so_to_their_folder(said: str, meant: str) -> None:
+    assert Settings(file="/proj/a #?/pyproject.toml", store=said).store_url == meant
