@@ -97,9 +97,8 @@ def _told_by(bar: Bar) -> Callable[[MoveProgress], None]:
     """What tells the bar how far it is; an export or an import goes through the events more than once."""
 
     def tell(progress: MoveProgress) -> None:
-        of = "" if progress.total is None else f" of {progress.total:,}"
         bar.turn_to(progress.doing)
-        bar.tell(progress.events, lambda rate: f"{progress.events:,}{of} events, {rate:,.0f}/s", total=progress.total)
+        bar.tell_events(progress.events, progress.total)
 
     return tell
 
