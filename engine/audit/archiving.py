@@ -31,7 +31,7 @@ from msgspec import Struct, structs
 from engine import Engine, RunSummary
 from engine.audit.pruned import Leaf, leaves
 from engine.errors import AuditError, StorageUnavailable
-from engine.storage import Column, each_parquet_row, parquet_file
+from engine.storage import Column, each_parquet_row, parquet_file, whole_file
 from eventstore import EventStore, KeptDigest
 
 __all__ = ["EVENTS_OF_PART", "EVENT_COLUMNS", "RUN_COLUMNS", "Archived", "archive"]
@@ -128,7 +128,7 @@ def _alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageUnavailable(f"{folder} cannot be an archive: {error}") from error
+        raise _no_archive(folder, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -136,6 +136,10 @@ def _alone(folder: Path) -> Iterator[None]:
         raise AuditError(f"another process archives into {folder} just now: try again when it has ended") from error
     finally:
         os.close(descriptor)
+
+
+def _no_archive(folder: Path, error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(f"{folder} cannot be an archive: {error}")
 
 
 class _State(Struct, omit_defaults=True):
@@ -149,11 +153,15 @@ class _State(Struct, omit_defaults=True):
 
 
 def _prepared(folder: Path) -> _State:
-    """What is there. Raises `AuditError`."""
-    for each in ("events", "runs"):
-        (folder / each).mkdir(exist_ok=True)
-        for left in (folder / each).glob(".*.parquet.*"):  # by a crash
+    """What is there. Raises `AuditError`, `StorageUnavailable`."""
+    try:
+        for each in ("events", "runs"):
+            (folder / each).mkdir(exist_ok=True)
+        patterns = ("events/.*.parquet.*", "runs/.*.parquet.*", f".{_STATE}*")
+        for left in [path for pattern in patterns for path in folder.glob(pattern)]:  # by a crash
             left.unlink()
+    except OSError as error:
+        raise _no_archive(folder, error) from error
     try:
         state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
     except FileNotFoundError:
@@ -169,12 +177,8 @@ def _prepared(folder: Path) -> _State:
 
 def _write_state(folder: Path, state: _State) -> None:
     """Last, and at once: until then the parts that were written are written again."""
-    beside = folder / f".{_STATE}"
-    with beside.open("wb") as file:
+    with whole_file(folder / _STATE) as file:
         file.write(msgspec.json.encode(state) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(folder / _STATE)
 
 
 def _checked(batch: list[Leaf], parts: _Parts, known: _State, folder: Path) -> list[Leaf]:

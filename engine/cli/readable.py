@@ -21,6 +21,7 @@ __all__ = [
     "by_and_why",
     "clipped",
     "clock",
+    "counted",
     "duration",
     "error_lines",
     "error_text",
@@ -91,13 +92,18 @@ def by_and_why(by: str, reason: str) -> str:
     return f"{f' by {by}' if by else ''}{f': {reason}' if reason else ''}"
 
 
+def counted(number: int, word: str) -> str:
+    """``1 run``, ``1,200 runs``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def amount(size: int) -> str:
     """Bytes: ``812 B``, ``45.1 kB``, ``3.2 GB``."""
     number, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007 - the one that fits is used
+    for larger in ("kB", "MB", "GB", "TB"):
         if number < 999.95:
             break
-        number /= 1000
+        number, unit = number / 1000, larger
     return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
 
 

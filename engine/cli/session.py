@@ -38,6 +38,7 @@ __all__ = [
     "resume_all",
     "resume_one",
     "run",
+    "say_paused",
     "unfinished",
     "watch",
     "work_on",
@@ -296,7 +297,12 @@ def _show(session: Session, watched: Sequence[Watched], *, now: int, interrupted
     output.line("  Nothing recorded is lost. To go on:")
     output.line(f"    {session.resume_command('' if brief else left[0].run_id)}", style="bold")
     output.line("  or the same command again.")
-    for line in dict.fromkeys(line for run in left for line in paused_lines(run)):
+    say_paused(output, left)
+
+
+def say_paused(output: Output, runs: Sequence[Watched]) -> None:
+    """Which of them are paused, and how they go on, each thing once."""
+    for line in dict.fromkeys(line for run in runs for line in paused_lines(run)):
         output.line(f"  {line[0].upper()}{line[1:]}.")
 
 

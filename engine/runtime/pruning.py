@@ -48,6 +48,7 @@ from eventstore import (
     StreamQuery,
     VersionConflict,
     keeps,
+    pruned_leaf,
 )
 from eventstore.digest import chain_start, event_digest
 from eventstore.port import Scalar
@@ -152,7 +153,7 @@ async def _note(store: EventStore, head: StreamHead, *, by: str, reason: str, cl
     run_id, read, hashed = run_id_of(head.stream), _Read(chain_start(head.stream)), sha256()
     async for event in store.read(head.stream, until=head.version):
         _check(event, read)
-        hashed.update(event.position.to_bytes(8, "big") + event.digest)
+        hashed.update(pruned_leaf(event))
         read.first = read.first or event.position
         read.events, read.last, read.digest = event.version, event.position, event.digest
         if event.version == 1 or event.header.startswith(_OF_RUN):

@@ -1,4 +1,4 @@
-"""Parquet files by name, outside of any storage: for archives and the like that other tools are to read."""
+"""Files by name, outside of any storage, and Parquet ones: for archives and the like that other tools are to read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
 
 from engine.errors import StorageDamaged, StorageUnavailable
 from engine.storage.extras import needing
 from engine.storage.stored import Column
 
-__all__ = ["ParquetRows", "each_parquet_row", "parquet_file", "parquet_rows"]
+__all__ = ["ParquetRows", "each_parquet_row", "parquet_file", "parquet_rows", "whole_file"]
 
 
 class ParquetRows(Protocol):
@@ -24,27 +24,15 @@ class ParquetRows(Protocol):
 
 
 @contextmanager
-def parquet_file(path: Path, columns: Sequence[Column]) -> Iterator[ParquetRows]:
-    """Write a Parquet file, which is there, whole and durable, when the context is left; after an error it is as it
-    was.
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file, which is there, whole and durable, when the context is left; after an error it is as it was.
 
-    Types of columns: "int64", "double", "bool", "string", "binary", "timestamp[us, UTC]". Blocks. Raises
-    `StorageRefused` for other types and without pyarrow, `StorageUnavailable` when it cannot be written.
+    What a crash leaves is beside it, as ``.NAME.…``. Blocks. Raises `StorageUnavailable` when it cannot be written.
     """
-    with needing("Parquet files need"):
-        from engine.storage.arrow.files import RowsWriter  # noqa: PLC0415 - only who has it
-
     beside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with beside.open("xb") as file:
-            rows = RowsWriter(file, columns)
-            try:
-                yield rows
-            except BaseException:
-                with suppress(Exception):  # else it would try when it is collected, on a file that is closed by then
-                    rows.close()
-                raise
-            rows.close()
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -53,6 +41,27 @@ def parquet_file(path: Path, columns: Sequence[Column]) -> Iterator[ParquetRows]
         raise StorageUnavailable(f"{path} cannot be written: {error}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def parquet_file(path: Path, columns: Sequence[Column]) -> Iterator[ParquetRows]:
+    """Write a Parquet file, as `whole_file` does.
+
+    Types of columns: "int64", "double", "bool", "string", "binary", "timestamp[us, UTC]". Blocks. Raises
+    `StorageRefused` for other types and without pyarrow, `StorageUnavailable` when it cannot be written.
+    """
+    with needing("Parquet files need"):
+        from engine.storage.arrow.files import RowsWriter  # noqa: PLC0415 - only who has it
+
+    with whole_file(path) as file:
+        rows = RowsWriter(file, columns)
+        try:
+            yield rows
+        except BaseException:
+            with suppress(Exception):  # else it would try when it is collected, on a file that is closed by then
+                rows.close()
+            raise
+        rows.close()
 
 
 def parquet_rows(path: Path) -> int:
