@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias
 
 from eventstore import (
     Commit,
+    KeptDigest,
+    Leaf,
     Lease,
     Message,
     Page,
@@ -22,7 +24,6 @@ from eventstore import (
     StreamQuery,
     Timestamp,
 )
-from eventstore.keeping import KeptDigest, Leaf
 from eventstore.memory import MemoryStore
 from eventstore.moving import Installed, Item, StoredStream
 
