@@ -32,9 +32,10 @@ from engine.assets.making import check_task, make_task
 from engine.assets.materializing import Hands, materialize_workflow
 from engine.assets.overview import AssetSummary, summaries
 from engine.assets.planner import Facts, make_plan, moment
-from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef, titled
+from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef
 from engine.assets.provenance import config_digest
 from engine.assets.publishing import fail, leave, publish, skip
+from engine.assets.references import reference_text
 from engine.assets.selection import World, select
 from engine.assets.why import Why, why_of
 from engine.assets.workshop import Workshop
@@ -224,7 +225,7 @@ class Assets:
             return found
         current = (await catalog.view([key]))[key].current(partition)
         if current is None:
-            named = titled(key, partition)
+            named = reference_text(key, partition)
             raise AssetNotFound(f"{named} has no version in {environment}: nothing was published, or observed")
         return await version_details(catalog, key, current.version, within=current.environment)
 
