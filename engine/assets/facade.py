@@ -164,10 +164,10 @@ class Assets:
 
     async def overview(self, *select: str, environment: str = PRODUCTION) -> list[AssetSummary]:
         """How each asset stands of those that are selected, upstream first. Raises `AssetError`."""
-        request = Request(select=select, environment=environment)
+        request = Request(environment=environment)
         facts = await self._facts(request)
-        plan = make_plan(self.definitions, Request(environment=environment), self._own, facts)
-        chosen = self._chosen(request, facts)
+        plan = make_plan(self.definitions, request, self._own, facts)
+        chosen = self._selected(select, lambda: dict.fromkeys(step.node for step in plan.steps))
         return summaries(self.definitions, facts, plan, (name for name in self.definitions.order if name in chosen))
 
     async def why(self, key: str, partition: str = "", *, environment: str = PRODUCTION) -> Why:
