@@ -10,10 +10,11 @@ from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
 
 from engine.errors import StorageDamaged, StorageUnavailable
+from engine.storage.durable import sync_folder
 from engine.storage.extras import needing
 from engine.storage.stored import Column
 
-__all__ = ["ParquetRows", "each_parquet_row", "parquet_file", "parquet_rows", "whole_file"]
+__all__ = ["ParquetRows", "each_parquet_row", "parquet_file", "whole_file"]
 
 
 class ParquetRows(Protocol):
@@ -36,7 +37,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StorageUnavailable(f"{path} cannot be written: {error}") from error
     finally:
@@ -64,17 +65,6 @@ def parquet_file(path: Path, columns: Sequence[Column]) -> Iterator[ParquetRows]
         rows.close()
 
 
-def parquet_rows(path: Path) -> int:
-    """How many rows a Parquet file has. Raises `StorageDamaged` for what is none."""
-    with needing("Parquet files need"):
-        from engine.storage.arrow.files import rows_in  # noqa: PLC0415 - only who has it
-
-    try:
-        return rows_in(path)
-    except (OSError, ValueError) as error:
-        raise StorageDamaged(f"{path} is no Parquet file that can be read: {error}") from error
-
-
 def each_parquet_row(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file that `parquet_file` has written, as it was told them, a batch of those at a time in memory.
 
@@ -87,11 +77,3 @@ def each_parquet_row(path: Path) -> Iterator[dict[str, Any]]:
         yield from each_row(path)
     except (OSError, ValueError) as error:
         raise StorageDamaged(f"{path} is no Parquet file that can be read: {error}") from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -37,7 +37,7 @@ from engine.assets.events import new_event
 from engine.errors import RunFailedError
 from engine.storage import Storage
 from eventstore import NEW, Commit, EventStore, RecordedEvent
-from tests.assets.shop import counts, made, materialize, run, shop, tell, told
+from tests.assets.shop import counts, made, materialize, run, scheduled, shop, tell, told
 from tests.runtime.worlds import World, soon, until
 
 
@@ -103,7 +103,7 @@ async def test_runs_that_wait_for_another_take_no_slot_from_it(world: World, tmp
         gate.set()
         assert (await soon(one.result())).counts == {"published": 4}
         assert (await soon(two.result())).counts == {"published": 1, "unchanged": 4}
-        watches = [event async for event in _scheduled(two) if event.task == "watch"]
+        watches = [event async for event in scheduled(two) if event.task == "watch"]
         assert len(watches) <= 4
     assert told() == ["beside", "slow[p0]", "slow[p1]", "slow[p2]", "slow[p3]"]
 
@@ -117,7 +117,7 @@ async def test_what_a_run_that_is_held_or_ended_was_making(world: World, tmp_pat
         await until(lambda: made)
         two = await _starts(offered, engine, plan, "two")
         async with asyncio.timeout(30):
-            while not any([event.task == "watch" async for event in _scheduled(two)]):
+            while not any([event.task == "watch" async for event in scheduled(two)]):
                 await asyncio.sleep(0.01)
         if how == "pause":
             await one.pause(by="ann", reason="to look at it")
@@ -156,12 +156,6 @@ async def test_what_another_run_has_published_since_is_not_published_again(world
         current = (await catalog.state("slow")).of("p0").current
         assert current is not None
         assert current.run == "fork"
-
-
-async def _scheduled(run: RunHandle[Any]) -> AsyncIterator[Any]:
-    async for each in run.events():
-        if type(each.event).__name__ == "TaskScheduled":
-            yield each.event
 
 
 class Counting:
