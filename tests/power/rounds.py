@@ -216,7 +216,7 @@ def check(
     """Put an image there, open it, and name what is wrong with it."""
     _write(folder, image)
     try:
-        if through_store or not _has_tables(folder / STORE):
+        if through_store or not journal.opened:
             faults = asyncio.run(_through_store(folder / STORE, journal, whole=whole))
         else:
             faults = examine(folder / STORE, journal, whole=whole) or go_on(folder / STORE)
@@ -252,10 +252,6 @@ def load(place: Path) -> tuple[dict[str, bytes], Journal]:
     known = json.loads((place / "journal.json").read_text(encoding="utf-8"))
     image = {file.name: file.read_bytes() for file in (place / "image").iterdir()}
     return image, replay(known["seed"], known["marks"])
-
-
-def _has_tables(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
 
 
 def _write(folder: Path, image: dict[str, bytes]) -> None:

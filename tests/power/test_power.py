@@ -53,6 +53,20 @@ def test_whatever_a_power_cut_leaves_is_a_store_with_all_that_was_acknowledged(t
     assert report.acknowledged > 10 * IMAGES
 
 
+def test_a_store_whose_making_is_cut_is_made_by_the_next_to_open_it(tmp_path: Path) -> None:
+    """Behind the first write of its file, for that is short: an image without the first sector was no store, to us."""
+    disk = Disk()
+    for op in KEPT.ops:
+        disk.take(op)
+        if isinstance(op, Write) and KEPT.names[op.file] == STORE:
+            break
+    dice = random.Random(6)
+    images = {tuple(disk.image(draw(dice), dice).items()) for _ in range(60)}
+    assert any(dict(image).get(STORE, b"SQLite").startswith(bytes(6)) for image in images)
+    for image in images:
+        assert check(tmp_path / "image", dict(image), Journal(KEPT.seed), through_store=True) == []
+
+
 def test_todays_store_recorded_and_cut_and_cut_again_while_it_is_recovered(tmp_path: Path) -> None:
     try:
         trace.check_recorder()
