@@ -205,9 +205,16 @@ def test_what_the_recorder_does_not_know_is_an_error(call: str, tmp_path: Path) 
         list(Recording(Path("/r"), Path("/m")).ops(tmp_path / "trace"))
 
 
-def test_without_strace_the_command_says_so() -> None:
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("tests.power", "--images", "1"), "strace is not installed"),
+        (("tests.power.mounted", "--cuts", "1"), "not possible here: "),
+    ],
+)
+def test_what_the_machine_lacks_is_said(command: tuple[str, ...], says: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.power", "--images", "1"],
+        [sys.executable, "-m", *command],
         cwd=trace.ROOT,
         env=os.environ | {"PATH": "/nowhere", "PYTHONPATH": str(trace.ROOT)},
         capture_output=True,
@@ -216,7 +223,7 @@ def test_without_strace_the_command_says_so() -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "strace is not installed" in done.stderr
+    assert says in done.stderr
 
 
 def test_a_saved_image_is_opened_again_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,7 +267,7 @@ async def work(options: argparse.Namespace) -> None:
                 limit = {"limit": 2}
                 await world.store.commit(Commit(id="c", stream=f"pool:{pool}", expected_version=NEW, attributes=limit))
         workers = [committer(world, which, phase, options.commits) for which in range(COMMITTERS)]
-        other = options.marks.with_name("other.db")
+        other = options.marks.with_name(f"{options.marks.name}-other.db")
         await asyncio.gather(*workers, keeper(world, phase, other, 1 + options.commits // 8))
         number = world.marks.do("close")
         await world.store.aclose()
