@@ -21,7 +21,11 @@ LYING = {
     "lying-database": "the same of the database",
     "lying-directory": "the same of the directory",
 }
-ALL = PLANTED | LYING
+OF_VALUES = {
+    "lying-values": "the same of large values",
+    "lying-folders": "the same of the folders that they lie in",
+}
+ALL = PLANTED | LYING | OF_VALUES
 
 
 def plant(canary: str) -> Any:
@@ -54,10 +58,16 @@ def lies(canary: str, ops: list[Op], names: dict[int, str]) -> list[Op]:
     def kept(op: Op) -> bool:
         match op:
             case Sync(file=file):
-                is_log = names[file].endswith("-wal")
-                return not (canary == "lying-log" if is_log else canary == "lying-database")
-            case DirectorySync():
-                return canary != "lying-directory"
+                return canary != _of_file(names[file])
+            case DirectorySync(folder=folder):
+                return canary != ("lying-folders" if folder else "lying-directory")
         return True
 
-    return [op for op in ops if kept(op)] if canary in LYING else ops
+    return [op for op in ops if kept(op)] if canary in LYING | OF_VALUES else ops
+
+
+def _of_file(name: str) -> str:
+    """The canary that is about a file of this name; a value is written as a draft."""
+    if name.endswith(".part"):
+        return "lying-values"
+    return "lying-log" if name.endswith("-wal") else "lying-database"

@@ -71,6 +71,26 @@ def examine(path: Path, journal: Journal, *, whole: bool = True) -> list[str]:
             return [f"SQLite: {type(error).__name__}: {error}"]
 
 
+def examine_digests(connection: sqlite3.Connection) -> Iterator[str]:
+    """Only what no event may break, whoever wrote it: the chains."""
+    at: dict[str, tuple[int, bytes]] = {}
+    query = (
+        "SELECT s.name, e.version, e.header, e.payload, e.salt, e.payload_digest, e.digest FROM events AS e"
+        " JOIN streams AS s ON s.id = e.stream ORDER BY e.stream, e.version"
+    )
+    for name, version, header, payload, salt, hashed, digest in connection.execute(query):
+        before_version, before = at.get(name, (0, chain_start(name)))
+        stored = payload.encode() if isinstance(payload, str) else payload
+        if version != before_version + 1 or event_digest(before, header.encode(), hashed or NO_DIGEST) != digest:
+            yield f"{name}: the chain breaks at {version}"
+        if stored is not None and payload_digest(salt, stored) != hashed:
+            yield f"{name}: payload {version} is not what was hashed"
+        at[name] = version, digest
+    for name, version, digest in connection.execute("SELECT name, version, digest FROM streams"):
+        if at.get(name, (0, chain_start(name))) != (version, digest):
+            yield f"{name}: its row says another version or digest"
+
+
 def go_on(path: Path) -> list[str]:
     """Write a row and close, with which the log is brought in: what SQLite itself thinks of it."""
     try:

@@ -68,6 +68,7 @@ class Disk:
         self._certain: dict[tuple[str, str], int | None] = dict(names or {})
         self._pending: list[tuple[int, Name]] = []
         self._covered: dict[str, int] = {}
+        self._folders: dict[str, int] = {}  # those that were made, by their path
         self._number = 0
 
     def take(self, op: Op) -> None:
@@ -81,6 +82,8 @@ class Disk:
             case Name():
                 if op.file is not None:
                     self.files.setdefault(op.file, File())
+                    if op.is_folder:
+                        self._folders[_below(op.folder, op.name)] = op.file
                 self._pending.append((self._number, op))
             case DirectorySync(folder=folder, covers=covers):
                 self._sync_names(folder, covers)
@@ -99,11 +102,11 @@ class Disk:
         return sum(len(self.files[file].pending) for file in files) + len(self._names(folder))
 
     def _names(self, folder: str) -> list[tuple[int, Name]]:
-        return [each for each in self._pending if each[1].folder == folder]
+        return [each for each in self._pending if _is_in(each[1].folder, folder)]
 
     def _places(self, folder: str) -> Iterator[tuple[str, int | None]]:
         for (at, name), file in self._certain.items():
-            if at == folder:
+            if _is_in(at, folder):
                 yield name, file
         for _, change in self._names(folder):
             yield change.name, change.file
@@ -116,18 +119,30 @@ class Disk:
         pending += [number for file in files for number, _ in self.files[file].pending]
         if cut.kind == "in order" and pending:
             limit = dice.choice(pending)
-        names = {name: file for (at, name), file in self._certain.items() if at == folder}
+        names = {place: file for place, file in self._certain.items() if _is_in(place[0], folder)}
         lost = cut.kind == "names" and dice.random() < 0.3
         for number, change in self._names(folder):
             if number > limit or lost or (cut.kind == "names" and dice.random() < 0.5):
                 continue
-            names[change.name] = change.file
+            names[change.folder, change.name] = change.file
+        there = {place: file for place, file in names.items() if file is not None and self._is_reached(place, names)}
         the_one = dice.choice(pending) if pending and cut.kind in ("one lost", "one kept") else -1
         contents = {
             file: self._content(self.files[file], cut, dice, limit, the_one)
-            for file in sorted({file for file in names.values() if file is not None})
+            for file in sorted(set(there.values()) - set(self._folders.values()))
         }
-        return {name: contents[file] for name, file in names.items() if file is not None}
+        start = len(folder) + 1 if folder else 0
+        return {_below(*place)[start:]: contents[file] for place, file in there.items() if file in contents}
+
+    def _is_reached(self, place: tuple[str, str], names: dict[tuple[str, str], int | None]) -> bool:
+        """Whether every folder above, that was made since, is there."""
+        above = place[0]
+        while above:
+            folder, _, name = above.rpartition("/")
+            if above in self._folders and names.get((folder, name)) != self._folders[above]:
+                return False
+            above = folder
+        return True
 
     def _content(self, file: File, cut: Cut, dice: random.Random, limit: int, the_one: int) -> bytes:
         content = bytearray(file.certain)
@@ -155,6 +170,14 @@ class Disk:
         if cut.kind == "sizes":
             resize(content, dice.choice(sizes(file)), stale)
         return bytes(content)
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _is_in(folder: str, above: str) -> bool:
+    return not above or folder == above or folder.startswith(above + "/")
 
 
 def apply(content: bytearray, change: Write | Size, stale: random.Random | None = None) -> None:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from eventstore import NEW, Commit, NewEvent, StreamQuery
 from eventstore.sqlite import SqliteStore
@@ -32,8 +32,6 @@ EVERY_THROUGH_STORE = 4
 """One image in so many is opened and written by `SqliteStore` before it is read."""
 EVERY_WHOLE = 8
 """One in so many is asked for its `integrity_check`; the others for `quick_check` behind a write."""
-RECOVERIES = 12
-"""Images of a round that are opened under the recorder and cut again."""
 RECOVERY_SHARE = 0.3
 """Of a round's images, those of cuts while a store was recovered and went on."""
 RARE = ("creating", "opening", "closing")
@@ -76,7 +74,9 @@ class Round:
     canary: str = ""
     faults_max: int = 3
     commits: int = 14
+    recoveries: int = 12  # images that are opened under the recorder and cut again
     report: Report = field(default_factory=Report)
+    of: ClassVar[str] = "store"
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
     def run(self, images: int) -> Report:
@@ -88,12 +88,20 @@ class Round:
             self._cut_recoveries(chosen, again, dice)
         return self.report
 
+    def workload(self, marks: Path, store: Path) -> tuple[str, list[object]]:
+        """The module that is recorded, and its arguments."""
+        arguments = [marks, store, "--seed", self.seed, "--commits", self.commits, "--canary", self.canary]
+        return "tests.power.workload", arguments
+
+    def begin(self) -> Journal:
+        """Of what is asked and answered, nothing yet."""
+        return Journal(self.seed)
+
     def record(self) -> Recorded:
         """Run the workload, once. Raises `NoRecorder`."""
         folder = self.scratch / "run"
         folder.mkdir()
-        arguments = [self.scratch / "marks", folder / STORE, "--seed", self.seed, "--commits", self.commits]
-        record([*arguments, "--canary", self.canary], self.scratch / "trace")
+        record(*self.workload(self.scratch / "marks", folder / STORE), self.scratch / "trace")
         recording = Recording(folder, self.scratch / "marks")
         ops = list(recording.ops(self.scratch / "trace"))
         shutil.rmtree(folder)
@@ -105,7 +113,7 @@ class Round:
         ops = canaries.lies(self.canary, recorded.ops, recorded.names)
         self.report.recordings += 1
         self.report.operations += len(ops)
-        disk, journal = Disk(), Journal(self.seed)
+        disk, journal = Disk(), self.begin()
         places = Counter(_places(ops, images, dice))
         chosen: list[tuple[dict[str, bytes], Journal]] = []
         owed = 0
@@ -116,15 +124,19 @@ class Round:
                 disk.take(op)
             owed += places[index]
             if owed and disk.uncertain():
-                moment = _moment(journal, op, recorded.names)
+                moment = self.moment(journal, op, recorded.names)
                 made = self._at(disk, journal, owed, dice, moment=moment, folder="")
-                if made and dice.random() < (0.5 if moment in RARE else 3 * RECOVERIES * owed / images):
-                    chosen.append((made, replay(self.seed, journal.marks)))
+                if (
+                    self.recoveries
+                    and made
+                    and dice.random() < (0.5 if moment in RARE else 3 * self.recoveries * owed / images)
+                ):
+                    chosen.append((made, replay(self.seed, journal.marks, lenient=journal.lenient)))
                 owed = 0
             if len(self.report.faults) >= self.faults_max:
                 break
         dice.shuffle(chosen)
-        return chosen[:RECOVERIES]
+        return chosen[: self.recoveries]
 
     def _at(
         self, disk: Disk, journal: Journal, count: int, dice: random.Random, *, moment: str, folder: str
@@ -151,22 +163,35 @@ class Round:
         report = self.report
         report.images += 1
         report.acknowledged += journal.answered
-        folder = self.scratch / "image"
-        through_store = not journal.opened or report.images % EVERY_THROUGH_STORE == 0
-        faults = check(folder, image, journal, through_store=through_store, whole=report.images % EVERY_WHOLE == 0)
-        report.checked["SqliteStore" if through_store else "sqlite3"] += 1
-        report.checked["integrity_check"] += report.images % EVERY_WHOLE == 0
+        faults = self.judge(self.scratch / "image", image, journal)
         if faults and len(report.faults) < self.faults_max:
             report.faults.append(
                 f"{what}: {'; '.join(faults[:3])}" + (f" and {len(faults) - 3} more" if faults[3:] else "")
             )
             report.saved.append(str(self._save(image, journal, what, faults)))
 
+    def moment(self, journal: Journal, op: Op, names: dict[int, str]) -> str:
+        """What was being done."""
+        if not journal.made:
+            return "creating"
+        if journal.under_way in ("open", "close"):
+            return {"open": "opening", "close": "closing"}[journal.under_way]
+        return "checkpoint" if isinstance(op, Write | Size) and names[op.file] == STORE else "working"
+
+    def judge(self, folder: Path, image: dict[str, bytes], journal: Journal) -> list[str]:
+        """What is wrong with an image."""
+        number, checked = self.report.images, self.report.checked
+        through_store = not journal.opened or number % EVERY_THROUGH_STORE == 0
+        whole = number % EVERY_WHOLE == 0
+        checked["SqliteStore" if through_store else "sqlite3"] += 1
+        checked["integrity_check"] += whole
+        return check(folder, image, journal, through_store=through_store, whole=whole)
+
     def _save(self, image: dict[str, bytes], journal: Journal, what: str, faults: list[str]) -> Path:
         self.keep.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f"{self.seed}-", dir=self.keep))
-        _write(place / "image", image)
-        known = {"seed": self.seed, "what": what, "faults": faults, "marks": journal.marks}
+        put(place / "image", image)
+        known = {"seed": self.seed, "what": what, "faults": faults, "marks": journal.marks, "of": self.of}
         (place / "journal.json").write_text(json.dumps(known), encoding="utf-8")
         return place
 
@@ -176,16 +201,14 @@ class Round:
         names: dict[tuple[str, str], int] = {}
         contents: dict[int, bytes] = {}
         for number, (image, _) in enumerate(chosen):
-            _write(root / f"{number:03}", image)
+            put(root / f"{number:03}", image)
             for name, text in image.items():
                 file = names[f"{number:03}", name] = len(names) + 1
                 contents[file] = text
         marks = self.scratch / "marks-again"
         stores = [root / f"{number:03}" / STORE for number in range(len(chosen))]
-        record(
-            [marks, *stores, "--recover", "--seed", self.seed, "--commits", 8, "--canary", self.canary],
-            self.scratch / "trace",
-        )
+        arguments = [marks, *stores, "--recover", "--seed", self.seed, "--commits", 8, "--canary", self.canary]
+        record("tests.power.workload", arguments, self.scratch / "trace")
         recording = Recording(root, marks, names=names)
         ops = list(recording.ops(self.scratch / "trace"))
         shutil.rmtree(root)
@@ -210,11 +233,24 @@ class Round:
                 return
 
 
+class NormalRound(Round):
+    """With `synchronous=NORMAL`: what was answered may be lost, as the option says, and nothing may be half."""
+
+    of: ClassVar[str] = "normal"
+
+    def __post_init__(self) -> None:
+        self.canary = "normal"
+
+    def begin(self) -> Journal:
+        """Of what is asked and answered, nothing yet."""
+        return Journal(self.seed, lenient=True)
+
+
 def check(
     folder: Path, image: dict[str, bytes], journal: Journal, *, through_store: bool, whole: bool = True
 ) -> list[str]:
     """Put an image there, open it, and name what is wrong with it."""
-    _write(folder, image)
+    put(folder, image)
     try:
         if through_store or not journal.opened:
             faults = asyncio.run(_through_store(folder / STORE, journal, whole=whole))
@@ -227,7 +263,15 @@ def check(
 
 
 async def _through_store(path: Path, journal: Journal, *, whole: bool) -> list[str]:
-    """Open it as a user does, hold it against the journal, commit, and read that back."""
+    """Open it as a user does, hold it against the journal, commit, and read that back. `whole`: first only to read."""
+    if whole and journal.opened:
+        reader = await SqliteStore.open(path, read_only=True)
+        try:
+            for stream, digests in journal.heads.items():
+                if (await reader.head(stream)).version < max(digests):
+                    return [f"{stream}: opened only to read, less than version {max(digests)} is there"]
+        finally:
+            await reader.aclose()
     store = await SqliteStore.open(path)
     try:
         faults = examine(path, journal, whole=whole)
@@ -247,16 +291,19 @@ async def _through_store(path: Path, journal: Journal, *, whole: bool) -> list[s
     return go_on(path)
 
 
-def load(place: Path) -> tuple[dict[str, bytes], Journal]:
-    """An image that was saved."""
+def load(place: Path) -> tuple[dict[str, bytes], Journal, str]:
+    """An image that was saved, and what it is of."""
     known = json.loads((place / "journal.json").read_text(encoding="utf-8"))
-    image = {file.name: file.read_bytes() for file in (place / "image").iterdir()}
-    return image, replay(known["seed"], known["marks"])
+    files = [file for file in (place / "image").rglob("*") if file.is_file()]
+    image = {str(file.relative_to(place / "image")): file.read_bytes() for file in files}
+    of = known.get("of", "store")
+    return image, replay(known["seed"], known["marks"], lenient=of == NormalRound.of), of
 
 
-def _write(folder: Path, image: dict[str, bytes]) -> None:
+def put(folder: Path, image: dict[str, bytes]) -> None:
     folder.mkdir(parents=True)
     for name, text in image.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(text)
 
 
@@ -287,21 +334,12 @@ def _opened(journal: Journal) -> bool:
     return any("seen" in mark for mark in journal.marks)
 
 
-def _moment(journal: Journal, op: Op, names: dict[int, str]) -> str:
-    """What was being done."""
-    if not journal.opened:
-        return "creating"
-    if journal.under_way in ("open", "close"):
-        return {"open": "opening", "close": "closing"}[journal.under_way]
-    return "checkpoint" if isinstance(op, Write | Size) and names[op.file] == STORE else "working"
-
-
-def run_round(seed: int, images: int, keep: Path, canary: str = "", *, commits: int = 14) -> tuple[Report, float]:
+def run_round(seed: int, images: int, keep: Path, canary: str = "", *, of: type[Round] = Round) -> tuple[Report, float]:
     """One round in a folder of its own in memory, and the seconds that it took."""
     began = time.monotonic()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="power-", dir=memory if memory.is_dir() else None) as scratch:
-        report = Round(seed, Path(scratch), keep, canary, commits=commits).run(images)
+        report = of(seed, Path(scratch), keep, canary).run(images)
     return report, time.monotonic() - began
 
 

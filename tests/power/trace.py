@@ -27,7 +27,7 @@ SECONDS_MAX = 300
 LEFT_OUT = ("-shm", "-guard", "-leases")
 CHANGING = (
     "write pwrite64 writev pwritev pwritev2 ftruncate truncate fallocate fsync fdatasync sync syncfs sync_file_range"
-    " openat openat2 open creat unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat mmap sendfile"
+    " openat openat2 open creat lseek mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat mmap sendfile"
     " copy_file_range splice dup dup2 dup3"
 ).split()
 STRING_BYTES_MAX = 64 << 20
@@ -57,6 +57,7 @@ class Name(Struct, frozen=True, tag=True, array_like=True):
     folder: str
     name: str
     file: int | None
+    is_folder: bool = False
 
 
 class DirectorySync(Struct, frozen=True, tag=True, array_like=True):
@@ -105,12 +106,12 @@ def check_recorder() -> None:
         raise NoRecorder(f"strace may not trace here (a container without ptrace?): {tried.stderr.strip()}")
 
 
-def record(arguments: Sequence[object], into: Path) -> None:
-    """Run the workload under strace, which writes `into`. Raises `NoRecorder` and `RuntimeError`."""
+def record(module: str, arguments: Sequence[object], into: Path) -> None:
+    """Run a module with these arguments under strace, which writes `into`. Raises `NoRecorder` and `RuntimeError`."""
     check_recorder()
     command = ["strace", "-f", "--seccomp-bpf", "-qq", "-xx", "-s", str(STRING_BYTES_MAX), "-o", str(into)]
     command += ["-e", "trace=" + ",".join(f"?{call}" for call in CHANGING), "-e", "signal=none"]
-    command += [sys.executable, "-B", "-m", "tests.power.workload", *map(str, arguments)]
+    command += [sys.executable, "-B", "-m", module, *map(str, arguments)]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -144,6 +145,7 @@ class Recording:
         self.names: dict[tuple[str, str], int] = dict(names or {})  # as they are at the end of what was read
         self.of_file: dict[int, str] = {number: name for (_, name), number in self.names.items()}
         self._open: dict[int, int | str] = {}  # by descriptor: a file, a folder, or "marks"
+        self._at: dict[int, int] = {}  # by descriptor: where the next plain write goes
         self._begun: dict[str, _Begun] = {}
         self._changes: dict[int | str, int] = {}  # how many there were, by file and folder
 
@@ -189,6 +191,10 @@ class Recording:
             return
         if begun.call in ("open", "openat", "creat", "openat2"):
             yield from self._opened(begun.call, arguments, int(result))
+        elif begun.call in ("mkdir", "mkdirat"):
+            place = self._place(_strings(arguments)[0].decode())
+            if place is not None:
+                yield self._new(place, is_folder=True)
         elif begun.call in ("unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat"):
             yield from self._renamed(begun.call, arguments)
         else:
@@ -196,7 +202,10 @@ class Recording:
 
     def _opened(self, call: str, arguments: str, descriptor: int) -> Iterator[Op]:
         self._open.pop(descriptor, None)
-        path = _strings(arguments)[0].decode()
+        self._at.pop(descriptor, None)
+        if "O_WRONLY" in arguments:  # nothing is read through it, which would move it
+            self._at[descriptor] = 0
+        path = self._whole(arguments)
         if path == self._marks:
             self._open[descriptor] = "marks"
         if call == "openat2" and self._place(path):
@@ -209,12 +218,26 @@ class Recording:
             self._open[descriptor] = "/".join(filter(None, place))  # a folder: all files are known by name
             return
         if file is None:
-            file = len(self.of_file) + 1
-            self.of_file[file] = place[1]
-            yield self._name(place, file)
+            yield self._new(place)
+            file = self.names[place]
         self._open[descriptor] = file
+        if "O_APPEND" in arguments:
+            raise UnknownCall(f"{path} is opened to be appended to")
         if "O_TRUNC" in arguments:
             yield self._count(Size(file, 0))
+
+    def _whole(self, arguments: str) -> str:
+        """The path of an open, which may begin at a folder that is open."""
+        path = _strings(arguments)[0].decode()
+        folder = self._open.get(_descriptor(arguments))
+        if isinstance(folder, str) and not path.startswith("/"):
+            return self._root + "/".join(filter(None, (folder, path)))
+        return path
+
+    def _new(self, place: tuple[str, str], *, is_folder: bool = False) -> Name:
+        file = len(self.of_file) + 1
+        self.of_file[file] = place[1]
+        return self._name(place, file, is_folder=is_folder)
 
     def _place(self, path: str) -> tuple[str, str] | None:
         """Folder and name below the root, of what is not left out; the root itself is ("", "")."""
@@ -225,14 +248,14 @@ class Recording:
         folder, _, name = path.removeprefix(self._root).rpartition("/")
         return (folder, name)
 
-    def _name(self, place: tuple[str, str], file: int | None) -> Name:
+    def _name(self, place: tuple[str, str], file: int | None, *, is_folder: bool = False) -> Name:
         folder, name = place
         if file is None:
             self.names.pop(place, None)
-        else:
+        elif not is_folder:
             self.names[place] = file
         self._changes[folder] = self._changes.get(folder, 0) + 1
-        return Name(folder, name, file)
+        return Name(folder, name, file, is_folder)
 
     def _count(self, op: Write | Size) -> Write | Size:
         self._changes[op.file] = self._changes.get(op.file, 0) + 1
@@ -242,9 +265,16 @@ class Recording:
         places = [place for path in _strings(arguments) if (place := self._place(path.decode())) is not None]
         if not places:
             return
-        if call not in ("unlink", "unlinkat") or places[0] not in self.names:
+        if places[0] not in self.names or not arguments.startswith(('"', "AT_FDCWD")):
             raise UnknownCall(f"{call}({arguments})")
-        yield self._name(places[0], None)
+        match call, places:
+            case "unlink" | "unlinkat", [place]:
+                yield self._name(place, None)
+            case "rename" | "renameat" | "renameat2", [place, to]:
+                yield self._name(to, self.names[place])
+                yield self._name(place, None)
+            case _:
+                raise UnknownCall(f"{call}({arguments})")
 
     def _changed(self, begun: _Begun, arguments: str, result: str) -> Iterator[Op]:
         if begun.call == "mmap":
@@ -261,10 +291,17 @@ class Recording:
                 yield DirectorySync(folder, begun.covers)
             case "fsync" | "fdatasync", int(file):
                 yield Sync(file, begun.covers)
+            case "lseek", _:
+                if _descriptor(arguments) in self._at:
+                    self._at[_descriptor(arguments)] = int(result)
             case "write" | "pwrite64", int(file):
-                if begun.call == "write":
-                    raise UnknownCall(f"write to {self.of_file[file]}, which has no offset")
                 data, offset = _strings(arguments)[0], int(arguments.rpartition(", ")[2])
+                if begun.call == "write":
+                    descriptor = _descriptor(arguments)
+                    if descriptor not in self._at:
+                        raise UnknownCall(f"write to {self.of_file[file]}, nobody knows where")
+                    offset = self._at[descriptor]
+                    self._at[descriptor] += int(result)
                 if len(data) < int(result):
                     raise UnknownCall("strace has cut what was written")
                 yield self._count(Write(file, offset, data[: int(result)]))
