@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from engine import Engine, RunSummary
+from engine.audit.durability import make_folder, sync_folder
 from engine.audit.pruned import Leaf, leaves
 from engine.errors import AuditError, StorageUnavailable
 from engine.storage import Column, each_parquet_row, parquet_file
@@ -125,7 +126,7 @@ async def archive(
 def _alone(folder: Path) -> Iterator[None]:
     """Makes the folder, and holds it: two that archive into it at once would take away each other's files."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StorageUnavailable(f"{folder} cannot be an archive: {error}") from error
@@ -151,7 +152,7 @@ class _State(Struct, omit_defaults=True):
 def _prepared(folder: Path) -> _State:
     """What is there. Raises `AuditError`."""
     for each in ("events", "runs"):
-        (folder / each).mkdir(exist_ok=True)
+        make_folder(folder / each)
         for left in (folder / each).glob(".*.parquet.*"):  # by a crash
             left.unlink()
     try:
@@ -175,6 +176,7 @@ def _write_state(folder: Path, state: _State) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(folder / _STATE)
+    sync_folder(folder)  # whoever is told that it is archived may prune the log, which could not be archived anew
 
 
 def _checked(batch: list[Leaf], parts: _Parts, known: _State, folder: Path) -> list[Leaf]:

@@ -8,8 +8,8 @@ acknowledged by then (`check`). Prints how many, of which kinds, how fast; exits
 
 One image in four is opened and written by `SqliteStore`, the others by SQLite alone; one in eight is asked for its
 `integrity_check`, all for a `quick_check` behind a write. On three in a hundred an engine lives on: every run ends as it
-would have (`engine_check`). One round in ten is of `synchronous=NORMAL`: what was acknowledged may be lost, nothing half.
- Exits with 2 when there is no strace, or it may not trace.
+would have (`engine_check`). One round in ten is of `synchronous=FULL`, one of NORMAL: there what was acknowledged may be lost,
+and nothing may be half. Exits with 2 when there is no strace, or it may not trace.
 """
 
 from __future__ import annotations

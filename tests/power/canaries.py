@@ -34,6 +34,8 @@ def plant(canary: str) -> Any:
         case "off":
             store.is_synchronous = lambda _: True
             return "OFF"
+        case "full":
+            return "FULL"  # no bug
         case "normal":
             return "NORMAL"
         case "half":

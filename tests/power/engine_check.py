@@ -23,14 +23,14 @@ from engine.storage import Storage
 from tests.power import engine_work
 from tests.power.check import examine_digests
 from tests.power.journal import Journal
-from tests.power.rounds import STORE, NormalRound, Report, Round, put, run_round
+from tests.power.rounds import STORE, FullRound, NormalRound, Report, Round, put, run_round
 from tests.power.trace import Op
 
 SECONDS_MAX = 60
 ENGINE_SHARE = 0.03
 """Of a round's images, those on which an engine lives."""
-NORMAL_EVERY = 10
-"""One round in so many is of a store with `synchronous=NORMAL`."""
+LEVELS = (NormalRound, Round, Round, Round, Round, FullRound, Round, Round, Round, Round)
+"""The levels of `synchronous` of ten rounds, by the last digit of the seed."""
 
 
 class EngineRound(Round):
@@ -150,8 +150,8 @@ async def _resume(folder: Path, journal: Journal, found: Found | None) -> list[s
 
 
 def run_all(seed: int, images: int, keep: Path) -> tuple[Report, float]:
-    """A round of everything: a store, an engine on a few images, and now and then a store that may lose and not break."""
-    of = NormalRound if seed % NORMAL_EVERY == 0 else Round
+    """A round of everything: a store, an engine on a few images, and now and then a store that is opened otherwise."""
+    of: type[Round] = LEVELS[seed % len(LEVELS)]
     engines = round(images * ENGINE_SHARE)
     report, seconds = run_round(seed, images - engines, keep, of=of)
     if engines and not report.faults:

@@ -156,10 +156,10 @@ class Round:
             self.report.kinds[cut.kind] += 1
             self.report.moments[moment] += 1
             made = image
-            self._check(image, journal, dice, f"seed {self.seed}, {moment}, {cut.kind}")
+            self._check(image | left_over(dice), journal, f"seed {self.seed}, {moment}, {cut.kind}")
         return made
 
-    def _check(self, image: dict[str, bytes], journal: Journal, dice: random.Random, what: str) -> None:
+    def _check(self, image: dict[str, bytes], journal: Journal, what: str) -> None:
         report = self.report
         report.images += 1
         report.acknowledged += journal.answered
@@ -233,6 +233,18 @@ class Round:
                 return
 
 
+def left_over(dice: random.Random) -> dict[str, bytes]:
+    """Beside an image, now and then: what nobody syncs, as the index of the log and the files of leases, may be anything."""
+    if dice.random() < 0.7:
+        return {}
+    lines = dice.choice((b"", dice.randbytes(82), b"0" * 82))
+    return {
+        f"{STORE}-shm": dice.randbytes(dice.choice((0, 3, 32_768))),
+        f"{STORE}-leases/1": lines,
+        f"{STORE}-guard": b"",
+    }
+
+
 class NormalRound(Round):
     """With `synchronous=NORMAL`: what was answered may be lost, as the option says, and nothing may be half."""
 
@@ -244,6 +256,13 @@ class NormalRound(Round):
     def begin(self) -> Journal:
         """Of what is asked and answered, nothing yet."""
         return Journal(self.seed, lenient=True)
+
+
+class FullRound(Round):
+    """With `synchronous=FULL`: as by default."""
+
+    def __post_init__(self) -> None:
+        self.canary = "full"
 
 
 def check(

@@ -3,7 +3,8 @@
 It records the system calls themselves: nothing of ours runs in the process that is recorded, and what SQLite, Python or
 the store do to a file by any way that is not known here is an error (`UnknownCall`) instead of an image that says nothing.
 The index of the log (``-shm``) is shared memory that nobody syncs and every opening makes anew: it is left out, and so
-are the guard, which is empty, and the files of leases, which are worth nothing without the process that locks them.
+are the guard, which is empty, and the files of leases, which are worth nothing without the process that locks them. Beside
+some images there is anything in their place (`rounds.left_over`).
 """
 
 from __future__ import annotations
