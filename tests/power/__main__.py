@@ -20,41 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
 from pathlib import Path
 
 from tests.power import canaries
-from tests.power.engine_check import EngineRound, live_on, run_all
+from tests.power.engine_check import EngineRound, live_on
+from tests.power.jobs import cut
 from tests.power.rounds import Report, Round, check, load, run_round
 from tests.power.trace import NoRecorder, check_recorder
 
-ROUND_IMAGES = 1_500
 CANARY_IMAGES = 600
-FAULTS_MAX = 20
-"""After so many it ends: they are seldom of different causes."""
-
-
-def cut(images: int, jobs: int, seed: int, keep: Path) -> Report:
-    """Rounds until there are so many images."""
-    total = Report()
-    asked = 0
-    size = min(ROUND_IMAGES, -(-images // jobs))
-    began = time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting: set[Future[tuple[Report, float]]] = set()
-        while True:
-            under_way = len(waiting) * size
-            while len(waiting) < jobs and total.images + under_way < images and len(total.faults) < FAULTS_MAX:
-                waiting.add(pool.submit(run_all, seed + asked, size, keep))
-                asked, under_way = asked + 1, under_way + size
-            if not waiting:
-                return total
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for each in done:
-                total += each.result()[0]
-            rate = total.images / (time.monotonic() - began)
-            print(f"{total.images:,} images, {len(total.faults)} wrong, {rate:.0f}/s", file=sys.stderr, flush=True)
 
 
 def shown(report: Report, seconds: float) -> Iterator[str]:
