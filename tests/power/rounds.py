@@ -334,10 +334,26 @@ def _key(image: dict[str, bytes]) -> int:
 
 
 def _places(ops: Sequence[Op], images: int, dice: random.Random) -> Iterator[int]:
-    """Where to cut: most behind a write, for those are most of what happens; some anywhere."""
+    """Where to cut: most behind a write, for those are most of what happens; some while a store is opened or closed, for
+    that is short; some anywhere.
+    """
     writes = [index for index, op in enumerate(ops) if isinstance(op, Write)]
+    alone = list(_alone(ops)) or writes
     for _ in range(images):
-        yield dice.choice(writes) if dice.random() < 0.6 else dice.randrange(len(ops))
+        chance = dice.random()
+        yield dice.choice(writes if chance < 0.5 else alone) if chance < 0.65 else dice.randrange(len(ops))
+
+
+def _alone(ops: Sequence[Op]) -> Iterator[int]:
+    """Where a store is being opened or closed."""
+    numbers: set[int] = set()
+    for index, op in enumerate(ops):
+        if isinstance(op, Mark):
+            if op.what.get("kind") in ("open", "close"):
+                numbers.add(op.what["do"])
+            numbers.discard(op.what.get("done", 0))
+        if numbers:
+            yield index
 
 
 def _folder(op: Op, recording: Recording) -> str | None:
