@@ -1,7 +1,8 @@
-"""Processes of the peers' programs: started in a group of their own, read line by line, killed as a group by their id."""
+"""Processes of the peers' programs: each in a group of its own, read line by line, killed as a group by its id."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -42,7 +43,7 @@ class Child:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -73,10 +74,8 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL to the process and all that it started."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         self._reader.join(5)
         self._errors.close()

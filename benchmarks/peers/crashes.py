@@ -11,7 +11,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,19 +135,17 @@ def all_crashes(
     runs: int,
     jobs: int,
     seed: int,
-) -> dict[str, dict[str, Crashes]]:
-    """Program, then peer."""
-    found: dict[str, dict[str, Crashes]] = {}
+) -> Iterator[tuple[str, str, Crashes]]:
+    """Program, peer, and what became of its runs; one after the other."""
     for name in names:
         peer = PEERS[name]
         for program in peer.crash_programs:
             python, env = pythons[peer.environment], settings[peer.environment]
             started = time.monotonic()
             crashes = crash(peer, program, python, env, folder, runs=runs, jobs=jobs, seed=seed)
-            found.setdefault(program, {})[name] = crashes
+            yield program, name, crashes
             print(
                 f"{name}, {program}: {crashes.count('right')} of {runs} right in {time.monotonic() - started:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
-    return found

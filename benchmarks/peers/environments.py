@@ -1,7 +1,7 @@
 """A virtual environment for each peer, and what it needs around it: settings that say where its files go, a server.
 
-An environment that is there already is used as it is. Nothing here talks to anything but the package index (pip) and this
-machine: telemetry of the peers is switched off.
+An environment that is there already is used as it is. Nothing here talks to anything but the package index (pip) and
+this machine: telemetry of the peers is switched off.
 """
 
 from __future__ import annotations
@@ -24,17 +24,22 @@ SERVER_SECONDS = 120
 
 
 def make(folder: Path, name: str) -> Path:
-    """The interpreter of that environment, made with pip unless it is there."""
+    """The interpreter of that environment, made with pip unless it is there; this project is installed each time."""
     home = folder / "environments" / name
     python = home / "bin" / "python"
     done = home / "made"
     if not done.exists():
         print(f"making the environment of {name} in {home}", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        what = REQUIREMENTS[name] or str(ROOT)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what], check=True)
+        _install(python, REQUIREMENTS[name] or str(ROOT))
         done.touch()
+    elif not REQUIREMENTS[name]:
+        _install(python, "--force-reinstall", "--no-deps", str(ROOT))
     return python
+
+
+def _install(python: Path, *what: str) -> None:
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what], check=True)
 
 
 def versions(python: Path, name: str) -> str:

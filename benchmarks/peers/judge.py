@@ -1,8 +1,8 @@
-"""What is right: a run that was killed and resumed is judged by its result and by the effects that its tasks left behind.
+"""What is right: a run that was killed and resumed is judged by its result and by the effects that its tasks left.
 
-A value says where it came from: task `a2`, given `a.a1`, answers `a.a1.a2`. So a task that begins with a value proves that
-the task which made the value had completed, was recorded, and was passed on; and a result that took another branch's value
-shows it.
+A value says where it came from: task `a2`, given `a.a1`, answers `a.a1.a2`. So a task that begins with a value proves
+that the task which made the value had completed and that its value was passed on; and a result that took another
+branch's value shows it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def ran_again(effects: Iterable[Effect]) -> tuple[str, ...]:
 def judge(program: str, effects: Sequence[Effect], *, result: str | None, error: str | None) -> Verdict:
     """The verdict on one run: `result` if it ended, `error` if it ended by failing, neither if it did not end.
 
-    Right is: the result is one that the program has when nobody kills it, and whatever acted on a choice or on joined values
-    (`follow`, `close`, `join`) never began with another value than the one that the result has.
+    Right is: the result is one that the program has when nobody kills it, and whatever acted on a choice or on joined
+    values (`follow`, `close`, `join`) never began with another value than the one that the result has.
     """
     again = ran_again(effects)
     if error is not None:

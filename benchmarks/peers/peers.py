@@ -55,15 +55,15 @@ SHOWN = {
 
 _AS_NAMED = {name: name for name in PROGRAMS}
 _RESTART = (
-    "which task was first, or in time, is not recorded: a retried run decides again. Prefect's documentation claims that"
-    " the results of completed tasks are reused, not that decisions are"
+    "its documentation says that the results of completed tasks are used again, not that what the flow decided is:"
+    " which task was first, or in time, is decided again when the run is retried"
 )
 _NO_SUCH_THING = "a job is a graph that is known before it runs; no op waits for whichever of others is first"
 _NO_TIMEOUT = "an op has no timeout (dagster/max_runtime ends the whole run)"
 _BRANCHES = (
-    "its documentation: steps begun at once must begin in a fixed order; sequences at once belong into child workflows"
+    "steps begun at once must begin in a fixed order, its documentation says, and sequences at once are child workflows"
 )
-_RACE = "its documentation: DBOS.asyncio_wait is the durable form, see the other column"
+_RACE = "DBOS.asyncio_wait is its durable form of asyncio.wait and of a timeout: see the other column"
 
 PEERS = {
     peer.name: peer
@@ -74,7 +74,7 @@ PEERS = {
             environment="holdfast",
             program="on_holdfast.py",
             sizes={"steps": 200, "many": 200, "fan_out": 500, "resume": 100},
-            durability="SQLite, WAL, synchronous=EXTRA: every commit is fsynced before anything acts on it (its default)",
+            durability="SQLite, WAL, synchronous=EXTRA: fsynced at every commit (its default)",
             crash_programs=_AS_NAMED,
         ),
         Peer(
@@ -83,7 +83,7 @@ PEERS = {
             environment="dbos",
             program="on_dbos.py",
             sizes={"steps": 200, "many": 200, "fan_out": 500, "resume": 100},
-            durability="SQLite as DBOS opens it: rollback journal, synchronous=FULL; every commit is fsynced (its default)",
+            durability="SQLite, rollback journal, synchronous=FULL: fsynced at every commit (its default)",
             crash_programs=_AS_NAMED,
         ),
         Peer(
@@ -93,7 +93,10 @@ PEERS = {
             program="on_dbos.py",
             sizes={"steps": 200, "many": 200, "fan_out": 500, "resume": 100},
             options={"wal": True},
-            durability="the same file told to keep a WAL, synchronous=FULL; every commit is fsynced (not in its documentation)",
+            durability=(
+                "the same, the file told beforehand to keep a WAL: fsynced at every commit (a setting of SQLite that"
+                " its documentation does not name)"
+            ),
         ),
         Peer(
             name="dbos_plain",
@@ -113,8 +116,9 @@ PEERS = {
             sizes={"steps": 200, "many": 20, "fan_out": 200, "resume": 100},
             at_once=2,
             durability=(
-                "server in a process of its own, SQLite, WAL, synchronous=NORMAL: a commit is not fsynced, a checkpoint is;"
-                " results are files, not fsynced; states of tasks reach the server as events, after the task has gone on"
+                "a server in a process of its own, which outlives the kills, with SQLite, WAL, synchronous=NORMAL:"
+                " fsynced at checkpoints, not at commits (its default); results are files, not fsynced; what happened"
+                " to a task reaches the server as an event, which the flow does not wait for"
             ),
             crash_programs=_AS_NAMED,
             not_claimed={"first_completed": _RESTART, "timeout": _RESTART},
@@ -126,8 +130,8 @@ PEERS = {
             program="on_dagster.py",
             sizes={"steps": 100, "many": 10, "fan_out": 100, "resume": 100},
             durability=(
-                "SQLite under DAGSTER_HOME, WAL, synchronous=FULL: events are fsynced; outputs are pickle files, not fsynced;"
-                " in-process executor, one op after the other"
+                "SQLite below DAGSTER_HOME, WAL, synchronous=FULL: fsynced at every commit (its default); outputs are"
+                " pickle files, not fsynced; the in-process executor, one op after the other"
             ),
             crash_programs={"different": "different", "same_named": "same_named"},
             not_claimed={"first_completed": _NO_SUCH_THING, "timeout": _NO_TIMEOUT},

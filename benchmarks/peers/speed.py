@@ -1,7 +1,7 @@
 """How fast: each workload in a process of its own, peers in turn within each round, the same rows by hand beside them.
 
-What is timed is from the first start of a run to its result, with the engine open: starting Python, importing and opening are not in
-it. The exception is resuming, which is from starting the process that resumes to the first new step, all of it.
+What is timed is from the first start of a run to its result, with the engine open: starting Python, importing and
+opening are not in it. The exception is resuming: from starting the process that resumes to the first new step.
 """
 
 from __future__ import annotations

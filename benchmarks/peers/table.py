@@ -1,7 +1,7 @@
 """The tables: ratios of speed, with Holdfast as 1, and how the killed runs ended; what is not claimed says why.
 
-A ratio is made within one round, of two measurements that stand beside each other in time; what is shown is the median of the
-rounds. More is faster, in every row.
+A ratio is made within one round, of two measurements that stand beside each other in time; what is shown is the median
+of the rounds. More is faster, in every row.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ OUTCOMES = ("right", "wrong", "failed", "never")
 OUTCOME_WORDS = {"right": "right", "wrong": "wrong", "failed": "failed", "never": "never ended"}
 
 RIGHT = """\
-Right: the run ends before its deadline, with a result that the program has when nobody kills it, and whatever acted on a choice or
-on joined values never began with another value than the one in the result. Wrong: it ends as a success, but not right. Failed: it
-ends with an error. Never ended: not within {deadline} s of its resumption. Again: runs in which a task ran again that had completed,
-which means that a task which was given its value had begun already (counted beside the outcome: such a run may end right)."""
+* Right: the run ends before its deadline, with a result that the program has when nobody kills it, and whatever acted
+  on a choice or on joined values never began with another value than the one in the result.
+* Wrong: it ends as a success, but not right. Failed: it ends with an error. Never ended: not within {deadline} s of its
+  resumption.
+* Again (beside the outcome; such a run may end right): a task ran again that had completed, which means that a task
+  which was given its value had begun already. One whose body ended, but was not recorded, may run again anywhere."""
 
 
 def ratios(values: Sequence[float | None], origin: Sequence[float | None], *, seconds: bool) -> list[float]:
@@ -107,30 +109,37 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def report(results: Mapping[str, Any]) -> str:
     """All that is printed, from what was measured."""
+    load = results["load"]
     parts = [
-        f"{results['date']}, {results['machine']}, load {results['load'][0]} at the start and {results['load'][1]} at the end.",
-        "\n".join(f"* {PEERS[name].title}: {found}" for name, found in results["versions"].items()),
+        f"{results['date']}, {results['machine']}, load {min(load)} to {max(load)}.",
+        "\n".join(f"* {title(name)}: {found}" for name, found in results["versions"].items()),
+        *_speed(results["speed"]),
+        *_crashes(results["crashes"], results["deadline_seconds"]),
     ]
-    if results["speed"]:
-        rounds = max(len(each) for found in results["speed"].values() for each in found.values())
-        parts.append(
-            f"Times as fast as Holdfast (more is faster; median of {rounds} rounds):\n\n"
-            + speed_table(results["speed"])
-        )
-        parts.append(
-            "\n".join(
-                f"* {peer.title}: {peer.durability}. Sizes: {sizes(peer.sizes)}."
-                for peer in PEERS.values()
-                if peer.sizes
-            )
-        )
-    if results["crashes"]:
-        runs = max(len(found["verdicts"]) for each in results["crashes"].values() for found in each.values())
-        parts.append(
-            f"Of {runs} runs killed (kill -9) at a random moment and resumed:\n\n" + crash_table(results["crashes"])
-        )
-        parts.append(RIGHT.format(deadline=results["deadline_seconds"]))
     return "\n\n".join(parts) + "\n"
+
+
+def _speed(measured: Measured) -> list[str]:
+    if not measured:
+        return []
+    rounds = max(len(each) for found in measured.values() for each in found.values())
+    shown = [peer for peer in PEERS.values() if any(peer.name in found for found in measured.values())]
+    return [
+        f"Times as fast as Holdfast (more is faster; median of {rounds} rounds), and what was measured:",
+        speed_table(measured),
+        "\n".join(f"* {peer.title}: {peer.durability}. Sizes: {sizes(peer.sizes)}." for peer in shown),
+    ]
+
+
+def _crashes(crashes: Mapping[str, Mapping[str, Mapping[str, Any]]], deadline: float) -> list[str]:
+    if not crashes:
+        return []
+    runs = max(len(found["verdicts"]) for each in crashes.values() for found in each.values())
+    return [
+        f"Of {runs} runs each, killed (kill -9) at a random moment and resumed:",
+        crash_table(crashes),
+        RIGHT.format(deadline=deadline),
+    ]
 
 
 def sizes(of: Mapping[str, int]) -> str:

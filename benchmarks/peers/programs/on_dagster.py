@@ -1,11 +1,11 @@
-"""The workloads and crash programs on Dagster: jobs of ops, the in-process executor, SQLite storage under `DAGSTER_HOME`.
+"""The workloads and crash programs on Dagster: jobs of ops, the in-process executor, SQLite below `DAGSTER_HOME`.
 
-A job is a graph that is known before it runs; what it does at once is what does not depend on each other. (The in-process
-executor runs it one after the other.) The fan-out is a dynamic output, mapped and collected. There is nothing in a job that
-waits for whichever op is done first, and no timeout of an op, so those two programs are not written.
+A job is a graph that is known before it runs; what it may do at once is what does not depend on each other. (The
+in-process executor runs it one after the other.) The fan-out is a dynamic output, mapped and collected. There is
+nothing in a job that waits for whichever op is done first, and no timeout of an op, so those two are not written.
 
-After a crash the run is reported as failed (what its run monitoring does for a run whose process is gone) and executed again
-from failure (what its run retries do, `FROM_FAILURE`).
+After a crash the run is reported as failed (what its run monitoring does for a run whose process is gone) and executed
+again from failure (what its run retries do, `FROM_FAILURE`).
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def run_fan_out(folder: Path, *, count: int) -> None:
 
 
 def execute_or_go_on(make: Any, identity: str, last: str) -> Any:
-    """Executes it, or executes it again from failure if there is a run of it that did not end; the output of its last op."""
+    """Executes it, or again from failure if there is a run of it already; the output of its last op."""
     with DagsterInstance.get() as instance:
         runs = [run for run in instance.get_runs() if run.tags.get("peers") == identity]
         again = None

@@ -1,8 +1,8 @@
 """The workloads and crash programs on DBOS, on its SQLite file, with asyncio as its documentation writes it.
 
-Branches of more than one step are child workflows (`start_workflow_async`); steps begun at once in one workflow are begun
-in a fixed order; `DBOS.asyncio_wait` is the durable `asyncio.wait`. The programs whose names begin with `plain_` are the
-same ones in plain asyncio, which DBOS does not claim to make durable.
+Branches of more than one step are child workflows (`start_workflow_async`); steps begun at once in one workflow are
+begun in a fixed order; `DBOS.asyncio_wait` is the durable `asyncio.wait`. The programs whose names begin with `plain_`
+are the same ones in plain asyncio, which DBOS does not claim to make durable.
 
 After a crash: `DBOS.launch()` goes on with what is pending, and the run is asked for by its id.
 """

@@ -1,4 +1,4 @@
-"""The workloads and crash programs on Holdfast: plain asyncio in the workflows, one SQLite file, `synchronous=EXTRA`."""
+"""The workloads and crash programs on Holdfast: plain asyncio in the workflows, one SQLite file, as it opens it."""
 
 from __future__ import annotations
 

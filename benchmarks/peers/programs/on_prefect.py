@@ -1,11 +1,11 @@
 """The workloads and crash programs on Prefect, against a server of its own on this machine, with its SQLite database.
 
 Tasks are coroutines and run at once with asyncio, as its guide to concurrent work shows. Results are kept
-(`PREFECT_RESULTS_PERSIST_BY_DEFAULT`), under its default cache policy (inputs, source of the task, id of the run), which is
-what its documentation gives for not running completed tasks again.
+(`PREFECT_RESULTS_PERSIST_BY_DEFAULT`), under its default cache policy (inputs, source of the task, id of the run),
+which is what its documentation gives for not running completed tasks again.
 
-After a crash the run is marked as crashed (what its automation for runs without heartbeats does) and retried under its id,
-with the calls that `prefect flow-run retry --entrypoint` makes.
+After a crash the run is marked as crashed (what its automation for runs without heartbeats does) and retried under its
+id, with the calls that `prefect flow-run retry --entrypoint` makes.
 """
 
 from __future__ import annotations
