@@ -50,9 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.show:
         print(report(json.loads(given.show.read_text(encoding="utf-8"))), end="")
         return
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # so that the server and the processes of the peers end, too
+    # A server and processes of the peers are running meanwhile: they are ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.ExitStack() as stack:
         if given.folder:
             given.folder.mkdir(parents=True, exist_ok=True)

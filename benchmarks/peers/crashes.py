@@ -122,7 +122,11 @@ def crash(
         return Verdict("failed", (), f"it had ended before each of {TRIES} kills")
 
     with ThreadPoolExecutor(jobs) as pool:
-        found.verdicts = list(pool.map(one, range(runs)))
+        try:
+            found.verdicts = list(pool.map(one, range(runs)))
+        except BaseException:  # interrupted: the runs that have not begun must not hold it up
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return found
 
 
