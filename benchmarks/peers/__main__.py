@@ -86,9 +86,9 @@ def run(given: argparse.Namespace, keep: Path, folder: Path) -> dict[str, Any]:
         around = {name: environments.surroundings(name, python, folder) for name, python in pythons.items()}
         settings = {name: stack.enter_context(each) for name, each in around.items()}
         if given.only != "crashes":
-            speed = measure(given.peers, pythons, settings, folder, rounds=given.rounds, scale=given.scale)
-            results["speed"] = speed
-            save()
+            for measured in measure(given.peers, pythons, settings, folder, rounds=given.rounds, scale=given.scale):
+                results["speed"] = measured
+                save()
         if given.only != "speed":
             for program, name, found in all_crashes(
                 given.peers, pythons, settings, folder, runs=given.runs, jobs=given.jobs, seed=given.seed

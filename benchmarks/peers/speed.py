@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.peers.children import Child
@@ -29,8 +29,8 @@ def measure(
     *,
     rounds: int,
     scale: float,
-) -> Measured:
-    """All of it. `scale` makes the sizes smaller, for a look."""
+) -> Iterator[Measured]:
+    """All that is measured so far, after each round. `scale` makes the sizes smaller, for a look."""
     measured: Measured = {workload: {} for workload in WORKLOADS}
     for number in range(rounds):
         for workload in WORKLOADS:
@@ -46,8 +46,9 @@ def measure(
                 if name == "holdfast" and workload != "resume":
                     by_hand = _by_hand(workload, python, where, size=max(2, round(peer.sizes[workload] * scale)))
                     measured[workload].setdefault(BY_HAND, []).append(by_hand)
+                    print(f"round {number + 1}: {workload}, {BY_HAND}: {by_hand}", file=sys.stderr, flush=True)
                 print(f"round {number + 1}: {workload}, {name}: {found}", file=sys.stderr, flush=True)
-    return measured
+        yield measured
 
 
 def one(peer: Peer, workload: str, python: Path, env: Mapping[str, str], folder: Path, *, size: int) -> float | None:
