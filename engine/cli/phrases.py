@@ -54,7 +54,10 @@ def _fields(header: Mapping[str, Any], payload: bytes | None) -> str:
 
 
 def _error(payload: bytes | None) -> str:
-    value = None if payload is None else msgspec.json.decode(payload)
+    try:
+        value = None if payload is None else msgspec.json.decode(payload)
+    except (ValueError, RecursionError):  # a history is shown whatever stands in it
+        return "(unreadable)"
     return clipped(str(value.get("message", "")), _WIDTH) if isinstance(value, dict) else ""
 
 

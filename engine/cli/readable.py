@@ -125,7 +125,7 @@ def _attribute(value: Any) -> str:
         return text
     try:
         msgspec.json.decode(value)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return value
     return text
 
@@ -146,7 +146,7 @@ def value_lines(payload: bytes | None) -> list[str]:
         return ["(no value recorded)"]
     try:
         value = msgspec.json.decode(payload)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return [payload.decode("utf-8", "replace")]
     return list(_lines(value))
 
