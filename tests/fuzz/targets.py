@@ -113,6 +113,7 @@ def _event(data: bytes) -> None:
     event = decode_header(header)
     state = RunState(run_id="x")
     state.apply(1, event, payload)
+    validate_header(header, "event", "run:x")  # of what no store takes nothing is shown
     said = msgspec.json.decode(header)
     about(said)
     detail(said, payload)
@@ -227,7 +228,7 @@ _PROOF = msgspec.json.encode({"proves": "consistency", "path": [], "first": _SEA
 TARGETS: dict[str, Target] = {
     "event": Target(
         _event,
-        (HistoryError,),
+        (HistoryError, InvalidArgument, CommitTooLarge),
         (b'{"type":"TaskFailed","at":1,"id":"x","error":"E"}\n{"type":"E"}', b'{"type":"RunPaused","at":1,"by":"x"}\n'),
     ),
     "error": Target(
