@@ -125,7 +125,7 @@ async def archive(
 def _alone(folder: Path) -> Iterator[None]:
     """Makes the folder, and holds it: two that archive into it at once would take away each other's files."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise _no_archive(folder, error) from error
@@ -156,7 +156,7 @@ def _prepared(folder: Path) -> _State:
     """What is there. Raises `AuditError`, `StorageUnavailable`."""
     try:
         for each in ("events", "runs"):
-            (folder / each).mkdir(exist_ok=True)
+            (folder / each).mkdir(mode=0o700, exist_ok=True)
         patterns = ("events/.*.parquet.*", "runs/.*.parquet.*", f".{_STATE}*")
         for left in [path for pattern in patterns for path in folder.glob(pattern)]:  # by a crash
             left.unlink()

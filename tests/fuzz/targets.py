@@ -31,7 +31,7 @@ from engine.audit.notes import Seal
 from engine.audit.proving import decode_proof
 from engine.cli.arguments import decode_text
 from engine.cli.phrases import about, detail
-from engine.cli.readable import value_lines
+from engine.cli.readable import clock, instant, value_lines
 from engine.core.carriage import away_of, plain, readable, unpack
 from engine.core.events import decode_header
 from engine.core.failures import decode_error, rebuild
@@ -116,6 +116,8 @@ def _event(data: bytes) -> None:
     validate_header(header, "event", "run:x")  # of what no store takes nothing is shown
     said = msgspec.json.decode(header)
     about(said)
+    clock(event.at)
+    instant(event.at)
     detail(said, payload)
 
 
