@@ -1,6 +1,8 @@
 """What a step reads, pinned: of each upstream asset the versions that are current when the step begins.
 
-What is pinned is in the run's history, so that an attempt after a crash reads the same.
+What is pinned is in the run's history, so that an attempt after a crash reads the same. It is looked up without a wait
+in between: other steps publish meanwhile, and a step must not read one version and go down as made from the next.
+Where the values are stored is asked for afterwards, of those versions.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.definitions import Definitions
@@ -30,21 +32,16 @@ class Pins:
     """Pins what one step reads. `missing`: what is upstream of it and not there."""
 
     def __init__(
-        self,
-        definitions: Definitions,
-        step: StepRef,
-        catalog: Catalog,
-        views: Mapping[str, AssetView],
-        dynamic: DynamicKeys,
+        self, definitions: Definitions, step: StepRef, views: Mapping[str, AssetView], dynamic: DynamicKeys
     ) -> None:
         self._definitions = definitions
         self._step = step
-        self._catalog = catalog
         self._views = views
         self._dynamic = dynamic
+        self._read: dict[tuple[str, str], Version] = {}  # by slot and partition: whose values are to be located
         self.missing: list[str] = []
 
-    async def pin(self, each: Input) -> Pinned:
+    def pin(self, each: Input) -> Pinned:
         """The versions of one upstream asset. Raises `AssetError` for more than can be read at once."""
         step, view = self._step, self._views[each.key]
         partitions = upstream_keys(each, step, self._dynamic)
@@ -57,16 +54,9 @@ class Pins:
                 f"{step.title} would read {len(found):,} partitions of {each.key}, at most {INPUT_VERSIONS_MAX:,} are"
                 " read at once: map it onto fewer, or name it in deps= and read it by yourself"
             )
-        versions = [
-            PinnedVersion(
-                partition=name,
-                version=version.version,
-                data_version=version.data_version,
-                stored=await self._stored(each.key, version) if reads else None,
-            )
-            for name, version in found
-            if version is not None and (reads or len(found) <= NAMED_VERSIONS)
-        ]
+        named = [(name, version) for name, version in found if version is not None]
+        if reads:
+            self._read.update(((each.slot, name), version) for name, version in named)
         return Pinned(
             key=each.key,
             environment=step.environment,
@@ -75,11 +65,26 @@ class Pins:
             count=len(found),
             digest=inputs_digest(view.versions(partitions)),
             slot=each.slot,
-            versions=tuple(versions),
+            versions=tuple(
+                PinnedVersion(partition=name, version=version.version, data_version=version.data_version)
+                for name, version in named
+                if reads or len(found) <= NAMED_VERSIONS
+            ),
         )
 
-    async def _stored(self, key: str, version: Version) -> Stored:
-        stored = (await self._catalog.details(key, version)).stored
-        if stored is None:
-            raise AssetError(f"{key}@{version.version} has no value that could be read: its payload was destroyed")
-        return msgspec.structs.replace(stored, schema=None)  # whoever reads it finds it in the file
+    async def located(self, pinned: Pinned, catalog: Catalog) -> Pinned:
+        """With where the values are that the step reads. Raises `AssetError` for one that was destroyed."""
+        versions = [
+            replace(each, stored=await _stored(catalog, pinned.key, version))
+            if (version := self._read.get((pinned.slot, each.partition))) is not None
+            else each
+            for each in pinned.versions
+        ]
+        return replace(pinned, versions=tuple(versions))
+
+
+async def _stored(catalog: Catalog, key: str, version: Version) -> Stored:
+    stored = (await catalog.details(key, version)).stored
+    if stored is None:
+        raise AssetError(f"{key}@{version.version} has no value that could be read: its payload was destroyed")
+    return replace(stored, schema=None)  # whoever reads it finds it in the file

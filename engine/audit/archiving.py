@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from engine import Engine, RunSummary
+from engine.audit.durability import make_folder
 from engine.audit.pruned import Leaf, leaves
 from engine.errors import AuditError, StorageUnavailable
 from engine.storage import Column, each_parquet_row, parquet_file, whole_file
@@ -125,7 +126,7 @@ async def archive(
 def _alone(folder: Path) -> Iterator[None]:
     """Makes the folder, and holds it: two that archive into it at once would take away each other's files."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise _no_archive(folder, error) from error
@@ -156,7 +157,7 @@ def _prepared(folder: Path) -> _State:
     """What is there. Raises `AuditError`, `StorageUnavailable`."""
     try:
         for each in ("events", "runs"):
-            (folder / each).mkdir(mode=0o700, exist_ok=True)
+            make_folder(folder / each)
         patterns = ("events/.*.parquet.*", "runs/.*.parquet.*", f".{_STATE}*")
         for left in [path for pattern in patterns for path in folder.glob(pattern)]:  # by a crash
             left.unlink()

@@ -75,7 +75,7 @@ def instant(microseconds: int | None) -> str | None:
 
 
 def _time(microseconds: int) -> datetime:
-    """The time; the first or last that there is for one that no calendar has, for a history is shown whatever it says."""
+    """The time; the first or last there is for one that no calendar has: a history is shown whatever it says."""
     return _EPOCH + timedelta(microseconds=min(max(microseconds, _FIRST), _LAST))
 
 

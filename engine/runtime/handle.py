@@ -273,7 +273,9 @@ class RunHandle(Generic[R_co]):
         self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> R: ...
     @overload
-    async def ask(self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "") -> R: ...
+    async def ask(
+        self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "", reason: str = ""
+    ) -> R: ...
     async def ask(
         self,
         request: Request[Any, R],

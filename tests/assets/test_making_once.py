@@ -21,6 +21,7 @@ from engine.assets import (
     AssetState,
     AssetUnchanged,
     Catalog,
+    CheckContext,
     Definitions,
     Out,
     Plan,
@@ -28,13 +29,14 @@ from engine.assets import (
     Static,
     asset,
     assets,
+    check,
 )
 from engine.assets.catalog import fold
 from engine.assets.events import new_event
 from engine.errors import RunFailedError
 from engine.storage import Storage
 from eventstore import NEW, Commit, EventStore, RecordedEvent
-from tests.assets.shop import counts, made, materialize, shop, tell, told
+from tests.assets.shop import counts, made, materialize, run, shop, tell, told
 from tests.runtime.worlds import World, soon, until
 
 
@@ -244,3 +246,78 @@ async def test_two_engines_with_definitions_and_handles_of_their_own(world: Worl
         assert {sum(report.counts.values()) for report in reports} == {25}
         assert max(counts().values()) == 1
         assert await second.read("both") == 12
+
+
+async def test_what_is_published_while_a_step_pins_is_not_taken_for_what_it_reads(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made from the version that it pinned, and says so: what came since makes it stale."""
+    numbers = iter(range(1, 10))
+
+    @asset(code_version="1")
+    async def number() -> int:
+        return next(numbers)
+
+    @asset(code_version="1")
+    async def doubled(number: int) -> int:
+        return 2 * number
+
+    async with shop(world, tmp_path, number, doubled) as (offered, engine):
+        await materialize(offered, engine, "number")
+        details, others, catalog = Catalog.details, ["one more"], await offered.catalog()
+
+        async def and_meanwhile(self: Catalog, key: str, version: Any) -> Any:
+            found = await details(self, key, version)
+            if others:
+                others.clear()
+                await materialize(offered, engine, "number", force=True)
+                await catalog.view(["number"])  # as the next step does that reads it
+            return found
+
+        monkeypatch.setattr(Catalog, "details", and_meanwhile)
+        await materialize(offered, engine, "doubled")
+        assert not others, "nothing was asked for while it pinned"
+        assert await offered.read("doubled") == 2
+        assert [str(step.node) for step in (await offered.plan()).steps] == ["doubled"]
+        await materialize(offered, engine)
+        assert await offered.read("doubled") == 4
+
+
+async def test_a_step_that_was_made_while_it_was_looked_up_is_not_made_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another run, while what its checks know of before was looked up."""
+    numbers = iter(range(1, 10))
+
+    @asset(code_version="1")
+    async def number() -> int:
+        return next(numbers)
+
+    @asset(code_version="1")
+    async def doubled(number: int) -> int:
+        tell("doubled")
+        return 2 * number
+
+    @check(doubled)
+    def larger(doubled: int, context: CheckContext) -> bool:
+        return True
+
+    async with shop(world, tmp_path, number, doubled, checks=[larger]) as (offered, engine):
+        await materialize(offered, engine)
+        await materialize(offered, engine, "number", force=True)
+        assert told() == ["doubled"]
+        plan = await offered.plan("doubled")
+        details, others, catalog = Catalog.details, ["another run"], await offered.catalog()
+
+        async def and_meanwhile(self: Catalog, key: str, version: Any) -> Any:
+            found = await details(self, key, version)
+            if key == "doubled" and others:
+                others.clear()
+                await run(offered, engine, plan)
+                await catalog.view(["doubled"])  # as the next step does that reads it
+            return found
+
+        monkeypatch.setattr(Catalog, "details", and_meanwhile)
+        assert (await run(offered, engine, plan)).counts == {"unchanged": 1}
+        assert not others, "nothing was asked for while it was looked up"
+        assert told() == ["doubled"]
