@@ -16,7 +16,7 @@ from eventstore.port import EventStore
 
 __all__ = ["open_store", "shown_url"]
 
-_USER: Final = re.compile(r"(?<!sqlite)(://)[^?#]*@")  # a password may hold a slash
+_USER: Final = re.compile(r"(://)(?!/)[^?#]*@")  # a password may hold a slash
 _PLAIN_OPTIONS: Final = frozenset({"synchronous"})
 _FORMS: Final = "sqlite:///relative.db, sqlite:////absolute.db or memory:"
 

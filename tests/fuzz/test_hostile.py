@@ -59,7 +59,7 @@ async def asks() -> int:
 
 @pytest.mark.parametrize("depth", [900, 10_000])
 async def test_mail_that_nests_too_deep_is_refused_or_left_lying(depth: int) -> None:
-    """What passes the store's check may still be too deep where it is read, further down the stack."""
+    """Refused by the store as what it is; what passes the check harms nobody."""
     header = b'{"type":"signal","name":"ask","x":' + b"[" * depth + b"]" * depth + b"}"
     store = MemoryStore()
     async with Engine(store, workflows=[asks]) as engine:
