@@ -167,7 +167,7 @@ def _prepared(folder: Path) -> _State:
         state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
     except FileNotFoundError:
         return _State()
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise AuditError(f"{folder / _STATE} cannot be read ({error}): remove it, and all is archived anew") from error
     for number in range(0, state.total, EVENTS_OF_PART):
         path = _part(folder / "events", number)
@@ -334,7 +334,7 @@ def _row_of(leaf: Leaf) -> dict[str, Any]:
 def _header_of(header: bytes) -> _Header:
     try:
         return msgspec.json.decode(header, type=_Header)
-    except msgspec.MsgspecError:  # another's event, in a stream of theirs
+    except (ValueError, RecursionError):  # another's event, in a stream of theirs
         return _Header()
 
 

@@ -22,8 +22,8 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Have a folder, and those above it, there for good. Raises `OSError`."""
+    """Have a folder, for its user alone, and those above it, there for good. Raises `OSError`."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for each in missing:
         sync_folder(each.parent)
