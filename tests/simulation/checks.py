@@ -40,7 +40,7 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
         if pool.held or pool.waiting:
             text = f"{pool.name!r}: {pool.held} held, {pool.waiting} waiting: {pool._permits} {pool._waiters}"
             OUTSIDE.broke("permits kept", text)
-    if left := [lease.worker for lease in store._leases.values() if lease.fresh()]:
+    if left := [lease.worker for lease in store._leases.values() if lease.fresh() and not lease.stalled]:
         OUTSIDE.broke("leases kept", str(left))
 
 

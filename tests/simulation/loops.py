@@ -50,7 +50,7 @@ class Actor:
 ACTOR: contextvars.ContextVar[Actor | None] = contextvars.ContextVar("actor", default=None)
 
 
-class SimulatedLoop(asyncio.SelectorEventLoop):
+class SimulatedLoop(asyncio.BaseEventLoop):
     """See the module. `chance` draws the order; None: plain asyncio's, in simulated time."""
 
     holds_workflow = True  # sets of asyncio.wait iterate as they do in a workflow, not by address
@@ -71,6 +71,9 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def _write_to_self(self) -> None:
+        """There is no selector to wake: whatever is called, is called from here."""
 
     def spawn(self, actor: Actor | None, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start it as a part of that actor."""

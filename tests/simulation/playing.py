@@ -38,7 +38,7 @@ from tests.simulation.programs import POOL, WORKFLOWS, sim, told
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
 
-__all__ = ["Outcome", "Play", "play"]
+__all__ = ["Outcome", "Play", "forget", "play"]
 
 STEPS_MAX = 400_000
 SECONDS_MAX = 20_000.0
@@ -344,9 +344,24 @@ def _machine(seed: int) -> Iterator[None]:
 def play(scenario: Scenario) -> Outcome:
     """Play it once."""
     with _machine(scenario.seed):
-        outcome = _played(Play(scenario))
-        gc.collect()  # here, where nobody complains about the coroutines of the dead
+        _kept.append(it := Play(scenario))
+        outcome = _played(it)
+        if len(_kept) >= KEPT:
+            _kept.clear()
+            gc.collect()  # here, where nobody complains about the coroutines of the dead
         return outcome
+
+
+KEPT = 20
+"""Plays whose dead are kept until they are collected: doing that after each would take as long as the play."""
+_kept: list[Play] = []
+
+
+def forget() -> None:
+    """Collect the dead now, quietly: at the end of a test."""
+    with _machine(0):
+        _kept.clear()
+        gc.collect()
 
 
 def _played(it: Play) -> Outcome:
