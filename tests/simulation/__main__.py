@@ -47,7 +47,13 @@ def _try(given: argparse.Namespace) -> int:
     began = time.monotonic()
     end = float("inf") if given.minutes is None else began + given.minutes * 60
 
+    told: set[int] = set()
+
     def progress(tried: Tried) -> None:
+        for found in tried.found:
+            if found.seed not in told:
+                told.add(found.seed)
+                print(f"seed {found.seed} failed: {found.broken[0][0]}", file=sys.stderr, flush=True)
         if not given.json and sys.stderr.isatty():
             print(f"\r{tried.seeds:,} seeds, {len(tried.found)} failed", end="", file=sys.stderr, flush=True)
 

@@ -40,8 +40,8 @@ from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
 
 __all__ = ["Outcome", "Play", "forget", "play"]
 
-STEPS_MAX = 400_000
-SECONDS_MAX = 20_000.0
+STEPS_MAX = 60_000
+SECONDS_MAX = 3_000.0
 """Of simulated time: a program's own times and all retries are far below."""
 FOLLOWING_SECONDS = 0.5
 """Between two looks of a worker's program at its engine."""
@@ -320,8 +320,8 @@ async def _inline(fn: Callable[..., Any], *args: Any, **_options: Any) -> Any:
 
 
 @contextmanager
-def _machine(seed: int) -> Iterator[None]:
-    """What would come from the machine: chance, threads, the collector."""
+def _machine(seed: int, chunk: int = 1_000) -> Iterator[None]:
+    """What would come from the machine: chance, threads, the collector; and how many events a commit takes."""
     state, enabled = random.getstate(), gc.isenabled()
     random.seed(seed)
     gc.disable()
@@ -330,6 +330,7 @@ def _machine(seed: int) -> Iterator[None]:
             mock.patch.object(Watchdog, "open", lambda _self: None),
             mock.patch.object(anyio.to_thread, "run_sync", _inline),
             mock.patch("eventstore.memory.POLL_SECONDS", 0.25),
+            mock.patch("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk),
             mock.patch.object(sys, "unraisablehook", lambda _unraisable: None),  # of coroutines of the dead
             warnings.catch_warnings(),
         ):
@@ -343,7 +344,7 @@ def _machine(seed: int) -> Iterator[None]:
 
 def play(scenario: Scenario) -> Outcome:
     """Play it once."""
-    with _machine(scenario.seed):
+    with _machine(scenario.seed, scenario.chunk):
         _kept.append(it := Play(scenario))
         outcome = _played(it)
         if len(_kept) >= KEPT:

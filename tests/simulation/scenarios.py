@@ -49,6 +49,7 @@ class Scenario(Struct, frozen=True):
     cached: int = 100
     concurrency: int = 100
     skew: float = 0  # seconds between the clocks of two workers
+    chunk: int = 1_000  # events of one commit at most: a larger step is several, and a crash may come between
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -56,7 +57,7 @@ def scenario_of(seed: int) -> Scenario:
     chance = Random(f"scenario {seed}")
     workers = chance.choice([1, 2, 2, 3])
     runs = tuple(_run(chance) for _ in range(chance.choice([1, 1, 2, 2, 3])))
-    worst = chance.choice([0, 2, 4, 8])
+    worst = chance.choice([0, 3, 6, 12])
     faults = [_fault(chance, workers + len(runs), workers) for _ in range(chance.randint(0, worst))]
     return Scenario(
         seed=seed,
@@ -69,6 +70,7 @@ def scenario_of(seed: int) -> Scenario:
         cached=chance.choice([0, 1, 100]),
         concurrency=chance.choice([1, 3, 100]),
         skew=chance.choice([0, 0, 0, 0.5, 4]),
+        chunk=chance.choice([1, 3, 1_000, 1_000]),
     )
 
 
@@ -94,7 +96,8 @@ def _fault(chance: Random, slots: int, workers: int) -> Fault:
     # Most befall workers; a client's store fails as well.
     slot = chance.randrange(workers) if chance.random() < 0.75 else chance.randrange(slots)
     if kind in COUNTED:
-        return Fault(kind, slot, chance.randint(1, chance.choice([4, 12, 40])))
+        longest = (4, 12, 25) if kind.startswith("die") else (6, 20, 100)  # half of the calls are no commits
+        return Fault(kind, slot, chance.randint(1, chance.choice(longest)))
     at = chance.random() * chance.choice([3, 10, 60])
     much = {
         "freeze": chance.choice([0.5, TTL_SECONDS - 1, TTL_SECONDS + 1, 30]),
@@ -109,7 +112,8 @@ def text_of(scenario: Scenario) -> str:
     """To be read."""
     lines = [
         f"{scenario.workers} worker(s), order {scenario.order}, delays {scenario.delays}, {scenario.slots} slot(s),"
-        f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s"
+        f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s,"
+        f" commits of {scenario.chunk:,} events at most"
     ]
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]

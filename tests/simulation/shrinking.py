@@ -16,6 +16,7 @@ from tests.simulation.scenarios import Fault, Run, Scenario
 __all__ = ["shrunk"]
 
 TRIES_MAX = 400
+PLAIN = {"order": "fifo", "delays": "none", "skew": 0, "cached": 100, "concurrency": 100, "chunk": 1_000}
 LISTS = frozenset({"seq", "gather", "gather_all", "group", "lock", "first"})
 
 
@@ -50,7 +51,7 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         yield replace(scenario, workers=scenario.workers - 1, faults=_without(faults, scenario.workers - 1))
     for number in range(len(faults)):
         yield replace(scenario, faults=faults[:number] + faults[number + 1 :])
-    for field, plain in (("order", "fifo"), ("delays", "none"), ("skew", 0), ("cached", 100), ("concurrency", 100)):
+    for field, plain in PLAIN.items():
         if getattr(scenario, field) != plain:
             yield replace(scenario, **{field: plain})
     for number, run in enumerate(scenario.runs):
