@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from engine import Engine, RunSummary
+from engine.audit.durability import make_folder
 from engine.audit.pruned import Leaf, leaves
 from engine.errors import AuditError, StorageUnavailable
 from engine.storage import Column, each_parquet_row, parquet_file, whole_file
@@ -125,7 +126,7 @@ async def archive(
 def _alone(folder: Path) -> Iterator[None]:
     """Makes the folder, and holds it: two that archive into it at once would take away each other's files."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise _no_archive(folder, error) from error
@@ -156,7 +157,7 @@ def _prepared(folder: Path) -> _State:
     """What is there. Raises `AuditError`, `StorageUnavailable`."""
     try:
         for each in ("events", "runs"):
-            (folder / each).mkdir(exist_ok=True)
+            make_folder(folder / each)
         patterns = ("events/.*.parquet.*", "runs/.*.parquet.*", f".{_STATE}*")
         for left in [path for pattern in patterns for path in folder.glob(pattern)]:  # by a crash
             left.unlink()
@@ -166,7 +167,7 @@ def _prepared(folder: Path) -> _State:
         state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
     except FileNotFoundError:
         return _State()
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise AuditError(f"{folder / _STATE} cannot be read ({error}): remove it, and all is archived anew") from error
     for number in range(0, state.total, EVENTS_OF_PART):
         path = _part(folder / "events", number)
@@ -333,7 +334,7 @@ def _row_of(leaf: Leaf) -> dict[str, Any]:
 def _header_of(header: bytes) -> _Header:
     try:
         return msgspec.json.decode(header, type=_Header)
-    except msgspec.MsgspecError:  # another's event, in a stream of theirs
+    except (ValueError, RecursionError):  # another's event, in a stream of theirs
         return _Header()
 
 

@@ -87,7 +87,7 @@ async def look_at_pruned(store: EventStore, event: RecordedEvent) -> Remains:
     found = Remains()
     try:
         said = _decode(event.header)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         found.wrong = "unreadable", f"it does not say what was pruned: {error}"
         return found
     if f"run:{said.run}" != event.stream:

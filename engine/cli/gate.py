@@ -19,6 +19,7 @@ from engine.cli.summary import diagnosis_view
 from engine.cli.targets import Target
 from engine.cli.words import FINAL
 from eventstore import EventStore, SystemClock
+from eventstore.urls import shown_url
 
 __all__ = ["Findings", "gate", "progress"]
 
@@ -208,7 +209,9 @@ def _tell(output: Output, findings: Findings, target: Target, url: str, seconds:
     if left:
         output.line(f"and {counted(left, 'run')} more that {_verb(left, 'break')} in other ways; --json names each")
     ended = f", {findings.closed:,} of them ended" if findings.closed else ""
-    output.line(f"replayed {counted(findings.replayed, 'run')} of {url} with {target.text} in {seconds:.1f} s{ended}")
+    output.line(
+        f"replayed {counted(findings.replayed, 'run')} of {shown_url(url)} with {target.text} in {seconds:.1f} s{ended}"
+    )
     fit = findings.replayed - findings.broken
     output.line(f"  {fit:,} {_verb(fit, 'fit')}, {findings.broken:,} {_verb(findings.broken, 'break')}")
     if findings.ahead:

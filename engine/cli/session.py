@@ -29,6 +29,7 @@ from engine.cli.words import UNFINISHED
 from engine.errors import HoldfastError, RunNotFound, RunPrunedError
 from engine.storage import Storage
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
+from eventstore.urls import shown_url
 
 __all__ = [
     "Session",
@@ -69,7 +70,7 @@ class Session(Struct, frozen=True, kw_only=True):
     @property
     def store_words(self) -> str:
         """What a command must say to mean this store."""
-        return "" if self.url == DEFAULT_STORE else f" --store {shlex.quote(self.url)}"
+        return "" if self.url == DEFAULT_STORE else f" --store {shlex.quote(shown_url(self.url))}"
 
     def watched(self, state: RunState) -> Watched:
         """A run that this session is about, from its present state on."""
@@ -124,7 +125,7 @@ async def resume_all(session: Session) -> Exit:
             if session.output.json:
                 session.output.document({"runs": []})
             else:
-                session.output.line(f"no unfinished run of {names} in {session.url}")
+                session.output.line(f"no unfinished run of {names} in {shown_url(session.url)}")
             return Exit.COMPLETED
         return await _resume(session, watched, stop, single=False)
 

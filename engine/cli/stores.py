@@ -12,7 +12,7 @@ from engine import LargeValues
 from engine.cli.problems import Problem
 from engine.storage import Storage
 from eventstore import EventStore
-from eventstore.urls import open_store
+from eventstore.urls import open_store, shown_url
 
 __all__ = ["DEFAULT_STORE", "anchored", "existing", "opened", "opened_or_empty"]
 
@@ -86,5 +86,5 @@ def _parted(url: str) -> tuple[str, Storage | None]:
         return url, None
     rest = [option for option in options if not option.startswith(_STORAGE)]
     if len(named) > 1:
-        raise Problem(f"store URL {url!r} says storage= twice")
+        raise Problem(f"store URL {shown_url(url)!r} says storage= twice")
     return "?".join([place, *(["&".join(rest)] if rest else [])]), Storage(unquote(named[0]))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
-from msgspec import MsgspecError, Struct, structs
+from msgspec import Struct, structs
 
 from engine.core.call import Definition
 from engine.core.carriage import TableCodec
@@ -152,7 +152,7 @@ class Replayer:
         for recorded in page:
             try:
                 event = decode_known(recorded.header)
-            except MsgspecError:
+            except (ValueError, RecursionError):
                 self._unreadable(recorded)
             self.feed(recorded.version, event, recorded.payload)
 
@@ -355,15 +355,14 @@ class Replayer:
         patches = self.instance.patches
         patches.recorded, patches.complete = recorded, complete
         try:
-            answer = self.instance.deliver(fact, self._fact_payload)
+            decided = self.instance.turn(fact, self._fact_payload)
         except HoldfastError as error:
             self._undelivered(error)
         if self._marked:
             self._marked = False
             patches.turn_told()
-        if not answer and not recorded:  # of a fan-out, nearly every fact
-            return answer
-        decided = {item.event.id: item for item in answer}
+        if not decided and not recorded:  # of a fan-out, nearly every fact
+            return []
         try:
             compare(recorded, decided, version=self._fact_version, complete=complete, codec_of=self.instance.codec_of)
         except Mismatch as mismatch:

@@ -93,7 +93,7 @@ def _check_said(event: RecordedEvent, leaves: str) -> None:
     wrong = None
     try:
         said = _decode(event.header)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         wrong = f"the events before it were pruned, and it does not say so ({error})"
     else:
         if f"run:{said.run}" != event.stream:

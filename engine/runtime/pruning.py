@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Final
 
-from msgspec import MsgspecError, Struct
+from msgspec import Struct
 
 from engine.core.events import PayloadsDestroyed, RunPruned, decode_header
 from engine.core.fold import FINAL_STATUSES
@@ -273,7 +273,7 @@ async def _forgotten_attributes(store: EventStore, head: StreamHead, versions: t
     said: set[tuple[str, Scalar]] = set()
     async for event in store.read(head.stream, after=versions[0] - 1, until=versions[-1]):
         if event.version in versions and event.payload is not None and event.header.startswith(_OF_ATTRIBUTES):
-            with suppress(MsgspecError):  # what nobody can read has given nothing
+            with suppress(ValueError, RecursionError):  # what nobody can read has given nothing
                 said.update(set_attributes(event.payload).items())
     return [name for name, value in own.items() if (name, value) in said]
 

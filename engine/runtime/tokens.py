@@ -47,7 +47,7 @@ def parse_token(text: str) -> Token:
     """What a token says, unchecked. Raises `TokenError` for what is none."""
     try:
         return msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=Token)
-    except (ValueError, TypeError, AttributeError, msgspec.MsgspecError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise TokenError(f"{str(text)[:80]!r} is not a completion token") from None
 
 

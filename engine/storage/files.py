@@ -26,13 +26,15 @@ class ParquetRows(Protocol):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file, which is there, whole and durable, when the context is left; after an error it is as it was.
+    """Write a file, which is there, whole and durable, when the context is left; after an error it is as it was. It is
+    for its user alone, for there are values in it.
 
     What a crash leaves is beside it, as ``.NAME.…``. Blocks. Raises `StorageUnavailable` when it cannot be written.
     """
     beside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with beside.open("xb") as file:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeAlias
 from eventstore import (
     Commit,
     KeptDigest,
-    Leaf,
     Lease,
     Message,
     Page,
@@ -167,7 +166,7 @@ class WatchedStore:
         count: int = await self._call("prune", stream, lambda: self.inner.prune(stream, until=until))
         return count
 
-    def leaves(self, *, after: int = 0) -> AsyncIterator[Leaf]:
+    def leaves(self, *, after: int = 0) -> AsyncIterator[RecordedEvent | KeptDigest]:
         return self.inner.leaves(after=after)
 
     def kept(self, stream: str, *, after: int = 0) -> AsyncIterator[KeptDigest]:
