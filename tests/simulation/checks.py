@@ -74,6 +74,3 @@ async def _payload(store: MemoryStore, run_id: str) -> Any:
         if isinstance(decode_header(item.header), ENDS) and item.payload is not None:
             found = json.loads(item.payload)
     return found
-
-
-

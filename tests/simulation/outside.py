@@ -44,7 +44,12 @@ class Outside:
         self.runs[this.idempotency_key] += 1
         lease = actor.leases[-1] if actor.leases else None
         self.checks["no completed task runs again"] += 1
-        if lease is not None and lease.fresh() and not lease.stalled and (this.run_id, this.idempotency_key) in self.completed:
+        if (
+            lease is not None
+            and lease.fresh()
+            and not lease.stalled
+            and (this.run_id, this.idempotency_key) in self.completed
+        ):
             self.broke("ran again", f"{this.task} of {this.run_id} ({this.task_id}) runs on {actor}, but is completed")
         if pool is None:
             yield before

@@ -32,7 +32,7 @@ from engine.runtime.watchdog import Watchdog
 from eventstore import EventStoreError
 from tests.runtime.worlds import START
 from tests.simulation.checks import allowed_of, judge
-from tests.simulation.loops import ACTOR, Actor, OutOfBounds, SimulatedLoop
+from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.programs import POOL, WORKFLOWS, sim, told
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
@@ -396,5 +396,7 @@ def _how_it_stands(it: Play) -> str:
     for stream in it._runs():
         if not stream.closed:
             head = stream.head()
-            found.append(f"{stream.name} at {head.version}: {dict(head.attributes)}, alarm {head.alarm}, owner {head.owner}")
+            found.append(
+                f"{stream.name} at {head.version}: {dict(head.attributes)}, alarm {head.alarm}, owner {head.owner}"
+            )
     return "; ".join(found)

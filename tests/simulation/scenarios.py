@@ -110,11 +110,12 @@ def _fault(chance: Random, slots: int, workers: int) -> Fault:
 
 def text_of(scenario: Scenario) -> str:
     """To be read."""
-    lines = [
+    machine = (
         f"{scenario.workers} worker(s), order {scenario.order}, delays {scenario.delays}, {scenario.slots} slot(s),"
         f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s,"
         f" commits of {scenario.chunk:,} events at most"
-    ]
+    )
+    lines = [machine]
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [f"told at {at:.3f}" for at in run.signals]
