@@ -49,6 +49,7 @@ class Scenario(Struct, frozen=True):
     cached: int = 100
     concurrency: int = 100
     skew: float = 0  # seconds between the clocks of two workers
+    assets: bool = False  # whether a few are materialized beside the runs
     chunk: int = 1_000  # events of one commit at most: a larger step is several, and a crash may come between
 
 
@@ -71,6 +72,7 @@ def scenario_of(seed: int) -> Scenario:
         concurrency=chance.choice([1, 3, 100]),
         skew=chance.choice([0, 0, 0, 0.5, 4]),
         chunk=chance.choice([1, 3, 1_000, 1_000]),
+        assets=chance.random() < 0.12,
     )
 
 
@@ -113,7 +115,7 @@ def text_of(scenario: Scenario) -> str:
     machine = (
         f"{scenario.workers} worker(s), order {scenario.order}, delays {scenario.delays}, {scenario.slots} slot(s),"
         f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s,"
-        f" commits of {scenario.chunk:,} events at most"
+        f" commits of {scenario.chunk:,} events at most" + (", and assets" if scenario.assets else "")
     )
     lines = [machine]
     for number, run in enumerate(scenario.runs):
