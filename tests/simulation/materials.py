@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import Engine
-from engine.assets import Assets, AssetPublished, Definitions, Static, asset, asset_stream, read_event
+from engine.assets import AssetPublished, Assets, Definitions, Static, asset, asset_stream, read_event
 from engine.errors import RunSuspendedError
 from engine.storage import Storage
 from eventstore import EventStore, StreamNotFound

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tests.simulation.programs import draw, kinds_of
 
@@ -60,7 +61,7 @@ def scenario_of(seed: int) -> Scenario:
     runs = tuple(_run(chance) for _ in range(chance.choice([1, 1, 2, 2, 3])))
     worst = chance.choice([0, 3, 6, 12])
     faults = [_fault(chance, workers + len(runs), workers) for _ in range(chance.randint(0, worst))]
-    return Scenario(
+    drawn = Scenario(
         seed=seed,
         workers=workers,
         runs=runs,
@@ -74,6 +75,14 @@ def scenario_of(seed: int) -> Scenario:
         chunk=chance.choice([1, 3, 1_000, 1_000]),
         assets=chance.random() < 0.12,
     )
+    return replace(drawn, faults=_storm(chance, workers)) if chance.random() < 0.1 else drawn
+
+
+def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
+    """Every worker dies every few commits, for a while: runs are suspects, tried alone, and parked."""
+    every = chance.choice([1, 2, 3, 5])
+    kinds = [chance.choice(["die before", "die after"]) for _ in range(8)]
+    return tuple(Fault(kind, slot, every * n) for slot in range(workers) for n, kind in enumerate(kinds, 1))
 
 
 def _run(chance: Random) -> Run:
