@@ -282,7 +282,7 @@ def ignored(task_id: str, number: int, outcome: str, payload: bytes | None = Non
 
 
 def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
-    """What an attempt of a cancelled or finished task came to becomes a note, never delivered; else nothing is left."""
+    """What became of a cancelled or finished task is a note, never delivered; other stale facts leave no trace."""
     match arrival.event:
         case TaskCompleted(reused_run=run) if run:
             return None  # of an attempt that ended there would be something to say

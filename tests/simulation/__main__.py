@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--scenario", default=None, help="play this one, as a report printed it")
     parser.add_argument("--json", action="store_true", help="print one object instead of text")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without its processes
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts iterate by their hashes
         environment = os.environ | {"PYTHONHASHSEED": "0"}
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], environment)

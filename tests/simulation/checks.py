@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from engine.core.events import RunCompleted, RunFailed, decode_header
 from eventstore.memory import MemoryStore
 from tests.runtime.invariants import ENDS, Broken, check_history, check_store, counting
+from tests.simulation.materials import judge_materials
 from tests.simulation.oracle import FAILED, ends_of
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.programs import WORKFLOWS, kinds_of
@@ -35,6 +36,8 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
         OUTSIDE.broke("history", str(error))
     for number, run in enumerate(scenario.runs):
         ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number])
+    if scenario.assets:
+        ledger.checks["assets published once"] += await judge_materials(store)
     for pool in store._streams._pools.everything():
         ledger.checks["permits free at the end"] += 1
         if pool.held or pool.waiting:
@@ -74,6 +77,3 @@ async def _payload(store: MemoryStore, run_id: str) -> Any:
         if isinstance(decode_header(item.header), ENDS) and item.payload is not None:
             found = json.loads(item.payload)
     return found
-
-
-

@@ -41,6 +41,7 @@ class Actor:
         self.frozen = False
         self.held: list[Any] = []  # handles, while it is frozen
         self.leases: list[Any] = []
+        self.assets: Any = None  # as it offers them
         self.tasks: list[asyncio.Task[Any]] = []  # kept: what is collected would run its `finally` blocks
 
     def __repr__(self) -> str:
@@ -74,6 +75,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """There is no selector to wake: whatever is called, is called from here."""
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """In place of a thread: what it would do happens between two callbacks."""
+
+        async def inline() -> Any:
+            await asyncio.sleep(0.01)
+            return func(*args)
+
+        return self.create_task(inline())
 
     def spawn(self, actor: Actor | None, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start it as a part of that actor."""

@@ -17,6 +17,9 @@ from tests.simulation.loops import ACTOR, Actor
 __all__ = ["OUTSIDE", "Outside"]
 
 
+BROKEN_MAX = 20
+
+
 class Outside:
     """One play's; `OUTSIDE` is set back before each."""
 
@@ -33,7 +36,8 @@ class Outside:
         self.checks: Counter[str] = Counter()
 
     def broke(self, what: str, text: str) -> None:
-        self.broken.append((what, text))
+        if len(self.broken) < BROKEN_MAX:
+            self.broken.append((what, text))
 
     @contextmanager
     def attempt(self, pool: str | None = None) -> Iterator[int]:
@@ -44,7 +48,12 @@ class Outside:
         self.runs[this.idempotency_key] += 1
         lease = actor.leases[-1] if actor.leases else None
         self.checks["no completed task runs again"] += 1
-        if lease is not None and lease.fresh() and not lease.stalled and (this.run_id, this.idempotency_key) in self.completed:
+        if (
+            lease is not None
+            and lease.fresh()
+            and not lease.stalled
+            and (this.run_id, this.idempotency_key) in self.completed
+        ):
             self.broke("ran again", f"{this.task} of {this.run_id} ({this.task_id}) runs on {actor}, but is completed")
         if pool is None:
             yield before

@@ -11,8 +11,9 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -32,7 +33,8 @@ from engine.runtime.watchdog import Watchdog
 from eventstore import EventStoreError
 from tests.runtime.worlds import START
 from tests.simulation.checks import allowed_of, judge
-from tests.simulation.loops import ACTOR, Actor, OutOfBounds, SimulatedLoop
+from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
+from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.programs import POOL, WORKFLOWS, sim, told
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
@@ -76,15 +78,18 @@ class Outcome(Struct):
 class Play:
     """One scenario under way."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, folder: str = "") -> None:
         self.scenario = scenario
+        self.folder = folder  # where assets lie
         self.allowed = allowed_of(scenario)
         chance = None if scenario.order == "fifo" else Random(f"order {scenario.seed}")
         self.loop = SimulatedLoop(chance, branches=scenario.order == "branches", steps_max=STEPS_MAX)
         self.loop.seconds_max = SECONDS_MAX
         self.loop.set_exception_handler(self._complained)
         self.clock = Clock(self.loop)
-        self.clocks = [Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs))]
+        self.clocks = [
+            Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs) + 1)
+        ]
         self.ledger = Ledger()
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
@@ -181,9 +186,9 @@ class Play:
             OUTSIDE.broke("raised", f"{actor}: {type(error).__name__}: {error}")
         self.alive.pop(slot, None)
 
-    def engine(self, slot: int, actor: Actor, **options: Any) -> Engine:
+    def handle(self, slot: int, actor: Actor) -> Handle:
         scenario = self.scenario
-        store = Handle(
+        return Handle(
             self.store,
             actor,
             plan=self.plan(slot),
@@ -191,6 +196,12 @@ class Play:
             chance=Random(f"delays {scenario.seed} {actor.name}"),
             delays=DELAYS[scenario.delays],
         )
+
+    def engine(self, slot: int, actor: Actor, *, serves: bool = False, **options: Any) -> Engine:
+        scenario, store = self.scenario, self.handle(slot, actor)
+        if serves:
+            actor.assets = offered(store, self.folder, self.clocks[slot]) if scenario.assets else None
+            options["workflows"] = [*WORKFLOWS, *(actor.assets.workflows if actor.assets else ())]
         return Engine(
             store,
             worker=actor.name,
@@ -213,7 +224,7 @@ class Play:
         """A worker's program: serves until it is to end, or cannot go on."""
         retire = self._retire[slot]
         try:
-            async with self.engine(slot, actor, workflows=WORKFLOWS) as engine:
+            async with self.engine(slot, actor, serves=True) as engine:
                 while not (retire.is_set() or self.retired):
                     await asyncio.sleep(FOLLOWING_SECONDS)
                     engine.check()
@@ -268,6 +279,23 @@ class Play:
             await self.life(slot, visit)
             await asyncio.sleep(0.3)
 
+    async def materialize(self) -> None:
+        """The client that wants assets; beside it, workers make them."""
+        slot, done = self.scenario.workers + len(self.scenario.runs), asyncio.Event()
+
+        async def visit(actor: Actor) -> None:
+            try:
+                async with self.engine(slot, actor, serves=True, only=[RUN_ID]) as engine:
+                    await materialized(engine, actor.assets)
+                    done.set()
+            except (EventStoreError, EngineFailed) as error:
+                if isinstance(error, EngineFailed) and not isinstance(error.__cause__, EventStoreError):
+                    OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
+
+        while not done.is_set():
+            await self.life(slot, visit)
+            await asyncio.sleep(0.3)
+
     async def awaited(self, handle: RunHandle[Any]) -> None:
         """Its end; a run that is parked, for its workers died under it, is let go on, as a person would."""
         while True:
@@ -290,7 +318,10 @@ class Play:
         scenario = self.scenario
         timed = [self.loop.create_task(self.befall(f)) for f in scenario.faults if f.kind not in PLANNED]
         workers = [self.loop.create_task(self.worker(slot)) for slot in range(scenario.workers)]
-        await asyncio.gather(*(self.client(number, run) for number, run in enumerate(scenario.runs)))
+        clients = [self.client(number, run) for number, run in enumerate(scenario.runs)]
+        if scenario.assets:
+            clients.append(self.materialize())
+        await asyncio.gather(*clients)
         await self.children_end()
         self.retired = True
         await asyncio.gather(*workers)
@@ -345,8 +376,9 @@ def _machine(seed: int, chunk: int = 1_000) -> Iterator[None]:
 def play(scenario: Scenario) -> Outcome:
     """Play it once."""
     with _machine(scenario.seed, scenario.chunk):
-        _kept.append(it := Play(scenario))
-        outcome = _played(it)
+        with TemporaryDirectory() if scenario.assets else nullcontext("") as folder:
+            _kept.append(it := Play(scenario, folder))
+            outcome = _played(it)
         if len(_kept) >= KEPT:
             _kept.clear()
             gc.collect()  # here, where nobody complains about the coroutines of the dead
@@ -396,5 +428,7 @@ def _how_it_stands(it: Play) -> str:
     for stream in it._runs():
         if not stream.closed:
             head = stream.head()
-            found.append(f"{stream.name} at {head.version}: {dict(head.attributes)}, alarm {head.alarm}, owner {head.owner}")
+            found.append(
+                f"{stream.name} at {head.version}: {dict(head.attributes)}, alarm {head.alarm}, owner {head.owner}"
+            )
     return "; ".join(found)

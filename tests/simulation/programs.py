@@ -13,7 +13,7 @@ from typing import Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Signal, attempt, durable, task, workflow
+from engine import Signal, durable, task, workflow
 from tests.simulation.outside import OUTSIDE
 
 __all__ = ["RACES", "WORKFLOWS", "Interpreter", "children_of", "draw", "kinds_of", "sim", "sim_child", "told"]

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tests.simulation.programs import draw, kinds_of
 
@@ -49,6 +50,7 @@ class Scenario(Struct, frozen=True):
     cached: int = 100
     concurrency: int = 100
     skew: float = 0  # seconds between the clocks of two workers
+    assets: bool = False  # whether a few are materialized beside the runs
     chunk: int = 1_000  # events of one commit at most: a larger step is several, and a crash may come between
 
 
@@ -59,7 +61,7 @@ def scenario_of(seed: int) -> Scenario:
     runs = tuple(_run(chance) for _ in range(chance.choice([1, 1, 2, 2, 3])))
     worst = chance.choice([0, 3, 6, 12])
     faults = [_fault(chance, workers + len(runs), workers) for _ in range(chance.randint(0, worst))]
-    return Scenario(
+    drawn = Scenario(
         seed=seed,
         workers=workers,
         runs=runs,
@@ -71,7 +73,16 @@ def scenario_of(seed: int) -> Scenario:
         concurrency=chance.choice([1, 3, 100]),
         skew=chance.choice([0, 0, 0, 0.5, 4]),
         chunk=chance.choice([1, 3, 1_000, 1_000]),
+        assets=chance.random() < 0.12,
     )
+    return replace(drawn, faults=_storm(chance, workers)) if chance.random() < 0.1 else drawn
+
+
+def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
+    """Every worker dies every few commits, for a while: runs are suspects, tried alone, and parked."""
+    every = chance.choice([1, 2, 3, 5])
+    kinds = [chance.choice(["die before", "die after"]) for _ in range(8)]
+    return tuple(Fault(kind, slot, every * n) for slot in range(workers) for n, kind in enumerate(kinds, 1))
 
 
 def _run(chance: Random) -> Run:
@@ -110,11 +121,12 @@ def _fault(chance: Random, slots: int, workers: int) -> Fault:
 
 def text_of(scenario: Scenario) -> str:
     """To be read."""
-    lines = [
+    machine = (
         f"{scenario.workers} worker(s), order {scenario.order}, delays {scenario.delays}, {scenario.slots} slot(s),"
         f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s,"
-        f" commits of {scenario.chunk:,} events at most"
-    ]
+        f" commits of {scenario.chunk:,} events at most" + (", and assets" if scenario.assets else "")
+    )
+    lines = [machine]
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [f"told at {at:.3f}" for at in run.signals]

@@ -16,7 +16,15 @@ from tests.simulation.scenarios import Fault, Run, Scenario
 __all__ = ["shrunk"]
 
 TRIES_MAX = 400
-PLAIN = {"order": "fifo", "delays": "none", "skew": 0, "cached": 100, "concurrency": 100, "chunk": 1_000}
+PLAIN = {
+    "assets": False,
+    "order": "fifo",
+    "delays": "none",
+    "skew": 0,
+    "cached": 100,
+    "concurrency": 100,
+    "chunk": 1_000,
+}
 LISTS = frozenset({"seq", "gather", "gather_all", "group", "lock", "first"})
 
 
