@@ -16,6 +16,7 @@ BENCHMARKS = (
     *("sequential", "many_runs", "fan_out", "replay", "long_history"),
     *("start_up", "sleeping", "dispatch", "limits", "backpressure", "proof"),
     *("partitions", "asset_graph"),
+    *("recovery", "opening", "signals", "log_size"),
 )
 
 

@@ -32,6 +32,10 @@ TINY = {
     "partitions": ["--partitions", "400", "--rounds", "2"],
     "asset_graph": ["--assets", "30", "--rounds", "2"],
     "sleeping": ["--runs", "4", "--rounds", "1", "--idle-seconds", "0"],
+    "recovery": ["--runs", "4", "--tasks", "2", "--rounds", "1"],
+    "opening": ["--runs", "10", "--rounds", "1"],
+    "signals": ["--signals", "10", "--singly", "2", "--rounds", "1"],
+    "log_size": ["--tasks", "10", "--rounds", "1"],
 }
 MEASURED = {
     "sequential": {"engine_steps_per_second", "raw_commits_per_second"},
@@ -60,6 +64,10 @@ MEASURED = {
         "by_hand_broken_milliseconds", "list_milliseconds", "look_up_milliseconds", "read_recorded_milliseconds",
     },
     "sleeping": {"engine", "engine_all_cached", "raw"},
+    "recovery": {"recovered_runs_per_second", "new_runs_per_second", "open_milliseconds"},
+    "opening": {"open_milliseconds", "first_result_milliseconds"},
+    "signals": {"together_signals_per_second", "singly_signals_per_second", "raw_rows_per_second"},
+    "log_size": {"steps", "fan_out", "limit_bytes_per_task"},
     "asset_graph": {
         "define_select_order_milliseconds", "declare_milliseconds", "wire_milliseconds", "select_milliseconds",
         "order_milliseconds", "by_hand_milliseconds", "graph_and_order_milliseconds", "code_versions_milliseconds",
@@ -78,6 +86,8 @@ AIMS = {
     "proof": {"at_most": 4.0},
     "partitions": {"at_most": 0.1},
     "asset_graph": {"at_most": 60.0},
+    "opening": {"at_most": 2.0},
+    "log_size": {"at_most": 1.0},
 }
 SPREAD = {"median", "min", "max", "measured"}
 

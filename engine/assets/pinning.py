@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from engine.assets.catalog import AssetView, Catalog, Version
 from engine.assets.definitions import Definitions
-from engine.assets.expanding import upstream_keys
 from engine.assets.nodes import Input
 from engine.assets.partitions import DynamicKeys
-from engine.assets.plans import NAMED_VERSIONS, Pinned, PinnedVersion, StepRef, titled
+from engine.assets.planner import moment
+from engine.assets.plans import NAMED_VERSIONS, Pinned, PinnedVersion, StepRef
 from engine.assets.provenance import inputs_digest
+from engine.assets.references import reference_text
 from engine.errors import AssetError
 from engine.storage import Stored
 
@@ -44,10 +45,10 @@ class Pins:
     def pin(self, each: Input) -> Pinned:
         """The versions of one upstream asset. Raises `AssetError` for more than can be read at once."""
         step, view = self._step, self._views[each.key]
-        partitions = upstream_keys(each, step, self._dynamic)
+        partitions = each.upstream_of(step.partition, self._dynamic, now=moment(step.at))
         found = [(name, view.current(name)) for name in partitions]
         if not self._definitions.node_of(each.key).asset.external:
-            self.missing += [titled(each.key, name) for name, version in found if version is None]
+            self.missing += [reference_text(each.key, name) for name, version in found if version is None]
         reads = each.parameter is not None and not self.missing
         if reads and len(found) > INPUT_VERSIONS_MAX:
             raise AssetError(

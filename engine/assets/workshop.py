@@ -157,7 +157,7 @@ class Workshop(Bench):
         """Say that the step has begun. Else the run that is making the same partition; "" when it was made since what
         is read was pinned.
         """
-        state = await catalog.state(node.name)
+        state = catalog.known(node.name)  # the appender brings it up to now before it asks
         partition = begun.step.partition
         other: list[str] = []
 

@@ -128,6 +128,10 @@ def compare(
         now = decided.get(id_)
         if now is None:
             only_recorded.append(was)
+        elif type(was.event) is type(now.event) is TaskScheduled and was.payload == now.payload:
+            # Nearly all there are, in place: a call for each is a tenth of what comparing a fan-out takes.
+            if was.event.task != now.event.task:
+                differing.append(_difference(was, now))
         elif not _same(was, now, codec_of):
             differing.append(_difference(was, now))
     if not differing and not only_recorded and (not complete or len(decided) == len(recorded)):
@@ -152,8 +156,8 @@ def _same(was: Decided, now: Decided, codec_of: Callable[[Decision], Codec | Non
     before, after = was.event, now.event
     if type(before) is not type(after):
         return False
-    if isinstance(before, TaskScheduled) and isinstance(after, TaskScheduled):  # nearly all there are
-        return before.task == after.task and (was.payload == now.payload or _same_values(was, now, codec_of))
+    if isinstance(before, TaskScheduled) and isinstance(after, TaskScheduled):
+        return before.task == after.task and _same_values(was, now, codec_of)
     match before, after:
         case TimerStarted(deadline=deadline), TimerStarted(deadline=other_deadline):
             return deadline == other_deadline

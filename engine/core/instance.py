@@ -59,6 +59,7 @@ __all__ = ["Decided", "Instance", "PendingTask", "PendingTimer"]
 
 _STARTS = (RunStarted, RunBegun)
 _BEGINNINGS = (TaskScheduled, TimerStarted, ChildStarted)
+_NOTHING: Mapping[str, Decided] = {}
 
 
 class Instance:
@@ -126,11 +127,18 @@ class Instance:
     def deliver(self, fact: Fact, payload: bytes | None = None) -> list[Decided]:
         """Run one turn: deliver the fact, run until quiet, return what was decided, each id once.
 
+        Raises what `turn` raises.
+        """
+        return list(self.turn(fact, payload).values())
+
+    def turn(self, fact: Fact, payload: bytes | None) -> Mapping[str, Decided]:
+        """The same, with what was decided by its id.
+
         Raises `HistoryError` for a fact that does not fit (nobody waits for it), `ArgumentsError` or `NotRecordable`
         for recorded values that the present types do not take, `StepLimitExceeded` for a workflow that spins.
         """
         if self.outcome is not None or (self.waiting is not None and type(fact) is not RunBegun):
-            return self._deliver_outside(fact, payload)
+            return {item.event.id: item for item in self._deliver_outside(fact, payload)}
         self.outbox.codecs.clear()
         self.turns += 1
         if type(fact) is not TaskCompleted and isinstance(fact, _STARTS):
@@ -142,7 +150,7 @@ class Instance:
             self._accept(fact, payload)
         loop = self._loop
         if self.untold or loop is None or self.main is None:
-            return []
+            return _NOTHING
         while self._early:
             self.inbox.accept_signal(*self._early.popleft())
         loop.run_until_quiet()
@@ -153,9 +161,9 @@ class Instance:
         if self._suspension is not None:
             raise self._suspension
         if not self.decided:
-            return []
+            return _NOTHING
         decided, self.decided = self.decided, {}
-        return list(decided.values())
+        return decided
 
     def _deliver_outside(self, fact: Fact, payload: bytes | None) -> list[Decided]:
         """Before the code begins, or when it has ended."""

@@ -22,7 +22,7 @@ def site() -> str:
     while frame is not None:
         if not is_library(frame):
             return f"{frame.f_code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{frame.f_lineno}"
-        if frame.f_code.co_name in ("run_until_quiet", "deliver"):
+        if frame.f_code.co_name in ("run_until_quiet", "turn"):
             return ""
         frame = frame.f_back
     return ""

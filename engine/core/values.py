@@ -132,6 +132,14 @@ class ArgumentsCodec:
         """The arguments as one JSON object. Raises `NotRecordable` or `PayloadTooLarge`, naming the parameter."""
         try:
             if self._simple:
+                if not self.tabular:
+                    try:
+                        # Nearly all there are, without three calls between: a fan-out encodes once for every task.
+                        data = _encoder.encode(self._struct(*args, **kwargs))
+                    except Exception:
+                        data = b" "  # what it says is the business of the long way
+                    if len(data) <= carriage.bytes_max and b"null" not in data and data[:1] != b" ":
+                        return data
                 return _encode(self._struct(*args, **kwargs), self.where, carriage, tabular=self.tabular)
             bound = self._struct(**self._signature.bind(*args, **kwargs).arguments)
             return _encode(bound, self.where, carriage, tabular=self.tabular)

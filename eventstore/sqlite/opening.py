@@ -171,8 +171,8 @@ def _look_without_touching(path: str) -> None:
 
 
 def _was_empty(path: str) -> bool:
-    """Whether the file was empty before a transaction that was interrupted: whatever of it the disk has now, perhaps not
-    even its first sector, whoever opens the file next has SQLite make it empty again.
+    """Whether the file was empty before a transaction that was interrupted: whatever the disk has of it now, perhaps
+    not even its first sector, whoever opens the file next has SQLite make it empty again.
 
     The journal of that transaction says so, and SQLite has no lock on it that closing it could drop.
     """

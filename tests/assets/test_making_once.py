@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,14 @@ class Counting:
         self.inner = inner
         self.reads = 0
         self.events = 0
+        self.of: Counter[str] = Counter()  # reads by stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
         self.reads += 1
+        self.of[stream] += 1
         async for each in self.inner.read(stream, after=after, until=until):
             self.events += 1
             await asyncio.sleep(0)
@@ -208,6 +211,19 @@ async def test_looks_at_once_fold_each_event_once_and_see_what_was_there_when_th
     state = await catalog.state("a")
     assert (state.as_of, len(state.published), store.events) == (70, 70, 70)
     assert store.reads < 60
+
+
+async def test_what_is_said_of_a_step_reads_its_stream_once(memory: World, tmp_path: Path) -> None:
+    @asset(code_version="1")
+    async def number() -> int:
+        return 1
+
+    store = Counting(await memory.store())
+    async with shop(memory, tmp_path, number, store=store) as (offered, engine):  # type: ignore[arg-type]
+        plan = await offered.plan()
+        store.of.clear()
+        await run(offered, engine, plan)
+        assert store.of["asset:prod/number"] == 3, "to pin, to begin, to publish"
 
 
 async def test_two_engines_with_definitions_and_handles_of_their_own(world: World, tmp_path: Path) -> None:
