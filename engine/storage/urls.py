@@ -26,7 +26,7 @@ def place_at(url: str | os.PathLike[str], options: Mapping[str, Any]) -> Place:
     if not text or "\0" in text:
         raise StorageRefused(f"{text!r} names no storage: use a folder, file:///folder, or a URL that fsspec knows")
     try:
-        for part in text.split("::"):
+        for part in (text, *text.split("::")):
             urlsplit(part)
     except ValueError:  # its text may quote a password, and so might ours
         raise StorageRefused(
