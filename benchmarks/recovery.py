@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     ratios, recovered, opened, fresh = [], [], [], []
     with tempfile.TemporaryDirectory(dir=given.directory) as name:
         directory = Path(name)
+        asyncio.run(run_new(directory / "warm.db", runs=min(given.runs, 20), tasks=given.tasks))
         for index in range(given.rounds):
             path = directory / f"unfinished-{index}.db"
             ids = leave_unfinished(path, runs=given.runs, tasks=given.tasks)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
 
 from engine.core.attributes import Attributes
-from engine.core.call import Call, Definition
+from engine.core.call import Definition
 from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
 from engine.core.carriage import INLINE, PAYLOAD_LARGE_BYTES, Carriage, TableCodec
@@ -71,6 +71,7 @@ class Instance:
         self.carriage = INLINE
         self.run_id = run_id
         self.calls = Calls(self)
+        self.begin = self.calls.begin  # what awaiting a call runs, without a call of our own between
         self.pending = self.calls.tasks
         self.clocks = Timers(self)
         self.timers = self.clocks.running
@@ -254,10 +255,6 @@ class Instance:
             self.started = structs.replace(self.started, deadline=self.started.deadline + by)  # for epochs to come
 
     # -- decisions ----------------------------------------------------------------------------------------------------
-
-    def begin(self, call: Call[Any]) -> Coroutine[Any, Any, Any]:
-        """What awaiting `call` inside this workflow runs."""
-        return self.calls.begin(call)
 
     def start_timer(self, timer: WorkflowTimer) -> None:
         """A durable timer is wanted: see `LoopHost`."""
