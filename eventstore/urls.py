@@ -18,6 +18,7 @@ __all__ = ["open_store", "shown_url"]
 
 _USER: Final = re.compile(r"(://)(?!/)[^?#]*@")  # a password may hold a slash
 _PLAIN_OPTIONS: Final = frozenset({"synchronous"})
+_HOLDS_SECRETS: Final = re.compile(r"[@?&;=]")  # a user and password, or options: a folder or a bucket alone has none
 _FORMS: Final = "sqlite:///relative.db, sqlite:////absolute.db or memory:"
 
 
@@ -80,8 +81,9 @@ def shown_url(url: str) -> str:
 
 
 def _option_shown(option: str) -> str:
-    name, equals, _ = option.partition("=")
-    return option if not equals or name in _PLAIN_OPTIONS else f"{name}=..."
+    name, equals, value = option.partition("=")
+    plain = name in _PLAIN_OPTIONS or (name == "storage" and not _HOLDS_SECRETS.search(unquote(value)))
+    return option if not equals or plain else f"{name}=..."
 
 
 def _options(url: str, query: str) -> dict[str, str]:
