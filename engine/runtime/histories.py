@@ -12,7 +12,7 @@ from engine.core.events import AnyEvent, RunForked, RunPruned, RunStarted, decod
 from engine.core.fold import RunState, RunStatus
 from engine.errors import EngineClosed, HistoryError, RepairRefused, RunNotFound, RunPrunedError
 from engine.runtime.streams import EPOCH_START, PAYLOADS, STATUS, run_id_of, status_of, stream_of
-from eventstore import EventStore, StoreClosed, StreamHead, StreamNotFound
+from eventstore import Clock, EventStore, StoreClosed, StreamHead, StreamNotFound
 
 __all__ = [
     "HistoryEvent",
@@ -22,6 +22,7 @@ __all__ = [
     "epoch_start",
     "head_of",
     "head_or_none",
+    "moment_behind",
     "outcome_of",
     "read_beginning",
     "read_events",
@@ -71,6 +72,14 @@ async def head_of(store: EventStore, run_id: str) -> StreamHead:
         raise RunNotFound(f"no run {run_id!r} in this store") from None
     except StoreClosed:
         raise EngineClosed("the engine was closed") from None
+
+
+async def moment_behind(store: EventStore, head: StreamHead, clock: Clock) -> int:
+    """Now, in microseconds, and never before the last event of a run: who wrote that may have had another clock."""
+    last = head.updated_at
+    async for item in store.read(head.stream, after=max(head.version - 1, 0), until=head.version):
+        last = max(last, decode_header(item.header).at)
+    return max(clock.now(), last)
 
 
 def check_whole(head: StreamHead) -> None:

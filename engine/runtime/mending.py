@@ -26,7 +26,7 @@ from engine.core.events import RunResumed
 from engine.runtime.claims import marked
 from engine.runtime.codes import GOES_ON, suspended_with, was_tried
 from engine.runtime.gates import due_at, gates_of, is_waiting
-from engine.runtime.histories import read_known_state
+from engine.runtime.histories import moment_behind, read_known_state
 from engine.runtime.recovery import try_run
 from engine.runtime.site import Site
 from engine.runtime.streams import (
@@ -133,7 +133,7 @@ class Mending:
         if was_tried(head.attributes, code) or await self._reason(head) == "crashes":
             return
         diagnosis = await self._replay(head, definition)
-        at = max(home.clock.now(), head.updated_at)
+        at = await moment_behind(home.store, head, home.clock)
         if diagnosis is not None:
             note = suspension(diagnosis, at=at)
             await self._write(head, note, suspended_with(head.attributes, code, diagnosis.reason))

@@ -19,7 +19,7 @@ from msgspec import Struct
 from engine.core.events import PayloadsDestroyed, RunPruned, decode_header
 from engine.core.fold import FINAL_STATUSES
 from engine.errors import DoesNotVerify, HistoryError, HoldfastError, KeepingRefused
-from engine.runtime.histories import check_whole, head_of, head_or_none
+from engine.runtime.histories import check_whole, head_of, head_or_none, moment_behind
 from engine.runtime.streams import (
     ENDED,
     ORIGIN,
@@ -161,7 +161,7 @@ async def _note(store: EventStore, head: StreamHead, *, by: str, reason: str, cl
     if (read.events, read.digest) != (head.version, head.digest):
         raise DoesNotVerify(f"the history of run {run_id!r} does not end as its head says: look with holdfast verify")
     return RunPruned(
-        at=max(clock.now(), head.updated_at),
+        at=await moment_behind(store, head, clock),
         run=run_id,
         workflow=str(head.attributes.get(WORKFLOW, "")),
         status=str(head.attributes.get(STATUS, "")),
@@ -249,7 +249,7 @@ async def _announce(
     """Write that it is done, unless that is written already, and what it says is not done yet."""
     if not versions and head.attributes.get(PAYLOADS) == "going" and await _is_last(store, head):
         return head
-    note = PayloadsDestroyed(at=max(clock.now(), head.updated_at), by=by, reason=reason, versions=versions)
+    note = PayloadsDestroyed(at=await moment_behind(store, head, clock), by=by, reason=reason, versions=versions)
     marks: dict[str, Scalar] = {ENDED: last_written(head), PAYLOADS: "some" if versions else "going"}
     if versions and head.attributes.get(PAYLOADS) is not None:
         del marks[PAYLOADS]

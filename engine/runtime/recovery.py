@@ -18,7 +18,7 @@ from engine.core.events import Note, RunResumed, RunTerminated, RunUnpaused, Sig
 from engine.core.replay import Replayer
 from engine.runtime.codes import suspended_with
 from engine.runtime.gates import is_waiting
-from engine.runtime.histories import epoch_start, read_known_state
+from engine.runtime.histories import epoch_start, moment_behind, read_known_state
 from engine.runtime.keys import is_singleton
 from engine.runtime.large_values import TABLES
 from engine.runtime.letters import closing_letters, end_letter
@@ -191,7 +191,7 @@ async def suspend(
 
     A wish to resume is answered by that; a wish to cancel stays in the box, and is the next thing to be looked at.
     """
-    note = suspension(diagnosis, at=max(clock.now(), head.updated_at))
+    note = suspension(diagnosis, at=await moment_behind(store, head, clock))
     answered = [message for message in head.messages if isinstance(mail_or_none(message), ResumeMail)]
     rest = structs.replace(head, messages=tuple(answered))
     attributes = suspended_with(head.attributes, code, diagnosis.reason)
@@ -213,7 +213,7 @@ async def terminate(
     for letter in letters[COMMIT_MESSAGES_MAX:]:  # those that do not fit; sent once more after a crash, to no effect
         await store.send(letter)
     while True:
-        at = max(clock.now(), head.updated_at)
+        at = await moment_behind(store, head, clock)
         mail_noted, seen = _signals_of(head, at), tuple(message.id for message in head.messages)
         end = new_event(RunTerminated(at=at, by=mail.by, reason=mail.reason))
         commit = _rest(head, lease, next_id(), [*mail_noted, end], {STATUS: "terminated"}, held=False, closed=True)

@@ -47,7 +47,7 @@ from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.codes import GOES_ON
 from engine.runtime.gates import Gates, due_at, is_waiting
-from engine.runtime.histories import check_remembers, head_of, read_state
+from engine.runtime.histories import check_remembers, head_of, moment_behind, read_state
 from engine.runtime.keys import key_permit, pool_of
 from engine.runtime.large_values import TABLES
 from engine.runtime.limits import declare_key
@@ -116,7 +116,7 @@ async def reopen(
         head = await head_of(store, run_id)
         check_remembers(head)
         _check_ended(head, run_id)
-        at = max(clock.now(), head.updated_at)
+        at = await moment_behind(store, head, clock)
         plan = await _plan(store, head, definitions, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
         try:
             await store.commit(_commit(head, plan, at=at, commit_id=next_id()))

@@ -6,11 +6,25 @@ import asyncio
 import tracemalloc
 
 import anyio
+import pytest
 
-from engine import durable, task, workflow
+from engine import RunHandle, durable, task, workflow
 from engine.core.events import TimerFired
+from engine.errors import RunFailedError, RunTerminatedError
 from tests.runtime.invariants import check_history, check_store
-from tests.runtime.worlds import START, MemoryWorld, World, at_rest, events_of, forget, settle, soon, until
+from tests.runtime.worlds import (
+    START,
+    ManualClock,
+    MemoryWorld,
+    World,
+    at_rest,
+    events_of,
+    forget,
+    settle,
+    soon,
+    until,
+    until_async,
+)
 
 YEAR = 365 * 86_400
 
@@ -345,3 +359,52 @@ async def test_ten_thousand_sleepers_are_small(memory: MemoryWorld) -> None:
         held = sum(item.size for item in ours.statistics("filename"))
         assert held < 200 * 1_000, f"{held / 200:.0f} bytes of the engine per sleeping run"
         await run.cancel()
+
+
+@pytest.mark.parametrize("how", ["suspended", "terminated", "reopened"])
+async def test_what_is_written_without_the_code_of_a_run_is_not_before_its_history(
+    memory: MemoryWorld, how: str
+) -> None:
+    """Who wrote the history has a clock that is an hour ahead of everybody else's, the store's included."""
+    ahead, fails = ManualClock(START + 3_600_000_000), [True]
+
+    @task
+    async def sulk() -> None:
+        if fails:
+            raise ValueError(fails.pop())
+
+    @workflow(name="met")
+    async def meeting() -> None:
+        await (sulk() if how == "reopened" else asyncio.sleep(1e6))
+
+    @workflow(name="met")
+    async def changed() -> None:
+        await tick(1)
+
+    async with memory.engine(meeting, clock=ahead) as engine:
+        run = await engine.start(meeting(), id="a")
+        if how == "reopened":
+            with pytest.raises(RunFailedError):
+                await soon(run.result())
+        await settle()
+    async with memory.engine(changed if how == "suspended" else meeting) as engine:
+        run = engine.run("a")
+        match how:
+            case "suspended":
+                await run.pause()  # so that somebody looks at it
+                await until_async(lambda: is_suspended(run))
+            case "terminated":
+                await run.terminate()
+                with pytest.raises(RunTerminatedError):
+                    await soon(run.result())
+            case "reopened":
+                run = await engine.reopen("a", reason="once more")
+                memory.clock.advance(3_600)  # its next attempt is not before its history either
+                await soon(run.result())
+    times = [event.at for event in await check_history(memory.data, "a")]
+    assert times == sorted(times)
+    assert len(times) > 2
+
+
+async def is_suspended(run: RunHandle[None]) -> bool:
+    return await run.status() == "suspended"

@@ -35,7 +35,7 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
     except Broken as error:
         OUTSIDE.broke("history", str(error))
     for number, run in enumerate(scenario.runs):
-        ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number])
+        ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
     if scenario.assets:
         ledger.checks["assets published once"] += await judge_materials(store)
     for pool in store._streams._pools.everything():
@@ -47,13 +47,18 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
         OUTSIDE.broke("leases kept", str(left))
 
 
-async def _ended(store: MemoryStore, run_id: str, run: Run, allowed: list[frozenset[str] | None]) -> int:
+async def _ended(
+    store: MemoryStore, run_id: str, run: Run, allowed: list[frozenset[str] | None], ledger: Ledger
+) -> int:
     """Whether its end is one that plain asyncio allows. Returns how many programs were held against it."""
     events = counting(await check_history(store, run_id))
     end = next(event for event in events if isinstance(event, ENDS))
     kinds = {kind for program in run.epochs for kind in kinds_of(program)}
     if run.cancel_at is not None and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
         return 0  # whatever it was in the middle of
+    family = (f"run:{run_id}", f"run:{run_id}/")
+    if any(name == family[0] or name.startswith(family[1]) for name in ledger.parked):
+        return 0  # whoever was cancelled while parked was terminated
     if any(ends is None for ends in allowed):
         return 0
     if isinstance(end, RunFailed):

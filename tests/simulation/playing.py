@@ -28,6 +28,7 @@ from engine.errors import (
     RunEnded,
     RunFailedError,
     RunSuspendedError,
+    RunTerminatedError,
 )
 from engine.runtime.watchdog import Watchdog
 from eventstore import EventStoreError
@@ -309,7 +310,7 @@ class Play:
                 await handle.resume()
                 await asyncio.sleep(0.1)
                 continue
-            except (RunFailedError, RunCancelledError):
+            except (RunFailedError, RunCancelledError, RunTerminatedError):
                 pass
             return
 
@@ -318,6 +319,7 @@ class Play:
         scenario = self.scenario
         timed = [self.loop.create_task(self.befall(f)) for f in scenario.faults if f.kind not in PLANNED]
         workers = [self.loop.create_task(self.worker(slot)) for slot in range(scenario.workers)]
+        person = self.loop.create_task(self.person())
         clients = [self.client(number, run) for number, run in enumerate(scenario.runs)]
         if scenario.assets:
             clients.append(self.materialize())
@@ -325,14 +327,25 @@ class Play:
         await self.children_end()
         self.retired = True
         await asyncio.gather(*workers)
-        for task in timed:
+        for task in (*timed, person):
             task.cancel()
+        await asyncio.wait([*timed, person])
         await judge(self.store, scenario, self.ledger, self.allowed)
 
     async def children_end(self) -> None:
         """Those that their parents have left behind are asked to end, and end too."""
         while any(not stream.closed for stream in self._runs()):
             await asyncio.sleep(1)
+
+    async def person(self) -> None:
+        """Lets children go on that are parked, for their workers died under them: no client of theirs would."""
+        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
+            while True:
+                await asyncio.sleep(2)
+                for stream in list(self._runs()):
+                    run_id = stream.name.partition(":")[2]
+                    if "/" in run_id and stream.attributes.get("status") == "suspended":
+                        await engine.run(run_id).resume()
 
     def _runs(self) -> Iterator[Any]:
         return (stream for name, stream in self.store._streams._streams.items() if name.startswith("run:"))

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from engine.core.events import RunStarted, TaskCompleted, decode_header
+from engine.core.events import RunStarted, RunSuspended, TaskCompleted, decode_header
 from engine.core.lineage import idempotency_key
 from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
@@ -40,6 +40,7 @@ class Ledger:
         self.versions: dict[str, int] = {}
         self.headers: dict[str, list[bytes]] = {}
         self.epochs: dict[str, int] = {}
+        self.parked: set[str] = set()
         self.commits = 0
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
@@ -79,6 +80,8 @@ class Ledger:
             match event:
                 case RunStarted(epoch=epoch):
                     self.epochs[run_id] = epoch
+                case RunSuspended():
+                    self.parked.add(commit.stream)
                 case TaskCompleted(id=id_):
                     key = idempotency_key(run_id, self.epochs.get(run_id, 0), id_)
                     OUTSIDE.completed[run_id, key] = 1
