@@ -55,6 +55,14 @@ def test_what_a_large_turn_has_made_is_old_at_once() -> None:
     assert gc.get_freeze_count() == 0
 
 
+def test_the_collector_has_its_way_once_much_has_aged_unseen() -> None:
+    """Each time, nothing would ever be collected: that sets back the counts after which the collector looks further."""
+    turns = 2 * nesting.AGED_MAX // (3 * nesting.LARGE_TURN)
+    assert not all([large_turn() for _ in range(turns)])  # a list: all of them run
+    gc.collect()
+    assert large_turn()
+
+
 def test_nothing_of_it_escapes_a_full_collection() -> None:
     class Node:
         other: Any = None
