@@ -25,7 +25,7 @@ from eventstore.errors import (
     VersionConflict,
 )
 from eventstore.finding import find_all
-from eventstore.keeping import Keeping, KeptDigest, keeps
+from eventstore.keeping import Keeping, KeptDigest, keeps, pruned_leaf
 from eventstore.port import (
     NEW,
     Commit,
@@ -89,4 +89,5 @@ __all__ = [
     "WaitingMessage",
     "find_all",
     "keeps",
+    "pruned_leaf",
 ]

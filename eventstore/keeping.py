@@ -20,7 +20,16 @@ from msgspec import Struct
 from eventstore.errors import InvalidArgument, StreamNotPrunable
 from eventstore.port import EventStore, RecordedEvent
 
-__all__ = ["KEEP_EVENTS_MAX", "Keeping", "KeptDigest", "Leaf", "check_prunable", "check_versions", "keeps"]
+__all__ = [
+    "KEEP_EVENTS_MAX",
+    "Keeping",
+    "KeptDigest",
+    "Leaf",
+    "check_prunable",
+    "check_versions",
+    "keeps",
+    "pruned_leaf",
+]
 
 KEEP_EVENTS_MAX: Final = 2_000
 """Events that are taken away, or lose their payload, in one transaction: more are done in several."""
@@ -43,6 +52,14 @@ class KeptDigest(Struct, frozen=True, gc=False):
 
 Leaf: TypeAlias = RecordedEvent | KeptDigest
 """What stands at a position of the log: an event, or what is left of one."""
+
+
+def pruned_leaf(leaf: Leaf) -> bytes:
+    """What a record of a removal hashes of it, before and after it is pruned: its position there (8 bytes, big-endian),
+    and its digest.
+    """
+    at = leaf.pruned_at if isinstance(leaf, KeptDigest) else leaf.position
+    return at.to_bytes(8, "big", signed=True) + leaf.digest  # signed: whoever verifies a log meets any number
 
 
 @runtime_checkable

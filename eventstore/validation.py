@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Final
 
-from msgspec import UNSET, DecodeError, Raw
+from msgspec import UNSET, Raw
 from msgspec.json import Decoder, decode, encode
 
 from eventstore.errors import CommitTooLarge, InvalidArgument, UnsupportedCapability
@@ -180,7 +180,7 @@ def parse_cursor(cursor: str) -> tuple[int, str]:
     """Creation time and name of the last stream of the page before. Raises `InvalidArgument`."""
     try:
         return decode(urlsafe_b64decode(cursor.encode()), type=tuple[int, str])
-    except (AttributeError, ValueError, DecodeError):
+    except (AttributeError, ValueError, RecursionError):
         raise InvalidArgument(f"cursor {cursor!r} is none that a page of this store gave out") from None
 
 
@@ -295,7 +295,7 @@ def validate_header(header: bytes, what: str, stream: str) -> None:
         _check_json(header)
         if header[:1] == b"{":
             return
-    except (UnicodeDecodeError, DecodeError):
+    except (ValueError, RecursionError):
         pass
     raise InvalidArgument(f"the header of a {what} {stream!r} is no JSON object in UTF-8: {header[:60]!r}")
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
+# Hundreds of tests start processes of their own: each would compile all of the engine again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 THREAD_END_SECONDS = 5.0
 """How long a thread that was told to stop may take to end. A limit, not a wait: joining returns at once when it ends."""

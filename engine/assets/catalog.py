@@ -149,13 +149,17 @@ class Catalog:
         self._known: dict[str, AssetState] = {}
         self._looks: dict[str, _Looks] = {}
 
-    async def state(self, key: str) -> AssetState:
-        """The asset as it stands in this environment alone, brought up to now."""
+    def known(self, key: str) -> AssetState:
+        """What `state` returns, as far as it was read: always the same object, which is brought up to now in place."""
         state = self._known.get(key)
         if state is None:
             state = self._known[key] = AssetState(key=key, environment=self.environment, partitions={}, published={})
             self._looks[key] = _Looks()
-        looks = self._looks[key]
+        return state
+
+    async def state(self, key: str) -> AssetState:
+        """The asset as it stands in this environment alone, brought up to now."""
+        state, looks = self.known(key), self._looks[key]
         asked = looks.begun
         async with looks.lock:
             if looks.done > asked:

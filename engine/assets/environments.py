@@ -19,6 +19,7 @@ from engine.assets.appending import BATCH_EVENTS_MAX
 from engine.assets.catalog import Catalog, Version
 from engine.assets.events import (
     AssetPromoted,
+    AssetPublished,
     AssetReset,
     AssetRestored,
     EnvironmentCreated,
@@ -71,14 +72,6 @@ class Environment(Struct, frozen=True, kw_only=True):
     at: int = 0
     by: str = ""
     reason: str = ""
-
-
-class Said(Struct, frozen=True, kw_only=True):
-    """Who did it, when and why."""
-
-    at: int
-    by: str
-    reason: str
 
 
 class Promotion(Struct, frozen=True, kw_only=True):
@@ -216,8 +209,8 @@ async def _promote(branch: Catalog, base: Catalog, key: str, *, clock: Clock, by
         ][:BATCH_EVENTS_MAX]
         if not versions:
             return promoted
-        said = Said(at=clock.now(), by=by, reason=reason)
-        events = [await _promoted(branch, key, version, said) for version in versions]
+        at = clock.now()
+        events = [await _promoted(branch, key, version, at=at, by=by, reason=reason) for version in versions]
         try:
             await _append(base, key, theirs.own.as_of, events)
         except VersionConflict:
@@ -234,36 +227,23 @@ def _is_there(version: Version, other: Version | None) -> bool:
     return other is not None and (other.provenance, other.data_version) == (version.provenance, version.data_version)
 
 
-async def _promoted(branch: Catalog, key: str, version: Version, said: Said) -> NewEvent:
+async def _promoted(branch: Catalog, key: str, version: Version, *, at: int, by: str, reason: str) -> NewEvent:
     recorded = await branch.recorded(key, version.version)
     published = read_event(recorded)
     known = {name: value for name, value in asdict(published).items() if name in _KEPT}
     event = AssetPromoted(
         **known,
-        at=said.at,
+        at=at,
         environment=branch.environment,
         version=version.version,
-        by=said.by,
-        reason=said.reason,
+        by=by,
+        reason=reason,
     )
     return new_event(event, details_of(recorded))
 
 
-_KEPT: Final = frozenset(
-    [
-        "partition",
-        "run",
-        "code_version",
-        "data_version",
-        "provenance",
-        "inputs",
-        "config",
-        "started_at",
-        "rows",
-        "size",
-        "warnings",
-    ]
-)
+_KEPT: Final = frozenset(AssetPublished.__struct_fields__) - {"at"}
+"""Also what is added to a publication later; when it was promoted is said anew."""
 
 
 async def _append(catalog: Catalog, key: str, as_of: int, events: Sequence[NewEvent]) -> None:

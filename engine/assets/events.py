@@ -225,7 +225,7 @@ def read_event(recorded: RecordedEvent) -> AssetEvent:
     """What an event says. Raises `AssetError` for what no version of holdfast so far writes."""
     try:
         event: AssetEvent = _header.decode(recorded.header)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise AssetError(_unknown(recorded, error)) from None
     return event
 
@@ -236,7 +236,7 @@ def details_of(recorded: RecordedEvent) -> Details:
         return Details()
     try:
         return _details.decode(recorded.payload)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise AssetError(_unknown(recorded, error)) from None
 
 

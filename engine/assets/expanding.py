@@ -9,15 +9,16 @@ from msgspec import Struct
 
 from engine.assets.definitions import Definitions
 from engine.assets.key_sets import KeySet
-from engine.assets.nodes import Input, Node
+from engine.assets.nodes import Node
 from engine.assets.pairing import upstream_of_each
 from engine.assets.partitions import DynamicKeys
 from engine.assets.planner import moment
-from engine.assets.plans import Plan, PlanStep, StepRef, titled
+from engine.assets.plans import Plan, PlanStep, StepRef
 from engine.assets.provenance import keys_digest
+from engine.assets.references import reference_text
 from engine.errors import AssetError, AssetNotFound, PartitionError
 
-__all__ = ["Steps", "expand", "keys_in", "upstream_keys"]
+__all__ = ["Steps", "expand", "keys_in"]
 
 Steps: TypeAlias = dict[str, tuple[StepRef, tuple[str, ...]]]
 """By title: the step, and the titles of those that it waits for, which stand before it."""
@@ -100,12 +101,6 @@ def _waits(node: Node, keys: KeySet, known: _Known) -> dict[str, dict[str, None]
             continue
         there = each.upstream.keys(known.dynamic, now=moment(known.at))
         for partition, partitions in upstream_of_each(each.mapping, keys, there):
-            titles = (titled(upstream, key) for key in partitions if key in planned)
+            titles = (reference_text(upstream, key) for key in partitions if key in planned)
             waits.setdefault(partition, {}).update(dict.fromkeys(titles))
     return waits
-
-
-def upstream_keys(each: Input, step: StepRef, dynamic: DynamicKeys) -> KeySet:
-    """The partitions of an upstream asset that a step is made from, as they were when it was planned."""
-    there = each.upstream.keys(dynamic, now=moment(step.at))
-    return each.mapping.upstream(each.downstream.pick([step.partition], dynamic), there)

@@ -32,9 +32,10 @@ from engine.assets.making import check_task, make_task
 from engine.assets.materializing import Hands, materialize_workflow
 from engine.assets.overview import AssetSummary, summaries
 from engine.assets.planner import Facts, make_plan, moment
-from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef, titled
+from engine.assets.plans import Begun, Made, Plan, Report, Request, StepRef
 from engine.assets.provenance import config_digest
 from engine.assets.publishing import fail, leave, publish, skip
+from engine.assets.references import reference_text
 from engine.assets.selection import World, select
 from engine.assets.why import Why, why_of
 from engine.assets.workshop import Workshop
@@ -163,10 +164,10 @@ class Assets:
 
     async def overview(self, *select: str, environment: str = PRODUCTION) -> list[AssetSummary]:
         """How each asset stands of those that are selected, upstream first. Raises `AssetError`."""
-        request = Request(select=select, environment=environment)
+        request = Request(environment=environment)
         facts = await self._facts(request)
-        plan = make_plan(self.definitions, Request(environment=environment), self._own, facts)
-        chosen = self._chosen(request, facts)
+        plan = make_plan(self.definitions, request, self._own, facts)
+        chosen = self._selected(select, lambda: dict.fromkeys(step.node for step in plan.steps))
         return summaries(self.definitions, facts, plan, (name for name in self.definitions.order if name in chosen))
 
     async def why(self, key: str, partition: str = "", *, environment: str = PRODUCTION) -> Why:
@@ -224,7 +225,7 @@ class Assets:
             return found
         current = (await catalog.view([key]))[key].current(partition)
         if current is None:
-            named = titled(key, partition)
+            named = reference_text(key, partition)
             raise AssetNotFound(f"{named} has no version in {environment}: nothing was published, or observed")
         return await version_details(catalog, key, current.version, within=current.environment)
 
@@ -276,7 +277,12 @@ class Assets:
 
         Raises `AssetNotFound`, and what the storage raises.
         """
-        return await self._shop.read(key, kind, partition=partition, version=version, environment=environment)
+        found = await self.version(key, version, partition=partition, environment=environment)
+        stored = found.details.stored
+        if stored is None:
+            raise AssetNotFound(f"version {found.version} of {key} has no value that is stored here")
+        # joblib is read only where it is asked for by name: its author did, where the asset is defined.
+        return await self.storage.read(stored, kind, format="joblib" if stored.format == "joblib" else None)
 
 
 def _keys(there: KeySet, text: str) -> KeySet:

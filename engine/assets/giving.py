@@ -11,7 +11,8 @@ from typing import Any, get_args
 from engine.assets.bench import Bench
 from engine.assets.checks import CheckContext
 from engine.assets.nodes import BoundCheck, Input, Node, Wiring
-from engine.assets.plans import Begun, Earlier, MadeOut, Pinned, PinnedVersion, titled
+from engine.assets.plans import Begun, Earlier, MadeOut, Pinned, PinnedVersion
+from engine.assets.references import reference_text
 from engine.assets.values import AssetContext
 from engine.errors import AssetError
 from engine.storage import BlockingStorage, Stored
@@ -110,5 +111,5 @@ def _of_a_value(annotation: Any) -> Any:
 
 def _stored(key: str, version: PinnedVersion) -> Stored:
     if version.stored is None:
-        raise AssetError(f"{titled(key, version.partition)} has no value to read")
+        raise AssetError(f"{reference_text(key, version.partition)} has no value to read")
     return version.stored

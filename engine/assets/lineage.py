@@ -84,12 +84,6 @@ class Lineage(Struct, frozen=True, kw_only=True):
     edges: tuple[LineageEdge, ...]
     left_out: int = 0
 
-    def next_to(self, id_: str) -> list[str]:
-        """The ids one step on from a version, in the direction of this lineage."""
-        if self.direction == "up":
-            return [each.upstream for each in self.edges if each.downstream == id_]
-        return [each.downstream for each in self.edges if each.upstream == id_]
-
 
 class _At(Struct, frozen=True):
     """Where a version stands."""

@@ -63,16 +63,16 @@ class _Planning:
         self.planned: dict[str, KeySet] = {}  # by node
 
     def plan(self) -> Plan:
+        for name in self.definitions.order:
+            self._look_at(self.definitions.nodes[name])
         wanted = self._wanted()
         steps: list[PlanStep] = []
         unchanged: dict[str, int] = {}
         blocked: dict[str, str] = {}
         for name in self.definitions.order:
-            node = self.definitions.nodes[name]
-            self._look_at(node)
             if name not in wanted:
                 continue
-            asked = wanted[name]
+            node, asked = self.definitions.nodes[name], wanted[name]
             reasons = self._reasons(node, asked)
             possible, why = self._possible(node, _keys_of(reasons, asked))
             if why:
@@ -104,7 +104,7 @@ class _Planning:
         """By node, the partitions that are asked for, of all that there are."""
         nodes = [self.definitions.nodes[name] for name in self.definitions.order if name in self.chosen]
         nodes = [node for node in nodes if not node.asset.external or node.asset.fn is not None]
-        every = {node.name: node.partitions.keys(self.facts.dynamic, now=self.now) for node in nodes}
+        every = {node.name: self.there[node.name] for node in nodes}
         text = self.request.partitions
         if not text:
             return every

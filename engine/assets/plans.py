@@ -11,6 +11,7 @@ from engine.assets.checks import EarlierVersion
 from engine.assets.events import CheckOutcome
 from engine.assets.keys import PRODUCTION
 from engine.assets.metadata import MetadataValue
+from engine.assets.references import reference_text
 from engine.storage import Stored
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "Report",
     "Request",
     "StepRef",
-    "titled",
 ]
 
 
@@ -85,7 +85,7 @@ class StepRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def title(self) -> str:
         """As messages call it."""
-        return titled(self.node, self.partition)
+        return reference_text(self.node, self.partition)
 
 
 class PinnedVersion(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,8 +176,3 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     failed: Mapping[str, str] = {}  # why, of the first ones
     skipped: Mapping[str, str] = {}  # because of what, likewise
     warnings: Mapping[str, tuple[CheckOutcome, ...]] = {}
-
-
-def titled(key: str, partition: str) -> str:
-    """``orders``, ``flights[2013-01]``."""
-    return f"{key}[{partition}]" if partition else key

@@ -100,7 +100,7 @@ def _first_last(several: Sequence[T]) -> Sequence[T]:
 
 async def _say(shop: Workshop, key: str, step: StepRef, decide: Callable[[PartitionState], NewEvent | None]) -> int:
     catalog = await shop.catalog(step.environment)
-    state = await catalog.state(key)
+    state = catalog.known(key)  # the appender brings it up to now before it asks
     return await shop.appender(key, catalog).append(step.partition, lambda: decide(state.of(step.partition)))
 
 

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from msgspec import structs
 
 from engine.assets.appending import Appender
 from engine.assets.bench import Bench
-from engine.assets.catalog import AssetView, Catalog, Version
+from engine.assets.catalog import Catalog, Version
 from engine.assets.checks import HISTORY_VERSIONS_MAX, EarlierVersion
 from engine.assets.definitions import Definitions
 from engine.assets.dynamic import dynamic_names, read_dynamic
 from engine.assets.environments import catalog_of
-from engine.assets.events import AssetStarted, details_of, new_event
+from engine.assets.events import AssetStarted, new_event
 from engine.assets.keys import ASSET, ENVIRONMENT, asset_stream
 from engine.assets.nodes import Node
 from engine.assets.partitions import DynamicKeys
 from engine.assets.pinning import Pins
-from engine.assets.plans import Begun, Earlier, StepRef, titled
+from engine.assets.plans import Begun, Earlier, StepRef
 from engine.assets.provenance import config_digest, provenance_of
-from engine.errors import AssetError, AssetNotFound
+from engine.errors import AssetError
 from engine.storage import Column, Storage
 from eventstore import Clock, EventStore, NewEvent, StreamNotFound
 
@@ -69,24 +69,6 @@ class Workshop(Bench):
             self._dynamic = as_of, keys
         return keys
 
-    async def read(self, key: str, type_: Any, *, partition: str, version: int | None, environment: str) -> Any:
-        """See `Assets.read`."""
-        self.definitions.node_of(key)
-        catalog = await self.catalog(environment)
-        if version is None:
-            view = (await catalog.view([key]))[key]
-            current = view.current(partition)
-            if current is None:
-                raise AssetNotFound(f"{titled(key, partition)} has no version in {environment}: nothing was published")
-            recorded = await catalog.recorded(key, current.version, environment=current.environment)
-        else:
-            recorded = await catalog.recorded(key, version)
-        stored = details_of(recorded).stored
-        if stored is None:
-            raise AssetNotFound(f"version {recorded.version} of {key} has no value that is stored here")
-        # joblib is read only where it is asked for by name: its author did, where the asset is defined.
-        return await self.storage.read(stored, type_, format="joblib" if stored.format == "joblib" else None)
-
     # -- beginning ----------------------------------------------------------------------------------------------------
 
     async def begin(self, step: StepRef, run_id: str) -> Begun:
@@ -122,9 +104,10 @@ class Workshop(Bench):
             if await self._standing(other):
                 return tuple(step.title for step in steps)
             free: list[str] = []
-            states = {step.node: await (await self.catalog(step.environment)).state(step.node) for step in steps}
+            places = dict.fromkeys((step.environment, step.node) for step in steps)
+            states = {place: await (await self.catalog(place[0])).state(place[1]) for place in places}
             for step in steps:
-                started = states[step.node].of(step.partition).started
+                started = states[step.environment, step.node].of(step.partition).started
                 if started is None or started.run != other:
                     free.append(step.title)
             if free:
@@ -132,38 +115,40 @@ class Workshop(Bench):
         return ()
 
     async def _pinned(self, node: Node, step: StepRef, catalog: Catalog) -> Begun:
+        dynamic = await self.dynamic(step.dynamic_as_of)
         views = await catalog.view([*node.keys, *(each.key for each in (*node.inputs, *node.checked_against))])
-        pins = Pins(self.definitions, step, catalog, views, await self.dynamic(step.dynamic_as_of))
-        inputs = [await pins.pin(each) for each in node.inputs]
-        beside = [await pins.pin(each) for each in node.checked_against]
+        # From here on nothing is awaited until all is looked up: views are live, and other steps publish (see `Pins`).
+        pins = Pins(self.definitions, step, views, dynamic)
+        inputs = [pins.pin(each) for each in node.inputs]
+        beside = [pins.pin(each) for each in node.checked_against]
         config = config_digest(self.config_of(node, step.config), node.asset.where)
         code = self.code_version(node)
         digests = {each.slot: each.digest for each in inputs}
         provenance = provenance_of(node.name, step.partition, code_version=code, config=config, inputs=digests)
         made = [views[key].made(step.partition) for key in node.keys]
         same = all(each is not None and each.provenance == provenance for each in made)
-        return Begun(
+        before = {
+            key: (views[key].current(step.partition), views[key].latest(HISTORY_VERSIONS_MAX)) for key in _curious(node)
+        }
+        begun = Begun(
             step=step,
             provenance=provenance,
             code_version=code,
             config=config,
             inputs=tuple(inputs),
             beside=tuple(beside),
-            earlier={key: await self._earlier(key, views[key], step, catalog) for key in _curious(node)},
             started_at=self.clock.now(),
             as_of=views[node.name].own.as_of,
             unchanged=same and not step.force and not node.asset.external,
             missing=tuple(pins.missing),
         )
-
-    async def _earlier(self, key: str, view: AssetView, step: StepRef, catalog: Catalog) -> Earlier:
-        current = view.current(step.partition)
-        previous: EarlierVersion | None = None
-        if current is not None:
-            stored = (await catalog.details(key, current)).stored
-            previous = _as_earlier(current, None if stored is None else stored.schema)
-        return Earlier(
-            previous=previous, history=tuple(_as_earlier(each, None) for each in view.latest(HISTORY_VERSIONS_MAX))
+        if begun.unchanged or begun.missing:
+            return begun
+        return structs.replace(
+            begun,
+            inputs=tuple([await pins.located(each, catalog) for each in inputs]),
+            beside=tuple([await pins.located(each, catalog) for each in beside]),
+            earlier={key: await _earlier(key, *found, catalog) for key, found in before.items()},
         )
 
     async def _start(
@@ -172,7 +157,7 @@ class Workshop(Bench):
         """Say that the step has begun. Else the run that is making the same partition; "" when it was made since what
         is read was pinned.
         """
-        state = await catalog.state(node.name)
+        state = catalog.known(node.name)  # the appender brings it up to now before it asks
         partition = begun.step.partition
         other: list[str] = []
 
@@ -227,6 +212,14 @@ class Workshop(Bench):
             attributes = {ASSET: key, ENVIRONMENT: catalog.environment}
             found = self._appenders[stream] = Appender(self.store, stream, refresh, attributes=attributes)
         return found
+
+
+async def _earlier(key: str, current: Version | None, latest: Sequence[Version], catalog: Catalog) -> Earlier:
+    previous: EarlierVersion | None = None
+    if current is not None:
+        stored = (await catalog.details(key, current)).stored
+        previous = _as_earlier(current, None if stored is None else stored.schema)
+    return Earlier(previous=previous, history=tuple(_as_earlier(each, None) for each in latest))
 
 
 def _curious(node: Node) -> list[str]:

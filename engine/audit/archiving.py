@@ -29,9 +29,10 @@ import msgspec
 from msgspec import Struct, structs
 
 from engine import Engine, RunSummary
+from engine.audit.durability import make_folder
 from engine.audit.pruned import Leaf, leaves
 from engine.errors import AuditError, StorageUnavailable
-from engine.storage import Column, each_parquet_row, parquet_file
+from engine.storage import Column, each_parquet_row, parquet_file, whole_file
 from eventstore import EventStore, KeptDigest
 
 __all__ = ["EVENTS_OF_PART", "EVENT_COLUMNS", "RUN_COLUMNS", "Archived", "archive"]
@@ -125,10 +126,10 @@ async def archive(
 def _alone(folder: Path) -> Iterator[None]:
     """Makes the folder, and holds it: two that archive into it at once would take away each other's files."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageUnavailable(f"{folder} cannot be an archive: {error}") from error
+        raise _no_archive(folder, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -136,6 +137,10 @@ def _alone(folder: Path) -> Iterator[None]:
         raise AuditError(f"another process archives into {folder} just now: try again when it has ended") from error
     finally:
         os.close(descriptor)
+
+
+def _no_archive(folder: Path, error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(f"{folder} cannot be an archive: {error}")
 
 
 class _State(Struct, omit_defaults=True):
@@ -149,16 +154,20 @@ class _State(Struct, omit_defaults=True):
 
 
 def _prepared(folder: Path) -> _State:
-    """What is there. Raises `AuditError`."""
-    for each in ("events", "runs"):
-        (folder / each).mkdir(exist_ok=True)
-        for left in (folder / each).glob(".*.parquet.*"):  # by a crash
+    """What is there. Raises `AuditError`, `StorageUnavailable`."""
+    try:
+        for each in ("events", "runs"):
+            make_folder(folder / each)
+        patterns = ("events/.*.parquet.*", "runs/.*.parquet.*", f".{_STATE}*")
+        for left in [path for pattern in patterns for path in folder.glob(pattern)]:  # by a crash
             left.unlink()
+    except OSError as error:
+        raise _no_archive(folder, error) from error
     try:
         state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
     except FileNotFoundError:
         return _State()
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise AuditError(f"{folder / _STATE} cannot be read ({error}): remove it, and all is archived anew") from error
     for number in range(0, state.total, EVENTS_OF_PART):
         path = _part(folder / "events", number)
@@ -169,12 +178,8 @@ def _prepared(folder: Path) -> _State:
 
 def _write_state(folder: Path, state: _State) -> None:
     """Last, and at once: until then the parts that were written are written again."""
-    beside = folder / f".{_STATE}"
-    with beside.open("wb") as file:
+    with whole_file(folder / _STATE) as file:
         file.write(msgspec.json.encode(state) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(folder / _STATE)
 
 
 def _checked(batch: list[Leaf], parts: _Parts, known: _State, folder: Path) -> list[Leaf]:
@@ -329,7 +334,7 @@ def _row_of(leaf: Leaf) -> dict[str, Any]:
 def _header_of(header: bytes) -> _Header:
     try:
         return msgspec.json.decode(header, type=_Header)
-    except msgspec.MsgspecError:  # another's event, in a stream of theirs
+    except (ValueError, RecursionError):  # another's event, in a stream of theirs
         return _Header()
 
 

@@ -70,7 +70,7 @@ def read_sealed(event: RecordedEvent) -> tuple[LogSealed, Seal | None, Tree | No
             return sealed, None, None
         payload = _payload.decode(event.payload)
         tree = Tree(sealed.size, [bytes.fromhex(each) for each in payload.frontier])
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise AuditError(f"{where} is no seal of this version of holdfast: {error}") from None
     seal = Seal.parse(payload.note, where=where)
     said = (sealed.origin, sealed.size, sealed.root)

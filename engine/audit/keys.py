@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Struct
 
+from engine.audit.durability import sync_folder
 from engine.errors import AuditError
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def checked_name(name: str) -> str:
 
 
 def write_key_pair(path: Path, key: PrivateKey) -> Path:
-    """Write a private key, readable by its user alone, and beside it the public one, whose path is returned.
+    """Write a private key, readable by its user alone, and beside it the public one, whose path is returned: durably,
+    for what is sealed with it cannot be checked without.
 
     Raises `AuditError` if there is either file, and `OSError`.
     """
@@ -141,7 +143,11 @@ def write_key_pair(path: Path, key: PrivateKey) -> Path:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    public.write_text(key.public.text + "\n", encoding="utf-8")
+    with public.open("x", encoding="utf-8") as file:
+        file.write(key.public.text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
     return public
 
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.audit.findings import What
-from eventstore import EventStore, KeptDigest, RecordedEvent, StoreDamaged, keeps
+from eventstore import EventStore, KeptDigest, RecordedEvent, StoreDamaged, keeps, pruned_leaf
 
 __all__ = ["Leaf", "Remains", "has_pruned", "history", "is_prune", "leaves", "look_at_pruned"]
 
@@ -87,7 +87,7 @@ async def look_at_pruned(store: EventStore, event: RecordedEvent) -> Remains:
     found = Remains()
     try:
         said = _decode(event.header)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         found.wrong = "unreadable", f"it does not say what was pruned: {error}"
         return found
     if f"run:{said.run}" != event.stream:
@@ -102,8 +102,7 @@ async def look_at_pruned(store: EventStore, event: RecordedEvent) -> Remains:
             elif found.finished:
                 found.wrong = "inserted", f"version {leaf.version}, which was pruned, stands in the log again"
                 return found
-            at = leaf.pruned_at if isinstance(leaf, KeptDigest) else leaf.position
-            hashed.update(at.to_bytes(8, "big", signed=True) + leaf.digest)
+            hashed.update(pruned_leaf(leaf))
     except StoreDamaged:
         pass  # the hash is another, then
     if event.version != said.events + 1 or hashed.hexdigest() != said.leaves:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from msgspec import Struct
 
+from engine.audit.durability import sync_folder
 from engine.audit.events import LogSealed, read_sealed, seal_stream, sealed_event
 from engine.audit.keys import PrivateKey
 from engine.audit.merkle import Tree
@@ -214,9 +215,5 @@ def _write(path: Path, made: Seal) -> Path:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    descriptor = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(target.parent)
     return target

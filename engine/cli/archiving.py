@@ -6,8 +6,7 @@ from pathlib import Path
 
 from msgspec import to_builtins
 
-from engine.audit import AuditProgress, archive
-from engine.cli.auditing import told_by
+from engine.audit import archive
 from engine.cli.bar import Bar
 from engine.cli.output import Output
 from engine.cli.problems import Exit
@@ -19,10 +18,7 @@ __all__ = ["archive_log"]
 async def archive_log(store: EventStore, output: Output, folder: Path) -> Exit:
     """Bring an archive up to date."""
     with Bar(output, SystemClock(), "archiving") as bar:
-        tell = told_by(bar)
-        done = await archive(
-            store, folder, progress=lambda events: tell(AuditProgress(events=events, total=None, findings=0))
-        )
+        done = await archive(store, folder, progress=bar.tell_events)
     if output.json:
         output.document({"folder": str(folder), **to_builtins(done)})
     else:

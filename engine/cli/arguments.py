@@ -74,7 +74,7 @@ def bind(definition: Workflow[..., Any], words: Sequence[str]) -> tuple[tuple[An
 def _take(into: dict[str, Any], name: str, text: str, type_: Any, problems: list[str]) -> None:
     try:
         into[name] = decode_text(text, type_)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         problems.append(f"{name} needs {type_text(type_)}, got {text!r}{_detail(error, text)}")
 
 
@@ -94,7 +94,7 @@ def _unknown(name: str, types_: Mapping[str, Any]) -> str:
 
 
 def decode_text(text: str, type_: Any) -> Any:
-    """One value of `type_` from its text. Raises `msgspec.MsgspecError` or `ValueError`."""
+    """One value of `type_` from its text. Raises `ValueError` (msgspec's are) or `RecursionError`."""
     members = tuple(_members(type_))
     if type_ is Any or members == (Any,):
         return _json_or_text(text)
@@ -109,7 +109,7 @@ def decode_text(text: str, type_: Any) -> Any:
             return reading(text, type_, members)
         except _NotThis:
             continue
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (ValueError, RecursionError) as error:
             first = first if first is not None else error
     if first is None:
         raise ValueError(text)
@@ -135,7 +135,7 @@ def _as_scalar(text: str, type_: Any, members: tuple[Any, ...]) -> Any:
     others = tuple(member for member in members if member is not str and not _is_container(member))
     try:
         return msgspec.convert(text, typing.Union[others], strict=False) if others else text  # noqa: UP007 - built at run time
-    except msgspec.MsgspecError:
+    except ValueError:
         return text
 
 
@@ -158,7 +158,7 @@ def _is_container(member: Any) -> bool:
 def _json_or_text(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return text
 
 

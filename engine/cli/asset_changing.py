@@ -18,9 +18,10 @@ from engine.assets import (
     reference_text,
 )
 from engine.cli.asset_desk import Desk
-from engine.cli.asset_tables import table_of, version_document
+from engine.cli.asset_tables import version_document
 from engine.cli.problems import Exit, Problem
 from engine.cli.readable import clock, instant
+from engine.cli.tables import table_of
 
 __all__ = ["change_partitions", "create_branch", "list_branches", "promote_branch", "reset_branch", "restore_version"]
 

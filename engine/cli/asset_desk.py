@@ -33,7 +33,7 @@ class Desk(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def store_words(self) -> str:
-        """What a command must say to mean this store."""
+        """What a command that reads the settings must say to mean this store; for others `Session.store_words`."""
         return "" if self.asked_store is None else f" --store {shlex.quote(self.asked_store)}"
 
     def command(self, verb: str, *words: str) -> str:
@@ -41,8 +41,8 @@ class Desk(Struct, frozen=True, kw_only=True, eq=False):
         target = [self.found.text] if self.found.text else []
         return shlex.join(["holdfast", verb, *target, *words]) + self.store_words
 
-    def session(self) -> Session:
-        """For an engine that works on materializing runs."""
+    def session(self, *, reason: str = "") -> Session:
+        """For an engine that works on materializing runs; `reason`: why it is asked to."""
         target = Target(
             text=self.found.text,
             source=self.found.source,
@@ -59,6 +59,7 @@ class Desk(Struct, frozen=True, kw_only=True, eq=False):
             output=self.output,
             grace=self.grace,
             by=self.by,
+            reason=reason,
             debug=self.debug,
             clock=self.clock,
             storage=self.assets.storage,

@@ -9,7 +9,7 @@ from engine.cli import plain
 from engine.cli.asset_tally import ENDED, Making, StepTally
 from engine.cli.output import Output
 from engine.cli.progress import Lines
-from engine.cli.readable import amount, clipped, duration, error_text
+from engine.cli.readable import amount, clipped, counted, duration, error_text
 from engine.cli.tally import Watched
 
 __all__ = ["AssetLines", "figures_of", "first_line", "step_text"]
@@ -24,14 +24,10 @@ _BECAUSE_SHOWN: Final = 3
 def first_line(run: Making) -> str:
     """What is about to happen."""
     if run.version_before == 0:
-        return f"materialize: new run {run.run_id}, {steps_text(run.total)}"
+        return f"materialize: new run {run.run_id}, {counted(run.total, 'step')}"
     status = "" if run.state.status == "running" else f", {run.state.status}"
-    return f"materialize: run {run.run_id}{status}, {run.ended_before:,} of {steps_text(run.total)} have ended already"
-
-
-def steps_text(number: int) -> str:
-    """So many steps."""
-    return "1 step" if number == 1 else f"{number:,} steps"
+    ended = f"{run.ended_before:,} of {counted(run.total, 'step')} have ended already"
+    return f"materialize: run {run.run_id}{status}, {ended}"
 
 
 def step_text(step: StepTally) -> str:
@@ -51,7 +47,7 @@ def step_text(step: StepTally) -> str:
 
 def figures_of(rows: int | None, size: int | None, seconds: float) -> str:
     """``1,234 rows, 45.1 kB, in 320 ms``, as far as it is known."""
-    parts = [] if rows is None else ["1 row" if rows == 1 else f"{rows:,} rows"]
+    parts = [] if rows is None else [counted(rows, "row")]
     parts += [] if size is None else [amount(size)]
     return ", ".join([*parts, f"in {duration(seconds)}"])
 

@@ -15,11 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.assets import Definitions
-from engine.cli.asset_lines import steps_text
 from engine.cli.asset_tally import ENDED, Making, NodeTally, StepStatus, StepTally
 from engine.cli.live import spin
 from engine.cli.plain import paused_lines
-from engine.cli.readable import amount, duration
+from engine.cli.readable import amount, counted, duration
 from engine.cli.styles import STEP_MARKS, STEP_STYLES, STYLES
 
 __all__ = ["Tree", "asset_frame"]
@@ -72,7 +71,7 @@ def asset_frame(run: Making, tree: Tree, *, now: int, height: int, stopping: str
 
 
 def _ended_text(run: Making, ended: int) -> Text:
-    text = Text(f"{ended:,} of {steps_text(run.total)} ended")
+    text = Text(f"{ended:,} of {counted(run.total, 'step')} ended")
     if run.ended_before:
         text.append(f" ({run.ended_before:,} before, not made again)", style="dim")
     return text

@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.assets import CheckOutcome
-from engine.cli.asset_lines import steps_text
 from engine.cli.asset_tally import ENDED, Making, NodeTally, StepTally, summed
-from engine.cli.readable import amount, clipped, duration, instant, one_line_of
+from engine.cli.readable import amount, clipped, counted, duration, instant, one_line_of
 from engine.cli.styles import STEP_STYLES
 from engine.cli.summary import diagnosis_view, error_view, headline
 
@@ -38,7 +37,7 @@ def asset_summary(run: Making, *, now: int, interrupted: bool = False, every_fra
     parts: list[RenderableType] = [headline(run, now, interrupted=interrupted)]
     if run.ended_before:
         parts.append(
-            Text(f"  {run.ended_before:,} of {steps_text(run.total)} had ended before, and were not made again")
+            Text(f"  {run.ended_before:,} of {counted(run.total, 'step')} had ended before, and were not made again")
         )
     state = run.state
     if state.status == "suspended" and state.diagnosis is not None:

@@ -6,14 +6,14 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from engine.assets import AssetSummary, Version
-from engine.cli.readable import amount, clipped, clock, duration, instant
+from engine.cli.readable import amount, clipped, clock, counted, duration, instant
 from engine.cli.sparkline import sparkline
+from engine.cli.tables import table_of
 
-__all__ = ["ago", "assets_table", "summary_document", "table_of", "version_document", "versions_table"]
+__all__ = ["ago", "assets_table", "summary_document", "version_document", "versions_table"]
 
 _SECOND: Final = 1_000_000
 _SPARKS: Final = 16
@@ -46,7 +46,7 @@ def assets_table(found: Sequence[AssetSummary], *, now: int) -> RenderableType:
         )
     stale = sum(bool(each.stale) for each in found)
     failed = sum(bool(each.failed) for each in found)
-    parts = [f"{len(found):,} asset{'' if len(found) == 1 else 's'}"]
+    parts = [counted(len(found), "asset")]
     parts += [f"{stale:,} stale"] if stale else []
     parts += [f"{failed:,} failed"] if failed else []
     return Group(table, Text(""), Text(", ".join(parts), style="dim"))
@@ -150,12 +150,3 @@ def versions_table(found: Sequence[Version], current: Collection[int], *, more: 
     if more > 0:
         parts.append(Text(f"… {more:,} more (--limit)", style="dim"))
     return Group(*parts)
-
-
-def table_of(*columns: str) -> Table:
-    """A table as this command prints them; a column whose name begins with ``>`` is of figures."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for column in columns:
-        name = column.removeprefix(">")
-        table.add_column(name, justify="right" if name != column else "left", no_wrap=True)
-    return table

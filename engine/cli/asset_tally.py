@@ -252,5 +252,5 @@ def _read(decoder: msgspec.json.Decoder[Any], data: bytes | None) -> Any:
     """What it says; None for what was destroyed, or is of a later version."""
     try:
         return None if data is None else decoder.decode(data)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return None

@@ -79,11 +79,8 @@ def told_by(bar: Bar) -> Callable[[AuditProgress], None]:
     """What tells the bar how far verifying is."""
 
     def tell(progress: AuditProgress) -> None:
-        of = "" if progress.total is None else f" of {progress.total:,}"
         wrong = f", {progress.findings:,} found wrong" if progress.findings else ""
-        bar.tell(
-            progress.events, lambda rate: f"{progress.events:,}{of} events, {rate:,.0f}/s{wrong}", total=progress.total
-        )
+        bar.tell_events(progress.events, progress.total, also=wrong)
 
     return tell
 

@@ -82,3 +82,8 @@ class Bar:
         else:
             self._said = now
             self._output.note(said)
+
+    def tell_events(self, events: int, total: int | None = None, *, also: str = "") -> None:
+        """The same for events: so many, of so many if that is known. `also`: what is said behind it."""
+        of = "" if total is None else f" of {total:,}"
+        self.tell(events, lambda rate: f"{events:,}{of} events, {rate:,.0f}/s{also}", total=total)

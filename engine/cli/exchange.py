@@ -84,5 +84,8 @@ class Exchange(Struct):
 def _error_text(payload: bytes | None) -> str:
     if payload is None:
         return "(destroyed)"
-    info = json.decode(payload)
+    try:
+        info = json.decode(payload)
+    except (ValueError, RecursionError):
+        return "(unreadable)"
     return f"{info.get('type', '')}: {info.get('message', '')}" if isinstance(info, dict) else "(unreadable)"

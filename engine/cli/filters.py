@@ -48,7 +48,7 @@ def attributes_of(words: list[str] | None) -> dict[str, tuple[Any, ...]]:
         value: Any
         try:
             value = msgspec.json.decode(text)
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             value = text
         if isinstance(value, list | dict):
             raise typer.BadParameter(

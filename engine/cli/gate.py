@@ -14,10 +14,12 @@ from engine.cli.bar import Bar
 from engine.cli.gate_runs import FEW_RUNS, Hands, check, workflows_of
 from engine.cli.output import Output
 from engine.cli.problems import Exit
+from engine.cli.readable import counted
 from engine.cli.summary import diagnosis_view
 from engine.cli.targets import Target
 from engine.cli.words import FINAL
 from eventstore import EventStore, SystemClock
+from eventstore.urls import shown_url
 
 __all__ = ["Findings", "gate", "progress"]
 
@@ -198,15 +200,18 @@ def _sums(findings: Findings, seconds: float) -> dict[str, Any]:
 def _tell(output: Output, findings: Findings, target: Target, url: str, seconds: float) -> None:
     for kind in list(findings.kinds.values())[:_KINDS_SHOWN]:
         output.line(
-            f"{kind.workflow}: {_runs(kind.count)} {_verb(kind.count, 'break')}: {_names(kind.runs, kind.count)}"
+            f"{kind.workflow}: {counted(kind.count, 'run')} {_verb(kind.count, 'break')}:"
+            f" {_names(kind.runs, kind.count)}"
         )
         output.show(diagnosis_view(kind.diagnosis))
         output.line("")
     left = sum(kind.count for kind in list(findings.kinds.values())[_KINDS_SHOWN:]) + findings.uncounted
     if left:
-        output.line(f"and {_runs(left)} more that {_verb(left, 'break')} in other ways; --json names each")
+        output.line(f"and {counted(left, 'run')} more that {_verb(left, 'break')} in other ways; --json names each")
     ended = f", {findings.closed:,} of them ended" if findings.closed else ""
-    output.line(f"replayed {_runs(findings.replayed)} of {url} with {target.text} in {seconds:.1f} s{ended}")
+    output.line(
+        f"replayed {counted(findings.replayed, 'run')} of {shown_url(url)} with {target.text} in {seconds:.1f} s{ended}"
+    )
     fit = findings.replayed - findings.broken
     output.line(f"  {fit:,} {_verb(fit, 'fit')}, {findings.broken:,} {_verb(findings.broken, 'break')}")
     if findings.ahead:
@@ -215,15 +220,12 @@ def _tell(output: Output, findings: Findings, target: Target, url: str, seconds:
             f" code has them: {_names(findings.ahead_runs, findings.ahead)}"
         )
     for key, count in sorted(findings.unknown.items()):
-        output.line(f"  not replayed: {_runs(count)} of workflow {_of(*key)}, which {target.text} does not have")
+        runs = f"{counted(count, 'run')} of workflow {_of(*key)}"
+        output.line(f"  not replayed: {runs}, which {target.text} does not have")
 
 
 def _of(workflow: str, version: str) -> str:
     return f"{workflow} in version {version}" if version else workflow
-
-
-def _runs(count: int) -> str:
-    return f"{count:,} run" if count == 1 else f"{count:,} runs"
 
 
 def _verb(count: int, verb: str) -> str:

@@ -14,11 +14,12 @@ from engine.audit import Pruning
 from engine.audit import prune as prune_policies
 from engine.cli.output import Output
 from engine.cli.problems import Exit
-from engine.cli.words import FINAL
+from engine.cli.readable import amount, counted
+from engine.cli.tables import table_of
 from engine.errors import RunPrunedError
 from eventstore import EventStore
 
-__all__ = ["FINAL", "asked", "forget", "is_asking", "prune_due", "size_text"]
+__all__ = ["asked", "forget", "is_asking", "prune_due"]
 
 _SAMPLE_RUNS: Final = 3
 _SAMPLE_EVENTS: Final = 500
@@ -57,7 +58,7 @@ async def prune_due(
         output.show(_table(groups))
         if more:
             output.line(f"… and more, behind --limit {limit}")
-    question = f"take {'the values of ' if policy.keep is None else ''}{_runs(total)} away for good?"
+    question = f"take {'the values of ' if policy.keep is None else ''}{counted(total, 'run')} away for good?"
     done = None
     if total and asked(output, question, yes=yes):
         done = await prune_policies(store, [policy], by=by, reason=reason, limit=limit)
@@ -97,27 +98,11 @@ async def _sample(engine: Engine, due: Due, group: _Group) -> None:
 
 
 def _table(groups: _Groups) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for column in ("workflow", "status", "what goes"):
-        table.add_column(column, no_wrap=True)
-    for column in ("runs", "events", "bytes, about"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = table_of("workflow", "status", "what goes", ">runs", ">events", ">bytes, about")
     for (workflow, status, due), group in sorted(groups.items()):
         what = "values" if due == "payloads" else "the rest of it" if status == "pruned" else "history"
-        table.add_row(workflow, status, what, f"{group.runs:,}", f"{group.events:,}", size_text(group.about))
+        table.add_row(workflow, status, what, f"{group.runs:,}", f"{group.events:,}", amount(group.about))
     return table
-
-
-def size_text(number: int) -> str:
-    """Bytes, for people."""
-    for unit, bound in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if number >= bound:
-            return f"{number / bound:.1f} {unit}"
-    return f"{number} B"
-
-
-def _runs(number: int) -> str:
-    return "1 run" if number == 1 else f"{number:,} runs"
 
 
 def is_asking(output: Output) -> bool:
@@ -133,9 +118,9 @@ def asked(output: Output, question: str, *, yes: bool) -> bool:
 def _said(done: Pruning) -> list[str]:
     lines: list[str] = []
     if done.runs:
-        lines.append(f"{_runs(done.runs)} pruned: {done.events:,} events; their places and digests stay")
+        lines.append(f"{counted(done.runs, 'run')} pruned: {done.events:,} events; their places and digests stay")
     if done.forgetful:
-        lines.append(f"{done.payloads:,} values of {_runs(done.forgetful)} destroyed; their digests stay")
+        lines.append(f"{done.payloads:,} values of {counted(done.forgetful, 'run')} destroyed; their digests stay")
     lines += [f"{each.id} is left as it is: {each.reason}" for each in done.reasons]
     if done.left > len(done.reasons):
         lines.append(f"… and {done.left - len(done.reasons):,} more are left as they are")
@@ -185,7 +170,7 @@ async def forget(
             if event.payload is not None and (not versions or event.version in versions):
                 count, size = count + 1, size + len(event.payload)
         below = " and those of its child runs" if children else ""
-        shown = f"run {run_id} has {'1 value' if count == 1 else f'{count:,} values'}, {size_text(size)}{below}"
+        shown = f"run {run_id} has {counted(count, 'value')}, {amount(size)}{below}"
         if not output.json:
             output.line(shown)
         do = asked(output, "destroy them for good?", yes=yes)

@@ -11,6 +11,7 @@ import typer
 from engine.cli import doing
 from engine.cli.stores import DEFAULT_STORE
 from engine.cli.words import (
+    FINAL,
     ByOption,
     DebugOption,
     JsonOption,
@@ -86,7 +87,7 @@ def prune(
         )
     age = timedelta(0) if older_than is None else _age(older_than)
     statuses = statuses_of(status)
-    if unfinished := [each for each in statuses if each not in keeping.FINAL]:
+    if unfinished := [each for each in statuses if each not in FINAL]:
         raise typer.BadParameter(f"a run that is {unfinished[0]} has not ended", param_hint="--status")
     policy = Retention(
         workflow=workflow,

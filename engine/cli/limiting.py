@@ -9,7 +9,8 @@ from rich.table import Table
 from engine import Engine, LimitState
 from engine.cli.output import Output
 from engine.cli.problems import Exit
-from engine.cli.readable import by_and_why, clock, instant
+from engine.cli.readable import by_and_why, clock, counted, instant
+from engine.cli.tables import table_of
 from eventstore import EventStore
 
 __all__ = ["set_pool", "set_rate", "show"]
@@ -54,14 +55,11 @@ async def _said(client: Engine, output: Output, name: str) -> Exit:
 def _gives(limit: LimitState) -> str:
     if limit.seconds is None:
         return f"{limit.limit:,} at once"
-    starts = "1 start" if limit.limit == 1 else f"{limit.limit:,} starts"
-    return f"{starts} in {limit.seconds:g} s"
+    return f"{counted(limit.limit, 'start')} in {limit.seconds:g} s"
 
 
 def _table(limits: tuple[LimitState, ...]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for column in ("limit", "gives", "since", ""):
-        table.add_column(column, no_wrap=True)
+    table = table_of("limit", "gives", "since", "")
     for limit in limits:
         said = by_and_why(limit.by, limit.reason).strip()
         table.add_row(limit.name, _gives(limit), clock(limit.at), said)

@@ -23,7 +23,7 @@ from engine.cli.plan_view import plan_document, plan_headline, plan_view
 from engine.cli.problems import Exit, Problem
 from engine.cli.progress import Screen, View
 from engine.cli.readable import clock
-from engine.cli.session import Session, catch_up, exit_of, new_id, unfinished, watch, working
+from engine.cli.session import Session, catch_up, exit_of, new_id, say_paused, unfinished, watch, working
 from engine.cli.stopping import StopRequest
 from engine.errors import RunNotFound
 
@@ -42,12 +42,12 @@ async def show_plan(desk: Desk, request: Request) -> Exit:
 
 async def materialize(desk: Desk, request: Request, *, run_id: str | None) -> Exit:
     """Make what is stale of what is asked for, or go on with making it."""
-    session = desk.session()
+    session = desk.session(reason=request.reason)
     with StopRequest(exit_code=Exit.INTERRUPTED) as stop:
         now = desk.clock.now()
         begun = await _begun(desk, request, run_id)
         if begun is not None:
-            making = Making.of(begun, now=now, store_words=desk.store_words)
+            making = Making.of(begun, now=now, store_words=session.store_words)
             _say_it_goes_on(desk, making)
         else:
             plan = await _planned(desk, request)
@@ -58,7 +58,7 @@ async def materialize(desk: Desk, request: Request, *, run_id: str | None) -> Ex
                 desk.output.line("")
             workflow = desk.assets.materialize.name
             state = RunState(run_id=run_id or new_id(workflow), workflow=workflow)
-            making = Making.of(state, now=now, plan=plan, store_words=desk.store_words)
+            making = Making.of(state, now=now, plan=plan, store_words=session.store_words)
         async with working(session, [making], stop, _view(desk, making)) as (engine, view):
             handle = await _handle(desk, engine, making)
             looking = asyncio.get_running_loop().create_task(look_at_others(desk, making, view))
@@ -223,3 +223,4 @@ def _say_how_to_go_on(desk: Desk, making: Making) -> None:
     else:
         output.line("  Nothing recorded is lost. To go on, the same command again:")
     output.line(f"    {desk.command('materialize', *asked)}", style="bold")
+    say_paused(output, [making])

@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.cli.bar import Bar
 from engine.cli.output import Output
 from engine.cli.problems import Exit
-from engine.cli.readable import clock, instant
+from engine.cli.readable import clock, counted, instant
 from engine.cli.stores import opened
 from engine.moving import CheckedExport, Exported, MoveProgress, check_export, export_to_file, import_from_file
 from eventstore import EventStore, SystemClock
@@ -86,7 +86,7 @@ async def import_file(output: Output, file: Path, *, url: str | None, by: str, r
     if not done.streams:
         output.line(f"nothing new in {file}: all of it is here already")
         return Exit.COMPLETED
-    same = f"; {_counted(done.same, 'stream')} were here already" if done.same else ""
+    same = f"; {counted(done.same, 'stream')} were here already" if done.same else ""
     output.line(f"imported {_contents(checked.runs, done.streams, done.events)} from {file}{same}")
     for line in (*_values(checked), *_orphans(checked.parents), *_warning(checked.unfinished, paused=False)):
         output.line(line)
@@ -97,9 +97,8 @@ def _told_by(bar: Bar) -> Callable[[MoveProgress], None]:
     """What tells the bar how far it is; an export or an import goes through the events more than once."""
 
     def tell(progress: MoveProgress) -> None:
-        of = "" if progress.total is None else f" of {progress.total:,}"
         bar.turn_to(progress.doing)
-        bar.tell(progress.events, lambda rate: f"{progress.events:,}{of} events, {rate:,.0f}/s", total=progress.total)
+        bar.tell_events(progress.events, progress.total)
 
     return tell
 
@@ -132,22 +131,18 @@ def _document(file: Path, checked: CheckedExport) -> dict[str, Any]:
 
 
 def _contents(runs: tuple[str, ...] | None, streams: int, events: int) -> str:
-    what = "a whole store" if runs is None else _counted(len(runs), "run")
-    return f"{what}, {_counted(events, 'event')} in {_counted(streams, 'stream')}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    what = "a whole store" if runs is None else counted(len(runs), "run")
+    return f"{what}, {counted(events, 'event')} in {counted(streams, 'stream')}"
 
 
 def _values(of: Exported | CheckedExport) -> list[str]:
     """The large values that are in a file, and those that are not."""
     lines: list[str] = []
     if of.values:
-        lines.append(f"with {_counted(of.values, 'large value')}, {of.values_bytes:,} bytes")
+        lines.append(f"with {counted(of.values, 'large value')}, {of.values_bytes:,} bytes")
     if of.values_elsewhere:
         lines.append(
-            f"{_counted(of.values_elsewhere, 'large value')} that it names are not in it: they stay in their storage,"
+            f"{counted(of.values_elsewhere, 'large value')} that it names are not in it: they stay in their storage,"
             " and whoever reads them needs that, or a copy of it (?storage=PLACE behind the store)"
         )
     return lines

@@ -44,9 +44,15 @@ def _fields(header: Mapping[str, Any], payload: bytes | None) -> str:
     """The fields that say something to a person, then the start of the payload."""
     said = []
     for key, value in header.items():
-        if key in {"type", "at", "id"} or key in _SILENT or value in {"", 0}:
+        if (
+            key in {"type", "at", "id"} or key in _SILENT or value in ("", 0)
+        ):  # what is of a later version may be anything
             continue
-        shown = clock(value) if key in _TIMES else duration(value / _SECOND) if key == "took" else value
+        shown = value
+        if type(value) is int and key in _TIMES:
+            shown = clock(value)
+        elif type(value) is int and key == "took":
+            shown = duration(value / _SECOND)
         said.append(f"{key}={shown}")
     if payload is not None:
         said.append(_error(payload) if header["type"] in _ERRORS else one_line(payload, _WIDTH))
@@ -54,7 +60,10 @@ def _fields(header: Mapping[str, Any], payload: bytes | None) -> str:
 
 
 def _error(payload: bytes | None) -> str:
-    value = None if payload is None else msgspec.json.decode(payload)
+    try:
+        value = None if payload is None else msgspec.json.decode(payload)
+    except (ValueError, RecursionError):  # a history is shown whatever stands in it
+        return "(unreadable)"
     return clipped(str(value.get("message", "")), _WIDTH) if isinstance(value, dict) else ""
 
 

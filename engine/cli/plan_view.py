@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.assets import Definitions, Plan, PlanStep, Unpartitioned
-from engine.cli.readable import clipped, instant
+from engine.cli.readable import clipped, counted, instant
 
 __all__ = ["plan_document", "plan_headline", "plan_view"]
 
@@ -43,10 +43,10 @@ def plan_headline(plan: Plan, definitions: Definitions) -> str:
     nodes = dict.fromkeys(step.node for step in plan.steps)
     observed = [name for name in nodes if definitions.node_of(name).asset.external]
     steps = sum(step.count for step in plan.steps if step.node not in observed)
-    parts = [f"{_number(steps, 'step')} to make {_number(len(nodes) - len(observed), 'asset')}"] if steps else []
-    parts += [f"{_number(len(observed), 'external asset')} to observe"] if observed else []
+    parts = [f"{counted(steps, 'step')} to make {counted(len(nodes) - len(observed), 'asset')}"] if steps else []
+    parts += [f"{counted(len(observed), 'external asset')} to observe"] if observed else []
     parts += [f"{_things(unchanged, len(plan.unchanged))} up to date"] if unchanged else []
-    parts += [f"{_number(len(plan.blocked), 'asset')} blocked"] if plan.blocked else []
+    parts += [f"{counted(len(plan.blocked), 'asset')} blocked"] if plan.blocked else []
     return f"plan{where}: {', '.join(parts)}"
 
 
@@ -164,9 +164,5 @@ def _whole(step: PlanStep, definitions: Definitions) -> bool:
 
 def _things(partitions: int, assets: int) -> str:
     if partitions == assets:
-        return f"{_number(assets, 'asset')} {'is' if assets == 1 else 'are'}"
-    return f"{_number(partitions, 'partition')} of {_number(assets, 'asset')} are"
-
-
-def _number(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+        return f"{counted(assets, 'asset')} {'is' if assets == 1 else 'are'}"
+    return f"{counted(partitions, 'partition')} of {counted(assets, 'asset')} are"

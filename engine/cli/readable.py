@@ -21,6 +21,7 @@ __all__ = [
     "by_and_why",
     "clipped",
     "clock",
+    "counted",
     "duration",
     "error_lines",
     "error_text",
@@ -35,6 +36,8 @@ __all__ = [
 ITEMS_SHOWN: Final = 30
 """Items of one list or dict that are shown; `--json` shows all."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST: Final = (datetime(2, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST: Final = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)  # in every time zone
 _OUR_ERRORS: Final = "engine.errors."
 _TASK_ERROR: Final = "engine.errors.TaskError"
 _RECORDED: Final = "Recorded traceback (most recent call last):"
@@ -61,14 +64,19 @@ def duration(seconds: float) -> str:
 
 def moment(microseconds: int) -> datetime:
     """A recorded time in the local time zone."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).astimezone()
+    return _time(microseconds).astimezone()
 
 
 def instant(microseconds: int | None) -> str | None:
     """A recorded time as ISO 8601 in UTC, for machines."""
     if microseconds is None:
         return None
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return _time(microseconds).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _time(microseconds: int) -> datetime:
+    """The time; the first or last there is for one that no calendar has: a history is shown whatever it says."""
+    return _EPOCH + timedelta(microseconds=min(max(microseconds, _FIRST), _LAST))
 
 
 def clock(microseconds: int, *, day: bool = True) -> str:
@@ -91,13 +99,18 @@ def by_and_why(by: str, reason: str) -> str:
     return f"{f' by {by}' if by else ''}{f': {reason}' if reason else ''}"
 
 
+def counted(number: int, word: str) -> str:
+    """``1 run``, ``1,200 runs``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def amount(size: int) -> str:
     """Bytes: ``812 B``, ``45.1 kB``, ``3.2 GB``."""
     number, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007 - the one that fits is used
+    for larger in ("kB", "MB", "GB", "TB"):
         if number < 999.95:
             break
-        number /= 1000
+        number, unit = number / 1000, larger
     return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
 
 
@@ -119,7 +132,7 @@ def _attribute(value: Any) -> str:
         return text
     try:
         msgspec.json.decode(value)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return value
     return text
 
@@ -140,7 +153,7 @@ def value_lines(payload: bytes | None) -> list[str]:
         return ["(no value recorded)"]
     try:
         value = msgspec.json.decode(payload)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return [payload.decode("utf-8", "replace")]
     return list(_lines(value))
 

@@ -96,7 +96,7 @@ def _value(session: Session, task_id: str, text: str) -> Any:
                     return value_of(text, value.result.type, what=f"task {name}")
     try:
         return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return text
 
 

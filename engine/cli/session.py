@@ -29,6 +29,7 @@ from engine.cli.words import UNFINISHED
 from engine.errors import HoldfastError, RunNotFound, RunPrunedError
 from engine.storage import Storage
 from eventstore import Clock, EventStore, EventStoreError, SystemClock
+from eventstore.urls import shown_url
 
 __all__ = [
     "Session",
@@ -38,6 +39,7 @@ __all__ = [
     "resume_all",
     "resume_one",
     "run",
+    "say_paused",
     "unfinished",
     "watch",
     "work_on",
@@ -68,7 +70,7 @@ class Session(Struct, frozen=True, kw_only=True):
     @property
     def store_words(self) -> str:
         """What a command must say to mean this store."""
-        return "" if self.url == DEFAULT_STORE else f" --store {shlex.quote(self.url)}"
+        return "" if self.url == DEFAULT_STORE else f" --store {shlex.quote(shown_url(self.url))}"
 
     def watched(self, state: RunState) -> Watched:
         """A run that this session is about, from its present state on."""
@@ -123,7 +125,7 @@ async def resume_all(session: Session) -> Exit:
             if session.output.json:
                 session.output.document({"runs": []})
             else:
-                session.output.line(f"no unfinished run of {names} in {session.url}")
+                session.output.line(f"no unfinished run of {names} in {shown_url(session.url)}")
             return Exit.COMPLETED
         return await _resume(session, watched, stop, single=False)
 
@@ -296,7 +298,12 @@ def _show(session: Session, watched: Sequence[Watched], *, now: int, interrupted
     output.line("  Nothing recorded is lost. To go on:")
     output.line(f"    {session.resume_command('' if brief else left[0].run_id)}", style="bold")
     output.line("  or the same command again.")
-    for line in dict.fromkeys(line for run in left for line in paused_lines(run)):
+    say_paused(output, left)
+
+
+def say_paused(output: Output, runs: Sequence[Watched]) -> None:
+    """Which of them are paused, and how they go on, each thing once."""
+    for line in dict.fromkeys(line for run in runs for line in paused_lines(run)):
         output.line(f"  {line[0].upper()}{line[1:]}.")
 
 

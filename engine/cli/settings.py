@@ -20,12 +20,12 @@ from typing import Any, Final
 from msgspec import Struct
 
 from engine.cli.problems import Problem
+from engine.cli.stores import anchored
 
 __all__ = ["Settings", "read_settings"]
 
 _FILE: Final = "pyproject.toml"
 _KNOWN: Final = ("definitions", "storage", "store")
-_SQLITE: Final = "sqlite:///"
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -43,11 +43,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def store_url(self) -> str:
-        """The store, found from any folder; "" if none is named."""
-        path = self.store.removeprefix(_SQLITE)
-        if path == self.store or not path or path.startswith(("/", ":")):
-            return self.store
-        return f"{_SQLITE}{self.folder / path}"
+        """The store, found from any folder, as is the storage in its options; "" if none is named."""
+        return anchored(self.store, self.folder)
 
     @property
     def storage_url(self) -> str:

@@ -6,17 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from engine import LargeValues
 from engine.cli.problems import Problem
 from engine.storage import Storage
 from eventstore import EventStore
-from eventstore.urls import open_store
+from eventstore.urls import open_store, shown_url
 
-__all__ = ["DEFAULT_STORE", "existing", "opened", "opened_or_empty"]
+__all__ = ["DEFAULT_STORE", "anchored", "existing", "opened", "opened_or_empty"]
 
 DEFAULT_STORE: Final = "sqlite:///holdfast.db"
+_SQLITE: Final = "sqlite:///"
 _STORAGE: Final = "storage="
 
 
@@ -52,10 +53,26 @@ async def opened_or_empty(url: str) -> AsyncIterator[EventStore]:
         yield store
 
 
+def anchored(url: str, folder: Path) -> str:
+    """The URL that means in every folder what `url` means in this one: its file and its storage may be relative."""
+    place, asks, query = url.partition("?")
+    path = place.removeprefix(_SQLITE)
+    if path != place and path and not path.startswith(("/", ":")):
+        place = f"{_SQLITE}{Path(quote(str(folder))) / path}"
+    return place + asks + "&".join(_anchored_option(option, folder) for option in query.split("&"))
+
+
+def _anchored_option(option: str, folder: Path) -> str:
+    named = unquote(option.removeprefix(_STORAGE))
+    if not option.startswith(_STORAGE) or not named or "://" in named or Path(named).is_absolute():
+        return option
+    return f"{_STORAGE}{quote(str(folder / named))}"
+
+
 def _is_missing(url: str) -> bool:
     """Whether it names a file, as far as that can be read, and there is none."""
-    path = url.partition("?")[0].removeprefix("sqlite:///")
-    if not url.startswith("sqlite:///") or path in {"", ":memory:"} or path.endswith("/"):
+    path = url.partition("?")[0].removeprefix(_SQLITE)
+    if not url.startswith(_SQLITE) or path in {"", ":memory:"} or path.endswith("/"):
         return False
     return not Path(unquote(path)).exists()
 
@@ -69,5 +86,5 @@ def _parted(url: str) -> tuple[str, Storage | None]:
         return url, None
     rest = [option for option in options if not option.startswith(_STORAGE)]
     if len(named) > 1:
-        raise Problem(f"store URL {url!r} says storage= twice")
+        raise Problem(f"store URL {shown_url(url)!r} says storage= twice")
     return "?".join([place, *(["&".join(rest)] if rest else [])]), Storage(unquote(named[0]))

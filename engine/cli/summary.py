@@ -16,7 +16,7 @@ from rich.text import Text
 
 from engine import Diagnosis, RunState
 from engine.cli.phrases import short_id
-from engine.cli.readable import clipped, duration, error_lines, error_text, instant, value_lines
+from engine.cli.readable import clipped, counted, duration, error_lines, error_text, instant, value_lines
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.tally import Watched, child_counts, counts, failed_tasks, name_rows
 
@@ -92,7 +92,7 @@ def _notes(run: Watched) -> list[str]:
         ends = [f"{children.completed:,} completed"]
         ends += [f"{children.failed:,} ended otherwise"] if children.failed else []
         ends += [f"{children.running:,} running"] if children.running else []
-        notes.append(f"{children.total:,} child run{'' if children.total == 1 else 's'}: {', '.join(ends)}")
+        notes.append(f"{counted(children.total, 'child run')}: {', '.join(ends)}")
     if figures.handed_out and not run.over:
         one = figures.handed_out == 1
         notes.append(f"{figures.handed_out:,} handed out, {'waits for its token' if one else 'wait for their tokens'}")

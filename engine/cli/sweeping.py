@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from engine import LargeValues
-from engine.cli.keeping import asked, is_asking, size_text
+from engine.cli.keeping import asked, is_asking
 from engine.cli.output import Output
 from engine.cli.problems import Exit, Problem
+from engine.cli.readable import amount, counted
 from engine.cli.stores import opened
 from engine.storage import Swept
 from eventstore import EventStore
@@ -25,10 +26,10 @@ async def sweep(store: EventStore, output: Output, *, older_than: timedelta, als
     looked = await _sweep(store, also, older_than, look=True)
     if not output.json:
         output.line(
-            f"{_objects(looked.objects)}, {size_text(looked.bytes)}, in {store.storage.name} are named by nothing, and"
-            f" older than {_days(older_than)}; {looked.kept:,} stay"
+            f"{counted(looked.objects, 'object')}, {amount(looked.bytes)}, in {store.storage.name} are named by"
+            f" nothing, and older than {counted(older_than.days, 'day')}; {looked.kept:,} stay"
         )
-    do = bool(looked.objects) and asked(output, f"take {_objects(looked.objects)} away for good?", yes=yes)
+    do = bool(looked.objects) and asked(output, f"take {counted(looked.objects, 'object')} away for good?", yes=yes)
     done = await _sweep(store, also, older_than, look=False) if do else Swept(0, 0, 0, looked.kept)
     if output.json:
         output.document(
@@ -44,7 +45,7 @@ async def sweep(store: EventStore, output: Output, *, older_than: timedelta, als
             }
         )
     elif do:
-        output.line(f"{_objects(done.objects)} taken away, {size_text(done.bytes)}")
+        output.line(f"{counted(done.objects, 'object')} taken away, {amount(done.bytes)}")
     elif looked.objects:
         output.line("nothing was taken away" + ("" if is_asking(output) else "; --yes does it"))
     return Exit.COMPLETED
@@ -57,11 +58,3 @@ async def _sweep(store: LargeValues, also: tuple[str, ...], older_than: timedelt
         async with opened(url, read_only=True, as_it_is=True) as other:
             keep |= await LargeValues(other, store.storage).keys()
     return await store.sweep(keep, grace=older_than.total_seconds(), look=look)
-
-
-def _objects(number: int) -> str:
-    return "1 object" if number == 1 else f"{number:,} objects"
-
-
-def _days(age: timedelta) -> str:
-    return "1 day" if age.days == 1 else f"{age.days:,} days"

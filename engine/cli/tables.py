@@ -14,12 +14,22 @@ from rich.text import Text
 from engine import HistoryEvent, PausedWorkflow, RunState, RunSummary, TaskState
 from engine.cli.exchange import Exchange
 from engine.cli.phrases import about, detail, short_id
-from engine.cli.readable import attributes_text, by_and_why, clipped, clock, duration, error_text, one_line, waiting_for
+from engine.cli.readable import (
+    attributes_text,
+    by_and_why,
+    clipped,
+    clock,
+    counted,
+    duration,
+    error_text,
+    one_line,
+    waiting_for,
+)
 from engine.cli.styles import MARKS, STYLES
 from engine.cli.summary import diagnosis_view, error_view, value_view
 from engine.cli.words import FINAL
 
-__all__ = ["TASKS_SHOWN", "Published", "history_line", "published_table", "runs_table", "state_view"]
+__all__ = ["TASKS_SHOWN", "Published", "history_line", "published_table", "runs_table", "state_view", "table_of"]
 
 TASKS_SHOWN: Final = 100
 """Rows of tasks that `show` prints; `--json` has all of them."""
@@ -73,15 +83,20 @@ def _is_queued(run: RunSummary) -> bool:
     return run.status == "queued"
 
 
-def _table(*columns: str) -> Table:
-    """A table of this house; figures (``>``) stand to the right."""
+def table_of(*columns: str, wrapped: bool = False) -> Table:
+    """A table as this command prints them; a column whose name begins with ``>`` is of figures. `wrapped`: what is not,
+    and may be long, goes on in the next line.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for column in columns:
-        right = column.startswith(">")
-        table.add_column(
-            column.removeprefix(">"), justify="right" if right else "left", no_wrap=column in _NEVER_WRAPPED or right
-        )
+        name = column.removeprefix(">")
+        whole = not wrapped or name != column or name in _NEVER_WRAPPED
+        table.add_column(name, justify="right" if name != column else "left", no_wrap=whole)
     return table
+
+
+def _table(*columns: str) -> Table:
+    return table_of(*columns, wrapped=True)
 
 
 def state_view(
@@ -125,7 +140,7 @@ def _talk_sections(state: RunState, exchange: Exchange) -> list[RenderableType]:
         rows = [Published(name, payload, "") for name, payload in state.states.items()]
         parts += _section("published states", Padding(published_table(rows), _INDENT))
     if exchange.feeds:
-        lines = [f"{name}: {number:,} value{'' if number == 1 else 's'}" for name, number in exchange.feeds.items()]
+        lines = [f"{name}: {counted(number, 'value')}" for name, number in exchange.feeds.items()]
         parts += _section("feeds", Padding(Text("\n".join(lines)), _INDENT))
     parts += _section("signals received", _signals_table(exchange) if exchange.signals else None)
     parts += _section("requests", _requests_table(exchange) if exchange.requests else None)

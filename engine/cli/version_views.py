@@ -13,8 +13,8 @@ from rich.text import Text
 
 from engine.assets import AssetPromoted, AssetPublished, Change, Details, VersionDetails, VersionDiff
 from engine.cli.asset_summary import check_lines
-from engine.cli.asset_tables import table_of
 from engine.cli.readable import amount, by_and_why, clipped, clock, duration, one_line_of
+from engine.cli.tables import table_of
 
 __all__ = ["diff_view", "version_view"]
 

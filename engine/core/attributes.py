@@ -44,7 +44,7 @@ _INT_MAX: Final = (1 << 63) - 1
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 decode_attributes: Final = msgspec.json.Decoder(dict[str, AttributeValue | None]).decode
-"""What the payload of `AttributesGiven` or `AttributesSet` says. Raises `msgspec.MsgspecError`."""
+"""What the payload of `AttributesGiven` or `AttributesSet` says. Raises `ValueError`, `RecursionError`."""
 
 
 def encode_attributes(values: Mapping[str, AttributeValue | None], *, where: str, removing: bool) -> bytes | None:

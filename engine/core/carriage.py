@@ -114,10 +114,13 @@ def is_bundle(payload: bytes) -> bool:
 
 
 def unpack(payload: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """The JSON of a value, and its tables by their data versions."""
+    """The JSON of a value, and its tables by their data versions. Raises `NotRecordable` for what only begins so."""
     if not is_bundle(payload):
         return payload, {}
-    return msgspec.msgpack.decode(memoryview(payload)[len(_BUNDLE) :], type=tuple[bytes, dict[str, bytes]])
+    try:
+        return msgspec.msgpack.decode(memoryview(payload)[len(_BUNDLE) :], type=tuple[bytes, dict[str, bytes]])
+    except (ValueError, RecursionError) as error:
+        raise NotRecordable(f"a payload begins like a value with tables in it, and is none: {error}") from error
 
 
 # -- values that are somewhere else ------------------------------------------------------------------------------------
@@ -149,23 +152,29 @@ def away_of(payload: bytes) -> Away:
     """Where it lies. Raises `NotRecordable` for what says nothing of the kind."""
     try:
         return msgspec.json.decode(payload, type=Away)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise NotRecordable(
             f"a payload begins like one that lies in a storage, but does not say where: {error}"
         ) from error
 
 
 def readable(payload: bytes) -> bytes:
-    """A value as JSON, for people: tables by their data versions, what is away by where it is."""
-    if is_away(payload):
-        away = away_of(payload)
-        return payload.lstrip() if away.value is UNSET else bytes(away.value)
-    return unpack(payload)[0]
+    """A value as JSON, for people: tables by their data versions, what is away by where it is; else as it stands."""
+    try:
+        if is_away(payload):
+            away = away_of(payload)
+            return payload.lstrip() if away.value is UNSET else bytes(away.value)
+        return unpack(payload)[0]
+    except NotRecordable:  # it only begins as if; a history is shown whatever stands in it
+        return payload
 
 
 def plain(payload: bytes | None) -> bytes | None:
-    """A payload, in which tables are named by their data versions and are not."""
-    return payload if payload is None or not is_bundle(payload) else unpack(payload)[0]
+    """A payload, in which tables are named by their data versions and are not; else as it stands."""
+    try:
+        return payload if payload is None or not is_bundle(payload) else unpack(payload)[0]
+    except NotRecordable:  # it only begins as if
+        return payload
 
 
 def refuse_away(payload: bytes, where: str) -> None:

@@ -270,7 +270,7 @@ def _shown_arguments(payload: bytes | None) -> str:
     try:
         values = msgspec.json.decode(readable(payload), type=dict[str, msgspec.Raw])
         text = ", ".join(bytes(value).decode() for value in values.values())
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         text = "(unreadable)"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

@@ -165,7 +165,7 @@ def _error(payload: bytes | None) -> bytes | None:
     """What an error says, without its traceback: that names lines."""
     try:
         found = None if payload is None else msgspec.json.decode(payload)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return payload
     if not isinstance(found, dict):
         return payload

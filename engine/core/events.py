@@ -578,7 +578,7 @@ _encoder: Final = msgspec.json.Encoder()
 _decoder: Final[msgspec.json.Decoder[AnyEvent]] = msgspec.json.Decoder(AnyEvent)
 
 decode_known: Final = _decoder.decode
-"""As `decode_header`, for whoever has many: raises `msgspec.MsgspecError` for what that explains."""
+"""As `decode_header`, for whoever has many: raises `ValueError` or `RecursionError` for what that explains."""
 encode_header: Final = _encoder.encode
 """An event as the bytes of its header: compact JSON, the tag first, fields in the order above."""
 
@@ -590,7 +590,7 @@ def decode_header(header: bytes, *, where: str = "") -> AnyEvent:
     """
     try:
         return _decoder.decode(header)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         place = f" at {where}" if where else ""
         raise HistoryError(
             f"the history{place} holds an event that this version of holdfast does not know: {error};"

@@ -75,7 +75,7 @@ def decode_error(payload: bytes) -> ErrorInfo:
     """A recorded error. Raises `HistoryError` for bytes that are none."""
     try:
         return _decoder.decode(payload)
-    except msgspec.MsgspecError as damage:
+    except (ValueError, RecursionError) as damage:
         raise HistoryError(f"a recorded error cannot be read: {damage}") from damage
 
 

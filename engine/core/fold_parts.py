@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from engine.core.attributes import AttributeValue, decode_attributes
@@ -83,7 +82,7 @@ def attributes_of(payload: bytes | None) -> dict[str, AttributeValue | None]:
     """The attributes of a payload; none of one that cannot be read."""
     try:
         return {} if payload is None else decode_attributes(payload)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return {}
 
 
@@ -91,5 +90,5 @@ def diagnosis_of(payload: bytes | None) -> Diagnosis | None:
     """The diagnosis of a payload, if it can be read."""
     try:
         return decode_diagnosis(payload) if payload is not None else None
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
-from msgspec import MsgspecError, Struct, structs
+from msgspec import Struct, structs
 
 from engine.core.call import Definition
 from engine.core.carriage import TableCodec
@@ -152,7 +152,7 @@ class Replayer:
         for recorded in page:
             try:
                 event = decode_known(recorded.header)
-            except MsgspecError:
+            except (ValueError, RecursionError):
                 self._unreadable(recorded)
             self.feed(recorded.version, event, recorded.payload)
 

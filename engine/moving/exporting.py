@@ -20,14 +20,14 @@ from msgspec.structs import replace
 from engine.errors import ExportError
 from engine.moving.events import ExportBegun, ExportWritten, MovingEvent, export_stream, new_event
 from engine.moving.families import Family, family_of, pause_all, stream_of
-from engine.moving.files import ExportWriter
+from engine.moving.files import ExportWriter, refuse_existing
 from engine.moving.form import FORM, Heading
 from engine.moving.limits import EXPORT_TRIES
+from engine.moving.looking import Looked
 from engine.moving.objects import Named, parts_of, storage_of
 from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
-from engine.moving.pruned import Finishing, PrunedMeanwhile, Remains
+from engine.moving.pruned import Finishing, PrunedMeanwhile
 from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
-from eventstore.arrivals import Arrivals
 from eventstore.moving import Item, StoredStream, moving_store
 
 __all__ = ["Exported", "export_to_file"]
@@ -79,8 +79,7 @@ async def export_to_file(
     """
     moving_store(store)
     path = Path(file)
-    if await asyncio.to_thread(path.exists):
-        raise ExportError(f"{path} is there already, and is left as it is: name another file")
+    await asyncio.to_thread(refuse_existing, path)
     if runs is not None:
         await family_of(store, runs)  # that they are there, before anything is written
     log = _Log(store, clock or SystemClock(), record=record)
@@ -134,9 +133,6 @@ class _Writing:
         self._path: Final = path
         self._runs: Final = runs
         self._progress: Final = progress
-        self._total = self._unfinished = 0
-        self._arrivals, self._remains = Arrivals(), Remains()  # what would not be taken in is not written
-        self._named = Named()
         self._values: Final = values
         self.why_not = ""  # it was of no use the last time
 
@@ -153,16 +149,17 @@ class _Writing:
             runs=runs,
             parents={run: each for run, each in (family or {}).items() if each and each not in (family or {})},
         )
+        looked = Looked()  # what would not be taken in is not written
         writer = await asyncio.to_thread(ExportWriter, self._path, heading)
         try:
             names = None if runs is None else [stream_of(run) for run in runs]
             async with aclosing(moving_store(self._store).dump(names)) as items:
-                await self._write(items, writer)
+                await self._write(items, writer, looked)
             if (await self._family() or {}).keys() > (family or {}).keys():
                 self.why_not = "the runs go on starting child runs; pause them first"
                 return None
-            await self._write_values(writer)
-            digest = await asyncio.to_thread(writer.finish, events=self._arrivals.events)
+            await self._write_values(writer, looked.named)
+            digest = await asyncio.to_thread(writer.finish, events=looked.arrivals.events)
         except PrunedMeanwhile:
             self.why_not = "runs are pruned all the while; wait until that is done"
             return None
@@ -174,59 +171,53 @@ class _Writing:
             file=self._path,
             sha256=digest,
             streams=writer.streams,
-            events=self._arrivals.events,
+            events=looked.arrivals.events,
             runs=runs,
             parents=heading.parents,
-            unfinished=self._unfinished,
-            values=len(self._named.by_key) if self._values else 0,
-            values_bytes=self._named.bytes if self._values else 0,
-            values_elsewhere=0 if self._values else len(self._named.by_key),
+            unfinished=looked.unfinished,
+            values=len(looked.named.by_key) if self._values else 0,
+            values_bytes=looked.named.bytes if self._values else 0,
+            values_elsewhere=0 if self._values else len(looked.named.by_key),
         )
 
-    async def _write_values(self, writer: ExportWriter) -> None:
+    async def _write_values(self, writer: ExportWriter, named: Named) -> None:
         """The large values that were named, each once."""
-        if not (self._values and self._named.by_key):
+        if not (self._values and named.by_key):
             return
         storage = storage_of(self._store)
         if storage is None:
             raise ExportError(
-                f"{self._path} was not written: it would name {len(self._named.by_key):,} large values, which lie in a"
+                f"{self._path} was not written: it would name {len(named.by_key):,} large values, which lie in a"
                 " storage: say which, with ?storage=PLACE behind the URL of the store (LargeValues(store, storage) in a"
                 " program), or leave them out (--no-values, values=False)"
             )
-        for stored in self._named.by_key.values():
+        for stored in named.by_key.values():
             await asyncio.to_thread(writer.write_object, parts_of(storage, stored))
 
     async def _family(self) -> Family | None:
         return None if self._runs is None else await family_of(self._store, self._runs)
 
-    async def _write(self, items: AsyncGenerator[Item, None], writer: ExportWriter) -> None:
-        self._total = self._unfinished = 0
-        self._arrivals, self._remains, self._named = Arrivals(), Remains(), Named()
+    async def _write(self, items: AsyncGenerator[Item, None], writer: ExportWriter, looked: Looked) -> None:
         finish = Finishing()
         chunk: list[Item] = []
-        size = 0
+        size = total = 0
         async for given in items:
             item = finish(given)
             if item is None:
                 continue
-            self._count(item)
+            looked.take(item)
+            if isinstance(item, RecordedEvent):
+                self._tell(looked.arrivals.events, total)
+            elif isinstance(item, StoredStream):
+                total += 1 if item.pruned else item.version
             chunk.append(item)
             size += len(item.payload or b"") if isinstance(item, RecordedEvent) else 0
             if len(chunk) >= _CHUNK_ITEMS or size >= _CHUNK_BYTES:
                 await asyncio.to_thread(writer.write, chunk)
                 chunk, size = [], 0
         await asyncio.to_thread(writer.write, chunk)
-        self._arrivals.finish()
+        looked.finish()
 
-    def _count(self, item: Item) -> None:
-        self._arrivals.take(item)
-        self._remains.check(item)
-        self._named.look(item)
-        if isinstance(item, RecordedEvent):
-            events = self._arrivals.events
-            if self._progress is not None and events % EVERY_EVENTS == 0:
-                self._progress(MoveProgress(doing="writing", events=events, total=self._total))
-        elif isinstance(item, StoredStream):
-            self._total += 1 if item.pruned else item.version
-            self._unfinished += item.stream.startswith(stream_of("")) and not item.closed
+    def _tell(self, events: int, total: int) -> None:
+        if self._progress is not None and events % EVERY_EVENTS == 0:
+            self._progress(MoveProgress(doing="writing", events=events, total=total))

@@ -26,7 +26,7 @@ from engine.moving.objects import ObjectBytes, ObjectHead, ObjectPart
 from eventstore import RecordedEvent
 from eventstore.moving import Item, StoredStream
 
-__all__ = ["ExportReader", "ExportWriter"]
+__all__ = ["ExportReader", "ExportWriter", "refuse_existing"]
 
 _COMPRESSION: Final = 6
 _LOOK_LINES: Final = 1_000  # between two looks whether reading is to stop
@@ -38,7 +38,7 @@ class ExportWriter:
 
     def __init__(self, path: Path, heading: Heading) -> None:
         """Raises `ExportError` when there is such a file already, `OSError`."""
-        _refuse_existing(path)
+        refuse_existing(path)
         self._path: Final = path
         self._beside: Final = path.with_name(f".{path.name}.{uuid4().hex}")
         descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -46,7 +46,6 @@ class ExportWriter:
         self._gzip: Final = gzip.GzipFile("", "wb", _COMPRESSION, self._file, mtime=0)
         self._digest: Final = sha256()
         self.streams = 0
-        self.events = 0
         self._put(encode(heading) + b"\n")
 
     def write(self, items: Iterable[Item | ObjectPart]) -> None:
@@ -64,7 +63,6 @@ class ExportWriter:
 
     def finish(self, *, events: int) -> str:
         """The last line; then the file is there, durably. Its digest. Raises `ExportError`, `OSError`."""
-        self.events = events
         digest = self._digest.hexdigest()
         self._gzip.write(encode(End(streams=self.streams, events=events, sha256=digest)) + b"\n")
         self._gzip.close()
@@ -74,7 +72,7 @@ class ExportWriter:
         try:
             os.link(self._beside, self._path)  # unlike a rename it never takes another's place
         except FileExistsError:
-            _refuse_existing(self._path)
+            refuse_existing(self._path)
             raise
         self._beside.unlink()
         descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
@@ -94,7 +92,8 @@ class ExportWriter:
         self._gzip.write(data)
 
 
-def _refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path) -> None:
+    """Raise `ExportError` when there is such a file. Blocks."""
     if path.exists():
         raise ExportError(f"{path} is there already, and is left as it is: name another file")
 

@@ -20,13 +20,12 @@ from msgspec import Struct
 from engine.errors import DamagedExport, ExportError
 from engine.moving.events import FileImported, import_stream, new_event
 from engine.moving.files import ExportReader
+from engine.moving.looking import Looked
 from engine.moving.objects import Named, ObjectBytes, ObjectHead, ObjectPart, WrongObject, bytes_of, storage_of
 from engine.moving.progress import EVERY_EVENTS, MoveProgress, Told
-from engine.moving.pruned import Remains
 from engine.storage import BlockingStorage
 from eventstore import NEW, Clock, Commit, EventStore, NotInstallable, RecordedEvent, SystemClock
-from eventstore.arrivals import Arrivals
-from eventstore.moving import Item, StoredStream, moving_store
+from eventstore.moving import Item, moving_store
 
 __all__ = ["CheckedExport", "Imported", "check_export", "import_from_file"]
 
@@ -139,20 +138,15 @@ async def _stopping() -> AsyncIterator[threading.Event]:
 
 
 def _check(path: Path, stop: threading.Event, progress: Told) -> CheckedExport:
-    reader, arrivals, remains, named = ExportReader(path, stop=stop), Arrivals(), Remains(), Named()
-    unfinished, values = 0, _Values()
+    reader, looked, values = ExportReader(path, stop=stop), Looked(), _Values()
     parts = _told(reader, "checking", None, progress)
     try:
         for item in parts:
             if isinstance(item, ObjectHead | ObjectBytes):
-                values.check(item, parts, named)
-                continue
-            arrivals.take(item)
-            remains.check(item)
-            named.look(item)
-            if isinstance(item, StoredStream):
-                unfinished += item.stream.startswith("run:") and not item.closed
-        arrivals.finish()
+                values.check(item, parts, looked.named)
+            else:
+                looked.take(item)
+        looked.finish()
     except (NotInstallable, WrongObject) as error:
         raise reader.damaged(str(error)) from None
     assert reader.heading is not None
@@ -160,17 +154,17 @@ def _check(path: Path, stop: threading.Event, progress: Told) -> CheckedExport:
     heading = reader.heading
     return CheckedExport(
         sha256=reader.end.sha256,
-        streams=arrivals.streams,
-        events=arrivals.events,
+        streams=looked.arrivals.streams,
+        events=looked.arrivals.events,
         version=heading.version,
         at=heading.at,
         store=heading.store,
         runs=heading.runs,
         parents=heading.parents,
-        unfinished=unfinished,
+        unfinished=looked.unfinished,
         values=len(values.keys),
         values_bytes=values.bytes,
-        values_elsewhere=len(named.by_key) - len(values.keys),
+        values_elsewhere=len(looked.named.by_key) - len(values.keys),
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from eventstore import KeptDigest, NotInstallable, RecordedEvent
+from eventstore import KeptDigest, NotInstallable, RecordedEvent, pruned_leaf
 from eventstore.moving import ConsumedMessages, Item, StoredMessage, StoredStream
 
 __all__ = ["Finishing", "PrunedMeanwhile", "Remains"]
@@ -73,7 +73,7 @@ class Remains:
             hashed = self._hashes.get(item.stream)
             if hashed is None:
                 hashed = self._hashes[item.stream] = sha256()
-            hashed.update(item.pruned_at.to_bytes(8, "big") + item.digest)
+            hashed.update(pruned_leaf(item))
         elif isinstance(item, RecordedEvent) and (hashed := self._hashes.pop(item.stream, None)) is not None:
             _check_said(item, hashed.hexdigest())
 
@@ -93,7 +93,7 @@ def _check_said(event: RecordedEvent, leaves: str) -> None:
     wrong = None
     try:
         said = _decode(event.header)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         wrong = f"the events before it were pruned, and it does not say so ({error})"
     else:
         if f"run:{said.run}" != event.stream:

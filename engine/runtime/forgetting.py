@@ -12,6 +12,7 @@ from engine.core.call import Call
 from engine.core.events import ResultForgotten
 from engine.errors import HoldfastError
 from engine.runtime.histories import head_or_none
+from engine.runtime.large_values import LARGE
 from engine.runtime.memos import keyed
 from engine.runtime.streams import MEMO_CATEGORY, MEMO_OF, new_event
 from engine.tasks import Task
@@ -85,5 +86,5 @@ def _stream_of(what: Any) -> str | None:
                     f"{definition.where} has no memo, so that nothing is known by its arguments: give it"
                     f" memo=Memo(...), or forget all that there is of it with forget({definition.name})"
                 )
-            return keyed(definition, definition.arguments.encode(what.args, dict(what.kwargs))).stream
+            return keyed(definition, definition.arguments.encode(what.args, dict(what.kwargs), LARGE)).stream
     raise HoldfastError(f"an engine forgets results of a task, as in forget(load), or of a call of one, not {what!r}")

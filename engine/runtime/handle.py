@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from engine.core.attributes import AttributeValue
 from engine.core.carriage import refuse_away, unpack
-from engine.core.compare import decode_diagnosis
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.core.fold import FINAL_STATUSES, RunState, RunStatus
+from engine.core.fold_parts import diagnosis_of
 from engine.core.values import ValueCodec
 from engine.errors import (
     EngineFailed,
@@ -273,7 +273,9 @@ class RunHandle(Generic[R_co]):
         self, request: Request[None, R], argument: None = None, *, id: str | None = None, by: str = "", reason: str = ""
     ) -> R: ...
     @overload
-    async def ask(self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "") -> R: ...
+    async def ask(
+        self, request: Request[A, R], argument: A, *, id: str | None = None, by: str = "", reason: str = ""
+    ) -> R: ...
     async def ask(
         self,
         request: Request[Any, R],
@@ -358,7 +360,10 @@ class RunHandle(Generic[R_co]):
         if codec is not None:
             return codec.decode(outcome.payload, LARGE)  # type: ignore[no-any-return]
         refuse_away(outcome.payload, f"the result of run {self.id!r}")
-        value: Any = msgspec.json.decode(unpack(outcome.payload)[0])
+        try:
+            value: Any = msgspec.json.decode(unpack(outcome.payload)[0])
+        except (ValueError, RecursionError) as error:
+            raise HistoryError(f"the result of run {self.id!r} is no value: {error}") from error
         return value  # type: ignore[no-any-return]
 
     def _raise(self, outcome: Outcome) -> NoReturn:
@@ -366,7 +371,8 @@ class RunHandle(Generic[R_co]):
             case "failed":
                 self._raise_failure(outcome.payload)
             case "suspended":
-                text = decode_diagnosis(outcome.payload).render() if outcome.payload is not None else ""
+                diagnosis = diagnosis_of(outcome.payload)
+                text = "" if diagnosis is None else diagnosis.render()
                 raise RunSuspendedError(self.id, f"run {self.id!r} is suspended: {text}")
             case "pruned":
                 raise RunPrunedError(self.id)

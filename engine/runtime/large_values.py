@@ -196,7 +196,7 @@ class LargeValues(OtherPorts):
             return item  # whoever reads it says so
         try:
             payload = await self._bring(away)
-        except (StorageMissing, StorageDamaged, StorageRefused, msgspec.MsgspecError) as error:
+        except (StorageMissing, StorageDamaged, StorageRefused, ValueError, RecursionError) as error:
             payload = structs.replace(away, problem=str(error)).encoded()
         except StorageError as error:
             raise _unavailable(error) from error
@@ -286,7 +286,7 @@ def _named_by(payload: bytes | None) -> Iterator[Stored]:
     raws = [] if away.stored is UNSET else [away.stored]
     raws += () if away.tables is UNSET else away.tables.values()
     for raw in raws:
-        with suppress(msgspec.MsgspecError):  # likewise
+        with suppress(ValueError, RecursionError):  # likewise
             yield _stored(raw)
 
 

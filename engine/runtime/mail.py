@@ -171,5 +171,5 @@ def mail_or_none(message: WaitingMessage) -> ControlMail | DataMail | None:
     """What a waiting message says; None for mail that this version does not know, which stays in the box."""
     try:
         return _decoder.decode(message.header)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return None

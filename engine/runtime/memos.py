@@ -27,6 +27,7 @@ from engine.errors import HistoryError, NotRecordable
 from engine.runtime.attempts import Failed, Outcome, Reused
 from engine.runtime.dispatch import Spawn
 from engine.runtime.histories import head_or_none
+from engine.runtime.large_values import LARGE
 from engine.runtime.steps import Step
 from engine.runtime.streams import MEMO_CATEGORY, MEMO_OF, new_event
 from engine.tasks import Task
@@ -57,7 +58,7 @@ def keyed(definition: Task[..., Any], arguments: bytes) -> Keyed:
     assert memo is not None
     key = arguments
     if memo.key is not None:
-        args, kwargs = definition.arguments.decode(arguments)
+        args, kwargs = definition.arguments.decode(arguments, LARGE)
         try:
             value = memo.key(*args, **kwargs)
         except Exception as error:
@@ -106,7 +107,7 @@ class Memos:
             event = decode_header(header)
             if not isinstance(event, ResultMemoised) or payload is None:
                 return None
-            definition.result.decode(payload)
+            definition.result.decode(payload, LARGE)
         except (HistoryError, NotRecordable):
             return None
         memo, now = definition.policy.memo, self._clock.now()

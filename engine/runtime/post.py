@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine.core.carriage import INLINE, is_away
 from engine.core.events import (
     AttemptOutcomeIgnored,
     CancelRequested,
@@ -114,8 +115,11 @@ def _of_completion(
     if mail.error:
         fact = TaskFailed(at=0, id=mail.task, error=mail.error, attempt=number, by=mail.by, reason=mail.reason)
         return Arrival(fact, message.payload, message.id)
+    payload = b"null" if message.payload is None else message.payload
     try:
-        pending.definition.result.decode(message.payload if message.payload is not None else b"null")
+        missing = is_away(payload) and pending.carriage is not INLINE  # the delivery says so, and suspends the run
+        if not missing:
+            pending.definition.result.decode(payload, pending.carriage)
     except NotRecordable as error:  # it must not reach the workflow, and nobody is left to be told
         info = describe(error)
         fact = TaskFailed(at=0, id=mail.task, error=info.type, attempt=number, by=mail.by, reason=mail.reason)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Final
 
-from msgspec import MsgspecError, Struct
+from msgspec import Struct
 
 from engine.core.events import PayloadsDestroyed, RunPruned, decode_header
 from engine.core.fold import FINAL_STATUSES
@@ -48,6 +48,7 @@ from eventstore import (
     StreamQuery,
     VersionConflict,
     keeps,
+    pruned_leaf,
 )
 from eventstore.digest import chain_start, event_digest
 from eventstore.port import Scalar
@@ -152,7 +153,7 @@ async def _note(store: EventStore, head: StreamHead, *, by: str, reason: str, cl
     run_id, read, hashed = run_id_of(head.stream), _Read(chain_start(head.stream)), sha256()
     async for event in store.read(head.stream, until=head.version):
         _check(event, read)
-        hashed.update(event.position.to_bytes(8, "big") + event.digest)
+        hashed.update(pruned_leaf(event))
         read.first = read.first or event.position
         read.events, read.last, read.digest = event.version, event.position, event.digest
         if event.version == 1 or event.header.startswith(_OF_RUN):
@@ -272,7 +273,7 @@ async def _forgotten_attributes(store: EventStore, head: StreamHead, versions: t
     said: set[tuple[str, Scalar]] = set()
     async for event in store.read(head.stream, after=versions[0] - 1, until=versions[-1]):
         if event.version in versions and event.payload is not None and event.header.startswith(_OF_ATTRIBUTES):
-            with suppress(MsgspecError):  # what nobody can read has given nothing
+            with suppress(ValueError, RecursionError):  # what nobody can read has given nothing
                 said.update(set_attributes(event.payload).items())
     return [name for name, value in own.items() if (name, value) in said]
 

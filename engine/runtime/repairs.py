@@ -19,6 +19,7 @@ from engine.core.identity import check_run_id
 from engine.errors import RepairRefused, RunConflict, RunNotFound
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.histories import HistoryEvent, check_whole, head_of, read_beginning, read_events
+from engine.runtime.large_values import holds_large
 from engine.runtime.streams import ORIGIN, STATUS, VERSION, WORKFLOW, new_event, set_attributes, stream_of
 from engine.runtime.versions import PYTHON
 from eventstore import NEW, Clock, Commit, EventStore, NewEvent, VersionConflict
@@ -63,7 +64,7 @@ async def rerun(
         by=by,
         deadline=before.deadline and now + before.deadline - before.at,  # as long as it had
         carried=before.carried,
-        large=before.large,
+        large=before.large or holds_large(store),
         rerun_of=run_id,
         reason=reason,
         attributes=() if given is None else tuple(decode_attributes(given)),

@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from engine.core.calls import CANCELLED
 from engine.core.decided import Decided
 from engine.core.events import (
+    AttemptFailed,
     AttemptOutcomeIgnored,
     AttributesGiven,
     AttributesSet,
@@ -20,6 +21,7 @@ from engine.core.events import (
     ChildStarted,
     ContinuedAsNew,
     Decision,
+    EffectReconciled,
     Fact,
     MessageSent,
     Note,
@@ -32,6 +34,7 @@ from engine.core.events import (
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskHandedOut,
     TaskScheduled,
     TimerFired,
     decode_header,
@@ -279,7 +282,7 @@ def ignored(task_id: str, number: int, outcome: str, payload: bytes | None = Non
 
 
 def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
-    """A fact for a cancelled or finished task becomes a note, never delivered; other stale facts leave no trace."""
+    """What became of a cancelled or finished task is a note, never delivered; other stale facts leave no trace."""
     match arrival.event:
         case TaskCompleted(reused_run=run) if run:
             return None  # of an attempt that ended there would be something to say
@@ -287,6 +290,12 @@ def as_ignored(arrival: Arrival, *, epoch: int) -> Note | None:
             return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="completed", by=by, reason=reason)
         case TaskFailed(id=id_, attempt=number, by=by, reason=reason):
             return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="failed", by=by, reason=reason)
+        case AttemptFailed(id=id_, attempt=number) | EffectReconciled(id=id_, attempt=number, answer="unknown"):
+            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="failed")
+        case EffectReconciled(id=id_, attempt=number):
+            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="not happened")
+        case TaskHandedOut(id=id_, attempt=number):
+            return AttemptOutcomeIgnored(at=0, id=id_, attempt=number, outcome="handed out")
         case ChildCompleted(id=id_):
             return ChildOutcomeIgnored(at=0, id=id_, outcome="completed", epoch=epoch)
         case ChildFailed(id=id_, status=status):

@@ -18,6 +18,7 @@ from engine.core.failures import describe, encode_error
 from engine.core.values import ValueCodec
 from engine.errors import HoldfastError, RunNotFound, TokenError
 from engine.runtime.histories import epoch_start, head_of, read_beginning
+from engine.runtime.large_values import carriage_of
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.sending import send_data
 from engine.runtime.streams import stream_of
@@ -46,7 +47,7 @@ def parse_token(text: str) -> Token:
     """What a token says, unchecked. Raises `TokenError` for what is none."""
     try:
         return msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=Token)
-    except (ValueError, TypeError, AttributeError, msgspec.MsgspecError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise TokenError(f"{str(text)[:80]!r} is not a completion token") from None
 
 
@@ -61,7 +62,7 @@ async def complete_task(
 ) -> None:
     """Send a task's result to its run. Raises as `Engine.complete`."""
     codec = ValueCodec(Any, "the value for a completion token") if task is None else task.result
-    payload = codec.encode_checked(value)
+    payload = codec.encode_checked(value, carriage_of(store))
     token = await _known(store, text, task)
     mail = CompletionMail(task=token.task_id, epoch=token.epoch, by=by, reason=reason)
     await send_data(store, data_message(stream_of(token.run_id), message_id, mail, payload), token.run_id)

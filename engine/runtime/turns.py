@@ -24,6 +24,7 @@ from engine.core.events import (
     SignalIgnored,
     SignalReceived,
     TaskCompleted,
+    TaskHandedOut,
     TurnSlow,
 )
 from engine.core.instance import Instance
@@ -51,6 +52,7 @@ __all__ = ["Turns"]
 # Making a union of types at each event would take longer than the question.
 _HOLDING: Final = (RunPaused, RunUnpaused)
 _RETRIED: Final = (AttemptFailed, EffectReconciled)
+_OF_ATTEMPTS: Final = (AttemptFailed, AttemptHeartbeat, EffectReconciled, TaskHandedOut)
 _BEGINNINGS: Final = (RunStarted, RunBegun)
 
 
@@ -119,8 +121,8 @@ class Turns:
             return as_ignored(arrival, epoch=instance.epoch)
         if isinstance(event, _HOLDING) and instance.over:
             return None  # nothing is left to be held
-        if isinstance(event, AttemptHeartbeat) and (instance.over or event.id not in instance.pending):
-            return None  # nobody waits for what becomes of it
+        if isinstance(event, _OF_ATTEMPTS) and (instance.outcome is not None or event.id not in instance.pending):
+            return as_ignored(arrival, epoch=instance.epoch)  # since it came: in an earlier turn of this very step
         return event
 
     def _admit_to_key(self, step: Step, pool: str) -> None:

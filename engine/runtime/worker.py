@@ -127,7 +127,11 @@ class Worker:
         to_be_checked = list(self.definitions.every()) if self._stand_in is None else ()
         executors = places_on(self.store, self._capacity, self._given, workflows=to_be_checked)
         self.lease = await self._exit.enter_async_context(self.store.lease(self._name))
-        await self.paused.look()  # before anything begins here
+        try:
+            await self.paused.look()  # before anything begins here
+        except BaseException:
+            await self._exit.aclose()  # else the lease of a worker that there is not would live on
+            raise
         self.alarms = Alarms(self.clock)
         self.dispatcher = Dispatcher(
             executors,

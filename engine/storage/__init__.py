@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from engine.storage.blocking import GRACE_SECONDS, BlockingStorage, Swept
 from engine.storage.carrying import ParquetTables
-from engine.storage.files import ParquetRows, each_parquet_row, parquet_file, parquet_rows
+from engine.storage.files import ParquetRows, each_parquet_row, parquet_file, whole_file
 from engine.storage.formats import VALUE_BYTES_MAX
 from engine.storage.places import OBJECT_BYTES_MAX, Draft, Found, Place
 from engine.storage.storage import Storage, data_version
@@ -33,5 +33,5 @@ __all__ = [
     "each_parquet_row",
     "keys_in",
     "parquet_file",
-    "parquet_rows",
+    "whole_file",
 ]

@@ -27,6 +27,7 @@ from typing import IO, Final
 from uuid import uuid4
 
 from engine.errors import StorageDamaged, StorageMissing, StorageRefused, StorageUnavailable
+from engine.storage.durable import OPEN_FOLDER, sync_folder
 from engine.storage.places import Draft, Found
 from engine.storage.stored import check_key
 
@@ -40,7 +41,6 @@ _DRAFT: Final = ".part"
 _LOCK: Final = "lock"
 _PRIVATE_FOLDER: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
-_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOT_OURS: Final = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
 
 
@@ -121,8 +121,8 @@ class Folder:
         """Before the first write: the folder is there for good, and what a crash left is taken away."""
         with self._failing():
             self._made(_NEW)
-            _sync(self._root)
-            _sync(self._root.parent)
+            sync_folder(self._root)
+            sync_folder(self._root.parent)
         if any(True for _ in self._listed(self._root / _NEW)):
             self.sweep_drafts(older_than=self.now() - DRAFT_AGE_SECONDS)
 
@@ -134,8 +134,8 @@ class Folder:
             with self._locked(fcntl.LOCK_SH):
                 os.utime(path)  # writing it may have taken longer than a sweep's grace period
                 path.replace(self._root / key)
-            _sync(folder)
-            _sync(self._root)  # another process may have made the folder just now, and not have synced that yet
+            sync_folder(folder)
+            sync_folder(self._root)  # another process may have made the folder just now, and not have synced that yet
 
     def delete(self, key: str, *, older_than: float | None = None) -> bool:
         """See `Place`."""
@@ -151,7 +151,7 @@ class Folder:
                     path.unlink()
             except FileNotFoundError:
                 return False
-            _sync(path.parent)
+            sync_folder(path.parent)
             return True
 
     def sweep_drafts(self, *, older_than: float) -> int:
@@ -172,9 +172,9 @@ class Folder:
 
     def _opened(self, key: str) -> int:
         above, name = key.split("/")
-        folder = os.open(self._root, _OPEN_FOLDER)
+        folder = os.open(self._root, OPEN_FOLDER)
         try:
-            inner = os.open(above, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            inner = os.open(above, OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=folder)
         finally:
             os.close(folder)
         try:
@@ -189,7 +189,7 @@ class Folder:
         missing = [each for each in (path, *path.parents) if not each.exists()]
         for each in reversed(missing):
             each.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
-            _sync(each.parent)
+            sync_folder(each.parent)
         if path.is_symlink() or not path.is_dir():
             raise StorageDamaged(f"{path} is no folder, but a link or a file that somebody put there: take it away")
         return path
@@ -237,13 +237,5 @@ def _opened_to_lock(path: str | Path, *, create: bool = False) -> Iterator[int]:
     descriptor = os.open(path, flags, _PRIVATE_FILE)
     try:
         yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, _OPEN_FOLDER)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -25,6 +25,13 @@ def place_at(url: str | os.PathLike[str], options: Mapping[str, Any]) -> Place:
     text = os.fspath(url)
     if not text or "\0" in text:
         raise StorageRefused(f"{text!r} names no storage: use a folder, file:///folder, or a URL that fsspec knows")
+    try:
+        for part in (text, *text.split("::")):
+            urlsplit(part)
+    except ValueError:  # its text may quote a password, and so might ours
+        raise StorageRefused(
+            "a storage URL names a host that cannot be one: look for brackets and odd letters"
+        ) from None
     if "://" not in text:
         return _folder(Path(text), text, options)
     if text.startswith("file://"):

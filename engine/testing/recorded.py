@@ -58,7 +58,7 @@ def load_history(file: str | Path) -> RecordedHistory:
     lines = Path(file).read_bytes().splitlines()
     try:
         first = _first.decode(lines[0] if lines else b"")
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise HoldfastError(f"{file}, line 1: no history of `holdfast export`: {error}") from None
     if first.holdfast != "history" or first.form > _FORM:
         raise HoldfastError(f"{file}, line 1: {first.holdfast!r} in form {first.form}, this version reads {_FORM}")
@@ -67,7 +67,7 @@ def load_history(file: str | Path) -> RecordedHistory:
         try:
             each = _line.decode(line)
             events.append(HistoryEvent.from_stored(each.version, bytes(each.header), bytes(each.payload) or None))
-        except (msgspec.MsgspecError, HoldfastError) as error:
+        except (ValueError, RecursionError, HoldfastError) as error:
             raise HoldfastError(f"{file}, line {number}: {error}") from None
     return RecordedHistory(events, run=first.run, redacted=first.redacted, file=str(file))
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from eventstore import (
     Commit,
+    KeptDigest,
     Lease,
     Message,
     Page,
@@ -92,7 +93,7 @@ class WatchedStore:
         self.calls += 1
         if name == "commit":
             self.commits += 1
-        if name in ("commit", "send", "install"):
+        if name in ("commit", "send", "install", "forget", "prune"):
             self.moves += 1
         return None if self._plan is None else self._plan(self, name, argument)
 
@@ -156,6 +157,20 @@ class WatchedStore:
     async def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:
         async for event in self.inner.read_all(after=after, category=category):
             yield event
+
+    async def forget(self, stream: str, *, versions: Collection[int] | None = None) -> int:
+        count: int = await self._call("forget", stream, lambda: self.inner.forget(stream, versions=versions))
+        return count
+
+    async def prune(self, stream: str, *, until: int) -> int:
+        count: int = await self._call("prune", stream, lambda: self.inner.prune(stream, until=until))
+        return count
+
+    def leaves(self, *, after: int = 0) -> AsyncIterator[RecordedEvent | KeptDigest]:
+        return self.inner.leaves(after=after)
+
+    def kept(self, stream: str, *, after: int = 0) -> AsyncIterator[KeptDigest]:
+        return self.inner.kept(stream, after=after)
 
     def dump(self, streams: Sequence[str] | None = None) -> AsyncGenerator[Item, None]:
         return self.inner.dump(streams)

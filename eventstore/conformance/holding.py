@@ -70,7 +70,7 @@ async def what_is_taken_again_under_the_next_lease_goes_on(harness: StoreHarness
 
 
 async def who_waits_for_what_a_dead_owner_held_is_in_the_queue(harness: StoreHarness) -> None:
-    """The new owner of a stream that asks to wait under a name that the dead one held a permit by: it is not forgotten."""
+    """The heir of a stream asks to wait under the name by which the dead owner held a permit: it is not forgotten."""
     async with shared_pool(harness, limit=1) as shared:
         if shared is None:
             return

@@ -44,6 +44,11 @@ PAGE_BYTES: Final = 4_096
 
 _CACHE_KIBIBYTES: Final = 8 << 10  # of the writer's page cache: SQLite's 2 MiB make many streams read pages again
 _CACHED_STATEMENTS: Final = 256
+# How a rollback journal begins, see https://sqlite.org/fileformat2.html: eight bytes, how many records, a number by
+# chance, and how many pages the database had.
+_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
+_JOURNAL_BYTES: Final = 20
+_EMPTY: Final = bytes(4)
 
 
 def is_synchronous(word: str) -> TypeGuard[Synchronous]:
@@ -109,6 +114,10 @@ def open_reader(path: str) -> sqlite3.Connection:
     try:
         if not _exists(path):
             raise StoreUnavailable(f"no store at {path}: there is no such file")
+        if _was_empty(path):
+            raise StoreUnavailable(
+                f"no store at {path}: whoever was making it was interrupted; open it for writing once to have it made"
+            )
         _look_without_touching(path)
         connection = _connect(path, "ro", statements=_CACHED_STATEMENTS)
         try:
@@ -154,11 +163,25 @@ def _look_without_touching(path: str) -> None:
     It looks past locks and the log, so it may meet a checkpoint that has written the first page, and with it the new
     size, before the rest: to SQLite that is a damaged file, unless the connection says that it can do with one.
     """
-    if not _exists(path) or os.path.getsize(path) == 0:
+    if not _exists(path) or os.path.getsize(path) == 0 or _was_empty(path):
         return
     with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
         connection.execute("PRAGMA writable_schema=ON")
         _check_is_ours(connection, path)
+
+
+def _was_empty(path: str) -> bool:
+    """Whether the file was empty before a transaction that was interrupted: whatever the disk has of it now, perhaps
+    not even its first sector, whoever opens the file next has SQLite make it empty again.
+
+    The journal of that transaction says so, and SQLite has no lock on it that closing it could drop.
+    """
+    try:
+        with open(path + "-journal", "rb") as journal:
+            start = journal.read(_JOURNAL_BYTES)
+    except OSError:
+        return False
+    return start.startswith(_JOURNAL_MAGIC) and start.endswith(_EMPTY)
 
 
 def _check_is_ours(connection: sqlite3.Connection, path: str, *, empty_is_ours: bool = True) -> None:

@@ -16,8 +16,6 @@ from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Final, TypeVar
 
-from msgspec import MsgspecError
-
 from eventstore.errors import EventStoreError, StoreClosed, StoreDamaged, StoreUnavailable, StreamNotFound
 from eventstore.port import NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
 from eventstore.sqlite.failures import poisons, unavailable
@@ -159,7 +157,7 @@ class Readers:
             raise failure from error
         except EventStoreError:
             raise
-        except (TypeError, ValueError, MsgspecError) as error:  # what a row holds is not what we write
+        except (TypeError, ValueError, RecursionError) as error:  # what a row holds is not what we write
             raise StoreDamaged(
                 f"{self._path} holds a row that no store has written ({error}): look for it with holdfast verify"
             ) from error

@@ -325,6 +325,21 @@ def dependencies_stay_in_their_rooms(modules: Modules) -> Iterator[str]:
                 yield f"{name}:{use.line}: imports {top}, which is no dependency (tests/architecture/table.py)"
 
 
+def nothing_is_run_from_text(modules: Modules) -> Iterator[str]:
+    """No text and no bytes become code: not by eval, exec or compile, and by no library that does it."""
+    for name, module in modules.items():
+        for node in ast.walk(module.tree):
+            if not isinstance(node, ast.Call):
+                continue
+            path = module.resolved(node.func)
+            if path is None and isinstance(node.func, ast.Name) and node.func.id in table.RUNS_TEXT:
+                yield f"{name}:{node.lineno}: calls {node.func.id}(): nothing is run from text"
+            elif path is not None and (
+                path.removeprefix("builtins.") in table.RUNS_TEXT or path in table.RUNS_TEXT_PATHS
+            ):
+                yield f"{name}:{node.lineno}: calls {path}(): nothing is run from text"
+
+
 def imports_are_plain(modules: Modules) -> Iterator[str]:
     """What is imported can be read: no stars, and computed names only where the table says why."""
     for name, module in modules.items():
@@ -377,6 +392,7 @@ RULES: tuple[Rule, ...] = (
     modules_open_with_what_they_are,
     annotations_are_lazy,
     dependencies_stay_in_their_rooms,
+    nothing_is_run_from_text,
     imports_are_plain,
     exceptions_are_needed,
 )

@@ -99,6 +99,17 @@ CLOCK: Final = "eventstore.clock"
 FORBIDDEN_MODULES: Final = frozenset({"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"})
 """No pickle, anywhere by default. joblib, which pickles, has one room (below), that is entered only when it is named."""
 
+RUNS_TEXT: Final = frozenset({"eval", "exec", "compile", "__import__"})
+"""Builtins that make code of text. Nobody calls them."""
+
+RUNS_TEXT_PATHS: Final = frozenset(
+    """
+    yaml.load yaml.unsafe_load yaml.full_load os.system os.popen subprocess.getoutput subprocess.getstatusoutput
+    code.interact codeop.compile_command runpy.run_path runpy.run_module types.CodeType types.FunctionType
+    """.split()
+)
+"""Functions of libraries that do."""
+
 DEPENDENCIES: Final[dict[str, tuple[str, ...]]] = {
     # core
     "msgspec": PACKAGES,

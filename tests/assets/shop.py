@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from engine import Engine
+from engine import Engine, RunHandle
 from engine.assets import Asset, Assets, Definitions, Plan, Report
 from engine.storage import Storage
 from eventstore import EventStore
@@ -61,6 +61,13 @@ async def run(assets: Assets, engine: Engine, plan: Plan) -> Report:
     """Make what is planned. Raises `RunFailedError`."""
     handle = await engine.start(assets.materialize(plan))
     return await soon(handle.result())
+
+
+async def scheduled(run: RunHandle[Any]) -> AsyncIterator[Any]:
+    """The tasks that were scheduled so far, in order."""
+    async for each in run.events():
+        if type(each.event).__name__ == "TaskScheduled":
+            yield each.event
 
 
 def steps(plan: Plan) -> dict[str, tuple[str, ...]]:

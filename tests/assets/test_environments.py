@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.assets import Out, asset, assets, environments, external_asset
-from engine.errors import AssetError
+from engine.assets import AssetContext, Out, Static, asset, assets, environments, external_asset
+from engine.errors import AssetError, AssetNotFound
 from tests.assets.shop import materialize, shop, steps, told
 from tests.runtime.worlds import World
 
@@ -139,3 +139,21 @@ async def test_one_of_several_assets_that_is_promoted_alone_makes_the_function_s
         with pytest.raises(AssetError, match="configuration for 'right', which 'left' makes"):
             await offered.plan(config={"right": {"x": 1}})
     assert told() == []
+
+
+async def test_a_version_is_read_where_it_is_found(world: World, tmp_path: Path) -> None:
+    """In what an environment branches off, too; and of no other partition than was asked for."""
+
+    @asset(partitions=Static(["a", "b"]), code_version="1")
+    async def part(context: AssetContext) -> str:
+        return f"of {context.partition}"
+
+    async with shop(world, tmp_path, part) as (offered, engine):
+        await materialize(offered, engine)
+        await offered.create_environment("dev")
+        version = (await offered.version("part", partition="b")).version
+        assert await offered.read("part", version=version) == "of b"
+        assert await offered.read("part", partition="b", version=version) == "of b"
+        with pytest.raises(AssetNotFound, match=f"part@{version} is of partition 'b', not 'a'"):
+            await offered.read("part", partition="a", version=version)
+        assert await offered.read("part", partition="b", version=version, environment="dev") == "of b"

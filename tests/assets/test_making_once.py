@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from engine.assets import (
     AssetState,
     AssetUnchanged,
     Catalog,
+    CheckContext,
     Definitions,
     Out,
     Plan,
@@ -28,13 +30,14 @@ from engine.assets import (
     Static,
     asset,
     assets,
+    check,
 )
 from engine.assets.catalog import fold
 from engine.assets.events import new_event
 from engine.errors import RunFailedError
 from engine.storage import Storage
 from eventstore import NEW, Commit, EventStore, RecordedEvent
-from tests.assets.shop import counts, made, materialize, shop, tell, told
+from tests.assets.shop import counts, made, materialize, run, scheduled, shop, tell, told
 from tests.runtime.worlds import World, soon, until
 
 
@@ -100,7 +103,7 @@ async def test_runs_that_wait_for_another_take_no_slot_from_it(world: World, tmp
         gate.set()
         assert (await soon(one.result())).counts == {"published": 4}
         assert (await soon(two.result())).counts == {"published": 1, "unchanged": 4}
-        watches = [event async for event in _scheduled(two) if event.task == "watch"]
+        watches = [event async for event in scheduled(two) if event.task == "watch"]
         assert len(watches) <= 4
     assert told() == ["beside", "slow[p0]", "slow[p1]", "slow[p2]", "slow[p3]"]
 
@@ -114,7 +117,7 @@ async def test_what_a_run_that_is_held_or_ended_was_making(world: World, tmp_pat
         await until(lambda: made)
         two = await _starts(offered, engine, plan, "two")
         async with asyncio.timeout(30):
-            while not any([event.task == "watch" async for event in _scheduled(two)]):
+            while not any([event.task == "watch" async for event in scheduled(two)]):
                 await asyncio.sleep(0.01)
         if how == "pause":
             await one.pause(by="ann", reason="to look at it")
@@ -155,12 +158,6 @@ async def test_what_another_run_has_published_since_is_not_published_again(world
         assert current.run == "fork"
 
 
-async def _scheduled(run: RunHandle[Any]) -> AsyncIterator[Any]:
-    async for each in run.events():
-        if type(each.event).__name__ == "TaskScheduled":
-            yield each.event
-
-
 class Counting:
     """A store that counts what is read of it, and lets others run meanwhile."""
 
@@ -168,12 +165,14 @@ class Counting:
         self.inner = inner
         self.reads = 0
         self.events = 0
+        self.of: Counter[str] = Counter()  # reads by stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
         self.reads += 1
+        self.of[stream] += 1
         async for each in self.inner.read(stream, after=after, until=until):
             self.events += 1
             await asyncio.sleep(0)
@@ -206,6 +205,19 @@ async def test_looks_at_once_fold_each_event_once_and_see_what_was_there_when_th
     state = await catalog.state("a")
     assert (state.as_of, len(state.published), store.events) == (70, 70, 70)
     assert store.reads < 60
+
+
+async def test_what_is_said_of_a_step_reads_its_stream_once(memory: World, tmp_path: Path) -> None:
+    @asset(code_version="1")
+    async def number() -> int:
+        return 1
+
+    store = Counting(await memory.store())
+    async with shop(memory, tmp_path, number, store=store) as (offered, engine):  # type: ignore[arg-type]
+        plan = await offered.plan()
+        store.of.clear()
+        await run(offered, engine, plan)
+        assert store.of["asset:prod/number"] == 3, "to pin, to begin, to publish"
 
 
 async def test_two_engines_with_definitions_and_handles_of_their_own(world: World, tmp_path: Path) -> None:
@@ -244,3 +256,78 @@ async def test_two_engines_with_definitions_and_handles_of_their_own(world: Worl
         assert {sum(report.counts.values()) for report in reports} == {25}
         assert max(counts().values()) == 1
         assert await second.read("both") == 12
+
+
+async def test_what_is_published_while_a_step_pins_is_not_taken_for_what_it_reads(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made from the version that it pinned, and says so: what came since makes it stale."""
+    numbers = iter(range(1, 10))
+
+    @asset(code_version="1")
+    async def number() -> int:
+        return next(numbers)
+
+    @asset(code_version="1")
+    async def doubled(number: int) -> int:
+        return 2 * number
+
+    async with shop(world, tmp_path, number, doubled) as (offered, engine):
+        await materialize(offered, engine, "number")
+        details, others, catalog = Catalog.details, ["one more"], await offered.catalog()
+
+        async def and_meanwhile(self: Catalog, key: str, version: Any) -> Any:
+            found = await details(self, key, version)
+            if others:
+                others.clear()
+                await materialize(offered, engine, "number", force=True)
+                await catalog.view(["number"])  # as the next step does that reads it
+            return found
+
+        monkeypatch.setattr(Catalog, "details", and_meanwhile)
+        await materialize(offered, engine, "doubled")
+        assert not others, "nothing was asked for while it pinned"
+        assert await offered.read("doubled") == 2
+        assert [str(step.node) for step in (await offered.plan()).steps] == ["doubled"]
+        await materialize(offered, engine)
+        assert await offered.read("doubled") == 4
+
+
+async def test_a_step_that_was_made_while_it_was_looked_up_is_not_made_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another run, while what its checks know of before was looked up."""
+    numbers = iter(range(1, 10))
+
+    @asset(code_version="1")
+    async def number() -> int:
+        return next(numbers)
+
+    @asset(code_version="1")
+    async def doubled(number: int) -> int:
+        tell("doubled")
+        return 2 * number
+
+    @check(doubled)
+    def larger(doubled: int, context: CheckContext) -> bool:
+        return True
+
+    async with shop(world, tmp_path, number, doubled, checks=[larger]) as (offered, engine):
+        await materialize(offered, engine)
+        await materialize(offered, engine, "number", force=True)
+        assert told() == ["doubled"]
+        plan = await offered.plan("doubled")
+        details, others, catalog = Catalog.details, ["another run"], await offered.catalog()
+
+        async def and_meanwhile(self: Catalog, key: str, version: Any) -> Any:
+            found = await details(self, key, version)
+            if key == "doubled" and others:
+                others.clear()
+                await run(offered, engine, plan)
+                await catalog.view(["doubled"])  # as the next step does that reads it
+            return found
+
+        monkeypatch.setattr(Catalog, "details", and_meanwhile)
+        assert (await run(offered, engine, plan)).counts == {"unchanged": 1}
+        assert not others, "nothing was asked for while it was looked up"
+        assert told() == ["doubled"]

@@ -30,7 +30,7 @@ from engine.assets import (
 )
 from engine.assets.code_versions import code_version_of
 from engine.errors import AssetError, AssetNotFound, RunFailedError
-from tests.assets.shop import made, materialize, run, shop, steps, tell, told
+from tests.assets.shop import made, materialize, run, scheduled, shop, steps, tell, told
 from tests.runtime.worlds import World, soon, until
 
 REGIONS = Static(["eu", "us"])
@@ -495,19 +495,13 @@ async def test_two_runs_at_once_make_nothing_twice(world: World, tmp_path: Path)
         two = await engine.start(offered.materialize(plan), id="two")
         catalog = await offered.catalog()
         async with asyncio.timeout(30):
-            while not any([event.task == "begin" async for event in _scheduled(two)]):
+            while not any([event.task == "begin" async for event in scheduled(two)]):
                 await asyncio.sleep(0.01)
         gate.set()
         assert (await soon(one.result())).counts == {"published": 2}
         assert (await soon(two.result())).counts == {"unchanged": 2}
         assert told() == ["quick", "slow"]
         assert (await catalog.state("slow")).of("").current.run == "one"  # type: ignore[union-attr]
-
-
-async def _scheduled(run: Any) -> Any:
-    async for each in run.events():
-        if type(each.event).__name__ == "TaskScheduled":
-            yield each.event
 
 
 async def test_the_code_version_of_an_asset_is_that_of_its_function(memory: World, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ async def test_lineage_is_bounded_in_depth_and_number(world: World, tmp_path: Pa
         await materialize(offered, engine)
         near = await offered.lineage("end", depth=1)
         assert [each.title for each in near.versions] == ["end@2", "right@1"]
-        assert near.next_to(near.root) == ["prod:right@1"]
+        assert [(edge.upstream, edge.downstream) for edge in near.edges] == [("prod:right@1", near.root)]
         catalog = await offered.catalog()
         tracing = Tracing(catalog, offered.definitions, DynamicKeys())
         few = await tracing.trace("total", (await offered.version("total")).version, "up", versions_max=5)

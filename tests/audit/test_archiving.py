@@ -136,6 +136,41 @@ async def test_a_crash_leaves_an_archive_that_the_next_one_completes(tmp_path: P
     assert not list((tmp_path / "a").rglob(".*"))
 
 
+async def test_a_disk_that_is_full_when_the_state_is_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a"
+    store = await log(15)
+    await archive(store, folder)
+    before = (folder / "archive.json").read_bytes()
+    for n in range(15, 23):
+        await append(store, f"note:{n % 3}", n // 3)
+    synced: list[int] = []
+    sync, replace = os.fsync, Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == "archive.json":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    def seen(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageUnavailable, match=r"archive\.json cannot be written: .*No space left"):
+        await archive(store, folder)
+    assert (folder / "archive.json").read_bytes() == before
+    assert not list(folder.rglob(".*"))
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "fsync", seen)
+    (folder / ".archive.json.0a").write_text("left by kill -9")
+    assert (await archive(store, folder)).events == 23
+    assert folder.stat().st_ino in synced, "the name is as durable as the file"
+    assert not list(folder.rglob(".*"))
+    assert positions(folder) == [each.position async for each in store.read_all()]
+
+
 async def test_a_missing_part_and_an_unreadable_state_are_said(tmp_path: Path) -> None:
     store = await log(23)
     await archive(store, tmp_path / "a")
@@ -150,6 +185,10 @@ async def test_a_missing_part_and_an_unreadable_state_are_said(tmp_path: Path) -
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageUnavailable, match="cannot be an archive"):
         await archive(store, tmp_path / "file")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "runs").write_text("x")
+    with pytest.raises(StorageUnavailable, match="cannot be an archive"):
+        await archive(store, tmp_path / "b")
 
 
 async def test_two_at_once_is_one_too_many(tmp_path: Path) -> None:

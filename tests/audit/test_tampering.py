@@ -31,7 +31,7 @@ from tests.audit.forgeries import (
 from tests.audit.logs import KEY, Editor, append, fill, make_log, make_plain_log
 from tests.runtime.slices import some
 
-EDITS = 150
+EDITS = len(some(range(150), of=2))
 """Of each kind: 16 + 10 kinds of them."""
 
 
@@ -118,7 +118,7 @@ async def test_an_edit_is_found(edit: Edit, plain: Bench, known: int) -> None:
             assert all(isinstance(each, AuditFinding) and each.message for each in verdict.findings)
             assert SCRIPT.verify(bench.path)[0], (edit.__name__, seed, verdict.findings)
             bench.editor.restore()
-    assert done > 10
+    assert done > EDITS // 15
     assert (await bench.verdict()).holds, "what was taken back is whole again"
 
 
@@ -142,7 +142,7 @@ async def test_an_edit_behind_chains_that_were_computed_anew_is_found_by_a_seal(
             assert not verdict.seals[1].holds, (edit.__name__, seed)
             assert SCRIPT.verify(bench.path, bench.files)[0], (edit.__name__, seed)
             bench.editor.restore()
-    assert done > 100
+    assert done > EDITS * 2 // 3
 
 
 async def test_a_forger_who_knows_no_seal_is_not_found_by_chains_alone(bench: Bench) -> None:
@@ -158,7 +158,7 @@ async def test_a_forger_who_knows_no_seal_is_not_found_by_chains_alone(bench: Be
     assert (SCRIPT.verify(bench.path)[0], SCRIPT.verify(bench.path, bench.files)[0] != []) == ([], True)
 
 
-@pytest.mark.parametrize("seed", some(range(20), of=2))
+@pytest.mark.parametrize("seed", some(range(20), of=4))
 async def test_what_was_forgotten_verifies(seed: int, bench: Bench) -> None:
     chance = random.Random(seed)
 
@@ -175,7 +175,7 @@ async def test_what_was_forgotten_verifies(seed: int, bench: Bench) -> None:
     assert SCRIPT.verify(bench.path, bench.files)[0] == []
 
 
-@pytest.mark.parametrize("seed", some(range(40), of=2))
+@pytest.mark.parametrize("seed", some(range(40), of=4))
 async def test_of_some_streams_each_is_found(seed: int, plain: Bench) -> None:
     """By its chain and its head alone, the rest of the log not looked at."""
     edits = [flip_event, delete_event, delete_and_close_the_gap, swap_in_stream, halves_of_a_payload, replace_payload]

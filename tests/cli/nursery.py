@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 _IMPORTED = (
-    *(f"engine.cli.{room}" for room in ("session", "reading", "control", "talking", "live", "tables")),
-    *("engine.workflows.screening", "eventstore.sqlite", "anyio._backends._asyncio", "rich._unicode_data", "tenacity"),
+    *("engine.assets", "engine.audit", "engine.moving", "engine.workflows.screening", "eventstore.sqlite"),
+    *("anyio._backends._asyncio", "email.parser", "rich._unicode_data", "rich.tree", "statistics", "tenacity"),
 )
-"""What is imported late, when a command needs it."""
+"""What is imported late, when a command needs it, beside the rooms of the command itself."""
 
 
 class Born:
@@ -168,12 +168,15 @@ def _begin(order: dict[str, Any], standard: list[int]) -> None:
 
 if __name__ == "__main__":
     from importlib import import_module
+    from pkgutil import iter_modules
 
     from typer.testing import CliRunner
 
+    import engine.cli
     from engine.cli.app import app
 
-    for name in _IMPORTED:
+    rooms = [f"engine.cli.{room.name}" for room in iter_modules(engine.cli.__path__) if room.name != "__main__"]
+    for name in (*rooms, *_IMPORTED):
         import_module(name)
     CliRunner().invoke(app, ["runs", "--store", "sqlite:///no/such/folder/runs.db"])  # typer imports as it needs, too
     gc.collect()

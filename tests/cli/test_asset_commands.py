@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import threading
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from engine.cli.settings import Settings
 from tests.cli.command import Command, collect, without_colours
 
 MADE = ["fruits[a]", "fruits[b]", "fruits[c]", "harvest", "plants[a]", "plants[b]", "plants[c]", "seeds", "umbrella"]
@@ -252,3 +255,57 @@ def test_settings_are_found_from_a_folder_below(garden: Command) -> None:
     assert (garden.folder / "g.db").exists()
     assert list((garden.folder / "values").rglob("*.json"))
     assert list(below.iterdir()) == [below / "effects"]
+
+
+def test_a_run_in_the_store_of_the_settings_says_how_it_goes_on(garden: Command, nobody_works: None) -> None:
+    (garden.folder / "pyproject.toml").write_text(
+        '[tool.holdfast]\ndefinitions = "garden.py:garden"\nstore = "sqlite:///g.db?storage=large"\n'
+    )
+    below = Command(garden.folder / "below")
+    below.folder.mkdir()
+    (below.folder / "held").write_text("a")
+    store = ("--store", f"sqlite:///{garden.folder}/g.db?storage={garden.folder}/large")
+    started = below.start("materialize", "--select", "+plants", "--id", "m1", "--grace", "0.1")
+    started.until(lambda: "plants[a]" in below.effects(), "the held one was begun")
+    assert below.inside("pause", "m1", "--by", "bob", *store).code == 0
+    goes_on = shlex.join(["holdfast", "unpause", "m1", *store])
+    started.wait_for(f"run m1 is paused by bob; it goes on after: {goes_on}\n")
+    started.signal(signal.SIGINT)
+    stopped = started.end()
+    assert stopped.code == 130, stopped
+    assert f"    holdfast materialize --select +plants\n  Run m1 is paused by bob; it goes on after: {goes_on}.\n" in (
+        stopped.out
+    )
+    assert below.inside(*shlex.split(goes_on)[1:]).code == 0, "the command that is shown finds the run"
+    beds = (garden.folder / "garden.py").read_text()
+    (garden.folder / "garden.py").write_text(beds.replace('Static(["a", ', 'Static(["a", "new", '))
+    suspended = below("materialize", "--id", "m1")
+    assert suspended.code == 4, suspended
+    (garden.folder / "garden.py").write_text(beds)
+    (below.folder / "held").unlink()
+    done = below("materialize", "--select", "+plants", "--by", "ann", "--reason", "the beds as they were")
+    assert done.code == 0, done
+    history = [json.loads(line) for line in below.inside("history", "m1", "--json", *store).out.splitlines()]
+    resumed = [each["header"] for each in history if each["header"]["type"] == "RunResumed"]
+    assert [(each["by"], each["reason"]) for each in resumed] == [("ann", "the beds as they were")]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("sqlite:///shop.db", "sqlite:////proj/a%20%23%3F/shop.db"),
+        (
+            "sqlite:///shop.db?synchronous=FULL&storage=v%3F",
+            "sqlite:////proj/a%20%23%3F/shop.db?synchronous=FULL&storage=/proj/a%20%23%3F/v%3F",
+        ),
+        ("sqlite:////x.db?storage=v", "sqlite:////x.db?storage=/proj/a%20%23%3F/v"),
+        ("memory:?storage=v/w", "memory:?storage=/proj/a%20%23%3F/v/w"),
+        ("sqlite:////x.db?storage=/v", "sqlite:////x.db?storage=/v"),
+        ("sqlite:////x.db?storage=s3://b/v%20w", "sqlite:////x.db?storage=s3://b/v%20w"),
+        ("sqlite:////x.db?storage=", "sqlite:////x.db?storage="),
+        ("sqlite:////x.db?storages=v", "sqlite:////x.db?storages=v"),
+        ("", ""),
+    ],
+)
+def test_what_is_relative_in_the_settings_is_so_to_their_folder(said: str, meant: str) -> None:
+    assert Settings(file="/proj/a #?/pyproject.toml", store=said).store_url == meant

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from engine import Diagnosis, ErrorInfo, HistoryEvent, RunState, RunSummary
 from engine.cli import plain
 from engine.cli.live import frame
-from engine.cli.readable import clipped, duration, error_lines, instant, value_lines
+from engine.cli.readable import amount, clipped, counted, duration, error_lines, instant, value_lines
 from engine.cli.summary import document, summary
 from engine.cli.tables import TASKS_SHOWN, history_line, runs_table, state_view
 from engine.cli.tally import Watched, counts, name_rows
@@ -349,6 +349,12 @@ def test_values_as_lines(value: Any, lines: list[str]) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_sizes_and_numbers_of_things() -> None:
+    sizes = (0, 999, 1_000, 999_949, 999_960, 10**12, 3 * 10**15)
+    assert [amount(size) for size in sizes] == ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "1.0 TB", "3000.0 TB"]
+    assert [counted(number, "run") for number in (0, 1, 1_200)] == ["0 runs", "1 run", "1,200 runs"]
 
 
 def test_times_for_machines() -> None:

@@ -43,7 +43,7 @@ def effect() -> None:
 
 def put(name: str, text: str) -> str:
     """Write a file as a whole or not at all."""
-    half = OUTSIDE / f"{name}.{os.getpid()}.part"
+    half = OUTSIDE / f"{name}.{attempt().idempotency_key}.{os.getpid()}.part"  # two runs may write the same
     half.write_text(text)
     half.replace(OUTSIDE / name)
     return name

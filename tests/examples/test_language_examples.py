@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.source import ROOT
+from tests.runtime.slices import some
 
 ID = "[0-9a-f]{12}"
 OUTPUTS = {
@@ -229,9 +230,13 @@ def assert_said(name: str, said: str) -> None:
         assert re.fullmatch(pattern, line), f"{line!r} is not {pattern!r}"
 
 
+AGAIN = some(list(OUTPUTS), of=4)
+"""Run a second time on the file that they left."""
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_an_example_says_what_it_does_also_again_on_the_same_file(name: str, tmp_path: Path) -> None:
-    for _ in range(2):
+    for _ in range(2 if name in AGAIN else 1):
         assert_said(name, run_example(name, "runs.db", folder=tmp_path))
     assert (tmp_path / "runs.db").exists()
 

@@ -37,6 +37,7 @@ async def undo(label: str, how: str) -> None:
 
 
 _DAY = timedelta(days=1)
+BOUNDS = testing.Bounds(schedules=60)
 BOOKED = ["book flight", "book hotel", "book car"]
 
 
@@ -85,7 +86,7 @@ async def test_a_termination_does_not(world: World) -> None:
 
 
 async def test_a_compensation_that_fails_does_not_keep_the_others_from_running() -> None:
-    report = await testing.explore(booking("fails badly"), prepare=lambda _: gate("work").set())
+    report = await testing.explore(booking("fails badly"), prepare=lambda _: gate("work").set(), bounds=BOUNDS)
     report.raise_for_findings()
     assert report.outcome.result == "with RuntimeError: the hotel insists"
     undone = [what for what in report.outcome.effects if "undo" in what]
@@ -126,7 +127,7 @@ async def test_a_run_that_rests_in_the_middle_of_a_saga() -> None:
             await lab.run(resting())
         assert told == ["one", "undo"]
         await check_store(lab.memory, resting)
-    (await testing.explore(resting())).raise_for_findings()
+    (await testing.explore(resting(), bounds=BOUNDS)).raise_for_findings()
 
 
 @workflow

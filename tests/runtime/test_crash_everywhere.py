@@ -196,7 +196,7 @@ async def test_a_crash_at_every_call_changes_nothing(play: Play, fault: Fault, w
 async def test_a_crash_at_some_calls_on_sqlite(play: Play, worlds) -> None:
     expected, calls, _ = await undisturbed(worlds("sqlite"), play)
     commits = [number for number, name in enumerate(calls, 1) if name == "commit"]
-    for number in some(commits[1::3], of=2):
+    for number in some(commits[1::3], of=4):
         fault: Fault = "die after" if number % 2 else "die before"
         await crash_and_go_on(worlds("sqlite"), play, number, fault, expected=expected)
 
@@ -221,7 +221,7 @@ async def test_a_crash_between_any_two_chunks(play: Play, chunk: int, worlds, mo
     """Steps written in commits of one or three events: groups, and steps of several facts, are cut at every place."""
     monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk)
     expected, calls, _ = await undisturbed(worlds(), play)
-    for number in range(1, CALLS_MAX):
+    for number in numbers(CALLS_MAX, offset=chunk + PLAYS.index(play)):
         fault: Fault = "die before" if number % 2 else "die after"
         stage.clear()
         world = worlds()

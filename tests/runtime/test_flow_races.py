@@ -208,7 +208,7 @@ async def test_a_crash_at_every_call(fault: Fault, worlds) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_crash_at_some_commits_on_sqlite(fault: Fault, worlds) -> None:
     calls = await undisturbed(worlds("sqlite"))
-    for number in some(range(1 + FAULTS.index(fault), calls.count("commit"), 7), of=2):
+    for number in some(range(1 + FAULTS.index(fault), calls.count("commit"), 7), of=4):
         await crashed(worlds("sqlite"), number, fault, only="commit")
 
 
@@ -259,7 +259,7 @@ async def test_another_engine_lives(fault: Fault, kind: str, worlds) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "terminate", "pause"])
-@pytest.mark.parametrize("turns", some([0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89], of=2))
+@pytest.mark.parametrize("turns", some([0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89]))
 async def test_a_grant_that_meets_an_end(how: str, turns: int, worlds) -> None:
     """The one inside leaves, so the next is granted its permit; so many turns later that one is ended, or paused."""
     world = worlds()
@@ -300,7 +300,7 @@ async def test_a_grant_that_meets_an_end(how: str, turns: int, worlds) -> None:
     assert shut.most == 1
 
 
-@pytest.mark.parametrize("turns", some([0, 1, 2, 3, 5, 8, 13, 21, 34], of=2))
+@pytest.mark.parametrize("turns", some([0, 1, 2, 3, 5, 8, 13, 21, 34]))
 async def test_a_grant_that_meets_the_end_of_its_engine(turns: int, worlds) -> None:
     """The grant goes on to somebody else, or to the same run in the next engine."""
     world = worlds()

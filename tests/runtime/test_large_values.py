@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from tenacity import stop_after_attempt, wait_none
 
-from engine import Engine, Gate, LargeValues, Signal, diagnose, durable, task, workflow
+from engine import Engine, Gate, LargeValues, Memo, Signal, attempt, diagnose, durable, task, workflow
 from engine.core.carriage import PAYLOAD_INLINE_BYTES, is_away
 from engine.errors import (
     DefinitionError,
@@ -616,3 +616,89 @@ async def test_the_line_of_the_page(world: World, storage: Storage) -> None:
     store = await world.store()
     swept = await LargeValues(store, storage).sweep()
     assert swept.objects == 0
+
+
+# -- values that come by another way than a task's return --------------------------------------------------------------
+
+
+@task
+async def outside() -> pa.Table:
+    tokens.append(attempt().token)
+    attempt().later()
+
+
+tokens: list[str] = []
+
+
+@task(memo=Memo(key=lambda table: table.num_rows))
+async def count_rows(table: pa.Table) -> int:
+    stage.seen.append(table.num_rows)
+    return int(table.num_rows)
+
+
+@task(memo=Memo())
+async def kept_rows(rows: int) -> pa.Table:
+    stage.made.append(rows)
+    return pa.table({"a": list(range(rows))})
+
+
+@workflow
+async def counted(rows: int) -> int:
+    return await count_rows(await kept_rows(rows))
+
+
+@workflow
+async def handed_in() -> int:
+    return await count_rows(await outside())
+
+
+async def test_a_fork_takes_a_table_in_place_of_a_result(world: World, storage: Storage) -> None:
+    async with world.engine(counted, storage=storage) as engine:
+        run = await engine.start(counted(2), id="r")
+        assert await soon(run.result()) == 2
+        events = [item async for item in run.events()]
+        task_id = next(item.event.id for item in events if type(item.event).__name__ == "TaskScheduled")
+        at = next(item.version for item in events if type(item.event).__name__ == "TaskCompleted")
+        fork = await engine.fork("r", at=at, substitute={task_id: pa.table({"a": [1, 2, 3]})}, id="f")
+        assert await soon(fork.result()) == 3
+
+
+async def test_a_completion_may_be_a_table_and_one_that_is_lost_suspends_the_run(
+    world: World, storage: Storage, tmp_path: Path
+) -> None:
+    tokens.clear()
+    async with world.engine(handed_in, storage=storage, grace=0) as engine:
+        await engine.start(handed_in(), id="r")
+        await until(lambda: tokens)
+    async with world.engine(storage=storage) as client:
+        await client.complete(tokens[0], pa.table({"a": [1, 2, 3, 4]}), task=outside)
+    (lost,) = (tmp_path / "values").glob("??/*.parquet")
+    held = lost.read_bytes()
+    lost.unlink()
+    async with world.engine(handed_in, storage=storage) as engine:
+        with pytest.raises(RunSuspendedError):
+            await soon(engine.run("r").result())
+        lost.write_bytes(held)
+        await engine.run("r").resume()
+        assert await soon(engine.run("r").result()) == 4
+
+
+async def test_memos_of_tables_are_found_and_forgotten(world: World, storage: Storage) -> None:
+    async with world.engine(counted, storage=storage) as engine:
+        for number in (1, 2):
+            assert await soon((await engine.start(counted(3), id=f"r{number}")).result()) == 3
+        assert (stage.made, stage.seen) == ([3], [3])
+        assert await engine.forget(kept_rows(3)) == 1
+        assert await engine.forget(count_rows(pa.table({"a": [7, 8, 9]}))) == 1
+        assert await soon((await engine.start(counted(3), id="r3")).result()) == 3
+        assert (stage.made, stage.seen) == ([3, 3], [3, 3])
+
+
+async def test_a_rerun_has_the_storage_that_there_is_now(world: World, storage: Storage) -> None:
+    async with world.engine(counted) as engine:
+        run = await engine.start(counted(2), id="r")
+        with pytest.raises(RunFailedError, match="give the engine one"):
+            await soon(run.result())
+    async with world.engine(counted, storage=storage) as engine:
+        again = await engine.rerun("r", id="again")
+        assert await soon(again.result()) == 2

@@ -419,6 +419,40 @@ async def test_an_attempt_fails_while_the_wish_to_end_it_is_written(memory: Memo
     assert ran == ["charging"]
 
 
+@pytest.mark.parametrize("cancel", [False, True], ids=["run over", "task cancelled"])
+async def test_an_attempt_fails_in_the_step_that_ends_the_wait_for_it(memory: MemoryWorld, cancel: bool) -> None:
+    """Two outcomes of one step: with the first the run, or the await of the other task, ends. No retry is recorded."""
+
+    @task(stop=stop_after_attempt(9), wait=wait_fixed(1))
+    async def flaky() -> None:
+        ran.append("flaky")
+        raise ConnectionError
+
+    @workflow
+    async def racing() -> str:
+        branches = [asyncio.create_task(note("quick")), asyncio.create_task(flaky())]
+        done, _ = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
+        if cancel:
+            branches[1].cancel()
+        found = done.pop().result()
+        if cancel:
+            await asyncio.sleep(100)
+        return found
+
+    async with memory.engine(racing) as engine:
+        run = await engine.start(racing(), id="a")
+        await until(lambda: len(ran) == 2)
+        await settle()
+        memory.clock.advance(100)
+        assert await soon(run.result()) == "quick"
+        await settle()
+        events = await check_history(memory.data, "a", racing)
+    assert ran == ["quick", "flaky"]
+    kinds = [type(event).__name__ for event in events]
+    assert "AttemptFailed" not in kinds
+    assert "AttemptOutcomeIgnored" in kinds
+
+
 async def test_one_step_asks_for_a_task_and_cancels_it(memory: MemoryWorld) -> None:
     """Two facts of one step: the first asks for a task that is waited for, the second cancels it. It must not begin."""
     gates = {name: asyncio.Event() for name in ("other", "before")}

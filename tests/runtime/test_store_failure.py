@@ -267,6 +267,16 @@ async def test_opening_fails(memory: MemoryWorld, number: int) -> None:
         assert await soon(run.result()) == 1
 
 
+async def test_an_engine_that_does_not_open_leaves_no_lease(memory: MemoryWorld) -> None:
+    """It fails behind taking its lease; nobody but itself could end that, and the store is not its own to close."""
+    store = FaultyStore(memory.data, at_call(1, "refuse", only="find"))
+    with pytest.raises(StoreUnavailable):
+        async with Engine(store, workflows=[noting], clock=memory.clock):
+            pytest.fail("it opened")
+    assert store.faults
+    assert not memory.data._leases
+
+
 async def test_a_slow_store_is_only_slow(memory: MemoryWorld) -> None:
     """Every call takes many turns of the loop, in an order of its own: no run is lost, mixed up, or done twice."""
     store = FaultyStore(memory.data)

@@ -72,7 +72,7 @@ async def test_a_memo_that_is_lost_in_a_crash_makes_no_difference() -> None:
     def prepare(lab: Lab) -> None:
         lab.fake(rate, returns=2)
 
-    report = await explore(converted(10), prepare=prepare)
+    report = await explore(converted(10), prepare=prepare, bounds=Bounds(schedules=100))
     report.raise_for_findings()
     undisturbed = await report.replay("undisturbed")
     assert (undisturbed.result, undisturbed.effects) == ("40", [])
@@ -174,7 +174,7 @@ async def booking_in_a_thread() -> list[str]:
 
 @pytest.mark.parametrize("call", [booking, booking_in_a_thread])
 async def test_who_asks_the_outside_first_has_no_findings(call: Any) -> None:
-    report = await explore(call(), outside=[ledger])
+    report = await explore(call(), outside=[ledger], bounds=Bounds(schedules=100))
     report.raise_for_findings()
     assert report.outcome.effects == ["booked"]
 

@@ -58,3 +58,18 @@ async def test_fakes_return_what_is_large(tmp_path: Path) -> None:
             lab.fake(frame, returns=pl.DataFrame({"a": [1, 2]}))
         with pytest.raises(PayloadTooLarge):
             lab.fake(text, returns="y" * 300_000)
+
+
+@workflow
+async def short() -> int:
+    return 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_what_a_lab_keeps_can_be_taken_away(tmp_path: Path, stored: bool) -> None:
+    """With a storage and without one: the store of a lab has all that the memory store has."""
+    async with testing.engine(short, storage=str(tmp_path / "values") if stored else None) as lab:
+        run = await lab.start(short())
+        assert await lab.result(run) == 1
+        assert await lab.engine.destroy_payloads(run.id, by="ann", reason="request 7") == 2
+        assert await lab.engine.prune(run.id, by="ann", reason="policy") >= 2

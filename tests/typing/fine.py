@@ -236,6 +236,7 @@ async def client() -> None:
         assert_type(await run.ask(greet), str)
         assert_type(await run.ask(maybe, None), list[str])
         assert_type(await run.ask(maybe, 3), list[str])
+        assert_type(await run.ask(maybe, 3, reason="to know"), list[str])
         assert_type(await run.query(progress), dict[str, int])
         assert_type(await run.query(count, "a"), int)
         assert_type(await run.read(phase), str)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from engine.errors import StorageRefused
 from engine.storage.stored import Column
 
-__all__ = ["RowsWriter", "each_row", "rows_in"]
+__all__ = ["RowsWriter", "each_row"]
 
 _TYPES: Final = {
     "binary": pa.binary(),
@@ -41,11 +41,6 @@ class RowsWriter:
     def close(self) -> None:
         """The file is whole."""
         self._writer.close()
-
-
-def rows_in(file: Any) -> int:
-    """How many rows a Parquet file has; read from its end."""
-    return int(pq.read_metadata(file).num_rows)
 
 
 def each_row(file: Any) -> Iterator[dict[str, Any]]:

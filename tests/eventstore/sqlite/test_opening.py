@@ -111,6 +111,39 @@ async def test_an_open_database_of_another_program_whose_tables_are_only_in_its_
         connection.close()
 
 
+def interrupted(pages: int) -> bytes:
+    """The journal of a transaction that found a database of so many pages, when nothing of it was overwritten yet."""
+    numbers = b"".join(each.to_bytes(4, "big") for each in (0, 4_711, pages, 512, PAGE_BYTES))
+    return (bytes.fromhex("d9d505f920a163d7") + numbers).ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "left", [bytes(PAGE_BYTES), bytes(512) + b"x" * 3_584, b"SQLite format 3\0"], ids=["none", "torn", "begun"]
+)
+async def test_a_store_whose_making_the_power_cut_is_made_anew(path: Path, left: bytes) -> None:
+    """Its first page is torn, or is not there yet: the journal says that there was nothing before, and SQLite undoes it."""
+    path.write_bytes(left)
+    path.with_name("store.db-journal").write_bytes(interrupted(0))
+    said = await refused_untouched(path, StoreUnavailable, read_only=True)
+    assert "was interrupted; open it for writing" in said
+    store = await SqliteStore.open(path)
+    await begin(store, "run:a")
+    await store.aclose()
+    assert not path.with_name("store.db-journal").exists()
+    store = await SqliteStore.open(path, read_only=True)
+    assert await history(store, "run:a") == ["begun"]
+    await store.aclose()
+
+
+async def test_a_torn_database_that_was_not_being_made_is_left_alone(path: Path) -> None:
+    """Another program's, interrupted in the middle of a change: that program will put it right, we do not."""
+    path.write_bytes(bytes(512) + b"x" * 3_584)
+    for journal in (interrupted(1), bytes(512), b"", b"d9"):
+        path.with_name("store.db-journal").write_bytes(journal)
+        await refused_untouched(path, NotAStore)
+        await refused_untouched(path, NotAStore, read_only=True)
+
+
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_a_newer_schema(path: Path, read_only: bool) -> None:
     store = await SqliteStore.open(path)

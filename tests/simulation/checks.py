@@ -1,0 +1,79 @@
+"""What holds at the end of a play: of every history, of what every run resulted in, and of what the store keeps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias
+
+from engine.core.events import RunCompleted, RunFailed, decode_header
+from eventstore.memory import MemoryStore
+from tests.runtime.invariants import ENDS, Broken, check_history, check_store, counting
+from tests.simulation.materials import judge_materials
+from tests.simulation.oracle import FAILED, ends_of
+from tests.simulation.outside import OUTSIDE
+from tests.simulation.programs import WORKFLOWS, kinds_of
+from tests.simulation.scenarios import Run, Scenario
+from tests.simulation.stores import Ledger
+
+__all__ = ["allowed_of", "judge"]
+
+Allowed: TypeAlias = list[list[frozenset[str] | None]]
+"""By run and epoch: see `ends_of`."""
+
+
+def allowed_of(scenario: Scenario) -> Allowed:
+    """What its programs may result in. Runs loops of its own."""
+    return [[ends_of(program) for program in run.epochs] for run in scenario.runs]
+
+
+async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed: Allowed) -> None:
+    """Says what is broken to the outside (`OUTSIDE.broke`)."""
+    await ledger.compare(store)
+    try:
+        await check_store(store, *WORKFLOWS)  # grammar of events, timers, digests, marks, replay
+        ledger.checks["histories, digests and replays"] += sum(name.startswith("run:") for name in ledger.headers)
+    except Broken as error:
+        OUTSIDE.broke("history", str(error))
+    for number, run in enumerate(scenario.runs):
+        ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number])
+    if scenario.assets:
+        ledger.checks["assets published once"] += await judge_materials(store)
+    for pool in store._streams._pools.everything():
+        ledger.checks["permits free at the end"] += 1
+        if pool.held or pool.waiting:
+            text = f"{pool.name!r}: {pool.held} held, {pool.waiting} waiting: {pool._permits} {pool._waiters}"
+            OUTSIDE.broke("permits kept", text)
+    if left := [lease.worker for lease in store._leases.values() if lease.fresh() and not lease.stalled]:
+        OUTSIDE.broke("leases kept", str(left))
+
+
+async def _ended(store: MemoryStore, run_id: str, run: Run, allowed: list[frozenset[str] | None]) -> int:
+    """Whether its end is one that plain asyncio allows. Returns how many programs were held against it."""
+    events = counting(await check_history(store, run_id))
+    end = next(event for event in events if isinstance(event, ENDS))
+    kinds = {kind for program in run.epochs for kind in kinds_of(program)}
+    if run.cancel_at is not None and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
+        return 0  # whatever it was in the middle of
+    if any(ends is None for ends in allowed):
+        return 0
+    if isinstance(end, RunFailed):
+        if not any(FAILED in ends for ends in allowed if ends is not None):
+            OUTSIDE.broke("result", f"{run_id} failed ({await _payload(store, run_id)}), and cannot: {allowed}")
+        return len(allowed)
+    if not isinstance(end, RunCompleted):
+        OUTSIDE.broke("result", f"{run_id} ended with {end}, and nobody asked for that")
+        return 0
+    result = await _payload(store, run_id)
+    for value, ends in zip(result, allowed, strict=True):
+        if ends is not None and json.dumps(value) not in ends:
+            OUTSIDE.broke("result", f"{run_id} resulted in {json.dumps(value)}, and can only in {sorted(ends)}")
+    return len(allowed)
+
+
+async def _payload(store: MemoryStore, run_id: str) -> Any:
+    """What the run recorded at its end."""
+    found: Any = None
+    async for item in store.read(f"run:{run_id}"):
+        if isinstance(decode_header(item.header), ENDS) and item.payload is not None:
+            found = json.loads(item.payload)
+    return found

@@ -1,0 +1,73 @@
+"""What the tasks of a simulation do to the outside, counted there: beside the engine and the store.
+
+It judges at once: a task whose completion was acknowledged does not run again, and no more attempts of a pool run at
+once than it has slots. Attempts of whoever has lost its lease are not held against the engine: it could not know yet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engine import attempt
+from tests.simulation.loops import ACTOR, Actor
+
+__all__ = ["OUTSIDE", "Outside"]
+
+
+BROKEN_MAX = 20
+
+
+class Outside:
+    """One play's; `OUTSIDE` is set back before each."""
+
+    def __init__(self) -> None:
+        self.reset({})
+
+    def reset(self, limits: dict[str, int]) -> None:
+        self.limits = limits
+        self.runs: Counter[str] = Counter()  # executions begun, by idempotency key
+        self.attempts: dict[tuple[str, str], str] = {}  # key by run and task
+        self.completed: dict[tuple[str, str], int] = {}  # by run and task: as acknowledged
+        self.inside: list[tuple[str, Actor, Any]] = []  # who runs in which pool
+        self.broken: list[tuple[str, str]] = []
+        self.checks: Counter[str] = Counter()
+
+    def broke(self, what: str, text: str) -> None:
+        if len(self.broken) < BROKEN_MAX:
+            self.broken.append((what, text))
+
+    @contextmanager
+    def attempt(self, pool: str | None = None) -> Iterator[int]:
+        """Around what a task does; gives how often it was begun before."""
+        this, actor = attempt(), ACTOR.get()
+        assert actor is not None
+        before = self.runs[this.idempotency_key]
+        self.runs[this.idempotency_key] += 1
+        lease = actor.leases[-1] if actor.leases else None
+        self.checks["no completed task runs again"] += 1
+        if (
+            lease is not None
+            and lease.fresh()
+            and not lease.stalled
+            and (this.run_id, this.idempotency_key) in self.completed
+        ):
+            self.broke("ran again", f"{this.task} of {this.run_id} ({this.task_id}) runs on {actor}, but is completed")
+        if pool is None:
+            yield before
+            return
+        entry = (pool, actor, lease)
+        self.inside.append(entry)
+        now = [one for one in self.inside if one[0] == pool and not one[1].dead and one[2] and one[2].fresh()]
+        self.checks["no more permits than slots"] += 1
+        if len(now) > self.limits[pool]:
+            self.broke("permits", f"{len(now)} attempts in {pool!r} at once, of {self.limits[pool]}: {now}")
+        try:
+            yield before
+        finally:
+            self.inside.remove(entry)
+
+
+OUTSIDE = Outside()

@@ -1,0 +1,300 @@
+"""Random programs of a small grammar, one workflow that interprets them, and what its tasks do to the outside.
+
+A program is data, a tree of lists: ``["gather", 1, ["ok", 2, 0.5], ["flaky", 3, 2]]``: kind, number, and what the kind
+takes. Most have one possible result, whatever fails; those that race have a few, which `oracle` lists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from tenacity import stop_after_attempt, wait_fixed
+
+from engine import Signal, durable, task, workflow
+from tests.simulation.outside import OUTSIDE
+
+__all__ = ["RACES", "WORKFLOWS", "Interpreter", "children_of", "draw", "kinds_of", "sim", "sim_child", "told"]
+
+POOL = "slots"
+LONG_SECONDS = 1e8
+"""Of timeouts that never come: a scenario is out of bounds long before."""
+RACES = frozenset({"once", "timeout", "first", "cancel"})
+RACES_MAX = 3
+"""In one program: each has two or three ends, and all of them are tried on plain asyncio."""
+
+told = Signal("told", int)
+
+
+@task
+async def ok(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt():
+        if seconds:
+            await asyncio.sleep(seconds)
+        return n
+
+
+@task(stop=stop_after_attempt(100), wait=wait_fixed(2))
+async def flaky(n: int, times: int) -> int:
+    with OUTSIDE.attempt() as before:
+        await asyncio.sleep(0)
+        if before < times:
+            raise ConnectionError(n)
+        return n
+
+
+@task(stop=stop_after_attempt(2), wait=wait_fixed(1))
+async def broken(n: int) -> int:
+    with OUTSIDE.attempt():
+        raise ValueError(n)
+
+
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1), timeout=3)
+async def hangs(n: int) -> int:
+    with OUTSIDE.attempt() as before:
+        if not before:
+            await asyncio.Event().wait()
+        return n
+
+
+@task
+async def endless(n: int) -> int:
+    with OUTSIDE.attempt():
+        await asyncio.Event().wait()
+        return n
+
+
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1), pool=POOL)
+async def pooled(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt(POOL) as before:
+        await asyncio.sleep(seconds)
+        if n % 3 == 0 and not before:
+            raise ConnectionError(n)
+        return n
+
+
+@task(effect="at_most_once")
+async def once(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt() as before:
+        if before:
+            OUTSIDE.broke("once", f"task {n}, at most once, ran {before + 1} times")
+        await asyncio.sleep(seconds)
+        return n
+
+
+@task(on_cancel="wait", stop=stop_after_attempt(100), wait=wait_fixed(1))
+async def charge(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt():
+        await asyncio.sleep(seconds)
+        return n
+
+
+@task
+def plain(n: int) -> int:
+    with OUTSIDE.attempt():
+        return n
+
+
+class Interpreter:
+    """Runs a program as workflow code; `oracle` has another one, for plain asyncio."""
+
+    async def run(self, program: Any) -> Any:
+        kind, n, *rest = program
+        match kind:
+            case "seq":
+                return [await self.run(child) for child in rest]
+            case "gather":
+                return list(await asyncio.gather(*map(self.run, rest)))
+            case "gather_all":
+                found = await asyncio.gather(*map(self.run, rest), return_exceptions=True)
+                return ["failed" if isinstance(one, BaseException) else one for one in found]
+            case "group":
+                async with asyncio.TaskGroup() as group:
+                    branches = [group.create_task(self.run(child)) for child in rest]
+                return [branch.result() for branch in branches]
+            case "within":
+                async with asyncio.timeout(LONG_SECONDS):
+                    return await self.run(rest[0])
+            case "shield":
+                return await asyncio.shield(self.run(rest[0]))
+            case "deadline":
+                return await self.deadline(*rest)
+            case "except":
+                try:
+                    return await self.run(rest[0])
+                except Exception:
+                    return ["caught", await self.run(rest[1])]
+            case "finally":
+                try:
+                    return await self.run(rest[0])
+                finally:
+                    await self.run(rest[1])
+            case "raise":
+                raise KeyError(n)
+            case "sleep":
+                await asyncio.sleep(rest[0])
+                return n
+            case "lock":
+                lock = asyncio.Lock()
+
+                async def locked(child: Any) -> Any:
+                    async with lock:
+                        return await self.run(child)
+
+                return list(await asyncio.gather(*map(locked, rest)))
+            case _ if kind in RACES:
+                return await self.race(kind, n, rest)
+        return await self.leaf(kind, n, rest)
+
+    async def deadline(self, seconds: float, inner: Any) -> Any:
+        """Something without an end, and a timeout that ends it."""
+
+        async def for_ever() -> None:
+            await asyncio.gather(self.run(inner), self.endless(inner[1]))
+
+        try:
+            async with asyncio.timeout(seconds):
+                await for_ever()
+        except TimeoutError:
+            return "timed out"
+
+    async def endless(self, n: int) -> Any:
+        return await endless(n)
+
+    async def leaf(self, kind: str, n: int, rest: list[Any]) -> Any:
+        match kind:
+            case "receive":
+                await told.receive()
+                return n
+            case "child":
+                return await sim_child(rest[0])
+        return await TASKS[kind](n, *rest)
+
+    async def race(self, kind: str, n: int, rest: list[Any]) -> Any:
+        match kind:
+            case "once":
+                return await once(n, *rest)
+            case "timeout":
+                async with asyncio.timeout(rest[0]):
+                    return await self.run(rest[1])
+            case "first":
+                branches = [asyncio.create_task(self.run(child)) for child in rest]
+                done, pending = await asyncio.wait(branches, return_when=asyncio.FIRST_COMPLETED)
+                for branch in pending:
+                    branch.cancel()
+                return ["first", next(branch for branch in branches if branch in done).result()]
+            case _:
+                branch = asyncio.create_task(self.run(rest[1]))
+                await asyncio.sleep(rest[0])
+                branch.cancel()
+                try:
+                    return await branch
+                except asyncio.CancelledError:
+                    return "cancelled"
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "ok": ok,
+    "flaky": flaky,
+    "broken": broken,
+    "hangs": hangs,
+    "pooled": pooled,
+    "charge": charge,
+    "plain": plain,
+}
+
+
+@workflow
+async def sim(epochs: list[Any], done: list[Any]) -> list[Any]:
+    """One program after the other, each in an epoch of its own."""
+    done = [*done, await Interpreter().run(epochs[0])]
+    if len(epochs) > 1:
+        await durable.continue_as_new(sim(epochs[1:], done))
+    return done
+
+
+@workflow
+async def sim_child(program: list[Any]) -> Any:
+    return await Interpreter().run(program)
+
+
+WORKFLOWS = (sim, sim_child)
+
+
+def children_of(program: Any) -> list[Any]:
+    return [part for part in program[2:] if isinstance(part, list)]
+
+
+def kinds_of(program: Any) -> list[str]:
+    """Of all of its nodes."""
+    return [program[0], *(kind for child in children_of(program) for kind in kinds_of(child))]
+
+
+def draw(chance: Random, size: int) -> Any:
+    """A program with about so many nodes."""
+    return _Drawing(chance).program(size, depth=0)
+
+
+class _Drawing:
+    def __init__(self, chance: Random) -> None:
+        self.chance = chance
+        self.serial = 0
+        self.races = 0
+        self.inside = 0  # of children, whom nobody tells anything
+
+    def program(self, size: int, depth: int) -> Any:
+        self.serial += 1
+        n, chance = self.serial, self.chance
+        if size <= 1 or depth > 4:
+            return self.leaf(n)
+        kinds = ["seq"] * 3 + ["gather"] * 3 + ["gather_all", "group", "group", "lock", "within", "shield", "deadline"]
+        kinds += ["except", "finally", "child"]
+        kinds += ["timeout", "first", "cancel"] if self.races < RACES_MAX else []
+        kind = chance.choice(kinds)
+        self.races += kind in RACES
+        rest = max(1, size - 1)
+        match kind:
+            case "child":
+                self.inside += 1
+                child = self.program(rest, depth + 1)
+                self.inside -= 1
+                return [kind, n, child]
+            case "within" | "shield":
+                return [kind, n, self.program(rest, depth + 1)]
+            case "deadline":
+                # What fails in it would end it first: with nothing that fails, it has one end.
+                return [kind, n, chance.choice([1, 5]), self.safe(rest)]
+            case "timeout" | "cancel":
+                return [kind, n, chance.choice([0, 0.5, 3, 20]), self.program(rest, depth + 1)]
+            case "except" | "finally":
+                return [kind, n, self.program(rest - 1, depth + 1), self.program(1, depth + 1)]
+        parts = chance.randint(2, 3)
+        return [kind, n, *(self.program(rest // parts, depth + 1) for _ in range(parts))]
+
+    def safe(self, size: int) -> Any:
+        self.serial += 1
+        n, chance = self.serial, self.chance
+        if size <= 2:
+            return [chance.choice(["ok", "charge"]), n, chance.choice([0, 0.5, 4])]
+        return [chance.choice(["seq", "gather"]), n, self.safe(1), self.safe(1)]
+
+    def leaf(self, n: int) -> Any:
+        chance = self.chance
+        kinds = ["ok"] * 4 + ["flaky", "flaky", "sleep", "sleep", "hangs", "pooled", "pooled", "charge"]
+        kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
+        kinds += [] if self.inside else ["receive"] * 2
+        kinds += ["once"] if self.races < RACES_MAX else []
+        kind = chance.choice(kinds)
+        self.races += kind in RACES
+        match kind:
+            case "ok" | "charge" | "once":
+                return [kind, n, chance.choice([0, 0, 0.3, 2])]
+            case "flaky":
+                return [kind, n, chance.randint(1, 3)]
+            case "sleep":
+                return [kind, n, chance.choice([0.1, 1, 7, 40])]
+            case "pooled":
+                return [kind, n, chance.choice([0, 0.4, 2])]
+        return [kind, n]

@@ -1,0 +1,155 @@
+"""What a seed stands for: workers, runs with their programs and clients, and faults, as data that can be made smaller."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tests.simulation.programs import draw, kinds_of
+
+__all__ = ["Fault", "Run", "Scenario", "scenario_of", "text_of"]
+
+TTL_SECONDS = 10.0
+COUNTED = ("die before", "die after", "refuse", "lose reply")
+TIMED = ("kill", "freeze", "stall", "restart", "step")
+
+
+class Fault(Struct, frozen=True):
+    """One thing that goes wrong, once."""
+
+    kind: str
+    slot: int  # of the worker, or of the client behind the workers
+    at: float  # the number of the call of the store (of a commit, for deaths), or a time in seconds
+    much: float = 0  # seconds: of a freeze, a stall or a step
+
+
+class Run(Struct, frozen=True):
+    """One run and its client."""
+
+    epochs: tuple[Any, ...]  # programs
+    start_at: float
+    signals: tuple[float, ...] = ()  # when each is sent
+    cancel_at: float | None = None
+    pause: tuple[float, float] | None = None  # when it is paused and let go on
+
+
+class Scenario(Struct, frozen=True):
+    """Everything that a play depends on, beside the code."""
+
+    seed: int
+    workers: int
+    runs: tuple[Run, ...]
+    faults: tuple[Fault, ...]
+    order: str = "processes"  # fifo, processes or branches: see `loops`
+    delays: str = "none"
+    slots: int = 2  # of the pool
+    cached: int = 100
+    concurrency: int = 100
+    skew: float = 0  # seconds between the clocks of two workers
+    assets: bool = False  # whether a few are materialized beside the runs
+    chunk: int = 1_000  # events of one commit at most: a larger step is several, and a crash may come between
+
+
+def scenario_of(seed: int) -> Scenario:
+    """The same for the same seed, in every process."""
+    chance = Random(f"scenario {seed}")
+    workers = chance.choice([1, 2, 2, 3])
+    runs = tuple(_run(chance) for _ in range(chance.choice([1, 1, 2, 2, 3])))
+    worst = chance.choice([0, 3, 6, 12])
+    faults = [_fault(chance, workers + len(runs), workers) for _ in range(chance.randint(0, worst))]
+    drawn = Scenario(
+        seed=seed,
+        workers=workers,
+        runs=runs,
+        faults=tuple(faults),
+        order=chance.choice(["fifo", "processes", "processes", "branches"]),
+        delays=chance.choice(["none", "short", "short", "long"]),
+        slots=chance.choice([1, 1, 2, 3]),
+        cached=chance.choice([0, 1, 100]),
+        concurrency=chance.choice([1, 3, 100]),
+        skew=chance.choice([0, 0, 0, 0.5, 4]),
+        chunk=chance.choice([1, 3, 1_000, 1_000]),
+        assets=chance.random() < 0.12,
+    )
+    return replace(drawn, faults=_storm(chance, workers)) if chance.random() < 0.1 else drawn
+
+
+def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
+    """Every worker dies every few commits, for a while: runs are suspects, tried alone, and parked."""
+    every = chance.choice([1, 2, 3, 5])
+    kinds = [chance.choice(["die before", "die after"]) for _ in range(8)]
+    return tuple(Fault(kind, slot, every * n) for slot in range(workers) for n, kind in enumerate(kinds, 1))
+
+
+def _run(chance: Random) -> Run:
+    epochs = tuple(draw(chance, chance.choice([2, 4, 6, 9])) for _ in range(chance.choice([1, 1, 1, 2])))
+    start = chance.random() * 3
+    wanted = sum(kinds_of(program).count("receive") for program in epochs)
+    pause = None
+    if chance.random() < 0.1:
+        begin = start + chance.random() * 5
+        pause = (begin, begin + chance.random() * 20)
+    return Run(
+        epochs=epochs,
+        start_at=start,
+        signals=tuple(sorted(start + chance.random() * chance.choice([1, 30]) for _ in range(wanted))),
+        cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
+        pause=pause,
+    )
+
+
+def _fault(chance: Random, slots: int, workers: int) -> Fault:
+    kind = chance.choice(COUNTED * 2 + TIMED)
+    # Most befall workers; a client's store fails as well.
+    slot = chance.randrange(workers) if chance.random() < 0.75 else chance.randrange(slots)
+    if kind in COUNTED:
+        longest = (4, 12, 25) if kind.startswith("die") else (6, 20, 100)  # half of the calls are no commits
+        return Fault(kind, slot, chance.randint(1, chance.choice(longest)))
+    at = chance.random() * chance.choice([3, 10, 60])
+    much = {
+        "freeze": chance.choice([0.5, TTL_SECONDS - 1, TTL_SECONDS + 1, 30]),
+        "stall": chance.choice([TTL_SECONDS - 1, TTL_SECONDS + 1, 30]),
+        "step": chance.choice([-20, -1, 1, 20]),
+        "kill": chance.choice([0, 1]),  # 1: nobody sees that it died, until its lease lapses
+    }.get(kind, 0)
+    return Fault(kind, slot, at, much)
+
+
+def text_of(scenario: Scenario) -> str:
+    """To be read."""
+    machine = (
+        f"{scenario.workers} worker(s), order {scenario.order}, delays {scenario.delays}, {scenario.slots} slot(s),"
+        f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s,"
+        f" commits of {scenario.chunk:,} events at most" + (", and assets" if scenario.assets else "")
+    )
+    lines = [machine]
+    for number, run in enumerate(scenario.runs):
+        what = [f"run r{number}: started at {run.start_at:.3f} s"]
+        what += [f"told at {at:.3f}" for at in run.signals]
+        what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
+        what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]
+        lines.append(", ".join(what))
+        for program in run.epochs:
+            lines += _program(program, "    ")
+    lines += [_fault_text(scenario, fault) for fault in scenario.faults] or ["no faults"]
+    return "\n".join(lines)
+
+
+def _fault_text(scenario: Scenario, fault: Fault) -> str:
+    who = f"worker {fault.slot}" if fault.slot < scenario.workers else f"client {fault.slot - scenario.workers}"
+    if fault.kind in COUNTED:
+        return f"fault: {who}: {fault.kind} {'commit' if fault.kind.startswith('die') else 'call'} {fault.at:g}"
+    return f"fault: {who}: {fault.kind} at {fault.at:.3f} s" + (f", {fault.much:g}" if fault.much else "")
+
+
+def _program(program: Any, indent: str) -> list[str]:
+    children = [part for part in program[2:] if isinstance(part, list)]
+    own = [part for part in program[:] if not isinstance(part, list)]
+    lines = [indent + " ".join(part if isinstance(part, str) else json.dumps(part) for part in own)]
+    for child in children:
+        lines += _program(child, indent + "  ")
+    return lines

@@ -1,0 +1,191 @@
+"""The store of a simulation: one memory store, and a handle on it for each actor, whose calls fail, dawdle and kill.
+
+The handle judges every commit that was accepted with a model of its own (`Ledger`), which knows nothing of how the
+store decides: one writer per stream, versions without a gap, nothing acknowledged is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+from engine.core.events import RunStarted, TaskCompleted, decode_header
+from engine.core.lineage import idempotency_key
+from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
+from eventstore.memory import MemoryStore
+from eventstore.rules import Streams
+from tests.runtime.faulty import Fault, FaultyStore
+from tests.simulation.loops import Actor
+from tests.simulation.outside import OUTSIDE
+
+__all__ = ["DELAYS", "Handle", "Ledger", "watched_store"]
+
+DELAYS: dict[str, list[float]] = {
+    "none": [0],
+    "short": [0, 0, 0, 0.001, 0.01, 0.05],
+    "long": [0, 0, 0, 0, 0, 0.001, 0.01, 0.1, 1, 3],
+}
+"""How long a call takes to arrive, and its reply to come back, in seconds: one of these."""
+
+
+class Ledger:
+    """What was accepted, as whoever watches the wire would write it down."""
+
+    def __init__(self) -> None:
+        self.owners: dict[str, int] = {}  # of streams: the token that made or claimed it, until it gives it up
+        self.versions: dict[str, int] = {}
+        self.headers: dict[str, list[bytes]] = {}
+        self.epochs: dict[str, int] = {}
+        self.commits = 0
+        self.kinds: Counter[str] = Counter()
+        self.checks: Counter[str] = Counter()
+
+    def claimed(self, stream: str, token: int) -> None:
+        self.owners[stream] = token
+
+    def accepted(self, commit: Any, version: int, *, existed: bool, alive: Callable[[int], bool]) -> None:
+        """A commit was accepted for the first time: it is held against all that was accepted before."""
+        stream, before = commit.stream, self.versions.get(commit.stream, 0)
+        owner = self.owners.get(stream)
+        self.commits += 1
+        self.checks["one writer per stream"] += 1
+        if commit.lease is not None:
+            token = commit.lease.token
+            if existed and owner != token:
+                OUTSIDE.broke("two writers", f"{stream} is owned by {owner}, and took a commit of {token}: {commit}")
+            self.owners[stream] = token
+        elif owner is not None and alive(owner):
+            OUTSIDE.broke("two writers", f"{stream} is owned by {owner}, and took a commit of nobody: {commit}")
+        if commit.release:
+            self.owners.pop(stream, None)
+        self.checks["versions without gaps"] += 1
+        if commit.expected_version not in (before, NEW) or version != before + len(commit.events):
+            text = f"{stream} was at {before}, took {len(commit.events)} events and is at {version}"
+            OUTSIDE.broke("versions", text)
+        self.versions[stream] = version
+        if commit.events:
+            self.headers.setdefault(stream, []).extend(event.header for event in commit.events)
+        if stream.startswith("run:"):
+            self._noted(stream.partition(":")[2], commit)
+
+    def _noted(self, run_id: str, commit: Any) -> None:
+        for new in commit.events:
+            event = decode_header(new.header)
+            self.kinds[type(event).__name__] += 1
+            match event:
+                case RunStarted(epoch=epoch):
+                    self.epochs[run_id] = epoch
+                case TaskCompleted(id=id_):
+                    key = idempotency_key(run_id, self.epochs.get(run_id, 0), id_)
+                    OUTSIDE.completed[run_id, key] = 1
+
+    async def compare(self, store: EventStore) -> None:
+        """Everything that was acknowledged is there, as it was."""
+        for stream, headers in self.headers.items():
+            there = [item.header async for item in store.read(stream)]
+            self.checks["no acknowledged event lost"] += len(headers)
+            if there != headers:
+                OUTSIDE.broke("lost", f"{stream} acknowledged {len(headers)} events, and has {len(there)} or others")
+
+
+class Watched(Streams):
+    """The rules of the memory store; what they accept is told to the ledger, at that very moment."""
+
+    ledger: Ledger
+
+    def apply(self, commit: Commit) -> StreamHead:
+        stream = self._streams.get(commit.stream)
+        again = stream is not None and stream.last_commit == commit.id
+        head = super().apply(commit)
+        if not again:
+            self.ledger.accepted(
+                commit, head.version, existed=stream is not None, alive=lambda token: self._is_alive(token)
+            )
+        return head
+
+    def take(self, stream: Any, token: int) -> StreamHead:
+        head = super().take(stream, token)
+        self.ledger.claimed(stream.name, token)
+        return head
+
+    def _is_alive(self, token: int) -> bool:
+        lease = self._leases.get(token)
+        return lease is not None and lease.fresh()
+
+
+def watched_store(clock: Clock, entropy: Callable[[int], bytes], *, lease_ttl: float, ledger: Ledger) -> MemoryStore:
+    """A memory store whose rules tell the ledger."""
+    store = MemoryStore(clock=clock, entropy=entropy, lease_ttl=lease_ttl)
+    rules = Watched(clock=clock, entropy=entropy, leases=store._leases, on_need=store._tell)
+    rules.ledger = ledger
+    store._streams = rules
+    return store
+
+
+class Handle(FaultyStore):
+    """One actor's. `plan` says what befalls its calls by their number; a death kills the actor, and never returns."""
+
+    def __init__(
+        self,
+        inner: MemoryStore,
+        actor: Actor,
+        *,
+        plan: Callable[[str], str | None],
+        kill: Callable[[Actor], None],
+        chance: Random,
+        delays: list[float],
+    ) -> None:
+        super().__init__(inner)
+        self._actor = actor
+        self._next_fault = plan
+        self._kill = kill
+        if any(delays):
+
+            async def dawdle(_name: str, _argument: Any) -> None:
+                if seconds := chance.choice(delays):
+                    await asyncio.sleep(seconds)
+
+            self.before = self.after = dawdle
+
+    def _begin(self, name: str) -> Fault | None:
+        fault = self._next_fault(name)
+        if fault == "die before":
+            self._kill(self._actor)
+        return fault  # type: ignore[return-value]
+
+    async def _call(self, name: str, argument: Any, call: Any) -> Any:
+        fault = self._begin(name)
+        if fault == "die before":
+            await asyncio.get_running_loop().create_future()  # nothing of it runs any more
+        if self.before is not None:
+            await self.before(name, argument)
+        if fault == "refuse":
+            raise self._error(name)
+        result = await call()
+        if fault == "die after":
+            self._kill(self._actor)
+            await asyncio.get_running_loop().create_future()
+        if self.after is not None:
+            await self.after(name, argument)
+        if fault is not None:
+            raise self._error(name)
+        return result
+
+    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[Any]:
+        fault = self._begin("read")
+        if self.before is not None:
+            await self.before("read", stream)
+        if fault in ("refuse", "lose reply"):
+            raise self._error("read")
+        async for event in self.inner.read(stream, after=after, until=until):
+            yield event
+
+    @asynccontextmanager
+    async def lease(self, worker: str) -> AsyncIterator[Lease]:
+        async with self.inner.lease(worker) as lease:
+            self._actor.leases.append(lease)
+            yield lease
