@@ -46,8 +46,8 @@ class _Aged:
 def _let_age(objects: int) -> None:
     """Make all that is young old, at no cost: frozen and thawed. Not where somebody has frozen what is to stay so.
 
-    Freezing also sets back the counts after which the collector looks further, so done each time it would let nothing be
-    collected again: over `AGED_MAX` the collector has its way, until it has looked at everything once.
+    Freezing also sets back the counts after which the collector looks further, so done each time it would let nothing
+    be collected again: over `AGED_MAX` the collector has its way, until it has looked at everything once.
     """
     if gc.get_freeze_count():
         return

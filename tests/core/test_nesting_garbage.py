@@ -58,7 +58,7 @@ def test_what_a_large_turn_has_made_is_old_at_once() -> None:
 def test_the_collector_has_its_way_once_much_has_aged_unseen() -> None:
     """Each time, nothing would ever be collected: that sets back the counts after which the collector looks further."""
     turns = 2 * nesting.AGED_MAX // (3 * nesting.LARGE_TURN)
-    assert not all([large_turn() for _ in range(turns)])  # a list: all of them run
+    assert not all(large_turn() for _ in range(turns))
     gc.collect()
     assert large_turn()
 
