@@ -2,9 +2,6 @@
 
 Meanwhile nothing is garbage collected. A collection runs code: `finally` blocks of coroutines and generators that some
 other part of the process has left, which would find this loop to be the running one, and decide in the name of its run.
-
-What a large turn has made is waited for: the next collection would walk through all of it, and find nothing. It counts
-as old at once, so that only a full collection looks at it (a fan-out of 10,000: 12 % of its replay).
 """
 
 from __future__ import annotations
@@ -15,9 +12,9 @@ import sys
 from asyncio import events
 from collections.abc import Callable
 from threading import get_ident, local
-from typing import Any, Final
+from typing import Any
 
-__all__ = ["AGED_MAX", "LARGE_TURN", "here", "run_nested"]
+__all__ = ["here", "run_nested"]
 
 
 class _Here(local):
@@ -29,35 +26,6 @@ class _Here(local):
 
 
 here = _Here()
-
-LARGE_TURN: Final = 20_000
-"""Objects made in one go, more than were let go, that are worth sparing a collection the walk through them."""
-AGED_MAX: Final = 200_000
-"""Of these, how many may count as old before a full collection has looked at them: so much may be garbage unseen."""
-
-
-class _Aged:
-    """How many objects were made old since which full collection of the process."""
-
-    collections = 0
-    objects = 0
-
-
-def _let_age(objects: int) -> None:
-    """Make all that is young old, at no cost: frozen and thawed. Not where somebody has frozen what is to stay so.
-
-    Freezing also sets back the counts after which the collector looks further, so done each time it would let nothing
-    be collected again: over `AGED_MAX` the collector has its way, until it has looked at everything once.
-    """
-    if gc.get_freeze_count():
-        return
-    full = gc.get_stats()[2]["collections"]
-    if full != _Aged.collections:
-        _Aged.collections, _Aged.objects = full, 0
-    if _Aged.objects < AGED_MAX:
-        _Aged.objects += objects
-        gc.freeze()
-        gc.unfreeze()
 
 
 def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
@@ -83,9 +51,6 @@ def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
         work(*args)
     finally:
         if collecting:
-            made = gc.get_count()[0]
-            if made > LARGE_TURN:
-                _let_age(made)
             gc.enable()
         loop.thread = 0
         here.loop = before
