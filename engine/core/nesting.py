@@ -2,9 +2,6 @@
 
 Meanwhile nothing is garbage collected. A collection runs code: `finally` blocks of coroutines and generators that some
 other part of the process has left, which would find this loop to be the running one, and decide in the name of its run.
-
-What a large turn has made is waited for: the next collection would walk through all of it, and find nothing. It counts
-as old at once, so that only a full collection looks at it (a fan-out of 10,000: 12 % of its replay).
 """
 
 from __future__ import annotations
@@ -15,9 +12,9 @@ import sys
 from asyncio import events
 from collections.abc import Callable
 from threading import get_ident, local
-from typing import Any, Final
+from typing import Any
 
-__all__ = ["LARGE_TURN", "here", "run_nested"]
+__all__ = ["here", "run_nested"]
 
 
 class _Here(local):
@@ -29,16 +26,6 @@ class _Here(local):
 
 
 here = _Here()
-
-LARGE_TURN: Final = 20_000
-"""Objects made in one go, more than were let go, that are worth sparing a collection the walk through them."""
-
-
-def _let_age() -> None:
-    """Make all that is young old, at no cost: frozen and thawed. Not where somebody has frozen what is to stay so."""
-    if gc.get_freeze_count() == 0:
-        gc.freeze()
-        gc.unfreeze()
 
 
 def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
@@ -64,8 +51,6 @@ def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
         work(*args)
     finally:
         if collecting:
-            if gc.get_count()[0] > LARGE_TURN:
-                _let_age()
             gc.enable()
         loop.thread = 0
         here.loop = before

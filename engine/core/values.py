@@ -130,16 +130,15 @@ class ArgumentsCodec:
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], carriage: Carriage = INLINE) -> bytes:
         """The arguments as one JSON object. Raises `NotRecordable` or `PayloadTooLarge`, naming the parameter."""
+        if self._simple and not self.tabular:  # nearly all there are; in place, for a fan-out does it for every task
+            try:
+                data = _encoder.encode(self._struct(*args, **kwargs))
+            except Exception:
+                data = b"null"  # what is wrong is said on the long way, as is what a null stands for
+            if b"null" not in data and len(data) <= carriage.bytes_max:
+                return data
         try:
             if self._simple:
-                if not self.tabular:
-                    try:
-                        # Nearly all there are, without three calls between: a fan-out encodes once for every task.
-                        data = _encoder.encode(self._struct(*args, **kwargs))
-                    except Exception:
-                        data = b" "  # what it says is the business of the long way
-                    if len(data) <= carriage.bytes_max and b"null" not in data and data[:1] != b" ":
-                        return data
                 return _encode(self._struct(*args, **kwargs), self.where, carriage, tabular=self.tabular)
             bound = self._struct(**self._signature.bind(*args, **kwargs).arguments)
             return _encode(bound, self.where, carriage, tabular=self.tabular)
