@@ -7,9 +7,11 @@ asserted: in a service that would be a leak, and with aiosqlite's non-daemon thr
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import inspect
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +23,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 THREAD_END_SECONDS = 5.0
 """How long a thread that was told to stop may take to end. A limit, not a wait: joining returns at once when it ends."""
+
+HANG_SECONDS = 300.0
+"""After which a test hangs: it shows where, and its process ends, so that the run does, too."""
 
 _THREADS = pytest.StashKey[frozenset[threading.Thread]]()
 
@@ -55,12 +60,14 @@ def _tidy_loop(request: pytest.FixtureRequest) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[_THREADS] = frozenset(threading.enumerate())
+    faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=sys.__stderr__)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """After every fixture of the test is torn down, its loop included: no thread may be left that was not there before."""
     outcome = yield
+    faulthandler.cancel_dump_traceback_later()
     deadline = time.monotonic() + THREAD_END_SECONDS
     left = []
     for thread in set(threading.enumerate()) - item.stash[_THREADS]:

@@ -22,8 +22,9 @@ from eventstore.memory import MemoryStore
 from eventstore.urls import open_store
 from tests.fuzz.check import kept, problem
 from tests.fuzz.targets import TARGETS, hostile
+from tests.runtime.slices import some
 
-MUTANTS = 150
+MUTANTS = len(some(range(150)))
 HOSTILE = tuple(hostile())
 
 

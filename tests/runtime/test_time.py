@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from engine import RunHandle, durable, task, workflow
+from engine import Engine, RunHandle, durable, task, workflow
 from engine.core.events import TimerFired
 from engine.errors import RunFailedError, RunTerminatedError
 from tests.runtime.invariants import check_history, check_store
@@ -88,17 +90,24 @@ async def test_an_engine_may_die_between_release_and_alarm(world: World) -> None
         await engine.start(naps(3, 1_000), id="a")
         for _ in range(3):
             await at_rest(engine.store, "a")
-            world.clock.advance(1_001)
-            await until_moved(engine, "a")
+            async with moves_on(engine, "a"):
+                world.clock.advance(1_001)
         assert await soon(engine.run("a").result()) == [0, 1, 2]
     await check_history(store, "a", naps)
     await world.release(store)
 
 
-async def until_moved(engine, run_id: str) -> None:
-    version = (await engine.run(run_id).state()).version
-    while (await engine.store.head(f"run:{run_id}")).version == version:
-        await asyncio.sleep(0.001)
+@asynccontextmanager
+async def moves_on(engine: Engine, run_id: str) -> AsyncIterator[None]:
+    """What is done inside makes the run go on: wait until it has. It may have before that is through."""
+    stream = f"run:{run_id}"
+    version = (await engine.store.head(stream)).version
+    yield
+
+    async def has_moved() -> bool:
+        return (await engine.store.head(stream)).version != version
+
+    await until_async(has_moved)
 
 
 async def test_a_year_costs_nothing(memory: MemoryWorld) -> None:
@@ -157,8 +166,8 @@ async def test_the_clock_is_set_back(world: World) -> None:
         world.clock.step(-5_000)
         await settle(100)
         assert await run.status() == "running"
-        world.clock.advance(5_100)
-        await until_moved(engine, "a")
+        async with moves_on(engine, "a"):
+            world.clock.advance(5_100)
         await at_rest(engine.store, "a")
         world.clock.step(-800)
         world.clock.advance(900)
@@ -173,8 +182,8 @@ async def test_the_clock_is_set_back_behind_a_restart(world: World) -> None:
     async with world.engine(naps) as engine:
         await engine.start(naps(2, 10), id="a")
         await at_rest(engine.store, "a")
-        world.clock.advance(10)
-        await until_moved(engine, "a")
+        async with moves_on(engine, "a"):
+            world.clock.advance(10)
         await at_rest(engine.store, "a")
     world.clock.step(-100_000)
     async with world.engine(naps) as engine:
@@ -189,8 +198,8 @@ async def test_the_clock_is_set_forward(world: World) -> None:
         run = await engine.start(naps(3, 1_000), id="a")
         for _ in range(3):
             await at_rest(engine.store, "a")
-            world.clock.step(1_000)
-            await until_moved(engine, "a")
+            async with moves_on(engine, "a"):
+                world.clock.step(1_000)
         assert await soon(run.result()) == [0, 1, 2]
         await check_history(engine.store, "a", naps)
 
