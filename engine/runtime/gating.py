@@ -32,7 +32,7 @@ from engine.runtime.streams import PAYLOADS, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.storage import Storage
 from engine.workflows import Workflow
-from eventstore import EventStore, StreamHead, StreamQuery, SystemClock
+from eventstore import EventStore, StreamHead, StreamQuery, SystemClock, find_all
 from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = ["Gate", "Verdict", "decides_more", "diagnose"]
@@ -114,16 +114,9 @@ class Gate:
 
     async def runs(self, *, closed: int = 0) -> AsyncIterator[RunSummary]:
         """All open runs, whatever their workflow, oldest first; then the newest `closed` of each workflow it knows."""
-        query = StreamQuery(
-            category=RUN_CATEGORY, attributes={STATUS: UNFINISHED}, limit=FIND_LIMIT_MAX, newest_first=False
-        )
-        while True:
-            page = await self._store.find(query)
-            for head in page.items:
-                yield summary_of(head)
-            if page.next is None:
-                break
-            query = structs.replace(query, cursor=page.next)
+        query = StreamQuery(category=RUN_CATEGORY, attributes={STATUS: UNFINISHED}, newest_first=False)
+        async for head in find_all(self._store, query):
+            yield summary_of(head)
         for name in self.workflows if closed else ():
             async for run in self._closed(name, closed):
                 yield run
