@@ -26,7 +26,7 @@ from engine.runtime.handle import RunSummary, summary_of
 from engine.runtime.histories import HistoryEvent, head_of
 from engine.runtime.large_values import TABLES, LargeValues
 from engine.runtime.logs import quiet_replays
-from engine.runtime.recovery import try_run
+from engine.runtime.recovery import try_run, with_its_type
 from engine.runtime.serving import served
 from engine.runtime.streams import PAYLOADS, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
@@ -147,7 +147,7 @@ class Gate:
         if definition is None:
             return _verdict(head, known=False)
         tried = await try_run(
-            self._store, head, definition, self._watchdog, versions=self._definitions.find, say=_with_its_type
+            self._store, head, definition, self._watchdog, versions=self._definitions.find, say=with_its_type
         )
         if isinstance(tried, Diagnosis):
             return _verdict(head, diagnosis=tried)
@@ -191,10 +191,6 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
         replayer.instance.evict()
     ended = any(isinstance(item.event, _ENDS) for item in standing(events))  # a reopened run goes on behind its end
     return decides_more(backlog, events[-1].version) if backlog and ended else None
-
-
-def _with_its_type(error: Exception) -> str:
-    return f"{type(error).__qualname__}: {error}"
 
 
 def decides_more(backlog: list[Decided], version: int) -> Diagnosis:
