@@ -25,6 +25,7 @@ from report import Aim, Option, Report, options, publish, spread
 from workloads import burn, burn_in_a_coroutine, burn_in_a_process, burn_in_a_thread
 
 from engine import Attempt, Task
+from engine.core.carriage import INLINE
 from engine.executors import Executor, LoopExecutor, ProcessExecutor, ThreadExecutor, Work
 
 SIZES = (
@@ -116,12 +117,12 @@ async def _seconds(run: Callable[[], Awaitable[Any]]) -> float:
 async def _run_ours(executor: Executor, definition: Task[..., Any], tasks: int, each: int, width: int) -> None:
     """So many attempts, each in a slot, as a dispatcher gives them."""
     free = asyncio.Semaphore(width)
-    arguments = definition.arguments.encode((each,), {})
+    arguments = definition.arguments.encode((each,), {}, INLINE)
 
     async def one() -> None:
         async with free:
             assert executor.slots.try_take()
-            args, kwargs = definition.arguments.decode(arguments)
+            args, kwargs = definition.arguments.decode(arguments, INLINE)
             await executor.run(Work(definition, arguments, args, kwargs, Attempt(**_ATTEMPT, _token=str)))
 
     await asyncio.gather(*(asyncio.create_task(one()) for _ in range(tasks)))

@@ -48,6 +48,7 @@ __all__ = [
     "decode_diagnosis",
     "describe_decision",
     "encode_diagnosis",
+    "shown_time",
 ]
 
 Reason = Literal["decisions", "delivery", "values", "spinning", "history", "internal", "crashes"]
@@ -219,7 +220,7 @@ def _of_calls(decided: Decided) -> str:
         case TaskCancelled():
             return "cancel the task"
         case TimerStarted(deadline=deadline):
-            return f"a timer until {_clock(deadline)}"
+            return f"a timer until {shown_time(deadline)}"
         case TimerCancelled():
             return "cancel the timer"
         case ChildStarted(workflow=workflow, run=run):
@@ -280,7 +281,8 @@ def _shown(payload: bytes | None) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _clock(microseconds: int) -> str:
+def shown_time(microseconds: int) -> str:
+    """A time in microseconds since the epoch as people read it, in UTC."""
     try:
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     except OverflowError:  # nothing that this library writes

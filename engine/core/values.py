@@ -128,7 +128,7 @@ class ArgumentsCodec:
         except TypeError as error:
             raise ArgumentsError(f"{self.where}: {error}; its signature is {self._signature}") from None
 
-    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], carriage: Carriage = INLINE) -> bytes:
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], carriage: Carriage) -> bytes:
         """The arguments as one JSON object. Raises `NotRecordable` or `PayloadTooLarge`, naming the parameter."""
         if self._simple and not self.tabular:  # nearly all there are; in place, for a fan-out does it for every task
             try:
@@ -147,7 +147,7 @@ class ArgumentsCodec:
                 _encode(value, f"argument {name!r} of {self.where}", carriage, tabular=self.tabular)
             raise
 
-    def decode(self, data: bytes, carriage: Carriage = INLINE) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode(self, data: bytes, carriage: Carriage) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments, of the annotated types. Raises `ArgumentsError` when they do not fit.
 
         A parameter that was not recorded (added since, with a default) is left to its default.
@@ -178,7 +178,7 @@ class ArgumentsCodec:
             return False
 
     def _decoded(self, data: bytes) -> dict[str, Any]:
-        args, kwargs = self.decode(data)
+        args, kwargs = self.decode(data, INLINE)  # there are no tables among them
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return dict(bound.arguments)

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread, main_thread
 from typing import Any, Final
 
-from engine.core.carriage import Carriage
+from engine.core.carriage import INLINE, Carriage
 from engine.core.failures import describe, encode_error
 from engine.executors.frames import Answer, Beat, Begun, Do, Done, Frames, Later, Order, Raised, Stopping, frame
 from engine.executors.functions import find
@@ -86,7 +86,7 @@ class Child:
     def _perform(self, order: Do, contact: Contact) -> Answer:
         try:
             definition = find(order.function)
-            args, kwargs = definition.arguments.decode(order.arguments)
+            args, kwargs = definition.arguments.decode(order.arguments, INLINE)
             attempt = _attempt(order, contact)
             self._send(Begun())
             value = contextvars.copy_context().run(_called, attempt, definition.fn, args, kwargs)

@@ -8,10 +8,19 @@ from typing import Final
 
 from engine.errors import HoldfastError
 
-__all__ = ["absolute", "beginning"]
+__all__ = ["absolute", "beginning", "moment"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def moment(when: datetime, name: str) -> int:
+    """A time with a zone, in microseconds since the epoch. Raises `HoldfastError`, which calls it by that name."""
+    if not isinstance(when, datetime):
+        raise HoldfastError(f"{name}={when!r}: a datetime with a zone")
+    if when.tzinfo is None:
+        raise HoldfastError(f"{name}={when!r}: a time without a zone means another one on each machine")
+    return (when - _EPOCH) // _MICROSECOND
 
 
 def absolute(deadline: float | timedelta | datetime | None, now: int, *, name: str = "deadline") -> int:
@@ -22,9 +31,7 @@ def absolute(deadline: float | timedelta | datetime | None, now: int, *, name: s
         case None:
             return 0
         case datetime():
-            if deadline.tzinfo is None:
-                raise HoldfastError(f"{name}={deadline!r}: a time without a zone means another one on each machine")
-            return (deadline - _EPOCH) // _MICROSECOND
+            return moment(deadline, name)
         case timedelta():
             return now + deadline // _MICROSECOND
         case int() | float() if math.isfinite(deadline):

@@ -7,12 +7,12 @@ own there (`streams.own_attribute`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from datetime import datetime
+from typing import Any, TypeAlias
 
 from engine.core.attributes import AttributeValue, check_attribute
 from engine.core.fold import RunStatus
-from engine.errors import HoldfastError
+from engine.runtime.deadlines import moment
 from engine.runtime.streams import PARENT, RUN_CATEGORY, STATUS, WORKFLOW, own_attribute
 from eventstore import StreamQuery
 
@@ -20,8 +20,6 @@ __all__ = ["Wanted", "runs_query"]
 
 Wanted: TypeAlias = AttributeValue | tuple[AttributeValue | None, ...] | None
 """What an attribute is to be: equal to this, or to one of these; None: there is none of that name."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def runs_query(
@@ -52,20 +50,9 @@ def runs_query(
         category=RUN_CATEGORY,
         pruned=None if "pruned" in (status or ()) else False,
         attributes=wanted,
-        created_from=_microseconds(since, "since"),
-        created_until=_microseconds(until, "until"),
+        created_from=None if since is None else moment(since, "runs: since"),
+        created_until=None if until is None else moment(until, "runs: until"),
         limit=limit,
         cursor=cursor,
         newest_first=newest_first,
     )
-
-
-def _microseconds(when: datetime | None, what: str) -> int | None:
-    if when is None:
-        return None
-    if not isinstance(when, datetime) or when.tzinfo is None:
-        raise HoldfastError(
-            f"runs({what}={when!r}): a datetime with a zone, for one without means another time elsewhere"
-        )
-    passed = when - _EPOCH
-    return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds

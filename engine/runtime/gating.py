@@ -26,13 +26,13 @@ from engine.runtime.handle import RunSummary, summary_of
 from engine.runtime.histories import HistoryEvent, head_of
 from engine.runtime.large_values import TABLES, LargeValues
 from engine.runtime.logs import quiet_replays
-from engine.runtime.recovery import try_run
+from engine.runtime.recovery import try_run, with_its_type
 from engine.runtime.serving import served
 from engine.runtime.streams import PAYLOADS, RUN_CATEGORY, STATUS, WORKFLOW
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.storage import Storage
 from engine.workflows import Workflow
-from eventstore import EventStore, StreamHead, StreamQuery, SystemClock
+from eventstore import EventStore, StreamHead, StreamQuery, SystemClock, find_all
 from eventstore.port import FIND_LIMIT_MAX
 
 __all__ = ["Gate", "Verdict", "decides_more", "diagnose"]
@@ -114,16 +114,9 @@ class Gate:
 
     async def runs(self, *, closed: int = 0) -> AsyncIterator[RunSummary]:
         """All open runs, whatever their workflow, oldest first; then the newest `closed` of each workflow it knows."""
-        query = StreamQuery(
-            category=RUN_CATEGORY, attributes={STATUS: UNFINISHED}, limit=FIND_LIMIT_MAX, newest_first=False
-        )
-        while True:
-            page = await self._store.find(query)
-            for head in page.items:
-                yield summary_of(head)
-            if page.next is None:
-                break
-            query = structs.replace(query, cursor=page.next)
+        query = StreamQuery(category=RUN_CATEGORY, attributes={STATUS: UNFINISHED}, newest_first=False)
+        async for head in find_all(self._store, query):
+            yield summary_of(head)
         for name in self.workflows if closed else ():
             async for run in self._closed(name, closed):
                 yield run
@@ -154,7 +147,7 @@ class Gate:
         if definition is None:
             return _verdict(head, known=False)
         tried = await try_run(
-            self._store, head, definition, self._watchdog, versions=self._definitions.find, say=_with_its_type
+            self._store, head, definition, self._watchdog, versions=self._definitions.find, say=with_its_type
         )
         if isinstance(tried, Diagnosis):
             return _verdict(head, diagnosis=tried)
@@ -198,10 +191,6 @@ def diagnose(events: Sequence[HistoryEvent], *workflows: Workflow[..., Any], run
         replayer.instance.evict()
     ended = any(isinstance(item.event, _ENDS) for item in standing(events))  # a reopened run goes on behind its end
     return decides_more(backlog, events[-1].version) if backlog and ended else None
-
-
-def _with_its_type(error: Exception) -> str:
-    return f"{type(error).__qualname__}: {error}"
 
 
 def decides_more(backlog: list[Decided], version: int) -> Diagnosis:

@@ -47,6 +47,7 @@ from eventstore import (
     StreamHead,
     StreamQuery,
     VersionConflict,
+    find_all,
     keeps,
     pruned_leaf,
 )
@@ -55,7 +56,6 @@ from eventstore.port import Scalar
 
 __all__ = ["check_keeps", "children_of", "destroy_payloads", "last_written", "prune_run", "why_it_stays"]
 
-PAGE: Final = 1_000
 _OF_RUN: Final = b'{"type":"Run'
 _OF_ATTRIBUTES: Final = b'{"type":"Attributes'
 
@@ -303,14 +303,8 @@ async def children_of(store: EventStore, run_id: str, *, depth: int = 100) -> li
     for _ in range(depth):
         below: list[str] = []
         for parent in level:
-            cursor: str | None = None
-            while True:
-                query = StreamQuery(category=RUN_CATEGORY, attributes={PARENT: parent}, limit=PAGE, cursor=cursor)
-                page = await store.find(query)
-                below += [run_id_of(head.stream) for head in page.items]
-                cursor = page.next
-                if cursor is None:
-                    break
+            query = StreamQuery(category=RUN_CATEGORY, attributes={PARENT: parent})
+            below += [run_id_of(head.stream) async for head in find_all(store, query)]
         if not below:
             return found
         found += below

@@ -43,6 +43,7 @@ __all__ = [
     "Rebuilt",
     "Wishes",
     "feed",
+    "feed_full_pages",
     "give_up",
     "rebuild_run",
     "settle",
@@ -50,6 +51,7 @@ __all__ = [
     "terminate",
     "try_run",
     "wishes_of",
+    "with_its_type",
 ]
 
 PAGE_EVENTS: Final = 500
@@ -116,16 +118,41 @@ async def try_run(
         return Diagnosis(reason="internal", message=say(error), version=head.version)
 
 
+def with_its_type(error: Exception) -> str:
+    """An exception in a diagnosis, for somebody who does not see where it came from."""
+    return f"{type(error).__qualname__}: {error}"
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    work()
+
+
 async def feed(replayer: Replayer, store: EventStore, head: StreamHead) -> None:
     """Tell a replayer the history of a stream from the start of its last epoch. Raises `Mismatch`."""
+    after = epoch_start(head) - 1
+    replayer.feed_all(await feed_full_pages(replayer, store, head.stream, after=after, until=head.version))
+
+
+async def feed_full_pages(
+    replayer: Replayer,
+    store: EventStore,
+    stream: str,
+    *,
+    after: int,
+    until: int,
+    run: Callable[[Callable[[], None]], None] = _at_once,
+) -> list[RecordedEvent]:
+    """Tell a replayer the events of a stream behind one version and up to another, but for the last page: that is
+    returned. Raises `Mismatch`. `run`: what calls that which runs workflow code.
+    """
     page: list[RecordedEvent] = []
-    async for recorded in store.read(head.stream, after=epoch_start(head) - 1, until=head.version):
+    async for recorded in store.read(stream, after=after, until=until):
         page.append(recorded)
         if len(page) >= PAGE_EVENTS:
-            replayer.feed_all(page)
+            run(lambda: replayer.feed_all(page))
             page.clear()
             await asyncio.sleep(0)
-    replayer.feed_all(page)
+    return page
 
 
 class Wishes(Struct):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from engine.core.call import Call, Definition
+from engine.core.carriage import INLINE
 from engine.core.events import (
     AnyEvent,
     CancelRequested,
@@ -67,7 +68,7 @@ class Rehearsal:
         self.history: list[HistoryEvent] = []
         self._instance = Instance(call.definition, run_id, tables=None)
         self._told = 0
-        arguments = call.definition.arguments.encode(call.args, call.kwargs)
+        arguments = call.definition.arguments.encode(call.args, call.kwargs, INLINE)
         self.began = self._tell(RunStarted(at=at, workflow=call.definition.name, seed=seed, python=PYTHON), arguments)
 
     @property

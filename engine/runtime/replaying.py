@@ -12,8 +12,8 @@ little as this module does.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -34,17 +34,16 @@ from engine.runtime.guard import install_guard
 from engine.runtime.histories import check_remembers, epoch_start, head_of, read_beginning, read_events
 from engine.runtime.large_values import TABLES
 from engine.runtime.logs import quiet_replays
+from engine.runtime.recovery import feed_full_pages, with_its_type
 from engine.runtime.serving import Served, served
 from engine.runtime.stacks import BranchStack, LiveBranch, StackFrame, described, frames_of_error, live_branches
 from engine.runtime.streams import run_id_of
 from engine.runtime.watchdog import TURN_SECONDS_MAX, TURN_WARN_SECONDS, Watchdog
 from engine.workflows import Workflow
-from eventstore import EventStore, EventStoreError, RecordedEvent, StreamHead, SystemClock
+from eventstore import EventStore, EventStoreError, StreamHead, SystemClock
 
 __all__ = ["ReplayDebugger", "Replayed", "ReplayedDecision", "replay_run"]
 
-PAGE_EVENTS: Final = 500
-"""Events that are replayed in one go; between two of them the program's other work gets its turn."""
 _ADVICE: Final = (
     "Nothing was changed. A worker with this code would suspend the run here. Ways out: bring back the code that wrote"
     " this history; or put the change behind durable.patched(...), so that runs which are past it go the old way; or"
@@ -214,8 +213,8 @@ class _Replay:
         except EventStoreError:
             raise
         except Exception as error:  # the user's, in a place we call; or ours
-            message = f"{type(error).__qualname__}: {error}"
-            return await self._unfit(told, to, Diagnosis(reason="internal", message=message, version=to))
+            diagnosis = Diagnosis(reason="internal", message=with_its_type(error), version=to)
+            return await self._unfit(told, to, diagnosis)
         else:
             if decided and to == self._head.version and self._head.closed and told.state.status != "terminated":
                 return await self._unfit(told, to, decides_more(decided, replayer.last_turn.version))
@@ -277,20 +276,16 @@ class _Replay:
 
     async def _feed(self, replayer: Replayer, to: int, *, again: bool) -> list[Decided]:
         """Tell it the history from where the epoch begins up to a version. Raises `Mismatch`."""
-        page: list[RecordedEvent] = []
-        async for recorded in self._store.read(self._head.stream, after=self._start - 1, until=to):
-            page.append(recorded)
-            if len(page) >= PAGE_EVENTS:
-                self._run(lambda: replayer.feed_all(page), again=again)
-                page.clear()
-                await asyncio.sleep(0)
+        run = partial(self._run, again=again)
+        after, stream = self._start - 1, self._head.stream
+        last = await feed_full_pages(replayer, self._store, stream, after=after, until=to, run=run)
         decided: list[Decided] = []
 
         def finish() -> None:
-            replayer.feed_all(page)
+            replayer.feed_all(last)
             decided.extend(replayer.finish())
 
-        self._run(finish, again=again)
+        run(finish)
         return decided
 
     def _run(self, work: Callable[[], None], *, again: bool) -> None:

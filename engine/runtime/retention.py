@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -19,11 +19,10 @@ from engine.core.fold import FINAL_STATUSES, RunStatus
 from engine.errors import HoldfastError
 from engine.runtime.pruning import last_written
 from engine.runtime.streams import PAYLOADS, RUN_CATEGORY, STATUS, WORKFLOW, run_id_of
-from eventstore import EventStore, StreamHead, StreamQuery
+from eventstore import EventStore, StreamHead, StreamQuery, find_all
 
 __all__ = ["Due", "DueFor", "Retention", "due_runs"]
 
-PAGE: Final = 500
 DueFor: TypeAlias = Literal["prune", "payloads"]
 
 
@@ -86,7 +85,7 @@ class Due(Struct, frozen=True, kw_only=True):
 
 async def due_runs(store: EventStore, policies: Sequence[Retention], *, now: int) -> AsyncIterator[Due]:
     """The runs of which something is due, those first whose removal was begun and not finished."""
-    async for head in _pages(store, {STATUS: "pruned"}):
+    async for head in _ended(store, {STATUS: "pruned"}):
         yield _due(head, "prune")
     for index, policy in enumerate(policies):
         async for head in _of_policy(store, policy, now):
@@ -105,41 +104,32 @@ async def _of_policy(store: EventStore, policy: Retention, now: int) -> AsyncIte
         wanted[PAYLOADS] = (None, "some", "going")
     if not policy.newest:
         before = now - policy.youngest // timedelta(microseconds=1)
-        async for head in _pages(store, wanted, before=before):
+        async for head in _ended(store, wanted, before=before):
             yield head
         return
     seen: dict[str, int] = {}
     wanted.pop(PAYLOADS, None)  # those that are done are among the newest, too
-    async for head in _pages(store, wanted, newest_first=True):
+    async for head in _ended(store, wanted, newest_first=True):
         workflow = str(head.attributes.get(WORKFLOW, ""))
         seen[workflow] = seen.get(workflow, 0) + 1
         if seen[workflow] > policy.newest:
             yield head
 
 
-async def _pages(
+async def _ended(
     store: EventStore, attributes: dict[str, Any], *, before: int | None = None, newest_first: bool = False
 ) -> AsyncIterator[StreamHead]:
     if before is not None and before < 0:
         return
-    cursor: str | None = None
-    while True:
-        page = await store.find(
-            StreamQuery(
-                category=RUN_CATEGORY,
-                attributes=attributes,
-                closed=True,
-                created_until=None if before is None else before + 1,
-                newest_first=newest_first,
-                limit=PAGE,
-                cursor=cursor,
-            )
-        )
-        for head in page.items:
-            yield head
-        cursor = page.next
-        if cursor is None:
-            return
+    query = StreamQuery(
+        category=RUN_CATEGORY,
+        attributes=attributes,
+        closed=True,
+        created_until=None if before is None else before + 1,
+        newest_first=newest_first,
+    )
+    async for head in find_all(store, query):
+        yield head
 
 
 def _due(head: StreamHead, due: DueFor) -> Due:

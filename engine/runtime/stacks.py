@@ -12,12 +12,12 @@ import gc
 import linecache
 import reprlib
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType, TracebackType
 from typing import Any, Final
 
 from msgspec import Struct
 
+from engine.core.compare import shown_time
 from engine.core.instance import Instance
 from engine.core.pending import PendingChild, PendingTask
 from engine.core.sites import is_library
@@ -180,8 +180,7 @@ def _called(awaited: Any, instance: Instance) -> str:
 def _timer(future: Any, instance: Instance) -> str:
     for id_, pending in instance.timers.items():
         if any(each is future for each in pending.timer._args or ()):
-            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=pending.deadline)
-            return f"a timer until {moment.isoformat(sep=' ', timespec='milliseconds')} [{id_}]"
+            return f"a timer until {shown_time(pending.deadline)} [{id_}]"
     return ""
 
 

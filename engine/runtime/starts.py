@@ -315,7 +315,7 @@ class Starts:
             started = self.instance.started
             return policy.priority, (started.root if started is not None else "") or self.instance.run_id
         try:
-            return policy.priority, turns_of(definition.turn_key(task.arguments))
+            return policy.priority, turns_of(definition.turn_key(task.arguments, task.carriage))
         except Exception as error:
             self._owner.cannot_start(task.id, error)
             return None

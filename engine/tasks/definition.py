@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.core.call import Call, Definition, OnCancel
+from engine.core.carriage import Carriage
 from engine.core.values import ArgumentsCodec, resolved_hints
 from engine.errors import DefinitionError, HoldfastError
 from engine.tasks.effects import EFFECTS, Effect, EffectOutside
@@ -107,14 +108,14 @@ class Task(Definition[P, R]):
         options = msgspec.structs.replace(self.policy, **changes)
         return type(self)(self.fn, name=self.name, options=options, raises=self.raises, source=self.source)
 
-    def turn_key(self, arguments: bytes) -> str:
+    def turn_key(self, arguments: bytes, carriage: Carriage) -> str:
         """Who shares the turns of a call with these arguments, where calls wait for a limit (`fairness_key`).
 
         Raises what the author's function raises, and `DefinitionError` when it returns no text.
         """
         given = self.policy.fairness_key
         if callable(given):
-            args, kwargs = self.arguments.decode(arguments)
+            args, kwargs = self.arguments.decode(arguments, carriage)
             given = given(*args, **kwargs)
         if not isinstance(given, str):
             raise DefinitionError(f"{self.where}: fairness_key returned {given!r}, where a text was expected")

@@ -120,7 +120,6 @@ class SqliteKeeping:
     async def forget(self, stream: str, *, versions: Collection[int] | None = None) -> int:
         validate_stream(stream)
         check_versions(versions)
-        count = 0
         some = None if versions is None else encode_names(versions)
         count, after = 0, 0
         while after >= 0:
@@ -212,11 +211,14 @@ def _forget_some(
     if len(taken) < len(found) or len(found) == KEEP_EVENTS_MAX:
         return len(taken), taken[-1]
     if versions is None and row.closed:
-        _empty_mailbox(connection, row.id, now)
+        connection.execute(_EMPTY_MAILBOX, (now, row.id))
+        connection.execute(_FORGET_MAIL, (row.id,))
     return len(taken), -1
 
 
-def _prune_some(connection: sqlite3.Connection, now: int, *, stream: str, until: int, judge: Judge) -> tuple[int, bool]:
+def _prune_some(
+    connection: sqlite3.Connection, _now: int, *, stream: str, until: int, judge: Judge
+) -> tuple[int, bool]:
     """How many events were taken away, and whether there is more to do."""
     row = _row(connection, stream)
     check_prunable(stream, closed=row.closed, version=row.version, until=until)
@@ -233,15 +235,10 @@ def _prune_some(connection: sqlite3.Connection, now: int, *, stream: str, until:
         return len(taken), True
     if connection.execute(_DROP_TOMBSTONES, (row.id, KEEP_EVENTS_MAX)).rowcount == KEEP_EVENTS_MAX:
         return len(taken), True
-    _empty_mailbox(connection, row.id, now)
+    connection.execute(_FORGET_MAIL, (row.id,))
     connection.execute("DELETE FROM messages WHERE stream = ?", (row.id,))
     connection.execute("UPDATE streams SET pruned = 1, owner = NULL, alarm = NULL WHERE id = ?", (row.id,))
     return len(taken), False
-
-
-def _empty_mailbox(connection: sqlite3.Connection, stream: int, now: int) -> None:
-    connection.execute(_EMPTY_MAILBOX, (now, stream))
-    connection.execute(_FORGET_MAIL, (stream,))
 
 
 def _leaves_page(connection: sqlite3.Connection, *, after: int, until: int) -> tuple[list[Leaf], bool]:

@@ -14,6 +14,7 @@ import pytest
 from engine import workflow
 from engine.cli.arguments import bind, decode_text, signature_text, type_text
 from engine.cli.problems import Exit, Problem
+from engine.core.carriage import INLINE
 
 
 class Colour(enum.Enum):
@@ -133,7 +134,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 def test_what_fits_makes_the_call() -> None:
     args, kwargs = bind(nightly, ["names=[]", "day=2026-01-31", "limit=3"])
-    assert nightly.arguments.encode(args, kwargs) == b'{"day":"2026-01-31","limit":3,"names":[]}'
+    assert nightly.arguments.encode(args, kwargs, INLINE) == b'{"day":"2026-01-31","limit":3,"names":[]}'
     assert bind(nightly, ["day=2026-01-31"]) == ((date(2026, 1, 31),), {})
 
 

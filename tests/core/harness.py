@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 from msgspec import structs
 
 from engine.core.call import Call, Definition
+from engine.core.carriage import INLINE
 from engine.core.events import (
     AnyEvent,
     CancelRequested,
@@ -142,7 +143,7 @@ class Stuck(AssertionError):
 
 def outcome_of(definition: Definition[..., Any], arguments: bytes) -> tuple[bool, bytes, str]:
     """What the task does with these arguments: whether it succeeds, its payload, and the type of its error."""
-    args, kwargs = definition.arguments.decode(arguments)
+    args, kwargs = definition.arguments.decode(arguments, INLINE)
     try:
         value = definition.fn(*args, **kwargs)
         if inspect.iscoroutine(value):
@@ -237,7 +238,7 @@ def outcome_of_child(child: PendingChild, arguments: bytes, *, at: int) -> tuple
     definition: Any = child.definition
     if child.asked_to_end and not definition.name.startswith("stubborn"):
         return ChildFailed(at=at, id=child.id, status="cancelled"), None
-    args, kwargs = definition.arguments.decode(arguments)
+    args, kwargs = definition.arguments.decode(arguments, INLINE)
     history = play(World(definition(*args, **kwargs)))
     event, payload = end_of(history)
     match event:
@@ -304,7 +305,7 @@ def started(world: World) -> tuple[RunStarted, bytes]:
         waits=bool(world.waits),
         begins_at=START if world.waits else 0,
     )
-    return fact, definition.arguments.encode(world.call.args, world.call.kwargs)
+    return fact, definition.arguments.encode(world.call.args, world.call.kwargs, INLINE)
 
 
 def play(world: World) -> History:

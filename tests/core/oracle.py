@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from engine.core.call import Call
+from engine.core.carriage import INLINE
 from engine.core.failures import decode_error, describe, rebuild
 from engine.tasks import Task
 from engine.workflows import Signal
@@ -55,7 +56,7 @@ class Oracle:
         self.loop.set_exception_handler(lambda _loop, _context: None)
 
     async def outside(self, call: Call[Any]) -> Any:
-        arguments = call.definition.arguments.encode(call.args, call.kwargs)
+        arguments = call.definition.arguments.encode(call.args, call.kwargs, INLINE)
         option = option_of(call.definition.name, arguments)
         made = _Waiting(option, call, arguments, self.loop.create_future(), self.turn)
         self.waiting.append(made)
@@ -73,7 +74,7 @@ class Oracle:
     def run(self) -> Seen:
         world = self.world
         args, kwargs = world.definition.arguments.decode(
-            world.definition.arguments.encode(world.call.args, world.call.kwargs)
+            world.definition.arguments.encode(world.call.args, world.call.kwargs, INLINE), INLINE
         )
         oracle = self
 

@@ -19,6 +19,7 @@ import uvloop
 
 import engine.core.loop as loop_module
 from engine import durable, workflow
+from engine.core.carriage import INLINE
 from engine.core.events import RunStarted, TaskScheduled, TimerFired, TimerStarted
 from engine.core.instance import Decided, Instance
 from engine.core.loop import TIME_MAX, DeterministicLoop
@@ -41,7 +42,7 @@ def begin(fn: Callable[..., Any], *args: Any) -> tuple[Instance, list[Decided]]:
     definition = workflow(fn)
     instance = Instance(definition, RUN_ID, tables=None)
     fact = RunStarted(at=START, workflow=definition.name, seed=SEED)
-    return instance, instance.deliver(fact, definition.arguments.encode(args, {}))
+    return instance, instance.deliver(fact, definition.arguments.encode(args, {}, INLINE))
 
 
 def result(fn: Callable[..., Any], *args: Any) -> Any:

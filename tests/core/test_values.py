@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import task, workflow
+from engine.core.carriage import INLINE
 from engine.core.values import PAYLOAD_INLINE_BYTES, ArgumentsCodec, ValueCodec
 from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
 
@@ -273,10 +274,10 @@ def test_arguments_come_back_as_the_same_call(fn: Any, args: tuple[Any, ...], kw
 
     codec = ArgumentsCodec(fn, f"task {fn.__name__!r}")
     codec.check(args, kwargs)
-    data = codec.encode(args, kwargs)
-    back_args, back_kwargs = codec.decode(data)
+    data = codec.encode(args, kwargs, INLINE)
+    back_args, back_kwargs = codec.decode(data, INLINE)
     assert inspect.signature(fn).bind(*back_args, **back_kwargs) == inspect.signature(fn).bind(*args, **kwargs)
-    assert codec.encode(back_args, back_kwargs) == data
+    assert codec.encode(back_args, back_kwargs, INLINE) == data
     assert codec.same(data, data)
 
 
@@ -288,7 +289,7 @@ def test_arguments_come_back_as_the_same_call(fn: Any, args: tuple[Any, ...], kw
 @settings(max_examples=50, deadline=None)
 def test_arguments_of_any_number_come_back(a: int, rest: list[str], named: dict[str, float]) -> None:
     codec = ArgumentsCodec(variadic, "task 'variadic'")
-    assert codec.decode(codec.encode((a, *rest), named)) == ((a, *rest), named)
+    assert codec.decode(codec.encode((a, *rest), named, INLINE), INLINE) == ((a, *rest), named)
 
 
 @pytest.mark.parametrize(
@@ -311,20 +312,20 @@ def test_errors_name_the_argument() -> None:
     async def load(table: str, rows: list[Any]) -> None: ...
 
     with pytest.raises(NotRecordable, match="argument 'rows' of task 'load' cannot be written"):
-        load.arguments.encode(("t", [object()]), {})
+        load.arguments.encode(("t", [object()]), {}, INLINE)
     with pytest.raises(NotRecordable, match="argument 'rows' of task 'load' holds a NaN"):
-        load.arguments.encode(("t", [math.nan]), {})
+        load.arguments.encode(("t", [math.nan]), {}, INLINE)
     with pytest.raises(ArgumentsError, match=r"the arguments of task 'load' do not fit its signature .*\$\.table"):
-        load.arguments.decode(b'{"table":1,"rows":[]}')
+        load.arguments.decode(b'{"table":1,"rows":[]}', INLINE)
     with pytest.raises(ArgumentsError, match="lack 'rows', which has no default"):
-        load.arguments.decode(b'{"table":"t"}')
+        load.arguments.decode(b'{"table":"t"}', INLINE)
     with pytest.raises(PayloadTooLarge, match="task 'load' takes"):
-        load.arguments.encode(("t", ["a" * PAYLOAD_INLINE_BYTES]), {})
+        load.arguments.encode(("t", ["a" * PAYLOAD_INLINE_BYTES]), {}, INLINE)
 
 
 def test_unknown_recorded_parameters_are_ignored_and_missing_ones_take_their_default() -> None:
     codec = ArgumentsCodec(plain, "task 'plain'")
-    assert codec.decode(b'{"a":1,"gone":2}') == ((1,), {})
+    assert codec.decode(b'{"a":1,"gone":2}', INLINE) == ((1,), {})
     assert codec.same(b'{"a":1}', b'{"a":1,"b":"x"}')
     assert not codec.same(b'{"a":1}', b'{"a":1,"b":"y"}')
     assert not codec.same(b'{"a":1}', b"damaged")

@@ -13,6 +13,7 @@ from typing import Any, Self
 import pytest
 
 from engine import Engine, task, workflow
+from engine.core.carriage import INLINE
 from engine.core.events import TaskFailed, TaskStarted
 from engine.errors import (
     DefinitionError,
@@ -34,7 +35,7 @@ def work(definition: Task[..., Any], *args: Any, contact: Contact | None = None)
         run_id="r", task_id="r/t#1", task=definition.name, number=1, idempotency_key="0" * 32, scheduled_at=0,
         _token=lambda: "", _contact=contact or Contact(),
     )  # fmt: skip
-    return Work(definition, definition.arguments.encode(args, {}), args, {}, attempt)
+    return Work(definition, definition.arguments.encode(args, {}, INLINE), args, {}, attempt)
 
 
 class Pool:

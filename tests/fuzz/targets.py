@@ -32,7 +32,7 @@ from engine.audit.proving import decode_proof
 from engine.cli.arguments import decode_text
 from engine.cli.phrases import about, detail
 from engine.cli.readable import clock, instant, value_lines
-from engine.core.carriage import away_of, plain, readable, unpack
+from engine.core.carriage import INLINE, away_of, plain, readable, unpack
 from engine.core.events import decode_header
 from engine.core.failures import decode_error, rebuild
 from engine.core.fold import RunState
@@ -240,7 +240,7 @@ TARGETS: dict[str, Target] = {
     ),
     "value": Target(_value, (NotRecordable,), (b"\x0a" + b'{"name":"x","at":"2026-01-01T00:00:00Z","amounts":["1"]}',)),
     "arguments": Target(
-        ARGUMENTS.decode,
+        lambda data: ARGUMENTS.decode(data, INLINE),
         (ArgumentsError,),
         (b'{"day":1,"rows":[],"rest":["x"],"more":{"y":1.5}}', b" {}", b"\0holdfast\0"),
     ),

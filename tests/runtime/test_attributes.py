@@ -262,6 +262,8 @@ async def test_nothing_is_started_with_what_cannot_be(memory: World) -> None:
         for query in ({"attributes": {"a b": 1}}, {"attributes": {"a": ([],)}}, {"since": datetime(2026, 1, 1)}):
             with pytest.raises(HoldfastError, match="runs"):
                 await engine.runs(**query)
+        with pytest.raises(HoldfastError, match="until='now': a datetime with a zone"):
+            await engine.runs(until="now")  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument, match="cursor"):
             await engine.runs(cursor="nonsense")
 

@@ -694,6 +694,22 @@ async def test_memos_of_tables_are_found_and_forgotten(world: World, storage: St
         assert (stage.made, stage.seen) == ([3, 3], [3, 3])
 
 
+@task(pool="room", fairness_key=lambda table: str(table.num_rows))
+async def seated(table: pa.Table) -> int:
+    return int(table.num_rows)
+
+
+@workflow
+async def queueing() -> list[int]:
+    tables = (pa.table({"a": list(range(rows))}) for rows in (1, 2, 3))
+    return list(await asyncio.gather(*(seated(table) for table in tables)))
+
+
+async def test_a_table_says_whose_turn_it_is(world: World, storage: Storage) -> None:
+    async with world.engine(queueing, storage=storage, pools={"room": 1}) as engine:
+        assert await soon((await engine.start(queueing())).result()) == [1, 2, 3]
+
+
 async def test_a_rerun_has_the_storage_that_there_is_now(world: World, storage: Storage) -> None:
     async with world.engine(counted) as engine:
         run = await engine.start(counted(2), id="r")

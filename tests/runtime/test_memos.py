@@ -15,6 +15,7 @@ import pytest
 from tenacity import retry_if_not_exception_type, stop_after_attempt, wait_fixed
 
 from engine import Engine, Memo, Signal, attempt, task, workflow
+from engine.core.carriage import INLINE
 from engine.core.events import (
     AttemptOutcomeIgnored,
     ResultForgotten,
@@ -1112,7 +1113,7 @@ async def test_a_run_that_is_held_while_its_step_is_written_looks_up_nothing_and
 
 def pending_square(n: int) -> Any:
     made = PendingTask.__new__(PendingTask)
-    made.id, made.definition, made.arguments = "x/square#1", square, square.arguments.encode((n,), {})
+    made.id, made.definition, made.arguments = "x/square#1", square, square.arguments.encode((n,), {}, INLINE)
     return made
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from engine.core.carriage import INLINE
 from engine.core.failures import ErrorInfo, encode_error
 from engine.executors.conformance.works import COROUTINES, FUNCTIONS
 from engine.executors.port import Encoded, Executor, Work, WorkFailed
@@ -77,8 +78,8 @@ class ExecutorHarness:
             _last_heartbeat=b'{"page":7}',
             _last_failure=encode_error(ErrorInfo(type="ValueError", message="last time")),
         )
-        arguments = definition.arguments.encode(args, {})
-        values, named = definition.arguments.decode(arguments)
+        arguments = definition.arguments.encode(args, {}, INLINE)
+        values, named = definition.arguments.decode(arguments, INLINE)
         return Guest(Work(definition, arguments, values, named, attempt), heard)
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import NEW, Commit, KeptDigest, NewEvent, StoreUnavailable
+from eventstore import NEW, Commit, KeptDigest, Message, NewEvent, StoreUnavailable
 from eventstore.sqlite import SqliteStore
 from eventstore.sqlite.schema import MIGRATIONS
 
@@ -37,6 +37,26 @@ async def test_what_was_taken_away_is_overwritten(how: str, tmp_path: Path) -> N
     assert SECRET in bytes_of(path)
     store = await SqliteStore.open(path, synchronous="NORMAL")
     assert await (store.forget("run:a") if how == "forget" else store.prune("run:a", until=40)) == 40
+    await store.aclose()
+    assert SECRET not in bytes_of(path)
+
+
+@pytest.mark.parametrize("how", ["forget", "prune"])
+async def test_mail_that_nobody_took_is_overwritten(how: str, tmp_path: Path) -> None:
+    """Whatever its size: of a long message the rest stands in pages of its own."""
+    path = tmp_path / "runs.db"
+    store = await SqliteStore.open(path, synchronous="NORMAL")
+    await with_secret(store, "run:a", times=1)
+    for id_, times in (("short", 1), ("long", 2_000)):
+        text = b'"%s"' % (SECRET * times)
+        await store.send(Message(id=id_, stream="run:a", header=b'{"type":"Hello"}', payload=text, control=True))
+    await store.forget("run:a", versions=(1,))
+    await store.aclose()
+    assert SECRET in bytes_of(path)
+    store = await SqliteStore.open(path, synchronous="NORMAL")
+    await (store.forget("run:a") if how == "forget" else store.prune("run:a", until=1))
+    head = await store.head("run:a")
+    assert (head.messages, head.closed) == ((), True)
     await store.aclose()
     assert SECRET not in bytes_of(path)
 
