@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-# Hundreds of tests start processes of their own: each would compile all of the engine again.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tests change files and run them again within the second: bytecode would be taken for that of the changed file.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 THREAD_END_SECONDS = 5.0
 """How long a thread that was told to stop may take to end. A limit, not a wait: joining returns at once when it ends."""
