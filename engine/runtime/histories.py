@@ -78,7 +78,8 @@ async def moment_behind(store: EventStore, head: StreamHead, clock: Clock) -> in
     """Now, in microseconds, and never before the last event of a run: who wrote that may have had another clock."""
     last = head.updated_at
     async for item in store.read(head.stream, after=max(head.version - 1, 0), until=head.version):
-        last = max(last, decode_header(item.header).at)
+        with suppress(HistoryError):  # of a damaged event nobody knows when it was
+            last = max(last, decode_header(item.header).at)
     return max(clock.now(), last)
 
 
