@@ -29,10 +29,9 @@ import msgspec
 from msgspec import Struct, structs
 
 from engine import Engine, RunSummary
-from engine.audit.durability import make_folder
 from engine.audit.pruned import Leaf, leaves
 from engine.errors import AuditError, StorageUnavailable
-from engine.storage import Column, each_parquet_row, parquet_file, whole_file
+from engine.storage import Column, each_parquet_row, make_folder, parquet_file, whole_file
 from eventstore import EventStore, KeptDigest
 
 __all__ = ["EVENTS_OF_PART", "EVENT_COLUMNS", "RUN_COLUMNS", "Archived", "archive"]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Struct
 
-from engine.audit.durability import sync_folder
 from engine.errors import AuditError
+from engine.storage import sync_folder
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519

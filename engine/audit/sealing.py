@@ -17,7 +17,6 @@ from uuid import uuid4
 
 from msgspec import Struct
 
-from engine.audit.durability import sync_folder
 from engine.audit.events import LogSealed, read_sealed, seal_stream, sealed_event
 from engine.audit.keys import PrivateKey
 from engine.audit.merkle import Tree
@@ -25,6 +24,7 @@ from engine.audit.notes import Seal
 from engine.audit.pruned import Leaf, leaves
 from engine.audit.streams import event_at
 from engine.errors import AuditError, DoesNotVerify
+from engine.storage import sync_folder
 from eventstore import NEW, Clock, Commit, EventStore, StreamNotFound, SystemClock, VersionConflict
 
 __all__ = ["Sealed", "read_seal", "read_seals", "seal"]

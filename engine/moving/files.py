@@ -23,6 +23,7 @@ from engine.errors import DamagedExport, ExportError
 from engine.moving.form import FORM, End, Heading, decode_line, encode, item_of, line_of
 from engine.moving.limits import LINE_BYTES_MAX
 from engine.moving.objects import ObjectBytes, ObjectHead, ObjectPart
+from engine.storage import sync_folder
 from eventstore import RecordedEvent
 from eventstore.moving import Item, StoredStream
 
@@ -75,11 +76,7 @@ class ExportWriter:
             refuse_existing(self._path)
             raise
         self._beside.unlink()
-        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self._path.parent)
         return digest
 
     def abandon(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine.storage.blocking import GRACE_SECONDS, BlockingStorage, Swept
 from engine.storage.carrying import ParquetTables
+from engine.storage.durable import make_folder, sync_folder
 from engine.storage.files import ParquetRows, each_parquet_row, parquet_file, whole_file
 from engine.storage.formats import VALUE_BYTES_MAX
 from engine.storage.places import OBJECT_BYTES_MAX, Draft, Found, Place
@@ -32,6 +33,8 @@ __all__ = [
     "data_version",
     "each_parquet_row",
     "keys_in",
+    "make_folder",
     "parquet_file",
+    "sync_folder",
     "whole_file",
 ]

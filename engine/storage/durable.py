@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["OPEN_FOLDER", "sync_folder"]
+__all__ = ["OPEN_FOLDER", "make_folder", "sync_folder"]
 
 OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -21,3 +21,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Have a folder, for its user alone, and those above it, there for good. Blocks. Raises `OSError`."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)

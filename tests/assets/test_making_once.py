@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +258,22 @@ async def test_two_engines_with_definitions_and_handles_of_their_own(world: Worl
         assert await second.read("both") == 12
 
 
+def _when_details_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, do: Callable[[], Awaitable[None]]
+) -> list[Callable[[], Awaitable[None]]]:
+    """Do it once, when somebody asks for details of a version of that asset. What is left to be done."""
+    details, left = Catalog.details, [do]
+
+    async def and_meanwhile(catalog: Catalog, key: str, version: Any) -> Any:
+        found = await details(catalog, key, version)
+        if key == wanted and left:
+            await left.pop()()
+        return found
+
+    monkeypatch.setattr(Catalog, "details", and_meanwhile)
+    return left
+
+
 async def test_what_is_published_while_a_step_pins_is_not_taken_for_what_it_reads(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,19 +290,15 @@ async def test_what_is_published_while_a_step_pins_is_not_taken_for_what_it_read
 
     async with shop(world, tmp_path, number, doubled) as (offered, engine):
         await materialize(offered, engine, "number")
-        details, others, catalog = Catalog.details, ["one more"], await offered.catalog()
+        catalog = await offered.catalog()
 
-        async def and_meanwhile(self: Catalog, key: str, version: Any) -> Any:
-            found = await details(self, key, version)
-            if others:
-                others.clear()
-                await materialize(offered, engine, "number", force=True)
-                await catalog.view(["number"])  # as the next step does that reads it
-            return found
+        async def one_more() -> None:
+            await materialize(offered, engine, "number", force=True)
+            await catalog.view(["number"])  # as the next step does that reads it
 
-        monkeypatch.setattr(Catalog, "details", and_meanwhile)
+        left = _when_details_are_asked_for(monkeypatch, "number", one_more)
         await materialize(offered, engine, "doubled")
-        assert not others, "nothing was asked for while it pinned"
+        assert not left, "nothing was asked for while it pinned"
         assert await offered.read("doubled") == 2
         assert [str(step.node) for step in (await offered.plan()).steps] == ["doubled"]
         await materialize(offered, engine)
@@ -317,17 +329,13 @@ async def test_a_step_that_was_made_while_it_was_looked_up_is_not_made_again(
         await materialize(offered, engine, "number", force=True)
         assert told() == ["doubled"]
         plan = await offered.plan("doubled")
-        details, others, catalog = Catalog.details, ["another run"], await offered.catalog()
+        catalog = await offered.catalog()
 
-        async def and_meanwhile(self: Catalog, key: str, version: Any) -> Any:
-            found = await details(self, key, version)
-            if key == "doubled" and others:
-                others.clear()
-                await run(offered, engine, plan)
-                await catalog.view(["doubled"])  # as the next step does that reads it
-            return found
+        async def another_run() -> None:
+            await run(offered, engine, plan)
+            await catalog.view(["doubled"])  # as the next step does that reads it
 
-        monkeypatch.setattr(Catalog, "details", and_meanwhile)
+        left = _when_details_are_asked_for(monkeypatch, "doubled", another_run)
         assert (await run(offered, engine, plan)).counts == {"unchanged": 1}
-        assert not others, "nothing was asked for while it was looked up"
+        assert not left, "nothing was asked for while it was looked up"
         assert told() == ["doubled"]
