@@ -1,14 +1,20 @@
-"""Cancellations of a run: asked for from outside, heard by the workflow's main branch, or not heard in time.
+"""Cancellations of a run: asked for from outside or by its deadline, heard by its main branch, or not heard in time.
 
 One that the workflow has not heard when it continues as new is the next epoch's to hear.
+
+A run that cleans up is left to it: its deadline does not cancel one that was asked to end before, nor its parent one
+that is past its deadline. They share their deadline: both always come together, in either order. Whoever cancels a run
+twice means it, as in asyncio.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from engine.core.events import CancelRequested
+from engine.errors import RunDeadlineExceeded
 
 __all__ = ["Cancelling"]
 
@@ -18,9 +24,12 @@ class Cancelling:
 
     def __init__(self) -> None:
         self.main: asyncio.Task[Any] | None = None
+        self.parent = ""  # the `by` of what its parent asks
         self.reason = ""  # of the first that was heard
         self._shields = 0  # sections of the workflow that no cancellation of the run may enter
         self._held: CancelRequested | None = None
+        self._expired_meanwhile = False  # the deadline passed in a shielded section, and nothing else was held
+        self._expired = False  # the deadline has cancelled the workflow
         self._asked: CancelRequested | None = None  # the last that was handed to the workflow
         self.carried: CancelRequested | None = None
         self._missed = False  # the workflow ended before it could hear of it
@@ -44,6 +53,24 @@ class Cancelling:
         self._hand_over(fact)
         return True
 
+    async def await_within(self, coro: Coroutine[Any, Any, Any], seconds: float, run_id: str) -> Any:
+        """Await the workflow function within the run's deadline, `seconds` from its start.
+
+        What `asyncio.timeout_at` does, but for when it cancels: see the module.
+        """
+        loop = asyncio.get_running_loop()
+        # the loop's time is 0 at the start; a time that has passed is no timer
+        limit = loop.call_at(seconds, self._expire) if seconds > loop.time() else loop.call_soon(self._expire)
+        try:
+            return await coro
+        except asyncio.CancelledError:
+            assert self.main is not None
+            if not self._expired or self.main.uncancel() > 0:
+                raise
+            raise RunDeadlineExceeded(f"run {run_id!r} was not done by its deadline") from None
+        finally:
+            limit.cancel()
+
     def shield(self) -> None:
         """A shielded section is entered."""
         self._shields += 1
@@ -51,7 +78,12 @@ class Cancelling:
     def unshield(self) -> None:
         """A shielded section was left: a cancellation that waited for the last of them takes effect."""
         self._shields -= 1
-        if not self._shields and self._held is not None:
+        if self._shields:
+            return
+        if self._expired_meanwhile:
+            self._expired_meanwhile = False
+            self._expire()
+        if self._held is not None:
             held, self._held = self._held, None
             self._hand_over(held)
 
@@ -59,14 +91,30 @@ class Cancelling:
         """A cancellation that an await had held back finds its branch ended."""
         self._missed = self._missed or branch is self.main
 
+    def _expire(self) -> None:
+        if self._shields:
+            self._expired_meanwhile = self._held is None
+            return
+        if self._asked is not None and self._is_ending():
+            return
+        self._expired = True
+        self.main.cancel()  # type: ignore[union-attr]
+
     def _hand_over(self, fact: CancelRequested) -> None:
         if self._shields:
             self._held = self._held or fact
+            return
+        if self._expired and fact.by == self.parent and self._is_ending():
             return
         assert self.main is not None
         self._asked = fact
         self.reason = self.reason or fact.reason
         self.main.cancel(fact.reason or None)
+
+    def _is_ending(self) -> bool:
+        """Whether the workflow was cancelled and has not taken that back, as asyncio asks of code that goes on."""
+        assert self.main is not None
+        return self.main.cancelling() > 0
 
     def unheard(self) -> CancelRequested | None:
         """What asked the run to end, and did not reach the workflow on its way out."""

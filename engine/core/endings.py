@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any, TypeAlias
 
 from engine.core.call import Call, Definition
 from engine.core.carriage import Carriage
 from engine.core.events import ContinuedAsNew, RunCancelled, RunCompleted, RunFailed
 from engine.core.failures import describe, encode_error, plain_text
-from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge, RunDeadlineExceeded
+from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
 
-__all__ = ["ContinueAsNew", "Ending", "await_within", "ending_of"]
+__all__ = ["ContinueAsNew", "Ending", "ending_of"]
 
 Ending: TypeAlias = RunCompleted | RunFailed | RunCancelled | ContinuedAsNew
 
@@ -24,17 +23,6 @@ class ContinueAsNew(BaseException):
         self.call = call
         self.newest = newest
         super().__init__("the run continues as new")
-
-
-async def await_within(coro: Coroutine[Any, Any, Any], seconds: float, run_id: str) -> Any:
-    """Await the workflow function within the run's deadline, `seconds` from its start."""
-    try:
-        async with asyncio.timeout_at(seconds) as limit:  # the loop's time is 0 at the start
-            return await coro
-    except TimeoutError:
-        if limit.expired():
-            raise RunDeadlineExceeded(f"run {run_id!r} was not done by its deadline") from None
-        raise
 
 
 def ending_of(

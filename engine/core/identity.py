@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.errors import HoldfastError
 
-__all__ = ["RUN_ID_MAX", "cancel_id", "check_run_id", "child_run_id"]
+__all__ = ["RUN_ID_MAX", "by_run", "cancel_id", "check_run_id", "child_run_id"]
 
 RUN_ID_MAX: Final = 200
 """Characters of a run's id."""
@@ -32,6 +32,11 @@ def child_run_id(parent: str, epoch: int, call_id: str) -> str:
     digest = sha256(run_id.encode()).hexdigest()[:32]
     # Deep trees: enough of the parent to see where it belongs, and a digest of all of it.
     return f"{parent[:_SHOWN]}.../{digest}"
+
+
+def by_run(run_id: str) -> str:
+    """Who asked, where a run did: the `by` of what it sends, and of the children that it starts."""
+    return f"run {run_id}"
 
 
 def terminate_id(call_id: str) -> str:

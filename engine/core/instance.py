@@ -22,7 +22,7 @@ from engine.core.calls import Calls
 from engine.core.cancelling import Cancelling
 from engine.core.carriage import INLINE, PAYLOAD_LARGE_BYTES, Carriage, TableCodec
 from engine.core.decided import Codec, Decided
-from engine.core.endings import Ending, await_within, ending_of
+from engine.core.endings import Ending, ending_of
 from engine.core.events import (
     CancelRequested,
     ChildCompleted,
@@ -44,7 +44,7 @@ from engine.core.events import (
     TimerFired,
     TimerStarted,
 )
-from engine.core.identity import cancel_id
+from engine.core.identity import by_run, cancel_id
 from engine.core.inbox import Inbox, LeftOver
 from engine.core.loop import DeterministicLoop, WorkflowTimer
 from engine.core.outbox import Outbox
@@ -191,6 +191,7 @@ class Instance:
         self.started = fact
         self.seed, self.epoch, self.deadline = fact.seed, fact.epoch, fact.deadline
         self.attributes.begin(fact.attributes)
+        self.cancelling.parent = by_run(fact.parent)
         if fact.waits:
             self.turns = 0  # it is no turn: nothing runs
             self.waiting, self.clocks.begins_at = Waiting(self, args, kwargs), fact.begins_at
@@ -203,7 +204,7 @@ class Instance:
         self._loop = DeterministicLoop(self, seed=self.seed, started_at=at, name=self.definition.name)
         coro = self.definition.fn(*args, **kwargs)
         if self.deadline:
-            coro = await_within(coro, (self.deadline - at) / 1_000_000, self.run_id)
+            coro = self.cancelling.await_within(coro, (self.deadline - at) / 1_000_000, self.run_id)
         self.main = self.cancelling.main = self._loop.start_main(coro)
 
     def _accept(self, fact: Fact, payload: bytes | None) -> None:

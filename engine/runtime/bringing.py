@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch
 from engine.core.events import RunStarted
+from engine.core.identity import by_run
 from engine.core.instance import Instance
 from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.driver import Driver
@@ -130,7 +131,7 @@ async def _begin(
         seed=mail.seed,
         python=PYTHON,
         anyio=anyio_version(),
-        by=f"run {mail.parent}" if mail.parent else mail.by,
+        by=by_run(mail.parent) if mail.parent else mail.by,
         root=mail.root,
         parent=mail.parent,
         parent_call=mail.call,

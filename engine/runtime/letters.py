@@ -25,6 +25,7 @@ from engine.core.events import (
 )
 from engine.core.failures import ErrorInfo, encode_error
 from engine.core.fold import RunState
+from engine.core.identity import by_run
 from engine.core.lineage import idempotency_key
 from engine.runtime.mail import (
     CancelMail,
@@ -56,7 +57,7 @@ def letter_of(item: Decided, started: RunStarted, run_id: str) -> Message | None
         case ChildStarted():
             return _start_letter(event, item.payload, started, run_id, _key_of(event, started, run_id))
         case ChildCancelled(run=run):
-            mail, id_ = CancelMail(by=f"run {run_id}", reason=""), f"cancel:{_key_of(event, started, run_id)}"
+            mail, id_ = CancelMail(by=by_run(run_id), reason=""), f"cancel:{_key_of(event, started, run_id)}"
             return control_message(stream_of(run), id_, mail, sender=stream_of(run_id))
         case ChildTerminated(run=run):
             id_ = f"terminate:{_key_of(event, started, run_id)}"
@@ -98,7 +99,7 @@ def _start_letter(event: ChildStarted, arguments: bytes | None, started: RunStar
 
 
 def _message_letter(event: MessageSent, value: bytes | None, run_id: str, key: str) -> Message:
-    stream, by, id_, sender = stream_of(event.run), f"run {run_id}", f"send:{key}", stream_of(run_id)
+    stream, by, id_, sender = stream_of(event.run), by_run(run_id), f"send:{key}", stream_of(run_id)
     match event.kind:
         case "signal":
             return data_message(stream, id_, SignalMail(name=event.name, by=by), value, sender=sender)
@@ -149,14 +150,14 @@ def closing_letters(state: RunState) -> list[Message]:
         if child.parent_close == "terminate":
             letters.append(ending_letter(child.run, run_id, f"terminate:{key}", "its parent run was terminated"))
         elif not child.asked_to_end:
-            mail = CancelMail(by=f"run {run_id}", reason="its parent run was terminated")
+            mail = CancelMail(by=by_run(run_id), reason="its parent run was terminated")
             letters.append(control_message(stream_of(child.run), f"cancel:{key}", mail, sender=stream_of(run_id)))
     return letters
 
 
 def ending_letter(run: str, sender: str, id_: str, reason: str) -> Message:
     """What ends another run without its code."""
-    mail = TerminateMail(by=f"run {sender}", reason=reason)
+    mail = TerminateMail(by=by_run(sender), reason=reason)
     return control_message(stream_of(run), id_, mail, sender=stream_of(sender))
 
 

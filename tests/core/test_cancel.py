@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from engine import task, workflow
+from engine import durable, task, workflow
 from engine.core.events import (
     CancelRequested,
     RunCancelled,
@@ -217,6 +217,89 @@ def test_a_workflow_may_clean_up_and_be_cancelled_again_meanwhile() -> None:
     ]
     decided = instance.deliver(CancelRequested(at=LATER, reason="two"))
     assert shown(decided) == ["TaskCancelled undo#1", "RunCancelled"]
+
+
+def expiring(fn: Any, *, parent: str = "") -> Instance:
+    """A run that has begun, of a workflow function of no arguments, with a deadline at `LATER`."""
+    definition = workflow(fn)
+    instance = Instance(definition, RUN_ID, tables=None)
+    started = RunStarted(at=START, workflow=definition.name, seed=SEED, deadline=LATER, parent=parent)
+    decided = instance.deliver(started, b"{}")
+    assert shown(decided)[0] == "TimerStarted timer#1"
+    return instance
+
+
+async def cleans() -> None:
+    try:
+        await work("a")
+    finally:
+        await undo("a")
+
+
+def passed() -> TimerFired:
+    return TimerFired(at=LATER, id="cleans/timer#1")
+
+
+UNDONE = TaskCompleted(at=LATER, id="cleans/undo#1")
+
+
+@pytest.mark.parametrize("by", ["run p", "somebody"])
+def test_a_deadline_leaves_a_run_to_its_clean_up_that_was_asked_to_end_before(by: str) -> None:
+    instance = expiring(cleans, parent="p")
+    assert shown(instance.deliver(CancelRequested(at=LATER, by=by))) == ["TaskCancelled work#1", "TaskScheduled undo#1"]
+    assert shown(instance.deliver(passed())) == []
+    assert shown(instance.deliver(UNDONE, b'"undone"')) == ["RunCancelled"]
+
+
+def test_a_parent_leaves_a_run_to_its_clean_up_that_is_past_its_deadline() -> None:
+    instance = expiring(cleans, parent="p")
+    assert shown(instance.deliver(passed())) == ["TaskCancelled work#1", "TaskScheduled undo#1"]
+    assert shown(instance.deliver(CancelRequested(at=LATER, by="run p"))) == []
+    decided = instance.deliver(UNDONE, b'"undone"')
+    assert shown(decided) == ["RunFailed"]
+    assert decided[-1].event.error == "engine.errors.RunDeadlineExceeded"  # type: ignore[union-attr]
+
+
+def test_whoever_cancels_a_run_that_is_past_its_deadline_means_it() -> None:
+    instance = expiring(cleans, parent="p")
+    instance.deliver(passed())
+    decided = instance.deliver(CancelRequested(at=LATER, by="somebody"))
+    assert shown(decided) == ["TaskCancelled undo#1", "RunCancelled"]
+
+
+def test_a_deadline_cancels_a_run_that_took_its_cancellation_back() -> None:
+    async def goes_on() -> None:
+        try:
+            await work("a")
+        except asyncio.CancelledError:
+            task_ = asyncio.current_task()
+            assert task_ is not None
+            task_.uncancel()
+        await work("b")
+
+    instance = expiring(goes_on)
+    instance.deliver(CancelRequested(at=LATER))
+    decided = instance.deliver(TimerFired(at=LATER, id="goes_on/timer#1"))
+    assert shown(decided) == ["TaskCancelled work#2", "RunFailed"]
+
+
+@pytest.mark.parametrize(("first", "ending_"), [("deadline", "RunFailed"), ("cancel", "RunCancelled")])
+def test_a_deadline_waits_until_a_shielded_section_is_left(first: str, ending_: str) -> None:
+    async def careful() -> None:
+        try:
+            async with durable.shielded():
+                await work("a")
+            await work("never")
+        finally:
+            await undo("a")
+
+    instance = expiring(careful, parent="p")
+    facts = [TimerFired(at=LATER, id="careful/timer#1"), CancelRequested(at=LATER, by="run p")]
+    for fact in facts if first == "deadline" else reversed(facts):
+        assert shown(instance.deliver(fact)) == []
+    left = instance.deliver(TaskCompleted(at=LATER, id="careful/work#1"), b'"a"')
+    assert shown(left) == ["TaskScheduled undo#1"]
+    assert shown(instance.deliver(TaskCompleted(at=LATER, id="careful/undo#1"), b'"a"')) == [ending_]
 
 
 def test_a_workflow_that_cancels_itself_says_why() -> None:
