@@ -21,6 +21,7 @@ from engine.workflows import Signal
 from tests.core.harness import TICK, Stuck, World, option_of, outcome_of
 
 QUIET_ROUNDS = 3  # of anyio's cancellation retrying with nobody else moving
+PUT_AWAY_ROUNDS = 100  # of cancelling what goes on nevertheless
 
 
 class Seen(NamedTuple):
@@ -101,12 +102,22 @@ class Oracle:
                 for left in asyncio.all_tasks(self.loop):
                     left.cancel()
                 self.settle()
-                for left in asyncio.all_tasks(self.loop):
-                    left._log_destroy_pending = False  # type: ignore[attr-defined]
                 return Seen(self.ending(main), sorted(calls))
             finally:
+                self.put_away()
                 self.loop.run_until_complete(self.loop.shutdown_asyncgens())
                 self.loop.close()
+
+    def put_away(self) -> None:
+        """End what did not end when it was asked to once. On a closed loop it would complain, during whatever runs then."""
+        for _ in range(PUT_AWAY_ROUNDS):
+            left = asyncio.all_tasks(self.loop)
+            if not left:
+                return
+            for task in left:
+                task.cancel()
+            self.settle()
+        raise AssertionError(f"still not at an end, after so many cancellations: {asyncio.all_tasks(self.loop)}")
 
     def queue_of(self, name: str) -> asyncio.Queue[Any]:
         """What a signal is on plain asyncio."""
