@@ -162,7 +162,14 @@ class MemoryStore:
             await asyncio.sleep(0)
             return self._streams.existing(stream).head()
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+    async def read(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        proof: bool = True,  # noqa: ARG002 - it has them at hand
+    ) -> AsyncIterator[RecordedEvent]:
         """See `EventStore.read`."""
         self._check_open()
         validate_stream(stream)

@@ -327,10 +327,13 @@ class EventStore(Protocol):
     async def head(self, stream: str) -> StreamHead:
         """The stream now, with its waiting messages. Raises `StreamNotFound`."""
 
-    def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+    def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         """Events with ``after < version <= until``, in order, in bounded memory. Raises `StreamNotFound`.
 
-        Without `until`: up to the version the stream had when the reading began. May be left early.
+        Without `until`: up to the version the stream had when the reading began. May be left early. `proof`: whether
+        anybody will look at salts and digests; else a store may save itself reading them: no salt, and `NO_DIGEST`.
         """
 
     def read_all(self, *, after: int = 0, category: str | None = None) -> AsyncIterator[RecordedEvent]:

@@ -15,7 +15,7 @@ from hashlib import sha256
 from random import Random
 from typing import Any, Final
 
-__all__ = ["Branch", "branch_name", "derived_random", "idempotency_key"]
+__all__ = ["Branch", "branch_name", "cleaned", "derived_random", "idempotency_key"]
 
 _LOCAL: Final = "<locals>."
 _NAME_MAX: Final = 100  # characters of a branch's name; every id below it repeats them
@@ -62,23 +62,24 @@ def branch_name(explicit: str | None, coro: Coroutine[Any, Any, Any], label: str
     out, for it depends on how a file was loaded.
     """
     if label is not None:
-        return _cleaned(label if explicit is None else explicit)
+        return cleaned(label if explicit is None else explicit)
     inner = _unwrapped(coro)
     qualname = str(getattr(inner, "__qualname__", type(inner).__qualname__))
     if explicit is None:
-        return _cleaned(qualname)
+        return cleaned(qualname)
     if inner is coro:
-        return _cleaned(explicit)
+        return cleaned(explicit)
     function = getattr(getattr(inner, "definition", None), "fn", None)
     module = _module_of(inner, function)
     names = (module, "functools", f"{module}.{getattr(function, '__qualname__', qualname)}")
     if explicit in names or explicit.endswith(f".{qualname}"):
-        return _cleaned(qualname)
-    return _cleaned(explicit.removeprefix(f"{module}."))
+        return cleaned(qualname)
+    return cleaned(explicit.removeprefix(f"{module}."))
 
 
 @lru_cache(maxsize=1_024)
-def _cleaned(name: str) -> str:
+def cleaned(name: str) -> str:
+    """A name as a part of an id."""
     name = name.rpartition(_LOCAL)[2].translate(_UNSAFE)[:_NAME_MAX]
     if not name.isprintable():
         name = "".join(char if char.isprintable() else "-" for char in name)

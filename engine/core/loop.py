@@ -15,6 +15,7 @@ import asyncio
 import contextvars
 import math
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -26,11 +27,11 @@ from engine.core.burial import bury, is_level_cancellation
 from engine.core.call import Call
 from engine.core.generators import GeneratorKeeper
 from engine.core.handles import STEP, WAKE_UP, BranchTask, LoopFuture, ReadyHandle, WorkflowTimer
-from engine.core.lineage import Branch, branch_name
+from engine.core.lineage import Branch, branch_name, cleaned
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
 from engine.core.surface import ForbiddenCallbacks, ForbiddenSurface, LoopSettings
-from engine.core.wrappers import WAIT_FOR_WRAPS, made_by_wait_for
+from engine.core.wrappers import ENSURE_FUTURE, WAIT_FOR_WRAPS, made_by_wait_for
 from engine.errors import Evicted, ForbiddenInWorkflow, StepLimitExceeded
 
 __all__ = [
@@ -196,8 +197,11 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
     def name_branches(self) -> None:
         """Settle the identity of the branches made since the last step, in the order they were made."""
         for task, parent, label in self._unnamed:
-            coro: Any = task.get_coro()
-            task.branch = parent.child(branch_name(task.explicit_name, coro, label))
+            if label is not None and task.explicit_name is None:  # as in `branch_name`: nearly all of a fan-out
+                task.branch = parent.child(cleaned(label))
+            else:
+                coro: Any = task.get_coro()
+                task.branch = parent.child(branch_name(task.explicit_name, coro, label))
         self._unnamed.clear()
 
     def _foreign_branch(self, task: asyncio.Task[Any]) -> Branch:
@@ -243,7 +247,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         if type(coro) is Call:  # it says what it is; stepping what it runs saves a call at each step
             label, coro = coro.definition.name, coro.for_branch(self)
         task = BranchTask(coro, loop=self, name=name, context=context)
-        if WAIT_FOR_WRAPS and made_by_wait_for():
+        if WAIT_FOR_WRAPS and sys._getframe(2).f_code is ENSURE_FUTURE and made_by_wait_for():
             task.branch = parent  # 3.11's wait_for wraps what it waits for in a task; later versions do not
         else:
             self._unnamed.append((task, parent, label))

@@ -147,9 +147,11 @@ class LargeValues(OtherPorts):
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         """See `EventStore`."""
-        async with _closed_behind(self.inner.read(stream, after=after, until=until)) as events:
+        async with _closed_behind(self.inner.read(stream, after=after, until=until, proof=proof)) as events:
             async for recorded in events:
                 yield await self._brought(recorded)
 

@@ -146,7 +146,7 @@ async def feed_full_pages(
     returned. Raises `Mismatch`. `run`: what calls that which runs workflow code.
     """
     page: list[RecordedEvent] = []
-    async for recorded in store.read(stream, after=after, until=until):
+    async for recorded in store.read(stream, after=after, until=until, proof=False):
         page.append(recorded)
         if len(page) >= PAGE_EVENTS:
             run(lambda: replayer.feed_all(page))

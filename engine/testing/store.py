@@ -145,11 +145,13 @@ class WatchedStore:
         if not news.cancelled():
             news.result()
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         if self._begin("read", stream) is not None:
             self.die()
             raise self._gone("read")
-        async for event in self.inner.read(stream, after=after, until=until):
+        async for event in self.inner.read(stream, after=after, until=until, proof=proof):
             yield event
             if self.dead:
                 raise self._gone("read")

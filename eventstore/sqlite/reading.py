@@ -42,6 +42,10 @@ _EVENTS: Final = """
     SELECT version, position, header, payload, salt, payload_digest, digest
     FROM events WHERE stream = ? AND version > ? AND version <= ? ORDER BY version LIMIT ?
 """
+_EVENTS_WITHOUT_PROOF: Final = """
+    SELECT version, position, header, payload
+    FROM events WHERE stream = ? AND version > ? AND version <= ? ORDER BY version LIMIT ?
+"""
 _LOG: Final = """
     SELECT s.name, e.version, e.position, e.header, e.payload, e.salt, e.payload_digest, e.digest
     FROM events AS e LEFT JOIN streams AS s ON s.id = e.stream
@@ -93,9 +97,12 @@ class Readers:
             raise StreamNotFound(stream)
         return row.head()
 
-    async def pages(self, stream: str, after: int, until: int | None) -> AsyncIterator[list[RecordedEvent]]:
+    async def pages(
+        self, stream: str, after: int, until: int | None, *, proof: bool
+    ) -> AsyncIterator[list[RecordedEvent]]:
         """A stream's events, page by page. Raises `StreamNotFound`."""
-        found = await self.run(partial(_first_page, stream=stream, after=after, until=until))
+        read = _read_page if proof else _read_brief_page
+        found = await self.run(partial(_first_page, read, stream=stream, after=after, until=until))
         if found is None:
             raise StreamNotFound(stream)
         stream_id, end, page = found
@@ -104,7 +111,7 @@ class Readers:
             after = page[-1].version
             if after >= end:
                 return
-            page = await self.run(partial(_read_page, stream=stream, stream_id=stream_id, after=after, end=end))
+            page = await self.run(partial(read, stream=stream, stream_id=stream_id, after=after, end=end))
         if after < end and not await self.run(partial(_is_kept, stream_id=stream_id, version=end)):
             raise StoreDamaged(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
 
@@ -187,7 +194,12 @@ def _load_head(connection: sqlite3.Connection, stream: str) -> StreamRow | None:
 
 
 def _first_page(
-    connection: sqlite3.Connection, *, stream: str, after: int, until: int | None
+    read: Callable[..., list[RecordedEvent]],
+    connection: sqlite3.Connection,
+    *,
+    stream: str,
+    after: int,
+    until: int | None,
 ) -> tuple[int, int, list[RecordedEvent]] | None:
     """The stream's id, where the reading ends, and the first page, in one visit to the thread."""
     found = connection.execute("SELECT id, version FROM streams WHERE name = ?", (stream,)).fetchone()
@@ -195,7 +207,7 @@ def _first_page(
         return None
     stream_id, version = found
     end = version if until is None else min(until, version)
-    page = _read_page(connection, stream=stream, stream_id=stream_id, after=after, end=end) if after < end else []
+    page = read(connection, stream=stream, stream_id=stream_id, after=after, end=end) if after < end else []
     return stream_id, end, page
 
 
@@ -214,6 +226,21 @@ def _read_page(
         for version, position, header, payload, salt, hashed, digest in cursor:
             of_payload = NO_DIGEST if hashed is None else hashed  # a payload that never was has none in the table
             page.append(RecordedEvent(stream, version, position, header, payload, salt, of_payload, digest))
+            size += len(header) + len(payload or b"")
+            if size >= PAGE_BYTES:
+                break
+    return page
+
+
+def _read_brief_page(
+    connection: sqlite3.Connection, *, stream: str, stream_id: int, after: int, end: int
+) -> list[RecordedEvent]:
+    """The same without salts and digests: of a short event they are most of what there is to read."""
+    page: list[RecordedEvent] = []
+    size = 0
+    with closing(connection.execute(_EVENTS_WITHOUT_PROOF, (stream_id, after, end, PAGE_EVENTS))) as cursor:
+        for version, position, header, payload in cursor:
+            page.append(RecordedEvent(stream, version, position, header, payload, None, NO_DIGEST, NO_DIGEST))
             size += len(header) + len(payload or b"")
             if size >= PAGE_BYTES:
                 break

@@ -162,11 +162,13 @@ class SqliteStore(SqliteKeeping, Moving):
         validate_stream(stream)
         return await self._readers.head(stream)
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         self._check_open()
         validate_stream(stream)
         validate_range(after, until)
-        async for page in self._readers.pages(stream, after, until):
+        async for page in self._readers.pages(stream, after, until, proof=proof):
             for event in page:
                 if self._closing is not None:  # asked here, for a call at every event would be most of what it costs
                     self._check_open()

@@ -170,10 +170,12 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         self.reads += 1
         self.of[stream] += 1
-        async for each in self.inner.read(stream, after=after, until=until):
+        async for each in self.inner.read(stream, after=after, until=until, proof=proof):
             self.events += 1
             await asyncio.sleep(0)
             yield each

@@ -277,9 +277,11 @@ class FillsGapsLater(MemoryStore):
 
 
 class ReadsOnePage(MemoryStore):
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[RecordedEvent]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         count = 0
-        async for event in super().read(stream, after=after, until=until):
+        async for event in super().read(stream, after=after, until=until, proof=proof):
             count += 1
             if count > 1_000:
                 return

@@ -278,8 +278,8 @@ class CountingStore(FaultyStore):
 
     events = 0
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> Any:
-        async for event in super().read(stream, after=after, until=until):
+    async def read(self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True) -> Any:
+        async for event in super().read(stream, after=after, until=until, proof=proof):
             self.events += 1
             yield event
 

@@ -98,8 +98,10 @@ class Counting(FaultyStore):
 
     read_events = 0
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[Any]:
-        async for event in super().read(stream, after=after, until=until):
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[Any]:
+        async for event in super().read(stream, after=after, until=until, proof=proof):
             self.read_events += 1
             yield event
 

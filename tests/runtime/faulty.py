@@ -120,11 +120,13 @@ class FaultyStore:
         if self.dead:
             raise self._error("wait")
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[Any]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[Any]:
         fault = self._begin("read")
         if fault in ("die before", "refuse"):
             raise self._error("read")
-        async for event in self.inner.read(stream, after=after, until=until):
+        async for event in self.inner.read(stream, after=after, until=until, proof=proof):
             yield event
             if self.dead:
                 raise self._error("read")

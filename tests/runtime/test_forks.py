@@ -567,9 +567,11 @@ class Watched(FaultyStore):
         self.looks["head", stream] += 1
         return await super().head(stream)
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[Any]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[Any]:
         self.looks["read", stream] += 1
-        async for event in super().read(stream, after=after, until=until):
+        async for event in super().read(stream, after=after, until=until, proof=proof):
             yield event
 
 

@@ -552,8 +552,8 @@ async def test_who_reads_a_history_while_another_takes_it_away_does_not_call_it_
     class Raced(MemoryStore):
         raced = False
 
-        async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> Any:
-            async for event in super().read(stream, after=after, until=until):
+        async def read(self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True) -> Any:
+            async for event in super().read(stream, after=after, until=until, proof=proof):
                 yield event
                 if not self.raced and stream == "run:r" and event.version == 3:
                     self.raced = True

@@ -178,13 +178,15 @@ class Handle(FaultyStore):
             raise self._error(name)
         return result
 
-    async def read(self, stream: str, *, after: int = 0, until: int | None = None) -> AsyncIterator[Any]:
+    async def read(
+        self, stream: str, *, after: int = 0, until: int | None = None, proof: bool = True
+    ) -> AsyncIterator[Any]:
         fault = self._begin("read")
         if self.before is not None:
             await self.before("read", stream)
         if fault in ("refuse", "lose reply"):
             raise self._error("read")
-        async for event in self.inner.read(stream, after=after, until=until):
+        async for event in self.inner.read(stream, after=after, until=until, proof=proof):
             yield event
 
     @asynccontextmanager
