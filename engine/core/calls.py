@@ -280,7 +280,7 @@ def _cancel_again(task: asyncio.Task[Any], requests_before: int, message: Any) -
         return  # all of those held back were taken back
     if task.done():
         loop: Any = task.get_loop()
-        loop.host.cancel_missed(task)
+        loop.host.cancelling.missed(task)
     else:
-        task.uncancel()  # it was counted when it was asked for
+        asyncio.Task.uncancel(task)  # it was counted when it was asked for; nobody takes it back
         task.cancel(message)

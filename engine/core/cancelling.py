@@ -30,6 +30,7 @@ class Cancelling:
         self._held: CancelRequested | None = None
         self._expired_meanwhile = False  # the deadline passed in a shielded section, and nothing else was held
         self._expired = False  # the deadline has cancelled the workflow
+        self._ending = False  # the workflow was asked to end, by whom- or whatever, and has not taken that back
         self._asked: CancelRequested | None = None  # the last that was handed to the workflow
         self.carried: CancelRequested | None = None
         self._missed = False  # the workflow ended before it could hear of it
@@ -65,7 +66,7 @@ class Cancelling:
             return await coro
         except asyncio.CancelledError:
             assert self.main is not None
-            if not self._expired or self.main.uncancel() > 0:
+            if not self._expired or asyncio.Task.uncancel(self.main) > 0:
                 raise
             raise RunDeadlineExceeded(f"run {run_id!r} was not done by its deadline") from None
         finally:
@@ -87,6 +88,10 @@ class Cancelling:
             held, self._held = self._held, None
             self._hand_over(held)
 
+    def taken_back(self, branch: asyncio.Task[Any]) -> None:
+        """A branch has taken back every request to cancel it, as asyncio asks of code that goes on."""
+        self._ending = self._ending and branch is not self.main
+
     def missed(self, branch: asyncio.Task[Any]) -> None:
         """A cancellation that an await had held back finds its branch ended."""
         self._missed = self._missed or branch is self.main
@@ -95,26 +100,22 @@ class Cancelling:
         if self._shields:
             self._expired_meanwhile = self._held is None
             return
-        if self._asked is not None and self._is_ending():
+        if self._ending:
             return
-        self._expired = True
+        self._expired = self._ending = True
         self.main.cancel()  # type: ignore[union-attr]
 
     def _hand_over(self, fact: CancelRequested) -> None:
         if self._shields:
             self._held = self._held or fact
             return
-        if self._expired and fact.by == self.parent and self._is_ending():
+        if self._expired and self._ending and fact.by == self.parent:
             return
         assert self.main is not None
         self._asked = fact
+        self._ending = True
         self.reason = self.reason or fact.reason
         self.main.cancel(fact.reason or None)
-
-    def _is_ending(self) -> bool:
-        """Whether the workflow was cancelled and has not taken that back, as asyncio asks of code that goes on."""
-        assert self.main is not None
-        return self.main.cancelling() > 0
 
     def unheard(self) -> CancelRequested | None:
         """What asked the run to end, and did not reach the workflow on its way out."""

@@ -114,6 +114,13 @@ class BranchTask(asyncio.Task[Any]):
     def __hash__(self) -> int:
         return self.stable_hash
 
+    def uncancel(self) -> int:
+        left = super().uncancel()
+        if not left:
+            loop: Any = self.get_loop()
+            loop.host.cancelling.taken_back(self)
+        return left
+
     def set_name(self, value: object) -> None:
         # Python 3.11's create_task names a task only after it was made; later than its first step it is just a label.
         self.explicit_name = str(value)

@@ -242,10 +242,6 @@ class Instance:
             raise HistoryError(f"{fact!r} stands before what the run has carried on from its last epoch")
         return True
 
-    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
-        """A cancellation that an await had held back finds its branch ended: see `LoopHost`."""
-        self.cancelling.missed(branch)
-
     def postpone(self, by: int) -> None:
         """Let that many microseconds not count: the run stood still."""
         self.clocks.postpone(by)

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Final, Protocol, cast
 
 from engine.core.burial import bury, is_level_cancellation
 from engine.core.call import Call
+from engine.core.cancelling import Cancelling
 from engine.core.generators import GeneratorKeeper
 from engine.core.handles import STEP, WAKE_UP, BranchTask, LoopFuture, ReadyHandle, WorkflowTimer
 from engine.core.lineage import Branch, branch_name, cleaned
@@ -68,8 +69,9 @@ class LoopHost(Protocol):
     def cancel_timer(self, timer: WorkflowTimer) -> None:
         """A timer that was started, and has not fired, is no longer wanted."""
 
-    def cancel_missed(self, branch: asyncio.Task[Any]) -> None:
-        """A branch has ended before a cancellation that was held back could reach it."""
+    @property
+    def cancelling(self) -> Cancelling:
+        """Who is told what becomes of cancellations."""
 
 
 class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, ForbiddenCallbacks):

@@ -283,6 +283,28 @@ def test_a_deadline_cancels_a_run_that_took_its_cancellation_back() -> None:
     assert shown(decided) == ["TaskCancelled work#2", "RunFailed"]
 
 
+def test_a_deadline_is_not_lost_when_a_timeout_within_has_just_passed() -> None:
+    async def goes_on() -> None:
+        try:
+            await work("a")
+        except asyncio.CancelledError:
+            task_ = asyncio.current_task()
+            assert task_ is not None
+            task_.uncancel()
+        async with asyncio.timeout(0.0005):
+            try:
+                await work("b")
+            finally:
+                await undo("b")
+
+    instance = expiring(goes_on)
+    instance.deliver(CancelRequested(at=START + 1))
+    decided = instance.deliver(TimerFired(at=START + 501, id="goes_on/timer#2"))
+    assert shown(decided) == ["TaskCancelled work#2", "TaskScheduled undo#1"]
+    decided = instance.deliver(TimerFired(at=LATER, id="goes_on/timer#1"))
+    assert shown(decided) == ["TaskCancelled undo#1", "RunFailed"]
+
+
 @pytest.mark.parametrize(("first", "ending_"), [("deadline", "RunFailed"), ("cancel", "RunCancelled")])
 def test_a_deadline_waits_until_a_shielded_section_is_left(first: str, ending_: str) -> None:
     async def careful() -> None:
