@@ -119,7 +119,8 @@ def open_reader(path: str) -> sqlite3.Connection:
                 f"no store at {path}: whoever was making it was interrupted; open it for writing once to have it made"
             )
         _look_without_touching(path)
-        connection = _connect(path, "ro", statements=_CACHED_STATEMENTS)
+        mode = "ro&immutable=1" if _cannot_change(path) else "ro"
+        connection = _connect(path, mode, statements=_CACHED_STATEMENTS)
         try:
             _harden(connection)
             _check_is_ours(connection, path, empty_is_ours=False)
@@ -144,6 +145,22 @@ def _exists(path: str) -> bool:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
+    return True
+
+
+def _cannot_change(path: str) -> bool:
+    """Whether nobody writes the file, and SQLite needs neither locks nor the index of a log to read it.
+
+    That is so on a read-only file system, unless an index says that somebody elsewhere, who may write there, has it open.
+    Raises `StoreUnavailable` for a log that somebody left there, which cannot be brought in.
+    """
+    if not os.statvfs(path).f_flag & os.ST_RDONLY or _exists(f"{path}-shm"):
+        return False
+    if _exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0:
+        raise StoreUnavailable(
+            f"{path} lies on a read-only file system, with a log beside it ({path}-wal) that was not brought in: copy"
+            " both to where this user can write, and read the copy"
+        )
     return True
 
 

@@ -176,6 +176,30 @@ def test_a_full_file_system(holdfast: Command, tmp_path: Path) -> None:
         os.system(f"umount {full}")
 
 
+@pytest.mark.parametrize("log", ["brought in", "beside it"])
+def test_a_read_only_file_system(holdfast: Command, tmp_path: Path, log: str) -> None:
+    """An archive on a medium that nobody can write is read all the same; what must write says that it cannot."""
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    if shutil.which("mount") is None or os.system(f"mount -t tmpfs -o size=9m none {medium} 2>/dev/null") != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        store = f"sqlite:///{medium}/runs.db"
+        assert holdfast.inside("run", "work.py:quick", "--store", store, "--id", "q").code == 0
+        if log == "beside it":
+            (medium / "runs.db-wal").write_bytes(b"what the last writer left, which was killed")
+        assert os.system(f"mount -o remount,ro {medium}") == 0
+        for words in (("runs",), ("show", "q"), ("history", "q"), ("verify",)):
+            ended = holdfast.inside(*words, "--store", store)
+            if log == "brought in":
+                assert ended.code == 0, ended
+            else:
+                refused(ended, 3, "copy both")
+        refused(holdfast.inside("run", "work.py:quick", "--store", store), 3, "Read-only file system")
+    finally:
+        os.system(f"umount {medium}")
+
+
 def test_problems_have_their_codes() -> None:
     failed = EngineFailed("the engine stopped")
     failed.__cause__ = StoreUnavailable("no space is left")
