@@ -151,7 +151,7 @@ def _exists(path: str) -> bool:
 def _cannot_change(path: str) -> bool:
     """Whether nobody writes the file, and SQLite needs neither locks nor the index of a log to read it.
 
-    That is so on a read-only file system, unless an index says that somebody elsewhere, who may write there, has it open.
+    That is so on a read-only file system, unless an index says that somebody who may write there has it open.
     Raises `StoreUnavailable` for a log that somebody left there, which cannot be brought in.
     """
     if not os.statvfs(path).f_flag & os.ST_RDONLY or _exists(f"{path}-shm"):
