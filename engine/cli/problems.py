@@ -84,7 +84,7 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(
                 f"{error}: {cause}" if cause is not None and str(cause) not in str(error) else str(error),
                 code=Exit.STORE,
-                hint="Nothing recorded is lost. When the store works again, the same command goes on.",
+                hint="Nothing more was recorded. When the store works again, the same command goes on.",
             )
         case InvalidArgument():
             return Problem(str(error))
