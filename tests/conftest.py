@@ -7,6 +7,7 @@ asserted: in a service that would be a leak, and with aiosqlite's non-daemon thr
 from __future__ import annotations
 
 import asyncio
+import compileall
 import faulthandler
 import gc
 import inspect
@@ -15,10 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 # Tests change files and run them again within the second: bytecode would be taken for that of the changed file.
+# That of the project's own files is kept: `_loading`.
+sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 THREAD_END_SECONDS = 5.0
@@ -26,6 +31,8 @@ THREAD_END_SECONDS = 5.0
 
 HANG_SECONDS = 300.0
 """After which a test hangs: it shows where, and its process ends, so that the run does, too."""
+
+ROOT = Path(__file__).parents[1]
 
 _THREADS = pytest.StashKey[frozenset[threading.Thread]]()
 
@@ -55,6 +62,40 @@ def _tidy_loop(request: pytest.FixtureRequest) -> None:
     """Watches the loop of tests that have one, from the inside; set up first, it looks after every other fixture ended."""
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("_no_pending_tasks")
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Bytecode is kept, for the processes that tests start and for the next run; what is loaded stays, and is no garbage."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        sys.dont_write_bytecode = before
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is tested is compiled before there are workers."""
+    if not hasattr(config, "workerinput"):
+        with _loading():
+            for package in ("engine", "eventstore"):
+                compileall.compile_dir(ROOT / package, quiet=2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collecting garbage while tests were collected took most of that time, and found none."""
+    with _loading():
+        return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """What is left is not looked through ten times more, as pytest does when it ends."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

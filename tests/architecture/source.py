@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -38,10 +38,11 @@ class Module:
     name: str
     text: str
     is_package: bool = False
-    tree: ast.Module = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tree", ast.parse(self.text, filename=self.name))
+    @cached_property
+    def tree(self) -> ast.Module:
+        """When it is asked for: not in every worker that only looks for tests."""
+        return ast.parse(self.text, filename=self.name)
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
