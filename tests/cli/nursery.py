@@ -196,9 +196,8 @@ if __name__ == "__main__":
 
     import typer.main
 
-    typer.main.get_command = cache(
-        typer.main.get_command
-    )  # all commands and their options: built before anybody is born
+    # All commands and their options: built before anybody is born.
+    typer.main.get_command = cache(typer.main.get_command)
     from typer.testing import CliRunner
 
     import engine.cli
