@@ -11,7 +11,9 @@ import compileall
 import faulthandler
 import gc
 import inspect
+import itertools
 import os
+import re
 import sys
 import threading
 import time
@@ -32,9 +34,14 @@ THREAD_END_SECONDS = 5.0
 HANG_SECONDS = 300.0
 """After which a test hangs: it shows where, and its process ends, so that the run does, too."""
 
+ARMED_SECONDS = 20.0
+"""For how long one alarm serves the tests that begin: to wait for its thread's end and start another takes a millisecond."""
+
 ROOT = Path(__file__).parents[1]
 
 _THREADS = pytest.StashKey[frozenset[threading.Thread]]()
+_NUMBERS = itertools.count()
+_armed = -ARMED_SECONDS
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,6 +53,13 @@ def _old_things_are_not_looked_through() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder, as pytest makes one; which looks through all there are to number it: milliseconds when there are thousands."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    return tmp_path_factory.mktemp(f"{name}-{next(_NUMBERS)}", numbered=False)
 
 
 @pytest.fixture
@@ -101,14 +115,20 @@ def pytest_sessionfinish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[_THREADS] = frozenset(threading.enumerate())
-    faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=sys.__stderr__)
+    global _armed
+    if time.monotonic() - _armed > ARMED_SECONDS:
+        _armed = time.monotonic()
+        faulthandler.dump_traceback_later(HANG_SECONDS + ARMED_SECONDS, exit=True, file=sys.__stderr__)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """After every fixture of the test is torn down, its loop included: no thread may be left that was not there before."""
     outcome = yield
-    faulthandler.cancel_dump_traceback_later()
+    if nextitem is None:
+        global _armed
+        _armed = -ARMED_SECONDS
+        faulthandler.cancel_dump_traceback_later()
     deadline = time.monotonic() + THREAD_END_SECONDS
     left = []
     for thread in set(threading.enumerate()) - item.stash[_THREADS]:
