@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from engine.assets import Daily, Hourly, Monthly, Partitions, Weekly, Window, zones
 from engine.errors import DefinitionError, PartitionError
-
 from tests.runtime.slices import some
 
 from . import walking
