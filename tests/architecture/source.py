@@ -45,12 +45,17 @@ class Module:
         return ast.parse(self.text, filename=self.name)
 
     @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All of the tree: nearly every rule walks it."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
     def imports(self) -> tuple[Import, ...]:
         """Every import in the module, also inside functions and under TYPE_CHECKING: to know is to depend."""
         return tuple(self._imports())
 
     def _imports(self) -> Iterator[Import]:
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             match node:
                 case ast.Import(names=names):
                     yield from (Import(alias.name, None, node.lineno) for alias in names)
@@ -70,7 +75,7 @@ class Module:
     def bound(self) -> dict[str, str]:
         """What imported names stand for: ``{"dt": "datetime.datetime"}``."""
         names: dict[str, str] = {}
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     names[alias.asname or alias.name.partition(".")[0]] = (
