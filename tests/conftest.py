@@ -108,6 +108,7 @@ def pytest_collection() -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
     """What is left is not looked through ten times more, as pytest does when it ends."""
+    faulthandler.cancel_dump_traceback_later()
     gc.collect()
     gc.freeze()
 

@@ -32,7 +32,8 @@ def load_example() -> ModuleType:
 
 
 EXAMPLE = load_example()
-SOME = Bounds(schedules=len(some(range(Bounds().schedules))))
+HOUR = 3_600.0  # of real time: what is found on a slow machine is what is found on a quick one
+SOME = Bounds(schedules=len(some(range(Bounds().schedules))), seconds=HOUR)
 FOUND = {
     "counts twice": ("crash before commit 2", "return await deposit"),
     "reads a global": ("crash after commit 2", "await post_letter"),
@@ -100,7 +101,7 @@ async def test_fakes_are_made_afresh_for_each_run_and_time_passes_when_nothing_e
         signals=[approve.message(True)],
         prepare=faked,
         only_fakes=True,
-        bounds=Bounds(schedules=60),
+        bounds=Bounds(schedules=60, seconds=HOUR),
         progress=lambda *state: seen.append(state),
     )
     report.raise_for_findings()
@@ -266,7 +267,7 @@ async def needs_two() -> int:
 
 
 async def test_what_needs_two_things_is_found_and_made_small() -> None:
-    report = await explore(needs_two(), bounds=Bounds(schedules=600))
+    report = await explore(needs_two(), bounds=Bounds(schedules=600, seconds=HOUR))
     (finding,) = report.findings
     assert finding.schedule.kinds == {"crash", "swap"}
     assert len(finding.schedule.parts) == 2
