@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tests change files and run them again within the second: bytecode would be taken for that of the changed file.
 # That of the project's own files is kept: `_loading`.
@@ -30,6 +31,16 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 THREAD_END_SECONDS = 5.0
 """How long a thread that was told to stop may take to end. A limit, not a wait: joining returns at once when it ends."""
+
+# The same examples each time, and no example is too slow: by default nothing fails by chance.
+settings.register_profile(
+    "holdfast",
+    deadline=None,
+    derandomize=not os.environ.get("HOLDFAST_TEST_EVERY"),
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("holdfast")
 
 HANG_SECONDS = 300.0
 """After which a test hangs: it shows where, and its process ends, so that the run does, too."""
