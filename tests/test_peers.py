@@ -114,6 +114,19 @@ def test_lines_of_a_program_are_told_from_what_a_library_prints() -> None:
         assert children.parsed(other) is None
 
 
+def test_a_moment_that_is_over_at_once_is_over(fake: Path) -> None:
+    """Kills come at a random moment, the first microsecond among them.
+
+    Of twenty thousand looks at least one waited for ever, mostly, as long as a `SimpleQueue` held what was said.
+    """
+    arguments, env = {"name": "resumes"}, {"PEERS_EFFECTS": str(fake / "effects")}
+    with children.Child(Path(sys.executable), "fake.py", "program", fake, arguments, env) as child:
+        for _ in range(20_000):
+            child._lines.put({"heard": 1})
+            assert child.said("heard", timeout=60) == 1
+            assert child.said("result", timeout=1e-9) is None
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "again"), [("resumes", "right", 0), ("forgets", "right", 2), ("raises", "failed", 0)]
 )

@@ -39,7 +39,8 @@ class Child:
             env={**os.environ, **env},
             cwd=folder,
         )
-        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        # Not a SimpleQueue: asked with a timeout of microseconds, CPython's may wait for ever.
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -127,7 +127,7 @@ def the_core_is_pure(modules: Modules) -> Iterator[str]:
                 yield f"{name}:{use.line}: the pure core imports {use.full}"
             elif use.module == "asyncio" and use.name in table.IMPURE_ASYNCIO:
                 yield f"{name}:{use.line}: the pure core imports asyncio.{use.name}"
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Call):
                 yield from _impure_call(name, module, node)
 
@@ -149,7 +149,7 @@ def one_module_reads_the_clock(modules: Modules) -> Iterator[str]:
     for name, module in modules.items():
         if name == table.CLOCK:
             continue
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
                 path = module.resolved(node)
                 if path is not None and (path in _CLOCK_READERS or _reads_time(path)):
@@ -166,7 +166,7 @@ def nobody_reads_the_environment(modules: Modules) -> Iterator[str]:
         for use in module.imports:
             if use.full in {"os.environ", "os.getenv", "os.environb", "os.getenvb"}:
                 yield f"{name}:{use.line}: reads the environment; settings are arguments"
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute) and module.resolved(node) in {
                 "os.environ",
                 "os.getenv",
@@ -195,7 +195,7 @@ def _state(module: Module) -> Iterator[tuple[int, str, str]]:
         containers[target] = node.lineno
         if target != target.upper() and not final:
             yield node.lineno, target, "is a mutable container that is not Final"
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Global):
             yield from ((node.lineno, each, "is rebound with `global`") for each in node.names)
         if isinstance(node, _FUNCTIONS):
@@ -244,7 +244,7 @@ def names_say_something(modules: Modules) -> Iterator[str]:
             if part in table.NOT_A_NAME:
                 yield f"{name}: a module called {part} says nothing; name it for what it is"
             yield from (f"{name}: {said}" for said in _wrong_words(part))
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 yield from (f"{name}:{node.lineno}: {said}" for said in _wrong_words(node.name))
 
@@ -273,7 +273,7 @@ def modules_are_small(modules: Modules) -> Iterator[str]:
 
 def functions_are_short(modules: Modules) -> Iterator[str]:
     for name, module in modules.items():
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, _FUNCTIONS):
                 count = (node.end_lineno or node.lineno) - node.lineno + 1
                 if count > table.FUNCTION_LINES:
@@ -282,7 +282,7 @@ def functions_are_short(modules: Modules) -> Iterator[str]:
 
 def classes_are_small(modules: Modules) -> Iterator[str]:
     for name, module in modules.items():
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ClassDef):
                 count = _methods(node)
                 if count > table.CLASS_METHODS and f"{name}:{node.name}" not in table.MANY_METHODS:
@@ -304,7 +304,7 @@ def annotations_are_lazy(modules: Modules) -> Iterator[str]:
     for name, module in modules.items():
         if Import("__future__", "annotations", 0).full in {use.full for use in module.imports}:
             continue
-        if any(isinstance(node, (*_FUNCTIONS, ast.ClassDef, ast.AnnAssign)) for node in ast.walk(module.tree)):
+        if any(isinstance(node, (*_FUNCTIONS, ast.ClassDef, ast.AnnAssign)) for node in module.nodes):
             yield f"{name}: `from __future__ import annotations` is missing"
 
 
@@ -328,7 +328,7 @@ def dependencies_stay_in_their_rooms(modules: Modules) -> Iterator[str]:
 def nothing_is_run_from_text(modules: Modules) -> Iterator[str]:
     """No text and no bytes become code: not by eval, exec or compile, and by no library that does it."""
     for name, module in modules.items():
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if not isinstance(node, ast.Call):
                 continue
             path = module.resolved(node.func)
@@ -348,7 +348,7 @@ def imports_are_plain(modules: Modules) -> Iterator[str]:
                 yield f"{name}:{use.line}: `from {use.module} import *` hides what is used"
         if any(within(name, room) for room in table.DYNAMIC_IMPORTS):
             continue
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Call) and called(node.func) in DYNAMIC:
                 if not (node.args and isinstance(node.args[0], ast.Constant)):
                     yield f"{name}:{node.lineno}: imports a computed name"
@@ -364,9 +364,7 @@ def exceptions_are_needed(modules: Modules) -> Iterator[str]:
             yield f"LONG_MODULES: {name} is not long (any more)"
     for each in table.MANY_METHODS:
         name, _, wanted = each.partition(":")
-        classes = (
-            [node for node in ast.walk(modules[name].tree) if isinstance(node, ast.ClassDef)] if name in modules else []
-        )
+        classes = [node for node in modules[name].nodes if isinstance(node, ast.ClassDef)] if name in modules else []
         if not any(node.name == wanted and _methods(node) > table.CLASS_METHODS for node in classes):
             yield f"MANY_METHODS: {each} has not many methods (any more)"
     for each in table.MODULE_STATE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -38,10 +38,16 @@ class Module:
     name: str
     text: str
     is_package: bool = False
-    tree: ast.Module = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tree", ast.parse(self.text, filename=self.name))
+    @cached_property
+    def tree(self) -> ast.Module:
+        """When it is asked for: not in every worker that only looks for tests."""
+        return ast.parse(self.text, filename=self.name)
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All of the tree: nearly every rule walks it."""
+        return tuple(ast.walk(self.tree))
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
@@ -49,7 +55,7 @@ class Module:
         return tuple(self._imports())
 
     def _imports(self) -> Iterator[Import]:
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             match node:
                 case ast.Import(names=names):
                     yield from (Import(alias.name, None, node.lineno) for alias in names)
@@ -69,7 +75,7 @@ class Module:
     def bound(self) -> dict[str, str]:
         """What imported names stand for: ``{"dt": "datetime.datetime"}``."""
         names: dict[str, str] = {}
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     names[alias.asname or alias.name.partition(".")[0]] = (

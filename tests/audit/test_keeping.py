@@ -22,7 +22,7 @@ from tests.runtime.slices import some
 
 __all__ = ["known"]  # the fixture
 
-EDITS = len(some(range(60), of=2))
+EDITS = len(some(range(60), of=4))
 GONE = ("a", "c", "e")
 COLUMNS = "position, stream, version, digest"
 

@@ -31,7 +31,7 @@ from tests.audit.forgeries import (
 from tests.audit.logs import KEY, Editor, append, fill, make_log, make_plain_log
 from tests.runtime.slices import some
 
-EDITS = len(some(range(150), of=2))
+EDITS = len(some(range(150), of=4))
 """Of each kind: 16 + 10 kinds of them."""
 
 

@@ -7,6 +7,7 @@ sides: what tests call, and the program of the process that forks (which knows n
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -17,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -166,10 +168,36 @@ def _begin(order: dict[str, Any], standard: list[int]) -> None:
     )
 
 
+def _live() -> None:
+    """The command, up to the end of the process.
+
+    What the interpreter does last, taking every module apart, takes longer than a short command, as all memory that is
+    shared with the nursery is copied for it. What the command has made is collected, for the warnings there may be.
+    """
+    try:
+        runpy.run_module("engine.cli", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads: what the interpreter says and does then is its own affair
+        sys.exit(code)
+    os._exit(code)  # type: ignore[arg-type]
+
+
 if __name__ == "__main__":
+    from functools import cache
     from importlib import import_module
     from pkgutil import iter_modules
 
+    import typer.main
+
+    # All commands and their options: built before anybody is born.
+    typer.main.get_command = cache(typer.main.get_command)
     from typer.testing import CliRunner
 
     import engine.cli
@@ -182,4 +210,4 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()
     _serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("engine.cli", run_name="__main__", alter_sys=True)
+    _live()

@@ -59,9 +59,21 @@ def crowding(lines: Iterable[str]) -> tuple[int, int]:
     return most, done
 
 
+def most_in_a_window(recorded: Iterable[tuple[str, int]], lines: Iterable[str]) -> int:
+    """The most attempts that were certainly taken within one window of the rate.
+
+    When an attempt was taken is written nowhere: not before the time of its event, `recorded` by name, in microseconds,
+    and not after it began. On a machine with other things to do any time may lie between the two.
+    """
+    begun = {more[0]: int(more[1]) for what, _, _, *more in map(str.split, lines) if what == "begin"}
+    taken = [(at, begun[name]) for name, at in recorded if name in begun]  # others were killed in between
+    window = round(MAIL_SECONDS * 1_000_000)
+    return max(sum(at >= first and by < first + window for at, by in taken) for first, _ in taken)
+
+
 async def stay(who: str) -> None:
     name = f"{who}/{attempt().number}"
-    say("begin", name)
+    say("begin", name, time.time_ns() // 1_000)
     try:
         await asyncio.sleep(STAY_SECONDS)
     finally:

@@ -7,6 +7,7 @@ import importlib.util
 import random
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from engine.errors import HoldfastError
 from engine.testing import Bounds, Lab, explore
 from engine.testing.schedules import Crash, Schedule, Swap, Told, parse
 from tests.architecture.source import ROOT
+from tests.runtime.slices import some
 from tests.testing.shop import approve, charge, converted, order, parent, rate, ship
 
 
@@ -30,6 +32,8 @@ def load_example() -> ModuleType:
 
 
 EXAMPLE = load_example()
+HOUR = 3_600.0  # of real time: what is found on a slow machine is what is found on a quick one
+SOME = Bounds(schedules=len(some(range(Bounds().schedules))), seconds=HOUR)
 FOUND = {
     "counts twice": ("crash before commit 2", "return await deposit"),
     "reads a global": ("crash after commit 2", "await post_letter"),
@@ -40,7 +44,9 @@ FOUND = {
 
 
 @pytest.mark.parametrize("name", FOUND)
-async def test_a_classical_mistake_is_found_and_its_twin_is_not(name: str) -> None:
+async def test_a_classical_mistake_is_found_and_its_twin_is_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that disturbs alone is tried by default, and some of what does together."""
+    monkeypatch.setattr(EXAMPLE, "explore", partial(explore, bounds=SOME))
     wrong, right = await EXAMPLE.examine(name)
     schedule, line = FOUND[name]
     assert str(wrong.schedule) == schedule
@@ -79,7 +85,7 @@ async def test_a_memo_that_is_lost_in_a_crash_makes_no_difference() -> None:
 
 
 async def test_it_is_the_same_each_time() -> None:
-    texts = {(await explore(EXAMPLE.invoice("ann"))).text() for _ in range(3)}
+    texts = {(await explore(EXAMPLE.invoice("ann"), bounds=SOME)).text() for _ in range(3)}
     assert len(texts) == 1
 
 
@@ -95,7 +101,7 @@ async def test_fakes_are_made_afresh_for_each_run_and_time_passes_when_nothing_e
         signals=[approve.message(True)],
         prepare=faked,
         only_fakes=True,
-        bounds=Bounds(schedules=60),
+        bounds=Bounds(schedules=60, seconds=HOUR),
         progress=lambda *state: seen.append(state),
     )
     report.raise_for_findings()
@@ -117,7 +123,7 @@ async def test_child_runs_are_disturbed_too() -> None:
     report = await explore(parent(["ann", "ben"]), prepare=faked, bounds=Bounds(schedules=60))
     report.raise_for_findings()
     assert report.outcome.result == '["not approved","not approved"]'
-    report = await explore(adds_as_a_child(), outside=[sums])
+    report = await explore(adds_as_a_child(), outside=[sums], bounds=SOME)
     assert report.findings[0].differences[-1].instead == "{'all': 2}"
 
 
@@ -213,7 +219,7 @@ async def collects() -> list[int]:
 
 
 async def test_signals_keep_their_order() -> None:
-    report = await explore(collects(), signals=[count.message(1, id="one"), count.message(2, id="two")])
+    report = await explore(collects(), signals=[count.message(1, id="one"), count.message(2, id="two")], bounds=SOME)
     report.raise_for_findings()
     assert report.outcome.result == "[1,2]"
 
@@ -234,7 +240,7 @@ async def told_by_branches() -> int:
 
 
 async def test_what_is_published_counts_too() -> None:
-    report = await explore(told_by_branches())
+    report = await explore(told_by_branches(), bounds=SOME)
     (finding,) = report.findings
     assert str(finding.schedule) == "at choice 1 take option 2"
     assert [difference.what for difference in finding.differences] == ["state 'phase'"]
@@ -261,7 +267,7 @@ async def needs_two() -> int:
 
 
 async def test_what_needs_two_things_is_found_and_made_small() -> None:
-    report = await explore(needs_two(), bounds=Bounds(schedules=600))
+    report = await explore(needs_two(), bounds=Bounds(schedules=600, seconds=HOUR))
     (finding,) = report.findings
     assert finding.schedule.kinds == {"crash", "swap"}
     assert len(finding.schedule.parts) == 2
