@@ -91,7 +91,7 @@ class Play:
         self.clocks = [
             Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs) + 1)
         ]
-        self.ledger = Ledger()
+        self.ledger = Ledger(self.loop.time)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
         self.faults: Counter[str] = Counter()
@@ -244,6 +244,8 @@ class Play:
             todo.append((at, lambda handle, n=n: handle.signal(told, n, id=f"{run_id}.{n}")))
         if run.cancel_at is not None:
             todo.append((run.cancel_at, lambda handle: handle.cancel(reason="enough")))
+        if run.terminate_at is not None:
+            todo.append((run.terminate_at, self.terminating))
         if run.pause is not None:
             todo += [(run.pause[0], lambda handle: handle.pause()), (run.pause[1], lambda handle: handle.unpause())]
         todo.sort(key=lambda item: item[0])
@@ -279,6 +281,10 @@ class Play:
         while done[0] <= len(todo):
             await self.life(slot, visit)
             await asyncio.sleep(0.3)
+
+    async def terminating(self, handle: RunHandle[Any]) -> None:
+        await handle.terminate(reason="over")
+        self.ledger.wishes.terminated.setdefault(handle.id, self.loop.time())
 
     async def materialize(self) -> None:
         """The client that wants assets; beside it, workers make them."""
@@ -320,6 +326,7 @@ class Play:
         timed = [self.loop.create_task(self.befall(f)) for f in scenario.faults if f.kind not in PLANNED]
         workers = [self.loop.create_task(self.worker(slot)) for slot in range(scenario.workers)]
         person = self.loop.create_task(self.person())
+        timed += [self.loop.create_task(self.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [self.client(number, run) for number, run in enumerate(scenario.runs)]
         if scenario.assets:
             clients.append(self.materialize())
@@ -329,7 +336,9 @@ class Play:
         await asyncio.gather(*workers)
         for task in (*timed, person):
             task.cancel()
-        await asyncio.wait([*timed, person])
+        for task in (await asyncio.wait([*timed, person]))[0]:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
         await judge(self.store, scenario, self.ledger, self.allowed)
 
     async def children_end(self) -> None:
@@ -346,6 +355,21 @@ class Play:
                     run_id = stream.name.partition(":")[2]
                     if "/" in run_id and stream.attributes.get("status") == "suspended":
                         await engine.run(run_id).resume()
+
+    async def pause_children(self, run_id: str, run: Run) -> None:
+        """Those that a run has at that moment, and lets them go on later."""
+        if run.children is None:
+            return
+        begin, end = run.children
+        await asyncio.sleep(begin)
+        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
+            ids = [stream.name.partition(":")[2] for stream in self._runs() if not stream.closed]
+            mine = [engine.run(id_) for id_ in ids if id_.startswith(f"{run_id}/")]
+            for handle in mine:
+                await handle.pause()
+            await asyncio.sleep(end - begin)
+            for handle in mine:
+                await handle.unpause()
 
     def _runs(self) -> Iterator[Any]:
         return (stream for name, stream in self.store._streams._streams.items() if name.startswith("run:"))

@@ -169,7 +169,10 @@ class Interpreter:
                 await told.receive()
                 return n
             case "child":
-                return await sim_child(rest[0])
+                return await sim_child.options(parent_close=rest[0])(rest[1])
+            case "spawn":
+                await durable.start(sim_child.options(parent_close=rest[0])(rest[1]))
+                return n
         return await TASKS[kind](n, *rest)
 
     async def race(self, kind: str, n: int, rest: list[Any]) -> Any:
@@ -250,17 +253,17 @@ class _Drawing:
         if size <= 1 or depth > 4:
             return self.leaf(n)
         kinds = ["seq"] * 3 + ["gather"] * 3 + ["gather_all", "group", "group", "lock", "within", "shield", "deadline"]
-        kinds += ["except", "finally", "child"]
+        kinds += ["except", "finally", "child", "child", "spawn"]
         kinds += ["timeout", "first", "cancel"] if self.races < RACES_MAX else []
         kind = chance.choice(kinds)
         self.races += kind in RACES
         rest = max(1, size - 1)
         match kind:
-            case "child":
+            case "child" | "spawn":
                 self.inside += 1
                 child = self.program(rest, depth + 1)
                 self.inside -= 1
-                return [kind, n, child]
+                return [kind, n, chance.choice(["cancel", "cancel", "terminate", "abandon"]), child]
             case "within" | "shield":
                 return [kind, n, self.program(rest, depth + 1)]
             case "deadline":

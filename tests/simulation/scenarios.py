@@ -34,7 +34,9 @@ class Run(Struct, frozen=True):
     start_at: float
     signals: tuple[float, ...] = ()  # when each is sent
     cancel_at: float | None = None
+    terminate_at: float | None = None
     pause: tuple[float, float] | None = None  # when it is paused and let go on
+    children: tuple[float, float] | None = None  # likewise: those of its children that have not ended then
 
 
 class Scenario(Struct, frozen=True):
@@ -89,17 +91,20 @@ def _run(chance: Random) -> Run:
     epochs = tuple(draw(chance, chance.choice([2, 4, 6, 9])) for _ in range(chance.choice([1, 1, 1, 2])))
     start = chance.random() * 3
     wanted = sum(kinds_of(program).count("receive") for program in epochs)
-    pause = None
-    if chance.random() < 0.1:
-        begin = start + chance.random() * 5
-        pause = (begin, begin + chance.random() * 20)
     return Run(
         epochs=epochs,
         start_at=start,
         signals=tuple(sorted(start + chance.random() * chance.choice([1, 30]) for _ in range(wanted))),
         cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
-        pause=pause,
+        terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
+        pause=_pause(chance, start) if chance.random() < 0.2 else None,
+        children=_pause(chance, start) if chance.random() < 0.1 else None,
     )
+
+
+def _pause(chance: Random, start: float) -> tuple[float, float]:
+    begin = start + chance.random() * 5
+    return begin, begin + chance.random() * 20
 
 
 def _fault(chance: Random, slots: int, workers: int) -> Fault:
@@ -131,7 +136,10 @@ def text_of(scenario: Scenario) -> str:
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [f"told at {at:.3f}" for at in run.signals]
         what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
+        what += [] if run.terminate_at is None else [f"terminated at {run.terminate_at:.3f}"]
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]
+        if run.children is not None:
+            what.append(f"its children paused at {run.children[0]:.3f} until {run.children[1]:.3f}")
         lines.append(", ".join(what))
         for program in run.epochs:
             lines += _program(program, "    ")
