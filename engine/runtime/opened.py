@@ -24,7 +24,7 @@ class Opened(Struct, frozen=True):
     mail: StartMail
 
     def fact(self, *, at: int, waits: bool, large: bool) -> RunStarted:
-        """The first event. `waits`: the run is recorded, and does not begin yet. `large`: it may keep values outside."""
+        """The first event. `waits`: it is recorded, and does not begin yet. `large`: it may keep values outside."""
         mail = self.mail
         return RunStarted(
             at=at,
