@@ -8,22 +8,18 @@ from typing import Any, Protocol
 
 from engine.core.call import Definition
 from engine.core.compare import Diagnosis, Mismatch
-from engine.core.events import RunStarted
-from engine.core.identity import by_run
 from engine.core.instance import Instance
-from engine.runtime.anyio_seams import anyio_version
 from engine.runtime.driver import Driver
 from engine.runtime.gates import gates_of, is_waiting
 from engine.runtime.large_values import TABLES, holds_large
-from engine.runtime.mail import StartMail, mail_or_none
 from engine.runtime.mending import bind
+from engine.runtime.opened import opened_by
 from engine.runtime.pausing import PausedWorkflows
 from engine.runtime.recovery import Rebuilt, give_up, rebuild_run, settle, suspend, terminate, wishes_of
 from engine.runtime.residents import Residents
 from engine.runtime.site import Site
 from engine.runtime.steps import Arrival
 from engine.runtime.streams import STATUS, WAITS, new_event
-from engine.runtime.versions import PYTHON
 from eventstore import Commit, StreamHead
 
 __all__ = ["bring_back"]
@@ -116,32 +112,14 @@ async def _begin(
     `aside`: it may not begin, and is only recorded, as is one that is to begin later; what else waits for it is then to
     be looked at in the head that this returns.
     """
-    for message in head.messages:
-        mail = mail_or_none(message)
-        if isinstance(mail, StartMail):
-            break
-    else:
+    opened = opened_by(head)
+    if opened is None:
         # Nobody but a run opens a run: without its start there is nothing to begin, and nothing to lose.
         await settle(home.store, home.lease, head, commit_id=home.next_commit_id())
         return None
+    message, mail = opened.message, opened.mail
     waits = aside or mail.begins_at > 0
-    fact = RunStarted(
-        at=home.clock.now() if waits else 0,
-        workflow=definition.name,
-        seed=mail.seed,
-        python=PYTHON,
-        anyio=anyio_version(),
-        by=by_run(mail.parent) if mail.parent else mail.by,
-        root=mail.root,
-        parent=mail.parent,
-        parent_call=mail.call,
-        parent_epoch=mail.epoch,
-        deadline=mail.deadline,
-        waits=waits,
-        begins_at=mail.begins_at,
-        version=mail.version,
-        large=holds_large(home.store),
-    )
+    fact = opened.fact(at=home.clock.now() if waits else 0, waits=waits, large=holds_large(home.store))
     if waits:
         rests = len(head.messages) == 1 and mail.begins_at > fact.at
         recorded = await home.store.commit(

@@ -20,10 +20,11 @@ from engine.runtime.codes import suspended_with
 from engine.runtime.gates import is_waiting
 from engine.runtime.histories import epoch_start, moment_behind, read_known_state
 from engine.runtime.keys import is_singleton
-from engine.runtime.large_values import TABLES
+from engine.runtime.large_values import TABLES, holds_large
 from engine.runtime.letters import closing_letters, end_letter
 from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
-from engine.runtime.streams import QUEUED, SLOW, STATUS, new_event, run_id_of, suspension
+from engine.runtime.opened import opened_by
+from engine.runtime.streams import QUEUED, SLOW, STATUS, WAITS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
 from eventstore import (
     Clock,
@@ -217,12 +218,22 @@ async def suspend(
     """Record that the run waits for code that fits, and give it up. `code`: the one that does not.
 
     A wish to resume is answered by that; a wish to cancel stays in the box, and is the next thing to be looked at.
+    One that was opened and is not recorded yet is recorded by that, and begins when it is resumed.
     """
-    note = suspension(diagnosis, at=await moment_behind(store, head, clock))
+    at = await moment_behind(store, head, clock)
+    notes = [suspension(diagnosis, at=at)]
     answered = [message for message in head.messages if isinstance(mail_or_none(message), ResumeMail)]
     rest = structs.replace(head, messages=tuple(answered))
     attributes = suspended_with(head.attributes, code, diagnosis.reason)
-    await store.commit(_rest(rest, lease, commit_id, [note], attributes, held=True))
+    opened = opened_by(head) if head.version == 0 else None
+    if opened is not None:
+        fact = opened.fact(at=at, waits=True, large=holds_large(store))
+        notes.insert(0, new_event(fact, opened.message.payload))
+        attributes = {**attributes, WAITS: fact.begins_at}
+    commit = _rest(rest, lease, commit_id, notes, attributes, held=True)
+    if opened is not None:
+        commit = structs.replace(commit, consumes=(opened.message.id, *commit.consumes))
+    await store.commit(commit)
 
 
 async def terminate(

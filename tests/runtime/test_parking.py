@@ -237,3 +237,58 @@ async def test_who_gets_somewhere_is_no_suspect_any_more(world: World, mine: Min
     async with world.engine(long) as engine:
         assert await soon(engine.run("a").result()) == steps
         assert not [event for event in await events_of(engine.run("a")) if isinstance(event, RunSuspended)]
+
+
+async def test_a_child_that_was_parked_before_anything_of_it_is_recorded(world: World, mine: Mine) -> None:
+    """Its workers die at the commit that would record it (simulation, seed 3)."""
+
+    @workflow
+    async def parent() -> str:
+        return await mine.bystander("child")
+
+    child = "parent/bystander#1"
+
+    async def life_until_it_begins(*, start: bool) -> bool:
+        store = FaultyStore(await world.store())
+        died = asyncio.Event()
+
+        async def die(name: str, argument: Any) -> None:
+            events = argument.events if name == "commit" and argument.stream == f"run:{child}" else ()
+            if any(b'"RunStarted"' in event.header for event in events) and b"RunSuspended" not in events[-1].header:
+                store.die()
+                died.set()
+                raise store._error(name)
+
+        store.before = die
+        engine = Engine(store, workflows=[parent, mine.bystander], clock=world.clock, grace=0)
+        try:
+            await engine.__aenter__()
+            if start:
+                await engine.start(parent(), id="parent")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not died.is_set():
+                    heads = (await store.inner.find(StreamQuery(category="run", streams=(f"run:{child}",)))).items
+                    if heads and heads[0].attributes.get("status") == "suspended":
+                        return False
+                    world.clock.advance(SUSPECT_SECONDS_MAX / 10)
+                    await asyncio.sleep(0.002)
+        finally:
+            try:
+                await engine.__aexit__(None, None, None)
+            except Exception:  # noqa: BLE001, S110 - its store is dead, and it may say so
+                pass
+            await world.crash(store.inner)
+            await world.release(store.inner)
+        return True
+
+    deaths = 0
+    while await life_until_it_begins(start=not deaths):
+        deaths += 1
+        assert deaths < 20, "never parked"
+    mine.open.set()
+    async with world.engine(parent, mine.bystander) as engine:
+        with pytest.raises(RunSuspendedError):
+            await soon(engine.run(child).result())
+        await engine.run(child).resume(by="ann")
+        assert await soon(engine.run("parent").result()) == "child"
+        await check_store(engine.store, parent, mine.bystander)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias
 
-from engine.core.events import RunCompleted, RunFailed, decode_header
+from engine.core.events import RunCompleted, RunFailed, RunTerminated, decode_header
 from eventstore.memory import MemoryStore
 from tests.runtime.invariants import ENDS, Broken, check_history, check_store, counting
 from tests.simulation.materials import judge_materials
@@ -34,13 +34,15 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
         ledger.checks["histories, digests and replays"] += sum(name.startswith("run:") for name in ledger.headers)
     except Broken as error:
         OUTSIDE.broke("history", str(error))
+    ledger.wishes.judge()
     for number, run in enumerate(scenario.runs):
         ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
     if scenario.assets:
         ledger.checks["assets published once"] += await judge_materials(store)
     for pool in store._streams._pools.everything():
         ledger.checks["permits free at the end"] += 1
-        if pool.held or pool.waiting:
+        is_rate = pool.limit is not None and pool.limit.window is not None  # stamps leave by themselves
+        if (pool.held and not is_rate) or pool.waiting:
             text = f"{pool.name!r}: {pool.held} held, {pool.waiting} waiting: {pool._permits} {pool._waiters}"
             OUTSIDE.broke("permits kept", text)
     if left := [lease.worker for lease in store._leases.values() if lease.fresh() and not lease.stalled]:
@@ -65,6 +67,8 @@ async def _ended(
         if not any(FAILED in ends for ends in allowed if ends is not None):
             OUTSIDE.broke("result", f"{run_id} failed ({await _payload(store, run_id)}), and cannot: {allowed}")
         return len(allowed)
+    if isinstance(end, RunTerminated) and run.terminate_at is not None:
+        return 0  # see `books.Wishes`
     if not isinstance(end, RunCompleted):
         OUTSIDE.broke("result", f"{run_id} ended with {end}, and nobody asked for that")
         return 0

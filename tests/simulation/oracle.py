@@ -37,10 +37,10 @@ class _Plain(Interpreter):
     async def leaf(self, kind: str, n: int, rest: list[Any]) -> Any:
         match kind:
             case "child":
-                return await self.run(rest[0])
+                return await self.run(rest[1])
             case "broken":
                 raise ValueError(n)
-            case "ok" | "charge" | "pooled":
+            case "ok" | "charge" | "pooled" | "both" | "rated":
                 await asyncio.sleep(rest[0])
         return n
 

@@ -31,6 +31,7 @@ class Outside:
         self.runs: Counter[str] = Counter()  # executions begun, by idempotency key
         self.attempts: dict[tuple[str, str], str] = {}  # key by run and task
         self.completed: dict[tuple[str, str], int] = {}  # by run and task: as acknowledged
+        self.started: dict[tuple[str, str], int] = {}  # likewise: the last attempt whose start is on record
         self.inside: list[tuple[str, Actor, Any]] = []  # who runs in which pool
         self.broken: list[tuple[str, str]] = []
         self.checks: Counter[str] = Counter()
@@ -48,6 +49,8 @@ class Outside:
         self.runs[this.idempotency_key] += 1
         lease = actor.leases[-1] if actor.leases else None
         self.checks["no completed task runs again"] += 1
+        if this.number > self.started.get((this.run_id, this.idempotency_key), 0):
+            self.broke("not recorded", f"attempt {this.number} of {this.task} of {this.run_id} began off the record")
         if (
             lease is not None
             and lease.fresh()

@@ -20,7 +20,7 @@ from unittest import mock
 import anyio.to_thread
 from msgspec import Struct
 
-from engine import Engine, RunHandle
+from engine import Engine, Rate, RunHandle
 from engine.errors import (
     EngineClosed,
     EngineFailed,
@@ -37,7 +37,7 @@ from tests.simulation.checks import allowed_of, judge
 from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.programs import POOL, WORKFLOWS, sim, told
+from tests.simulation.programs import LIMITS, POOL, RATE, WORKFLOWS, sim, told
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
 
@@ -91,7 +91,7 @@ class Play:
         self.clocks = [
             Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs) + 1)
         ]
-        self.ledger = Ledger()
+        self.ledger = Ledger(self.loop.time, LIMITS)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
         self.faults: Counter[str] = Counter()
@@ -212,6 +212,7 @@ class Play:
             cached=scenario.cached,
             concurrency=scenario.concurrency,
             pools={POOL: scenario.slots},
+            rates={RATE: Rate(scenario.rate[0], seconds=scenario.rate[1])},
             **options,
         )
 
@@ -244,6 +245,8 @@ class Play:
             todo.append((at, lambda handle, n=n: handle.signal(told, n, id=f"{run_id}.{n}")))
         if run.cancel_at is not None:
             todo.append((run.cancel_at, lambda handle: handle.cancel(reason="enough")))
+        if run.terminate_at is not None:
+            todo.append((run.terminate_at, self.terminating))
         if run.pause is not None:
             todo += [(run.pause[0], lambda handle: handle.pause()), (run.pause[1], lambda handle: handle.unpause())]
         todo.sort(key=lambda item: item[0])
@@ -279,6 +282,10 @@ class Play:
         while done[0] <= len(todo):
             await self.life(slot, visit)
             await asyncio.sleep(0.3)
+
+    async def terminating(self, handle: RunHandle[Any]) -> None:
+        await handle.terminate(reason="over")
+        self.ledger.wishes.terminated.setdefault(handle.id, self.loop.time())
 
     async def materialize(self) -> None:
         """The client that wants assets; beside it, workers make them."""
@@ -320,6 +327,8 @@ class Play:
         timed = [self.loop.create_task(self.befall(f)) for f in scenario.faults if f.kind not in PLANNED]
         workers = [self.loop.create_task(self.worker(slot)) for slot in range(scenario.workers)]
         person = self.loop.create_task(self.person())
+        timed.append(self.loop.create_task(self.tighten()))
+        timed += [self.loop.create_task(self.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [self.client(number, run) for number, run in enumerate(scenario.runs)]
         if scenario.assets:
             clients.append(self.materialize())
@@ -329,7 +338,9 @@ class Play:
         await asyncio.gather(*workers)
         for task in (*timed, person):
             task.cancel()
-        await asyncio.wait([*timed, person])
+        for task in (await asyncio.wait([*timed, person]))[0]:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
         await judge(self.store, scenario, self.ledger, self.allowed)
 
     async def children_end(self) -> None:
@@ -346,6 +357,34 @@ class Play:
                     run_id = stream.name.partition(":")[2]
                     if "/" in run_id and stream.attributes.get("status") == "suspended":
                         await engine.run(run_id).resume()
+
+    async def pause_children(self, run_id: str, run: Run) -> None:
+        """Those that a run has at that moment, and lets them go on later."""
+        if run.children is None:
+            return
+        begin, end = run.children
+        await asyncio.sleep(begin)
+        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
+            ids = [stream.name.partition(":")[2] for stream in self._runs() if not stream.closed]
+            mine = [engine.run(id_) for id_ in ids if id_.startswith(f"{run_id}/")]
+            for handle in mine:
+                await handle.pause()
+            await asyncio.sleep(end - begin)
+            for handle in mine:
+                await handle.unpause()
+
+    async def tighten(self) -> None:
+        """For a while there are fewer slots, or none."""
+        if self.scenario.tight is None:
+            return
+        begin, end, slots = self.scenario.tight
+        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
+            await asyncio.sleep(begin)
+            if POOL not in {limit.name for limit in await engine.limits()}:
+                return  # nobody has declared it yet
+            await engine.set_pool(POOL, slots)
+            await asyncio.sleep(end - begin)
+            await engine.set_pool(POOL, self.scenario.slots)
 
     def _runs(self) -> Iterator[Any]:
         return (stream for name, stream in self.store._streams._streams.items() if name.startswith("run:"))

@@ -16,9 +16,24 @@ from tenacity import stop_after_attempt, wait_fixed
 from engine import Signal, durable, task, workflow
 from tests.simulation.outside import OUTSIDE
 
-__all__ = ["RACES", "WORKFLOWS", "Interpreter", "children_of", "draw", "kinds_of", "sim", "sim_child", "told"]
+__all__ = [
+    "LIMITS",
+    "POOL",
+    "RACES",
+    "RATE",
+    "WORKFLOWS",
+    "Interpreter",
+    "children_of",
+    "draw",
+    "kinds_of",
+    "sim",
+    "sim_child",
+    "told",
+]
 
-POOL = "slots"
+POOL, RATE = "slots", "starts"
+LIMITS = {"pooled": (POOL,), "rated": (RATE,), "both": (POOL, RATE)}
+"""What the tasks are under, by name."""
 LONG_SECONDS = 1e8
 """Of timeouts that never come: a scenario is out of bounds long before."""
 RACES = frozenset({"once", "timeout", "first", "cancel"})
@@ -72,6 +87,22 @@ async def pooled(n: int, seconds: float) -> int:
         await asyncio.sleep(seconds)
         if n % 3 == 0 and not before:
             raise ConnectionError(n)
+        return n
+
+
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1), rate=RATE)
+async def rated(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt() as before:
+        await asyncio.sleep(seconds)
+        if n % 3 == 0 and not before:
+            raise ConnectionError(n)
+        return n
+
+
+@task(pool=POOL, rate=RATE)
+async def both(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt(POOL):
+        await asyncio.sleep(seconds)
         return n
 
 
@@ -169,7 +200,10 @@ class Interpreter:
                 await told.receive()
                 return n
             case "child":
-                return await sim_child(rest[0])
+                return await sim_child.options(parent_close=rest[0])(rest[1])
+            case "spawn":
+                await durable.start(sim_child.options(parent_close=rest[0])(rest[1]))
+                return n
         return await TASKS[kind](n, *rest)
 
     async def race(self, kind: str, n: int, rest: list[Any]) -> Any:
@@ -201,6 +235,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "broken": broken,
     "hangs": hangs,
     "pooled": pooled,
+    "rated": rated,
+    "both": both,
     "charge": charge,
     "plain": plain,
 }
@@ -250,17 +286,17 @@ class _Drawing:
         if size <= 1 or depth > 4:
             return self.leaf(n)
         kinds = ["seq"] * 3 + ["gather"] * 3 + ["gather_all", "group", "group", "lock", "within", "shield", "deadline"]
-        kinds += ["except", "finally", "child"]
+        kinds += ["except", "finally", "child", "child", "spawn"]
         kinds += ["timeout", "first", "cancel"] if self.races < RACES_MAX else []
         kind = chance.choice(kinds)
         self.races += kind in RACES
         rest = max(1, size - 1)
         match kind:
-            case "child":
+            case "child" | "spawn":
                 self.inside += 1
                 child = self.program(rest, depth + 1)
                 self.inside -= 1
-                return [kind, n, child]
+                return [kind, n, chance.choice(["cancel", "cancel", "terminate", "abandon"]), child]
             case "within" | "shield":
                 return [kind, n, self.program(rest, depth + 1)]
             case "deadline":
@@ -282,7 +318,18 @@ class _Drawing:
 
     def leaf(self, n: int) -> Any:
         chance = self.chance
-        kinds = ["ok"] * 4 + ["flaky", "flaky", "sleep", "sleep", "hangs", "pooled", "pooled", "charge"]
+        kinds = ["ok"] * 4 + [
+            "flaky",
+            "flaky",
+            "sleep",
+            "sleep",
+            "hangs",
+            "pooled",
+            "pooled",
+            "both",
+            "rated",
+            "charge",
+        ]
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
         kinds += [] if self.inside else ["receive"] * 2
         kinds += ["once"] if self.races < RACES_MAX else []
@@ -295,6 +342,6 @@ class _Drawing:
                 return [kind, n, chance.randint(1, 3)]
             case "sleep":
                 return [kind, n, chance.choice([0.1, 1, 7, 40])]
-            case "pooled":
+            case "pooled" | "both" | "rated":
                 return [kind, n, chance.choice([0, 0.4, 2])]
         return [kind, n]

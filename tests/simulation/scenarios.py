@@ -34,7 +34,9 @@ class Run(Struct, frozen=True):
     start_at: float
     signals: tuple[float, ...] = ()  # when each is sent
     cancel_at: float | None = None
+    terminate_at: float | None = None
     pause: tuple[float, float] | None = None  # when it is paused and let go on
+    children: tuple[float, float] | None = None  # likewise: those of its children that have not ended then
 
 
 class Scenario(Struct, frozen=True):
@@ -47,6 +49,8 @@ class Scenario(Struct, frozen=True):
     order: str = "processes"  # fifo, processes or branches: see `loops`
     delays: str = "none"
     slots: int = 2  # of the pool
+    tight: tuple[float, float, int] | None = None  # from when to when it has only so many
+    rate: tuple[int, float] = (5, 1)  # starts in so many seconds
     cached: int = 100
     concurrency: int = 100
     skew: float = 0  # seconds between the clocks of two workers
@@ -69,6 +73,8 @@ def scenario_of(seed: int) -> Scenario:
         order=chance.choice(["fifo", "processes", "processes", "branches"]),
         delays=chance.choice(["none", "short", "short", "long"]),
         slots=chance.choice([1, 1, 2, 3]),
+        tight=(*_pause(chance, 0), chance.choice([0, 1])) if chance.random() < 0.1 else None,
+        rate=chance.choice([(1, 1), (1, 4), (2, 3), (5, 1)]),
         cached=chance.choice([0, 1, 100]),
         concurrency=chance.choice([1, 3, 100]),
         skew=chance.choice([0, 0, 0, 0.5, 4]),
@@ -89,17 +95,20 @@ def _run(chance: Random) -> Run:
     epochs = tuple(draw(chance, chance.choice([2, 4, 6, 9])) for _ in range(chance.choice([1, 1, 1, 2])))
     start = chance.random() * 3
     wanted = sum(kinds_of(program).count("receive") for program in epochs)
-    pause = None
-    if chance.random() < 0.1:
-        begin = start + chance.random() * 5
-        pause = (begin, begin + chance.random() * 20)
     return Run(
         epochs=epochs,
         start_at=start,
         signals=tuple(sorted(start + chance.random() * chance.choice([1, 30]) for _ in range(wanted))),
         cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
-        pause=pause,
+        terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
+        pause=_pause(chance, start) if chance.random() < 0.2 else None,
+        children=_pause(chance, start) if chance.random() < 0.1 else None,
     )
+
+
+def _pause(chance: Random, start: float) -> tuple[float, float]:
+    begin = start + chance.random() * 5
+    return begin, begin + chance.random() * 20
 
 
 def _fault(chance: Random, slots: int, workers: int) -> Fault:
@@ -123,15 +132,21 @@ def text_of(scenario: Scenario) -> str:
     """To be read."""
     machine = (
         f"{scenario.workers} worker(s), order {scenario.order}, delays {scenario.delays}, {scenario.slots} slot(s),"
+        f" {scenario.rate[0]} start(s) in {scenario.rate[1]:g} s,"
         f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s,"
         f" commits of {scenario.chunk:,} events at most" + (", and assets" if scenario.assets else "")
     )
     lines = [machine]
+    if scenario.tight is not None:
+        lines.append("{2} slot(s) from {0:.3f} until {1:.3f}".format(*scenario.tight))
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [f"told at {at:.3f}" for at in run.signals]
         what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
+        what += [] if run.terminate_at is None else [f"terminated at {run.terminate_at:.3f}"]
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]
+        if run.children is not None:
+            what.append(f"its children paused at {run.children[0]:.3f} until {run.children[1]:.3f}")
         lines.append(", ".join(what))
         for program in run.epochs:
             lines += _program(program, "    ")

@@ -18,6 +18,8 @@ __all__ = ["shrunk"]
 TRIES_MAX = 400
 PLAIN = {
     "assets": False,
+    "tight": None,
+    "rate": (5, 1),
     "order": "fifo",
     "delays": "none",
     "skew": 0,
@@ -25,6 +27,7 @@ PLAIN = {
     "concurrency": 100,
     "chunk": 1_000,
 }
+PLAIN_RUN: dict[str, Any] = {"cancel_at": None, "terminate_at": None, "pause": None, "children": None}
 LISTS = frozenset({"seq", "gather", "gather_all", "group", "lock", "first"})
 
 
@@ -73,10 +76,9 @@ def _without(faults: tuple[Fault, ...], slot: int) -> tuple[Fault, ...]:
 
 
 def _smaller_runs(run: Run) -> Iterator[Run]:
-    if run.cancel_at is not None:
-        yield replace(run, cancel_at=None)
-    if run.pause is not None:
-        yield replace(run, pause=None)
+    for field, plain in PLAIN_RUN.items():
+        if getattr(run, field) != plain:
+            yield replace(run, **{field: plain})
     for number, program in enumerate(run.epochs):
         before, behind = run.epochs[:number], run.epochs[number + 1 :]
         if before or behind:

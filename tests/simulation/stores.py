@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from engine.core.events import RunStarted, RunSuspended, TaskCompleted, decode_header
+from engine.core.events import RunStarted, RunSuspended, TaskCompleted, TaskStarted, decode_header
 from engine.core.lineage import idempotency_key
 from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
+from tests.simulation.books import Limits, Wishes
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
 
@@ -35,7 +36,8 @@ DELAYS: dict[str, list[float]] = {
 class Ledger:
     """What was accepted, as whoever watches the wire would write it down."""
 
-    def __init__(self) -> None:
+    def __init__(self, time: Callable[[], float], limits: dict[str, tuple[str, ...]]) -> None:
+        self.time = time  # simulated seconds, whatever any clock says
         self.owners: dict[str, int] = {}  # of streams: the token that made or claimed it, until it gives it up
         self.versions: dict[str, int] = {}
         self.headers: dict[str, list[bytes]] = {}
@@ -44,13 +46,17 @@ class Ledger:
         self.commits = 0
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
+        self.wishes = Wishes(self.checks)
+        self.limits = Limits(self.checks, limits)
 
     def claimed(self, stream: str, token: int) -> None:
         self.owners[stream] = token
 
-    def accepted(self, commit: Any, version: int, *, existed: bool, alive: Callable[[int], bool]) -> None:
+    def accepted(
+        self, commit: Any, head: StreamHead, *, existed: bool, mail: list[bytes], alive: Callable[[int], bool]
+    ) -> None:
         """A commit was accepted for the first time: it is held against all that was accepted before."""
-        stream, before = commit.stream, self.versions.get(commit.stream, 0)
+        stream, version, before = commit.stream, head.version, self.versions.get(commit.stream, 0)
         owner = self.owners.get(stream)
         self.commits += 1
         self.checks["one writer per stream"] += 1
@@ -71,20 +77,35 @@ class Ledger:
         if commit.events:
             self.headers.setdefault(stream, []).extend(event.header for event in commit.events)
         if stream.startswith("run:"):
-            self._noted(stream.partition(":")[2], commit)
+            events = [decode_header(new.header) for new in commit.events]
+            token = None if commit.lease is None else commit.lease.token
+            self._noted(stream.partition(":")[2], commit, events, mail)
+            self.limits.noted(
+                stream.partition(":")[2],
+                events,
+                token,
+                head.updated_at,
+                lambda run_id, token: self.owners.get(f"run:{run_id}") == token and alive(token),
+            )
+        elif stream.startswith("pool:") and commit.attributes:
+            self.limits.set_to(stream.partition(":")[2], commit.attributes)
 
-    def _noted(self, run_id: str, commit: Any) -> None:
-        for new in commit.events:
-            event = decode_header(new.header)
+    def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
+        self.wishes.noted(run_id, events, mail, self.time())
+        for event in events:
             self.kinds[type(event).__name__] += 1
             match event:
                 case RunStarted(epoch=epoch):
                     self.epochs[run_id] = epoch
                 case RunSuspended():
                     self.parked.add(commit.stream)
+                case TaskStarted(id=id_, attempt=number):
+                    OUTSIDE.started[run_id, self._key(run_id, id_)] = number
                 case TaskCompleted(id=id_):
-                    key = idempotency_key(run_id, self.epochs.get(run_id, 0), id_)
-                    OUTSIDE.completed[run_id, key] = 1
+                    OUTSIDE.completed[run_id, self._key(run_id, id_)] = 1
+
+    def _key(self, run_id: str, task_id: str) -> str:
+        return idempotency_key(run_id, self.epochs.get(run_id, 0), task_id)
 
     async def compare(self, store: EventStore) -> None:
         """Everything that was acknowledged is there, as it was."""
@@ -103,10 +124,15 @@ class Watched(Streams):
     def apply(self, commit: Commit) -> StreamHead:
         stream = self._streams.get(commit.stream)
         again = stream is not None and stream.last_commit == commit.id
+        box = {} if stream is None or not commit.consumes else dict(stream.mailbox)
         head = super().apply(commit)
         if not again:
             self.ledger.accepted(
-                commit, head.version, existed=stream is not None, alive=lambda token: self._is_alive(token)
+                commit,
+                head,
+                existed=stream is not None,
+                mail=[box[id_].header for id_ in commit.consumes],
+                alive=self._is_alive,
             )
         return head
 

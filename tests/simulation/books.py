@@ -1,0 +1,196 @@
+"""What people were promised, held against every commit as it is accepted, by models that know nothing of the engine.
+
+`Wishes`: a run that was told to end without its code ends so, and so do its children, as their calls said.
+`Limits`: of what the whole store shares never more is under way, and never more begins, than there is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.core.events import (
+    AttemptFailed,
+    ChildStarted,
+    ContinuedAsNew,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunTerminated,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+)
+from tests.simulation.outside import OUTSIDE
+
+__all__ = ["ENDS", "End", "Limits", "Wishes"]
+
+ENDS = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
+LATE_SECONDS = 40.0
+"""After which nobody writes any more what it decided before it was told: freezes are shorter, and so are all delays."""
+
+
+class _Mail(Struct):
+    """What of any mail is looked at."""
+
+    type: str
+
+
+_mail = msgspec.json.Decoder(_Mail)
+
+
+def kind_of(header: bytes) -> str:
+    """What a message asks for."""
+    return _mail.decode(header).type
+
+
+class End(Struct):
+    """How and when a run ended."""
+
+    event: Any
+    at: float
+
+
+class Wishes:
+    """Who is to end, and who has ended."""
+
+    def __init__(self, checks: Counter[str]) -> None:
+        self.checks = checks
+        self.terminated: dict[str, float] = {}  # runs, by when whoever wanted that heard that it is on record
+        self.ended: dict[str, End] = {}
+        self.children: dict[str, dict[str, ChildStarted]] = {}  # by run and their own id: of its epoch
+        self.told: dict[str, set[str]] = {}  # runs, by what mail they have taken
+
+    def noted(self, run_id: str, events: Iterable[Any], mail: Collection[bytes], now: float) -> None:
+        """A commit was accepted, which takes this mail."""
+        kinds = {kind_of(header) for header in mail}
+        if kinds:
+            self.told.setdefault(run_id, set()).update(kinds)
+        was_over = run_id in self.ended
+        terminated = False
+        for event in events:
+            match event:
+                case ChildStarted(run=run):
+                    self.children.setdefault(run_id, {})[run] = event
+                case ContinuedAsNew():
+                    self.children.pop(run_id, None)
+                case _ if isinstance(event, ENDS):
+                    self.ended[run_id] = End(event, now)
+                    terminated = isinstance(event, RunTerminated)
+        if "terminate" in kinds and not was_over:
+            self.checks["who is terminated ends so"] += 1
+            if run_id not in self.ended:
+                OUTSIDE.broke("not terminated", f"{run_id} took the mail that terminates it, and goes on")
+        if terminated and not kinds & {"terminate", "cancel"}:
+            OUTSIDE.broke("not terminated", f"{run_id} was terminated by nobody")
+
+    def judge(self) -> None:
+        """At the end: everybody has ended."""
+        for run_id, at in self.terminated.items():
+            end = self.ended[run_id]
+            self.checks["who is terminated ends so"] += 1
+            if not isinstance(end.event, RunTerminated) and end.at > at + LATE_SECONDS:
+                OUTSIDE.broke("not terminated", f"{run_id} was to at {at:.3f}, and ended with {end}")
+        for run_id, children in self.children.items():
+            for child in children.values():
+                self._closed(run_id, child)
+
+    def _closed(self, run_id: str, child: ChildStarted) -> None:
+        """What its parent's end meant to a child."""
+        parent, end = self.ended[run_id], self.ended.get(child.run)
+        if end is None:
+            if not isinstance(parent.event, RunTerminated):
+                OUTSIDE.broke("children", f"{child.run} of {run_id} has not ended, or never was")
+            return
+        told = self.told.get(child.run, set())
+        if child.parent_close == "abandon" and "terminate" in told:
+            OUTSIDE.broke("children", f"{child.run} was abandoned by {run_id}, and terminated")
+        if end.at <= parent.at:
+            return
+        self.checks["children end as their calls said"] += 1
+        late = end.at > parent.at + LATE_SECONDS
+        match child.parent_close:
+            case "terminate" if late and not isinstance(end.event, RunTerminated):
+                OUTSIDE.broke("children", f"{child.run} outlived {run_id} ({parent}), and ended with {end}")
+            case "cancel" if late and "cancel" not in told:
+                OUTSIDE.broke("children", f"{child.run} outlived {run_id} ({parent}), and was not asked to end: {end}")
+            case "abandon" if isinstance(parent.event, RunTerminated) and told & {"cancel", "terminate"}:
+                OUTSIDE.broke("children", f"{child.run} was abandoned by {run_id}, and asked to end")
+
+
+class Limits:
+    """What is under way, and what has begun, by what is on record. `of`: the limits that a task is under, by its name.
+
+    What was begun by whoever has lost its lease, at whatever moment anybody writes, counts no more: the store cannot know
+    better. So a pool is judged within the life of leases, and a rate by the clock of the store, wherever that is set.
+    """
+
+    def __init__(self, checks: Counter[str], of: Mapping[str, tuple[str, ...]]) -> None:
+        self.checks = checks
+        self.of = of
+        self.given: dict[str, tuple[int, int | None]] = {}  # how many, and in which window
+        self.tasks: dict[tuple[str, str], tuple[str, ...]] = {}  # limits, by run and task: of its epoch
+        self.under_way: dict[str, dict[tuple[str, str], int]] = {}  # by limit: tokens by run and task
+        self.begun: dict[str, list[int]] = {}  # by limit: when
+
+    def set_to(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """A limit is declared or changed."""
+        count, window = self.given.get(name, (0, None))
+        self.given[name] = attributes.get("limit", count), attributes.get("window", window)
+
+    def noted(
+        self, run_id: str, events: Iterable[Any], token: int | None, at: int, holds: Callable[[str, int], bool]
+    ) -> None:
+        """A commit was accepted, by the store's clock then. `holds`: whether a run is a living token's."""
+        starts: list[tuple[str, str]] = []
+        for event in events:
+            match event:
+                case TaskScheduled(id=id_, task=task):
+                    if limits := self.of.get(task):
+                        self.tasks[run_id, id_] = limits
+                case TaskStarted(id=id_) if (run_id, id_) in self.tasks:
+                    starts.append((run_id, id_))
+                case AttemptFailed(id=id_) | TaskCompleted(id=id_) | TaskFailed(id=id_) | TaskCancelled(id=id_):
+                    self._over((run_id, id_))
+                case ContinuedAsNew():
+                    self._epoch_over(run_id)
+                case _ if isinstance(event, ENDS):
+                    self._epoch_over(run_id)
+        for name, (_, window) in self.given.items():
+            if window is not None:
+                self.begun[name] = [begun for begun in self.begun.get(name, ()) if begun > at - window]
+            elif entries := self.under_way.get(name):
+                self.under_way[name] = {one: token for one, token in entries.items() if holds(one[0], token)}
+        for one in starts:
+            assert token is not None
+            for name in self.tasks[one]:
+                self._begins(name, one, token, at)
+
+    def _begins(self, name: str, one: tuple[str, str], token: int, at: int) -> None:
+        count, window = self.given[name]
+        if window is None:
+            entries = self.under_way.setdefault(name, {})
+            entries[one] = token
+            now = len(entries)
+        else:
+            self.begun[name].append(at)
+            now = len(self.begun[name])
+        self.checks["no more on record than a limit gives"] += 1
+        if now > count:
+            what = self.begun[name] if window is not None else self.under_way[name]
+            OUTSIDE.broke("limits", f"{one} begins at {at} as number {now} of {count} in {name!r} ({window}): {what}")
+
+    def _over(self, one: tuple[str, str]) -> None:
+        for name in self.tasks.get(one, ()):
+            self.under_way.get(name, {}).pop(one, None)
+
+    def _epoch_over(self, run_id: str) -> None:
+        for one in [one for one in self.tasks if one[0] == run_id]:
+            self._over(one)
+            del self.tasks[one]
