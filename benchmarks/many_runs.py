@@ -4,8 +4,8 @@ A thousand runs of five tasks are started at once. Beside it, the rows that they
 commit. The ratio is rows per second over raw rows per second. Each step
 of each run is a commit to the store; that they share transactions is what the ratio shows.
 
-Python looks for garbage each time that 700 more objects live than before, and a thousand runs are many. An application may
-choose another number for all of its process (`gc.set_threshold`); `--gc-threshold` shows what that gains.
+Python looks for garbage each time that 700 more objects live than before, and a thousand runs are many. An application
+may choose another number for all of its process (`gc.set_threshold`); `--gc-threshold` shows what that gains.
 """
 
 from __future__ import annotations
