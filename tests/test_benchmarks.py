@@ -20,7 +20,7 @@ from tests.architecture.source import ROOT
 FOLDER = ROOT / "benchmarks"
 TINY = {
     "sequential": ["--steps", "5", "--rounds", "2"],
-    "many_runs": ["--runs", "4", "--tasks", "2", "--rounds", "2"],
+    "many_runs": ["--runs", "4", "--tasks", "2", "--gc-threshold", "900", "--rounds", "2"],
     "fan_out": ["--tasks", "10", "--rounds", "1"],
     "replay": ["--tasks", "10", "--rounds", "2"],
     "long_history": ["--tasks", "12", "--epochs", "3", "--rounds", "2"],
