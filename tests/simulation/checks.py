@@ -41,8 +41,7 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
         ledger.checks["assets published once"] += await judge_materials(store)
     for pool in store._streams._pools.everything():
         ledger.checks["permits free at the end"] += 1
-        is_rate = pool.limit is not None and pool.limit.window is not None  # stamps leave by themselves
-        if (pool.held and not is_rate) or pool.waiting:
+        if pool.held or pool.waiting:
             text = f"{pool.name!r}: {pool.held} held, {pool.waiting} waiting: {pool._permits} {pool._waiters}"
             OUTSIDE.broke("permits kept", text)
     if left := [lease.worker for lease in store._leases.values() if lease.fresh() and not lease.stalled]:
