@@ -235,7 +235,10 @@ def _read_page(
 def _read_brief_page(
     connection: sqlite3.Connection, *, stream: str, stream_id: int, after: int, end: int
 ) -> list[RecordedEvent]:
-    """The same without salts and digests: of a short event they are most of what there is to read."""
+    """The same without salts and digests, which are a quarter of what reading short events takes.
+
+    A loop of its own: one for both, with NULLs for what is left out, loses most of that again.
+    """
     page: list[RecordedEvent] = []
     size = 0
     with closing(connection.execute(_EVENTS_WITHOUT_PROOF, (stream_id, after, end, PAGE_EVENTS))) as cursor:
