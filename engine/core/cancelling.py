@@ -59,9 +59,7 @@ class Cancelling:
 
         What `asyncio.timeout_at` does, but for when it cancels: see the module.
         """
-        loop = asyncio.get_running_loop()
-        # the loop's time is 0 at the start; a time that has passed is no timer
-        limit = loop.call_at(seconds, self._expire) if seconds > loop.time() else loop.call_soon(self._expire)
+        limit = asyncio.get_running_loop().call_at(seconds, self._expire)  # the loop's time is 0 at the start
         try:
             return await coro
         except asyncio.CancelledError:

@@ -267,14 +267,19 @@ def test_whoever_cancels_a_run_that_is_past_its_deadline_means_it() -> None:
     assert shown(decided) == ["TaskCancelled undo#1", "RunCancelled"]
 
 
+async def work_that_is_called_off() -> None:
+    """Whoever awaits this goes on after a cancellation, and says so as asyncio asks."""
+    try:
+        await work("a")
+    except asyncio.CancelledError:
+        task_ = asyncio.current_task()
+        assert task_ is not None
+        task_.uncancel()
+
+
 def test_a_deadline_cancels_a_run_that_took_its_cancellation_back() -> None:
     async def goes_on() -> None:
-        try:
-            await work("a")
-        except asyncio.CancelledError:
-            task_ = asyncio.current_task()
-            assert task_ is not None
-            task_.uncancel()
+        await work_that_is_called_off()
         await work("b")
 
     instance = expiring(goes_on)
@@ -285,12 +290,7 @@ def test_a_deadline_cancels_a_run_that_took_its_cancellation_back() -> None:
 
 def test_a_deadline_is_not_lost_when_a_timeout_within_has_just_passed() -> None:
     async def goes_on() -> None:
-        try:
-            await work("a")
-        except asyncio.CancelledError:
-            task_ = asyncio.current_task()
-            assert task_ is not None
-            task_.uncancel()
+        await work_that_is_called_off()
         async with asyncio.timeout(0.0005):
             try:
                 await work("b")

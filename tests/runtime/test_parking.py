@@ -12,7 +12,7 @@ from engine.core.events import RunResumed, RunSuspended
 from engine.errors import RunSuspendedError
 from engine.runtime.suspects import CRASHES_ALONE_MAX, SUSPECT_SECONDS_MAX
 from eventstore import StreamQuery
-from tests.runtime.faulty import FaultyStore
+from tests.runtime.faulty import FaultyStore, leave
 from tests.runtime.invariants import check_store
 from tests.runtime.worlds import PATIENCE_SECONDS, World, events_of, settle, soon, until
 
@@ -55,6 +55,13 @@ def mine() -> Mine:
     return Mine()
 
 
+async def bury(engine: Engine, store: FaultyStore, world: World) -> None:
+    """The process that had this engine is gone, and so is what it held."""
+    await leave(engine)
+    await world.crash(store.inner)
+    await world.release(store.inner)
+
+
 async def life(world: World, mine: Mine, *, start: Any = None, patient: bool = True) -> bool:
     """A worker that lives until the killer begins, and then dies. False: that never happened (it is parked)."""
     store = FaultyStore(await world.store())
@@ -82,12 +89,7 @@ async def life(world: World, mine: Mine, *, start: Any = None, patient: bool = T
         if died:
             store.die()
     finally:
-        try:
-            await engine.__aexit__(None, None, None)
-        except Exception:  # noqa: BLE001, S110 - its store is dead, and it may say so
-            pass
-        await world.crash(store.inner)
-        await world.release(store.inner)
+        await bury(engine, store, world)
     return died
 
 
@@ -227,12 +229,7 @@ async def test_who_gets_somewhere_is_no_suspect_any_more(world: World, mine: Min
             await until(lambda n=n: began and began[-1] == n)
             began.clear()
             store.die()
-            try:
-                await engine.__aexit__(None, None, None)
-            except Exception:  # noqa: BLE001, S110 - its store is dead
-                pass
-            await world.crash(store.inner)
-            await world.release(store.inner)
+            await bury(engine, store, world)
         gates[n].set()
     async with world.engine(long) as engine:
         assert await soon(engine.run("a").result()) == steps
@@ -273,12 +270,7 @@ async def test_a_child_that_was_parked_before_anything_of_it_is_recorded(world: 
                     world.clock.advance(SUSPECT_SECONDS_MAX / 10)
                     await asyncio.sleep(0.002)
         finally:
-            try:
-                await engine.__aexit__(None, None, None)
-            except Exception:  # noqa: BLE001, S110 - its store is dead, and it may say so
-                pass
-            await world.crash(store.inner)
-            await world.release(store.inner)
+            await bury(engine, store, world)
         return True
 
     deaths = 0
