@@ -26,6 +26,8 @@ __all__ = ["FULL_SECONDS", "NO_KINDS", "SWEEP_SECONDS", "SharedLimits"]
 
 FULL_SECONDS: Final = 1.0
 """How long a pool that was full is taken to be, when nobody says that it has room again."""
+AGREE_SECONDS: Final = 0.01
+"""How long to wait for a rate that should have room by now, and has none: the store's clock is behind."""
 SWEEP_SECONDS: Final = 5.0
 """How often a worker lets the store look for permits that belong to nobody."""
 NO_KINDS: Final[Mapping[str, bool]] = MappingProxyType({})
@@ -71,7 +73,8 @@ class SharedLimits:
             self._full[name] = self._clock.now() + round(FULL_SECONDS * 1_000_000)
             self._retry.pop(name, None)
         else:
-            self._full[name] = self._retry[name] = retry_at
+            soon = self._clock.now() + round(AGREE_SECONDS * 1_000_000)
+            self._full[name] = self._retry[name] = max(retry_at, soon)
 
     def has_room(self, name: str) -> None:
         """The store has granted a permit: somebody made room."""

@@ -260,10 +260,13 @@ class Starts:
     # -- permits ------------------------------------------------------------------------------------------------------
 
     def permit_granted(self, pool: str, holder: str) -> None:
-        """A limit has room for a task that waits for it. What nobody wants is given back."""
+        """A limit has room for a task that waits for it. What nobody wants is given back.
+
+        Nor does a task want it whose time has not come: by the clock of the engine that asked it had. It asks again.
+        """
         if self._flow.lines.get(holder) is None:
             task = _task_named(self.instance, self._holder, holder)
-            if task is not None:
+            if task is not None and (task.id in self._queued or task.id in self._owner.lookups):
                 self._line(task)  # it began to wait before the run was given up
         if (line := self._flow.granted(pool, holder)) is not None:
             self.call(line)

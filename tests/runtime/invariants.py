@@ -180,6 +180,7 @@ class _Told:
         self.given: set[str] = set()  # tasks whose results were given with a fork
         self.started: dict[str, int] = {}  # attempts begun
         self.failed: dict[str, int] = {}  # the last attempt that is recorded as failed
+        self.retry_at: dict[str, int] = {}  # when the next may begin
         self.over: dict[str, str] = {}
         self.unwanted: set[str] = set()  # cancelled; those that are waited for have an outcome all the same
         self.timers: dict[str, int] = {}
@@ -278,13 +279,14 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             demand(attempt == told.started.get(id_, 0) + 1, f"{where}: {told.started.get(id_, 0)} began before")
+            demand(event.at >= told.retry_at.get(id_, 0), f"{where}: before its time, {told.retry_at.get(id_)}")
             told.started[id_] = attempt
         case AttemptFailed(id=id_, attempt=attempt):
             demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
             demand(attempt > told.failed.get(id_, 0), f"{where}: that attempt has failed already")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             demand(event.retry_at >= told.scheduled[id_], f"{where}: retried before it was scheduled")
-            told.failed[id_] = attempt
+            told.failed[id_], told.retry_at[id_] = attempt, event.retry_at
         case AttemptHeartbeat(id=id_, attempt=attempt):
             demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
             demand(attempt > told.failed.get(id_, 0), f"{where}: that attempt has failed already")

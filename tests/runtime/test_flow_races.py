@@ -24,7 +24,7 @@ from tests.runtime.invariants import check_store
 from tests.runtime.rooms import Room, all_free, held_in, most_in_a_window, nothing_held, waiting_in
 from tests.runtime.slices import numbers, some
 from tests.runtime.test_crash_everywhere import passing_time
-from tests.runtime.worlds import World, soon, until, until_async
+from tests.runtime.worlds import World, at_rest, soon, until, until_async
 from tests.soak import limits as soak
 
 ROOM, MAIL, WINDOW_SECONDS = 2, 3, 40
@@ -298,6 +298,38 @@ async def test_a_grant_that_meets_an_end(how: str, turns: int, worlds) -> None:
             await nothing_held(world.data)
     await check_store(world.data, entering)
     assert shut.most == 1
+
+
+@workflow
+async def visiting(who: str) -> str:
+    return await visit(who)
+
+
+async def test_a_grant_for_a_retry_whose_time_has_not_come_any_more(worlds) -> None:
+    """It asked when its time had come; then the clock is set back, or an engine with another clock takes the run."""
+    world = worlds()
+    room.__init__()  # type: ignore[misc]
+    async with world.engine(visiting, pools={"room": 1}, grace=0) as engine:
+        run = await engine.start(visiting("a-1"), id="a")
+        await room.holds(1)
+        other = await engine.start(visiting("other"), id="other")
+        await until_async(lambda: waits(world.data, "room"))
+        room.let_go(("a-1", 1))
+        await until(lambda: room.inside == [("other", 1)])
+        world.clock.advance(2)  # as long as it waits between its attempts
+        await until_async(lambda: waits(world.data, "room"))
+        await at_rest(world.data, "a")
+        world.clock.step(-1)
+        room.let_go(("other", 1))
+        assert await soon(other.result()) == "other"
+        await nothing_held(world.data)  # though the run is there again, and its grant was told
+        world.clock.advance(1)
+        await until(lambda: room.inside == [("a-1", 2)])
+        room.let_all_go()
+        assert await soon(run.result()) == "a-1"
+        await nothing_held(world.data)
+    await check_store(world.data, visiting)
+    assert room.order == [("a-1", 1), ("other", 1), ("a-1", 2)]
 
 
 @pytest.mark.parametrize("turns", some([0, 1, 2, 3, 5, 8, 13, 21, 34]))
