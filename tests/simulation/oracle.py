@@ -40,7 +40,7 @@ class _Plain(Interpreter):
                 return await self.run(rest[1])
             case "broken":
                 raise ValueError(n)
-            case "ok" | "charge" | "pooled":
+            case "ok" | "charge" | "pooled" | "both" | "rated":
                 await asyncio.sleep(rest[0])
         return n
 

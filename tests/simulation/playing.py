@@ -20,7 +20,7 @@ from unittest import mock
 import anyio.to_thread
 from msgspec import Struct
 
-from engine import Engine, RunHandle
+from engine import Engine, Rate, RunHandle
 from engine.errors import (
     EngineClosed,
     EngineFailed,
@@ -37,7 +37,7 @@ from tests.simulation.checks import allowed_of, judge
 from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.programs import POOL, WORKFLOWS, sim, told
+from tests.simulation.programs import LIMITS, POOL, RATE, WORKFLOWS, sim, told
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
 
@@ -91,7 +91,7 @@ class Play:
         self.clocks = [
             Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs) + 1)
         ]
-        self.ledger = Ledger(self.loop.time)
+        self.ledger = Ledger(self.loop.time, LIMITS)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
         self.faults: Counter[str] = Counter()
@@ -212,6 +212,7 @@ class Play:
             cached=scenario.cached,
             concurrency=scenario.concurrency,
             pools={POOL: scenario.slots},
+            rates={RATE: Rate(scenario.rate[0], seconds=scenario.rate[1])},
             **options,
         )
 
@@ -326,6 +327,7 @@ class Play:
         timed = [self.loop.create_task(self.befall(f)) for f in scenario.faults if f.kind not in PLANNED]
         workers = [self.loop.create_task(self.worker(slot)) for slot in range(scenario.workers)]
         person = self.loop.create_task(self.person())
+        timed.append(self.loop.create_task(self.tighten()))
         timed += [self.loop.create_task(self.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [self.client(number, run) for number, run in enumerate(scenario.runs)]
         if scenario.assets:
@@ -370,6 +372,19 @@ class Play:
             await asyncio.sleep(end - begin)
             for handle in mine:
                 await handle.unpause()
+
+    async def tighten(self) -> None:
+        """For a while there are fewer slots, or none."""
+        if self.scenario.tight is None:
+            return
+        begin, end, slots = self.scenario.tight
+        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
+            await asyncio.sleep(begin)
+            if POOL not in {limit.name for limit in await engine.limits()}:
+                return  # nobody has declared it yet
+            await engine.set_pool(POOL, slots)
+            await asyncio.sleep(end - begin)
+            await engine.set_pool(POOL, self.scenario.slots)
 
     def _runs(self) -> Iterator[Any]:
         return (stream for name, stream in self.store._streams._streams.items() if name.startswith("run:"))

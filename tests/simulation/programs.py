@@ -16,9 +16,24 @@ from tenacity import stop_after_attempt, wait_fixed
 from engine import Signal, durable, task, workflow
 from tests.simulation.outside import OUTSIDE
 
-__all__ = ["RACES", "WORKFLOWS", "Interpreter", "children_of", "draw", "kinds_of", "sim", "sim_child", "told"]
+__all__ = [
+    "LIMITS",
+    "POOL",
+    "RACES",
+    "RATE",
+    "WORKFLOWS",
+    "Interpreter",
+    "children_of",
+    "draw",
+    "kinds_of",
+    "sim",
+    "sim_child",
+    "told",
+]
 
-POOL = "slots"
+POOL, RATE = "slots", "starts"
+LIMITS = {"pooled": (POOL,), "rated": (RATE,), "both": (POOL, RATE)}
+"""What the tasks are under, by name."""
 LONG_SECONDS = 1e8
 """Of timeouts that never come: a scenario is out of bounds long before."""
 RACES = frozenset({"once", "timeout", "first", "cancel"})
@@ -72,6 +87,22 @@ async def pooled(n: int, seconds: float) -> int:
         await asyncio.sleep(seconds)
         if n % 3 == 0 and not before:
             raise ConnectionError(n)
+        return n
+
+
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1), rate=RATE)
+async def rated(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt() as before:
+        await asyncio.sleep(seconds)
+        if n % 3 == 0 and not before:
+            raise ConnectionError(n)
+        return n
+
+
+@task(pool=POOL, rate=RATE)
+async def both(n: int, seconds: float) -> int:
+    with OUTSIDE.attempt(POOL):
+        await asyncio.sleep(seconds)
         return n
 
 
@@ -204,6 +235,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "broken": broken,
     "hangs": hangs,
     "pooled": pooled,
+    "rated": rated,
+    "both": both,
     "charge": charge,
     "plain": plain,
 }
@@ -285,7 +318,18 @@ class _Drawing:
 
     def leaf(self, n: int) -> Any:
         chance = self.chance
-        kinds = ["ok"] * 4 + ["flaky", "flaky", "sleep", "sleep", "hangs", "pooled", "pooled", "charge"]
+        kinds = ["ok"] * 4 + [
+            "flaky",
+            "flaky",
+            "sleep",
+            "sleep",
+            "hangs",
+            "pooled",
+            "pooled",
+            "both",
+            "rated",
+            "charge",
+        ]
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
         kinds += [] if self.inside else ["receive"] * 2
         kinds += ["once"] if self.races < RACES_MAX else []
@@ -298,6 +342,6 @@ class _Drawing:
                 return [kind, n, chance.randint(1, 3)]
             case "sleep":
                 return [kind, n, chance.choice([0.1, 1, 7, 40])]
-            case "pooled":
+            case "pooled" | "both" | "rated":
                 return [kind, n, chance.choice([0, 0.4, 2])]
         return [kind, n]

@@ -49,6 +49,8 @@ class Scenario(Struct, frozen=True):
     order: str = "processes"  # fifo, processes or branches: see `loops`
     delays: str = "none"
     slots: int = 2  # of the pool
+    tight: tuple[float, float, int] | None = None  # from when to when it has only so many
+    rate: tuple[int, float] = (5, 1)  # starts in so many seconds
     cached: int = 100
     concurrency: int = 100
     skew: float = 0  # seconds between the clocks of two workers
@@ -71,6 +73,8 @@ def scenario_of(seed: int) -> Scenario:
         order=chance.choice(["fifo", "processes", "processes", "branches"]),
         delays=chance.choice(["none", "short", "short", "long"]),
         slots=chance.choice([1, 1, 2, 3]),
+        tight=(*_pause(chance, 0), chance.choice([0, 1])) if chance.random() < 0.1 else None,
+        rate=chance.choice([(1, 1), (1, 4), (2, 3), (5, 1)]),
         cached=chance.choice([0, 1, 100]),
         concurrency=chance.choice([1, 3, 100]),
         skew=chance.choice([0, 0, 0, 0.5, 4]),
@@ -128,10 +132,13 @@ def text_of(scenario: Scenario) -> str:
     """To be read."""
     machine = (
         f"{scenario.workers} worker(s), order {scenario.order}, delays {scenario.delays}, {scenario.slots} slot(s),"
+        f" {scenario.rate[0]} start(s) in {scenario.rate[1]:g} s,"
         f" cached {scenario.cached}, concurrency {scenario.concurrency}, skew {scenario.skew:g} s,"
         f" commits of {scenario.chunk:,} events at most" + (", and assets" if scenario.assets else "")
     )
     lines = [machine]
+    if scenario.tight is not None:
+        lines.append("{2} slot(s) from {0:.3f} until {1:.3f}".format(*scenario.tight))
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [f"told at {at:.3f}" for at in run.signals]

@@ -18,6 +18,8 @@ __all__ = ["shrunk"]
 TRIES_MAX = 400
 PLAIN = {
     "assets": False,
+    "tight": None,
+    "rate": (5, 1),
     "order": "fifo",
     "delays": "none",
     "skew": 0,

@@ -19,7 +19,7 @@ from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
-from tests.simulation.books import Wishes
+from tests.simulation.books import Limits, Wishes
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
 
@@ -36,7 +36,7 @@ DELAYS: dict[str, list[float]] = {
 class Ledger:
     """What was accepted, as whoever watches the wire would write it down."""
 
-    def __init__(self, time: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, time: Callable[[], float], limits: dict[str, tuple[str, ...]]) -> None:
         self.time = time  # simulated seconds, whatever any clock says
         self.owners: dict[str, int] = {}  # of streams: the token that made or claimed it, until it gives it up
         self.versions: dict[str, int] = {}
@@ -47,15 +47,16 @@ class Ledger:
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
         self.wishes = Wishes(self.checks)
+        self.limits = Limits(self.checks, limits)
 
     def claimed(self, stream: str, token: int) -> None:
         self.owners[stream] = token
 
     def accepted(
-        self, commit: Any, version: int, *, existed: bool, mail: list[bytes], alive: Callable[[int], bool]
+        self, commit: Any, head: StreamHead, *, existed: bool, mail: list[bytes], alive: Callable[[int], bool]
     ) -> None:
         """A commit was accepted for the first time: it is held against all that was accepted before."""
-        stream, before = commit.stream, self.versions.get(commit.stream, 0)
+        stream, version, before = commit.stream, head.version, self.versions.get(commit.stream, 0)
         owner = self.owners.get(stream)
         self.commits += 1
         self.checks["one writer per stream"] += 1
@@ -76,10 +77,20 @@ class Ledger:
         if commit.events:
             self.headers.setdefault(stream, []).extend(event.header for event in commit.events)
         if stream.startswith("run:"):
-            self._noted(stream.partition(":")[2], commit, mail)
+            events = [decode_header(new.header) for new in commit.events]
+            run_id = stream.partition(":")[2]
+            self._noted(run_id, commit, events, mail)
+            self.limits.noted(
+                run_id,
+                commit,
+                events,
+                head.updated_at,
+                lambda run_id, token: self.owners.get(f"run:{run_id}") == token and alive(token),
+            )
+        elif stream.startswith("pool:") and commit.attributes:
+            self.limits.set_to(stream.partition(":")[2], commit.attributes)
 
-    def _noted(self, run_id: str, commit: Any, mail: list[bytes]) -> None:
-        events = [decode_header(new.header) for new in commit.events]
+    def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
         self.wishes.noted(run_id, events, mail, self.time())
         for event in events:
             self.kinds[type(event).__name__] += 1
@@ -118,7 +129,7 @@ class Watched(Streams):
         if not again:
             self.ledger.accepted(
                 commit,
-                head.version,
+                head,
                 existed=stream is not None,
                 mail=[box[id_].header for id_ in commit.consumes],
                 alive=self._is_alive,

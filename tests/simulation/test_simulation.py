@@ -197,5 +197,5 @@ def test_the_grammar_draws_everything() -> None:
     for _ in range(300):
         drawn.update(kinds_of(draw(chance, 9)))
     assert RACES <= drawn.keys()
-    assert len(drawn) == 26
+    assert len(drawn) == 28
     assert "run r0: started at" in text_of(scenario_of(1))
