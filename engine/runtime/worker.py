@@ -150,7 +150,8 @@ class Worker:
 
         Cancelling whoever waits for this cuts the grace period short; everything is put away all the same.
         """
-        closing = asyncio.ensure_future(self._close())
+        # Of this loop or none: collected as garbage behind the end of its loop, an engine is not to be closed on another.
+        closing = asyncio.get_running_loop().create_task(self._close())
         cancelled: asyncio.CancelledError | None = None
         while not closing.done():
             try:

@@ -260,7 +260,7 @@ class SqliteStore(SqliteKeeping, Moving):
 
     async def aclose(self) -> None:
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
+            self._closing = asyncio.get_running_loop().create_task(self._close())
             self._ring()
         await asyncio.shield(self._closing)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
+from typing import Any
 
 import pytest
 import uvloop
@@ -538,6 +540,34 @@ def test_a_thread_outlives_engine_and_loop(tmp_path) -> None:
             return await soon(engine.run("a").result())
 
     assert asyncio.run(again()) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
+def test_what_is_collected_behind_its_loop_touches_no_other() -> None:
+    """A program that drops its loop with an engine open: its end is thrown into `async with` by the collector."""
+    loop, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def serve(opened: asyncio.Future[object]) -> None:
+        async with Engine(MemoryStore(), workflows=[both]) as engine:
+            opened.set_result(weakref.ref(engine))
+            await asyncio.Event().wait()
+
+    opened: asyncio.Future[object] = loop.create_future()
+    serving = loop.create_task(serve(opened))
+    engine: Any = loop.run_until_complete(opened)
+    serving._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.stop()
+    loop.close()
+    del loop, serving, opened
+    asyncio.set_event_loop(other)
+    try:
+        for _ in range(3):
+            gc.collect()
+        assert engine() is None
+        assert not asyncio.all_tasks(other)
+    finally:
+        asyncio.set_event_loop(None)
+        other.close()
 
 
 @pytest.mark.parametrize("worker", ["x" * 600, "nul\x00", "\ud800"])
