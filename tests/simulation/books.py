@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine.core.events import (
     AttemptFailed,
+    ChildCancelled,
     ChildStarted,
     ContinuedAsNew,
     RunCancelled,
@@ -66,6 +67,7 @@ class Wishes:
         self.ended: dict[str, End] = {}
         self.children: dict[str, dict[str, ChildStarted]] = {}  # by run and their own id: of its epoch
         self.told: dict[str, set[str]] = {}  # runs, by what mail they have taken
+        self.cancelled: set[str] = set()  # children whose await was cancelled while their parent ran
 
     def noted(self, run_id: str, events: Iterable[Any], mail: Collection[bytes], now: float) -> None:
         """A commit was accepted, which takes this mail."""
@@ -78,6 +80,8 @@ class Wishes:
             match event:
                 case ChildStarted(run=run):
                     self.children.setdefault(run_id, {})[run] = event
+                case ChildCancelled(run=run):
+                    self.cancelled.add(run)
                 case ContinuedAsNew():
                     self.children.pop(run_id, None)
                 case _ if isinstance(event, ENDS):
@@ -120,8 +124,9 @@ class Wishes:
                 OUTSIDE.broke("children", f"{child.run} outlived {run_id} ({parent}), and ended with {end}")
             case "cancel" if late and "cancel" not in told:
                 OUTSIDE.broke("children", f"{child.run} outlived {run_id} ({parent}), and was not asked to end: {end}")
-            case "abandon" if isinstance(parent.event, RunTerminated) and told & {"cancel", "terminate"}:
-                OUTSIDE.broke("children", f"{child.run} was abandoned by {run_id}, and asked to end")
+            case "abandon" if isinstance(parent.event, RunTerminated) and "cancel" in told:
+                if child.run not in self.cancelled:
+                    OUTSIDE.broke("children", f"{child.run} was abandoned by {run_id}, and asked to end")
 
 
 class Limits:
