@@ -67,7 +67,7 @@ class Driver:
         self.discarded = False
         self.gates = Gates()  # while one is shut nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
-        self._holding = False  # either of the two
+        self.holding = False  # either of the two
         self.intake = Intake()
         self.own_sql = OwnSql(self.kick)
         self._backlog: Sequence[Decided] = ()  # of a history that lacks them
@@ -119,7 +119,7 @@ class Driver:
     def stand(self, gates: Gates, aside: Aside) -> None:
         """How a run that comes back stands, before anything of it begins here."""
         self.gates, self.set_aside = gates, aside
-        self._holding = bool(gates or aside)
+        self.holding = bool(gates or aside)
 
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm, or was looked at."""
@@ -138,14 +138,14 @@ class Driver:
 
         `pause`: the one that its workflow is under. `let_on`: the one that a cancel has let it pass (recorded, too).
         """
-        before = self._holding
+        before = self.holding
         self.gates = self.gates if gates is None else gates
         self.set_aside.change(pause=pause, let_on=let_on)
-        self._holding = bool(self.gates or self.set_aside)
-        if before and not self._holding:
+        self.holding = bool(self.gates or self.set_aside)
+        if before and not self.holding:
             self.board.take_up_all()
             self._timers_due()
-        elif self._holding:
+        elif self.holding:
             self.board.stand_down()
             self._timer.set(None)
         self.kick()
@@ -173,7 +173,7 @@ class Driver:
         self.kick()
 
     def _timers_due(self) -> None:
-        if self._holding:
+        if self.holding:
             self._timer.set(None)
             return
         due = self.instance.clocks.take_due(self.site.clock.now())
@@ -242,7 +242,7 @@ class Driver:
             return self.board.starts.has_work
         if self.board.starts.has_work or self.pen.alarm is not None:
             return True
-        return not self.board.running and may_rest(self, holding=self._holding)
+        return not self.board.running and may_rest(self, holding=self.holding)
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class Driver:
         elif step.release:
             self._rest()
         elif self.instance.outcome is None:
-            if not self._holding:
+            if not self.holding:
                 self._timer.set(self.instance.clocks.next_deadline())
             self.site.watches.moved(self.run_id)
 

@@ -28,10 +28,13 @@ class Resident(Protocol):
     board: Board
     intake: Intake
     site: Site
+    holding: bool  # whether nothing of it begins, or goes on, as it stands in the store
 
 
 def may_rest(run: Resident, *, holding: bool) -> bool:
     """Whether a run may be given up now. `holding`: nothing of it begins anyway, whatever falls due."""
+    if run.holding and not holding:
+        return False  # what stood still is taken up again when that is written: until then nothing is due
     if run.site.stopping or not run.board.idle or run.intake.keeps_mail or run.instance.outbox.sends:
         return False
     if holding:

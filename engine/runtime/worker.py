@@ -150,7 +150,7 @@ class Worker:
 
         Cancelling whoever waits for this cuts the grace period short; everything is put away all the same.
         """
-        # Of this loop or none: collected as garbage behind the end of its loop, an engine is not to be closed on another.
+        # On this loop or none: one that is collected as garbage behind the end of its loop is not to close on another.
         closing = asyncio.get_running_loop().create_task(self._close())
         cancelled: asyncio.CancelledError | None = None
         while not closing.done():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, task, workflow
+from engine import Engine, RunHandle, task, workflow
 from engine.errors import RunCancelledError, RunFailedError, TaskError
 from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_history
@@ -125,6 +125,46 @@ async def test_a_retry_falls_due_while_its_run_is_given_up(memory: MemoryWorld, 
         memory.clock.advance(100)
         assert await soon(run.result(), seconds=5) == 3
         await check_history(memory.data, "a", trying)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+async def test_a_paused_run_goes_on_while_it_is_given_up(memory: MemoryWorld, behind: bool) -> None:
+    """What waited for its retry waits again, though the run was told to go on before it had left memory."""
+    gate = asyncio.Event()
+
+    @task(stop=stop_after_attempt(5), wait=wait_fixed(100))
+    async def flaky() -> int:
+        ran.append(1)
+        await gate.wait()
+        if len(ran) < 2:
+            raise ConnectionError
+        return len(ran)
+
+    @workflow
+    async def trying() -> int:
+        return await flaky()
+
+    store = FaultyStore(memory.data)
+    pause = Pause(store, behind=behind, when=releases)
+    async with Engine(store, workflows=[trying], clock=memory.clock) as engine:
+        run = await engine.start(trying(), id="a")
+        await until(lambda: ran)
+        await run.pause()
+        await until_async(lambda: stands(run, "paused"))
+        gate.set()
+        await soon(pause.reached.wait())  # its attempt has failed, and nothing else is to be done for now
+        await run.unpause()
+        await settle(500)
+        pause.let_go.set()
+        await until_async(lambda: stands(run, "running"))
+        await at_rest(memory.data, "a")
+        memory.clock.advance(100)
+        assert await soon(run.result(), seconds=5) == 2
+        await check_history(memory.data, "a", trying)
+
+
+async def stands(run: RunHandle[Any], status: str) -> bool:
+    return await run.status() == status
 
 
 @pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
