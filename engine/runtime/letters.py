@@ -57,7 +57,7 @@ def letter_of(item: Decided, started: RunStarted, run_id: str) -> Message | None
         case ChildStarted():
             return _start_letter(event, item.payload, started, run_id, _key_of(event, started, run_id))
         case ChildCancelled(run=run):
-            mail, id_ = CancelMail(by=by_run(run_id), reason=""), f"cancel:{_key_of(event, started, run_id)}"
+            mail, id_ = CancelMail(by=by_run(run_id), parent=run_id), f"cancel:{_key_of(event, started, run_id)}"
             return control_message(stream_of(run), id_, mail, sender=stream_of(run_id))
         case ChildTerminated(run=run):
             id_ = f"terminate:{_key_of(event, started, run_id)}"
@@ -150,14 +150,14 @@ def closing_letters(state: RunState) -> list[Message]:
         if child.parent_close == "terminate":
             letters.append(ending_letter(child.run, run_id, f"terminate:{key}", "its parent run was terminated"))
         elif not child.asked_to_end:
-            mail = CancelMail(by=by_run(run_id), reason="its parent run was terminated")
+            mail = CancelMail(by=by_run(run_id), reason="its parent run was terminated", parent=run_id)
             letters.append(control_message(stream_of(child.run), f"cancel:{key}", mail, sender=stream_of(run_id)))
     return letters
 
 
 def ending_letter(run: str, sender: str, id_: str, reason: str) -> Message:
-    """What ends another run without its code."""
-    mail = TerminateMail(by=by_run(sender), reason=reason)
+    """What ends a child run without its code."""
+    mail = TerminateMail(by=by_run(sender), reason=reason, parent=sender)
     return control_message(stream_of(run), id_, mail, sender=stream_of(sender))
 
 

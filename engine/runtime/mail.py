@@ -32,6 +32,7 @@ __all__ = [
     "UnpauseMail",
     "control_message",
     "data_message",
+    "is_for",
     "mail_or_none",
     "signal_message",
 ]
@@ -43,6 +44,7 @@ class CancelMail(Struct, frozen=True, tag="cancel", omit_defaults=True):
     by: str = ""
     reason: str = ""
     unless_begun: bool = False  # one that has begun goes on
+    parent: str = ""  # the run that asks this of its child; of nobody else's
 
 
 class TerminateMail(Struct, frozen=True, tag="terminate", omit_defaults=True):
@@ -50,6 +52,7 @@ class TerminateMail(Struct, frozen=True, tag="terminate", omit_defaults=True):
 
     by: str = ""
     reason: str = ""
+    parent: str = ""  # as for `CancelMail`
 
 
 class ResumeMail(Struct, frozen=True, tag="resume", omit_defaults=True):
@@ -135,6 +138,13 @@ ControlMail: TypeAlias = CancelMail | TerminateMail | ResumeMail | PauseMail | U
 DataMail: TypeAlias = StartMail | SignalMail | RequestMail | ChildMail | CompletionMail
 
 _decoder: Final[msgspec.json.Decoder[ControlMail | DataMail]] = msgspec.json.Decoder(ControlMail | DataMail)
+
+
+def is_for(mail: ControlMail | DataMail | None, parent: object) -> bool:
+    """Whether a run with this parent is meant. An id that was chosen for a child may be the id of somebody else's run,
+    which its caller hears of only later.
+    """
+    return not isinstance(mail, CancelMail | TerminateMail) or mail.parent in ("", parent)
 
 
 def control_message(

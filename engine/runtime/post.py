@@ -37,6 +37,7 @@ from engine.runtime.mail import (
     StartMail,
     TerminateMail,
     UnpauseMail,
+    is_for,
     mail_or_none,
 )
 from engine.runtime.steps import Arrival
@@ -46,14 +47,16 @@ __all__ = ["arrival_of"]
 
 
 def arrival_of(
-    message: WaitingMessage, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool
+    message: WaitingMessage, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool, parent: object
 ) -> Arrival | TerminateMail | None:
-    """What a message means to this run.
+    """What a message means to this run, whose parent (if it has one) is `parent`.
 
     A `TerminateMail` is for whoever has the run: it ends without its code. None: mail of a newer version, which stays
     in the box.
     """
     mail = mail_or_none(message)
+    if not is_for(mail, parent) or message.id in (instance.inbox.carried or ()):
+        return Arrival(None, None, message.id)  # another's; or a signal that came with the start, and is in the history
     match mail:
         case None | TerminateMail():
             return mail
@@ -61,8 +64,6 @@ def arrival_of(
             return Arrival(_of_control(mail, paused=paused), None, message.id)
         case PermitMail(pool=pool, holder=holder):
             return Arrival(None, None, message.id, granted=(pool, holder))
-        case SignalMail() if message.id in (instance.inbox.carried or ()):
-            return Arrival(None, None, message.id)  # it came with the start, and is in the history
         case SignalMail(name=name, by=by, reason=why):
             fact: Fact = SignalReceived(at=0, id=message.id, name=name, by=by, reason=why)
             return Arrival(fact, message.payload, message.id)

@@ -22,9 +22,18 @@ from engine.runtime.histories import epoch_start, moment_behind, read_known_stat
 from engine.runtime.keys import is_singleton
 from engine.runtime.large_values import TABLES, holds_large
 from engine.runtime.letters import closing_letters, end_letter
-from engine.runtime.mail import CancelMail, PermitMail, ResumeMail, SignalMail, TerminateMail, UnpauseMail, mail_or_none
+from engine.runtime.mail import (
+    CancelMail,
+    PermitMail,
+    ResumeMail,
+    SignalMail,
+    TerminateMail,
+    UnpauseMail,
+    is_for,
+    mail_or_none,
+)
 from engine.runtime.opened import opened_by
-from engine.runtime.streams import QUEUED, SLOW, STATUS, WAITS, new_event, run_id_of, suspension
+from engine.runtime.streams import PARENT, QUEUED, SLOW, STATUS, WAITS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
 from eventstore import (
     Clock,
@@ -191,7 +200,10 @@ def wishes_of(head: StreamHead) -> Wishes:
     for message in head.messages:
         if not message.control:
             continue
-        match mail_or_none(message):
+        asked = mail_or_none(message)
+        if not is_for(asked, head.attributes.get(PARENT)):
+            continue
+        match asked:
             case CancelMail() as mail if is_waiting(head) or not mail.unless_begun:
                 wishes.cancel = wishes.cancel or mail
             case TerminateMail() as mail:

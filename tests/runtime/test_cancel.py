@@ -472,3 +472,61 @@ async def test_mail_of_a_newer_version_harms_nobody(memory: MemoryWorld) -> None
         assert (await memory.data.head("run:a")).claims - claims <= 1
         await run.cancel()
         await ends_cancelled(run, sleeping, engine)
+
+
+@workflow
+async def napping() -> str:
+    await asyncio.sleep(100)
+    return await tell("slept")
+
+
+@workflow
+async def calling(parent_close: Any) -> str:
+    """Calls a child by an id that is somebody's already, and gives it up before it hears of that."""
+    child = asyncio.create_task(napping.options(id="a", parent_close=parent_close, on_cancel="abandon")())
+    await tell("called")
+    child.cancel()
+    await asyncio.wait([child])
+    return "given up"
+
+
+async def is_paused(run: RunHandle[Any]) -> bool:
+    return await run.status() == "paused"
+
+
+@pytest.mark.parametrize("parent_close", ["cancel", "terminate"])
+@pytest.mark.parametrize("live", [False, True], ids=["at rest", "live"])
+async def test_a_stranger_is_not_told_what_a_child_is(world: World, parent_close: str, live: bool) -> None:
+    """That the id belongs to a stranger is known when the stranger has had its mail: not while it is paused."""
+    gate = asyncio.Event()
+
+    @task
+    async def hold() -> str:
+        told.append("begun")
+        await gate.wait()
+        return "held"
+
+    @workflow
+    async def holding() -> str:
+        return await hold()
+
+    async with world.engine(calling, napping, holding) as engine:
+        run: RunHandle[str] = await engine.start(holding() if live else napping(), id="a")
+        if live:
+            await until(lambda: told == ["begun"])
+        await run.pause()
+        await until_async(lambda: is_paused(run))
+        caller = await engine.start(calling(parent_close), id="caller")
+        assert await soon(caller.result()) == "given up"
+        await until_async(lambda: no_control_mail(engine, "a"))
+        assert await run.status() == "paused"
+        gate.set()
+        await run.unpause()
+        world.clock.advance(100)
+        assert await soon(run.result()) == ("held" if live else "slept")
+        await check_history(engine.store, "a", holding if live else napping)
+        await check_history(engine.store, "caller", calling)
+
+
+async def no_control_mail(engine: Engine, run_id: str) -> bool:
+    return not any(message.control for message in (await engine.store.head(f"run:{run_id}")).messages)
