@@ -134,7 +134,8 @@ class Limits:
 
     What was begun by whoever has lost its lease, at whatever moment anybody writes, counts no more: the store cannot know
     better. So a pool is judged within the life of leases, and a rate by the clock of the store, wherever that is set.
-    Whoever holds a slot when its pool is made smaller keeps it, also in the hands of who takes its run over.
+    When a pool is made smaller, whoever holds a slot keeps it, also in the hands of who takes its run over, and whoever
+    waits may have been granted one that it takes later.
     """
 
     def __init__(self, checks: Counter[str], of: Mapping[str, tuple[str, ...]]) -> None:
@@ -144,14 +145,16 @@ class Limits:
         self.tasks: dict[tuple[str, str], tuple[str, ...]] = {}  # limits, by run and task: of its epoch
         self.under_way: dict[str, dict[tuple[str, str], int]] = {}  # by limit: tokens by run and task
         self.lapsed: dict[str, set[tuple[str, str]]] = {}  # by limit: whose token is dead
-        self.kept: dict[str, int] = {}  # by limit: how many had it when it was changed
+        self.waiting: dict[str, set[tuple[str, str]]] = {}  # by limit
+        self.before: dict[str, tuple[int, set[tuple[str, str]]]] = {}  # how many it gave, and who held or waited then
         self.begun: dict[str, list[int]] = {}  # by limit: when
 
     def set_to(self, name: str, attributes: Mapping[str, Any]) -> None:
         """A limit is declared or changed."""
         count, window = self.given.get(name, (0, None))
         self.given[name] = attributes.get("limit", count), attributes.get("window", window)
-        self.kept[name] = len(self.under_way.get(name, ())) + len(self.lapsed.get(name, ()))
+        had = {*self.under_way.get(name, ()), *self.lapsed.get(name, ()), *self.waiting.get(name, ())}
+        self.before[name] = count, had
 
     def noted(
         self, run_id: str, commit: Any, events: Iterable[Any], at: int, holds: Callable[[str, int], bool]
@@ -182,7 +185,10 @@ class Limits:
                     del entries[one]
         for permit in commit.permits:
             if permit.action == "return":  # of an attempt that has ended, or is on record and did not begin after all
-                self._given_back(permit.pool, permit.holder)
+                for one in self._named(run_id, permit.holder):
+                    self._gone(permit.pool, one)
+            elif permit.action == "wait":
+                self.waiting.setdefault(permit.pool, set()).update(self._named(run_id, permit.holder))
         for one in starts:
             assert token is not None
             for name in self.tasks[one]:
@@ -190,10 +196,10 @@ class Limits:
 
     def _begins(self, name: str, one: tuple[str, str], token: int, at: int) -> None:
         count, window = self.given[name]
-        lapsed = self.lapsed.get(name, set())
-        if one in lapsed:
-            count = max(count, self.kept[name])
-            lapsed.discard(one)
+        before, had = self.before[name]
+        if one in had:
+            count = max(count, before)
+        self._gone(name, one)
         if window is None:
             entries = self.under_way.setdefault(name, {})
             entries[one] = token
@@ -206,16 +212,20 @@ class Limits:
             what = self.begun[name] if window is not None else self.under_way[name]
             OUTSIDE.broke("limits", f"{one} begins at {at} as number {now} of {count} in {name!r} ({window}): {what}")
 
-    def _given_back(self, name: str, holder: str) -> None:
-        entries = self.under_way.get(name, {})
-        for run_id, id_ in list(entries):
-            if holder.startswith(f"{run_id}/") and holder.removeprefix(f"{run_id}/").partition("/")[2] == id_:
-                del entries[run_id, id_]
+    def _named(self, run_id: str, holder: str) -> list[tuple[str, str]]:
+        """The task that goes by that name: ``run/epoch/task``."""
+        id_ = holder.removeprefix(f"{run_id}/").partition("/")[2]
+        return [(run_id, id_)] if (run_id, id_) in self.tasks else []
 
     def _over(self, one: tuple[str, str]) -> None:
         for name in self.tasks.get(one, ()):
-            self.under_way.get(name, {}).pop(one, None)
-            self.lapsed.get(name, set()).discard(one)
+            self._gone(name, one)
+
+    def _gone(self, name: str, one: tuple[str, str]) -> None:
+        """It neither has a slot there nor waits for one."""
+        self.under_way.get(name, {}).pop(one, None)
+        for those in (self.lapsed, self.waiting):
+            those.get(name, set()).discard(one)
 
     def _epoch_over(self, run_id: str) -> None:
         for one in [one for one in self.tasks if one[0] == run_id]:
