@@ -30,6 +30,7 @@ class TimeFormat:
                     f"format={given!r}: {found[0]!r} is not for keys; those are %{' %'.join(DIRECTIVES)}, "
                     "which say the same on every machine and in every century"
                 )
+        self.tells_years: Final = "%Y" in self._format or "%G" in self._format
         # A week of the ISO calendar is read as its Monday.
         self._week = "%V" in self._format and "%u" not in self._format
 

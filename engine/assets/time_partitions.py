@@ -86,7 +86,7 @@ class TimePartitions(Partitions, Line):
                 check_key(key)
             except PartitionError as error:
                 raise DefinitionError(f"format={self.format!r} of {type(self).__name__}: {error}") from error
-            if self.place(key) != ordinal:
+            if not self.keyed.tells_years or self.place(key) != ordinal:
                 raise DefinitionError(
                     f"format={self.format!r} of {type(self).__name__} does not tell all partitions apart: "
                     f"{shown(key)} could be another"

@@ -11,6 +11,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -81,7 +82,10 @@ class ExportWriter:
 
     def abandon(self) -> None:
         """Leave nothing of what is not finished."""
-        self._file.close()
+        with suppress(OSError):  # what cannot be written is not wanted
+            self._gzip.close()  # else it writes its end when it is collected
+        with suppress(OSError):
+            self._file.close()
         self._beside.unlink(missing_ok=True)
 
     def _put(self, data: bytes) -> None:
