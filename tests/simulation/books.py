@@ -1,6 +1,7 @@
 """What people were promised, held against every commit as it is accepted, by models that know nothing of the engine.
 
 `Wishes`: a run that was told to end without its code ends so, and so do its children, as their calls said.
+`Answers`: a request is answered once, and whoever asked hears what is on record.
 `Limits`: of what the whole store shares never more is under way, and never more begins, than there is.
 """
 
@@ -18,6 +19,9 @@ from engine.core.events import (
     ChildCancelled,
     ChildStarted,
     ContinuedAsNew,
+    RequestAnswered,
+    RequestFailed,
+    RequestReceived,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -30,7 +34,7 @@ from engine.core.events import (
 )
 from tests.simulation.outside import OUTSIDE
 
-__all__ = ["ENDS", "End", "Limits", "Wishes"]
+__all__ = ["ENDS", "Answers", "End", "Limits", "Wishes"]
 
 ENDS = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
 LATE_SECONDS = 40.0
@@ -127,6 +131,62 @@ class Wishes:
             case "abandon" if isinstance(parent.event, RunTerminated) and "cancel" in told:
                 if child.run not in self.cancelled:
                     OUTSIDE.broke("children", f"{child.run} was abandoned by {run_id}, and asked to end")
+
+
+class Answers:
+    """What was asked, by run and id."""
+
+    def __init__(self, checks: Counter[str], ended: Mapping[str, End]) -> None:
+        self.checks = checks
+        self.ended = ended
+        self.taken: dict[tuple[str, str], str] = {}  # names of those on record
+        self.given: dict[tuple[str, str], Any] = {}  # answers; None: it failed
+        self.asked: dict[tuple[str, str], int] = {}
+
+    def noted(self, run_id: str, events: Iterable[Any], payloads: Iterable[bytes | None]) -> None:
+        """A commit was accepted."""
+        for event, payload in zip(events, payloads, strict=True):
+            match event:
+                case RequestReceived(id=id_, name=name):
+                    self.taken[run_id, id_] = name
+                case RequestAnswered(request=id_):
+                    assert payload is not None
+                    self._given((run_id, id_), msgspec.json.decode(payload))
+                case RequestFailed(request=id_):
+                    self._given((run_id, id_), None)
+
+    def _given(self, one: tuple[str, str], answer: Any) -> None:
+        self.checks["requests are answered once"] += 1
+        if one not in self.taken or one in self.given:
+            OUTSIDE.broke("requests", f"{one} is answered {answer}: taken {one in self.taken}, had {self.given}")
+        self.given[one] = answer
+
+    def heard(self, run_id: str, id_: str, value: int, outcome: Any) -> None:
+        """Whoever asked has heard: an answer, or "refused", "failed", or "ended"."""
+        one = run_id, id_
+        self.checks["who asked hears what is on record"] += 1
+        self.asked[one] = value
+        match outcome:
+            case "refused":
+                right = value < 0 and one not in self.taken
+            case "failed":
+                right = one in self.given and self.given[one] is None
+            case "ended":
+                right = run_id in self.ended and one not in self.given
+            case _:
+                right = value >= 0 and outcome[0] == value and outcome == self.given.get(one)
+        if not right:
+            what = f"taken {one in self.taken}, answers {self.given}, ended {self.ended.get(run_id)}"
+            OUTSIDE.broke("requests", f"{one}, {value}, heard {outcome}: {what}")
+
+    def judge_calm(self, run_id: str, name: str, fails: Callable[[int], bool]) -> None:
+        """Of a run whose code has left all that it served, and not by an error: none is left, and none failed of itself."""
+        for one, value in self.asked.items():
+            if one[0] != run_id or self.taken.get(one) != name:
+                continue
+            self.checks["what was taken is answered"] += 1
+            if one not in self.given or (self.given[one] is None) != fails(value):
+                OUTSIDE.broke("requests", f"{one}, {value}, was taken, and has {self.given.get(one, 'no answer')}")
 
 
 class Limits:

@@ -35,6 +35,11 @@ class Outside:
         self.inside: list[tuple[str, Actor, Any]] = []  # who runs in which pool
         self.broken: list[tuple[str, str]] = []
         self.checks: Counter[str] = Counter()
+        self.serial = 0
+
+    def next_serial(self) -> int:
+        self.serial += 1
+        return self.serial
 
     def broke(self, what: str, text: str) -> None:
         if len(self.broken) < BROKEN_MAX:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Signal, durable, task, workflow
+from engine import Request, Signal, durable, task, workflow
 from tests.simulation.outside import OUTSIDE
 
 __all__ = [
@@ -23,9 +23,12 @@ __all__ = [
     "RATE",
     "WORKFLOWS",
     "Interpreter",
+    "asked",
     "children_of",
     "draw",
+    "fails_to_answer",
     "kinds_of",
+    "served",
     "sim",
     "sim_child",
     "told",
@@ -41,6 +44,10 @@ RACES_MAX = 3
 """In one program: each has two or three ends, and all of them are tried on plain asyncio."""
 
 told = Signal("told", int)
+asked = Request("asked", int, list[int])
+"""Taken by hand, by "take"."""
+served = Request("served", int, list[int])
+"""Answered while "serve" is in force; what is negative is refused."""
 
 
 @task
@@ -128,6 +135,32 @@ def plain(n: int) -> int:
         return n
 
 
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1))
+async def answering(value: int) -> list[int]:
+    """An answer that no other execution gives."""
+    with OUTSIDE.attempt() as before:
+        await asyncio.sleep(value % 4 * 0.5)
+        if value % 5 == 3 and not before:
+            raise ConnectionError(value)
+        return [value, OUTSIDE.next_serial()]
+
+
+def fails_to_answer(value: int) -> bool:
+    return value % 7 == 5
+
+
+async def answer(value: int) -> list[int]:
+    found = await answering(value)
+    if fails_to_answer(value):
+        raise LookupError(value)
+    return found
+
+
+def check_asked(value: int) -> None:
+    if value < 0:
+        raise ValueError(value)
+
+
 class Interpreter:
     """Runs a program as workflow code; `oracle` has another one, for plain asyncio."""
 
@@ -152,6 +185,8 @@ class Interpreter:
                 return await asyncio.shield(self.run(rest[0]))
             case "deadline":
                 return await self.deadline(*rest)
+            case "serve":
+                return await self.serving(rest[0])
             case "except":
                 try:
                     return await self.run(rest[0])
@@ -194,10 +229,18 @@ class Interpreter:
     async def endless(self, n: int) -> Any:
         return await endless(n)
 
+    async def serving(self, inner: Any) -> Any:
+        async with served.serve(answer, validator=check_asked):
+            return await self.run(inner)
+
     async def leaf(self, kind: str, n: int, rest: list[Any]) -> Any:
         match kind:
             case "receive":
                 await told.receive()
+                return n
+            case "take":
+                received = await asked.receive()
+                received.answer(await answering(received.value))
                 return n
             case "child":
                 return await sim_child.options(parent_close=rest[0])(rest[1])
@@ -278,6 +321,7 @@ class _Drawing:
         self.chance = chance
         self.serial = 0
         self.races = 0
+        self.serves = 0  # one at most: a request is served in one place
         self.inside = 0  # of children, whom nobody tells anything
 
     def program(self, size: int, depth: int) -> Any:
@@ -288,8 +332,10 @@ class _Drawing:
         kinds = ["seq"] * 3 + ["gather"] * 3 + ["gather_all", "group", "group", "lock", "within", "shield", "deadline"]
         kinds += ["except", "finally", "child", "child", "spawn"]
         kinds += ["timeout", "first", "cancel"] if self.races < RACES_MAX else []
+        kinds += ["serve"] * 2 if not (self.inside or self.serves) else []
         kind = chance.choice(kinds)
         self.races += kind in RACES
+        self.serves += kind == "serve"
         rest = max(1, size - 1)
         match kind:
             case "child" | "spawn":
@@ -297,7 +343,7 @@ class _Drawing:
                 child = self.program(rest, depth + 1)
                 self.inside -= 1
                 return [kind, n, chance.choice(["cancel", "cancel", "terminate", "abandon"]), child]
-            case "within" | "shield":
+            case "within" | "shield" | "serve":
                 return [kind, n, self.program(rest, depth + 1)]
             case "deadline":
                 # What fails in it would end it first: with nothing that fails, it has one end.
@@ -331,7 +377,7 @@ class _Drawing:
             "charge",
         ]
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
-        kinds += [] if self.inside else ["receive"] * 2
+        kinds += [] if self.inside else ["receive"] * 2 + ["take"]
         kinds += ["once"] if self.races < RACES_MAX else []
         kind = chance.choice(kinds)
         self.races += kind in RACES

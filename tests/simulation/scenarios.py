@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tests.simulation.programs import draw, kinds_of
 
-__all__ = ["Fault", "Run", "Scenario", "scenario_of", "text_of"]
+__all__ = ["Fault", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
 
 TTL_SECONDS = 10.0
 COUNTED = ("die before", "die after", "refuse", "lose reply")
@@ -33,6 +33,8 @@ class Run(Struct, frozen=True):
     epochs: tuple[Any, ...]  # programs
     start_at: float
     signals: tuple[float, ...] = ()  # when each is sent
+    takes: tuple[float, ...] = ()  # when each request is sent that the program takes by hand
+    asks: tuple[tuple[float, int], ...] = ()  # when each is sent that it serves, and its argument
     cancel_at: float | None = None
     terminate_at: float | None = None
     pause: tuple[float, float] | None = None  # when it is paused and let go on
@@ -94,16 +96,30 @@ def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
 def _run(chance: Random) -> Run:
     epochs = tuple(draw(chance, chance.choice([2, 4, 6, 9])) for _ in range(chance.choice([1, 1, 1, 2])))
     start = chance.random() * 3
-    wanted = sum(kinds_of(program).count("receive") for program in epochs)
+    wanted = count_of("receive", epochs)
+    asks = chance.randint(1, 4) if count_of("serve", epochs) or chance.random() < 0.05 else 0
+    takes = count_of("take", epochs)
+    takes += chance.choice([0, 0, 1]) if takes else 0
     return Run(
         epochs=epochs,
         start_at=start,
-        signals=tuple(sorted(start + chance.random() * chance.choice([1, 30]) for _ in range(wanted))),
+        signals=_times(chance, start, wanted),
+        takes=_times(chance, start, takes),
+        asks=tuple((at, chance.randint(-1, 7)) for at in _times(chance, start, asks)),
         cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
         terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
         pause=_pause(chance, start) if chance.random() < 0.2 else None,
         children=_pause(chance, start) if chance.random() < 0.1 else None,
     )
+
+
+def _times(chance: Random, start: float, count: int) -> tuple[float, ...]:
+    return tuple(sorted(start + chance.random() * chance.choice([1, 4, 30]) for _ in range(count)))
+
+
+def count_of(kind: str, epochs: tuple[Any, ...]) -> int:
+    """How many nodes of that kind its programs have."""
+    return sum(kinds_of(program).count(kind) for program in epochs)
 
 
 def _pause(chance: Random, start: float) -> tuple[float, float]:
@@ -142,6 +158,8 @@ def text_of(scenario: Scenario) -> str:
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [f"told at {at:.3f}" for at in run.signals]
+        what += [f"asked at {at:.3f}" for at in run.takes]
+        what += [f"asked {value} at {at:.3f}" for at, value in run.asks]
         what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
         what += [] if run.terminate_at is None else [f"terminated at {run.terminate_at:.3f}"]
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]

@@ -19,7 +19,7 @@ from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
-from tests.simulation.books import Limits, Wishes
+from tests.simulation.books import Answers, Limits, Wishes
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
 
@@ -47,6 +47,7 @@ class Ledger:
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
         self.wishes = Wishes(self.checks)
+        self.answers = Answers(self.checks, self.wishes.ended)
         self.limits = Limits(self.checks, limits)
 
     def claimed(self, stream: str, token: int) -> None:
@@ -92,6 +93,7 @@ class Ledger:
 
     def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
         self.wishes.noted(run_id, events, mail, self.time())
+        self.answers.noted(run_id, events, [new.payload for new in commit.events])
         for event in events:
             self.kinds[type(event).__name__] += 1
             match event:
