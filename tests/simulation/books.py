@@ -2,6 +2,7 @@
 
 `Wishes`: a run that was told to end without its code ends so, and so do its children, as their calls said.
 `Answers`: a request is answered once, and whoever asked hears what is on record.
+`Keys`: nobody begins before its time, and of those with one key one at a time, in the order of their starts.
 `Limits`: of what the whole store shares never more is under way, and never more begins, than there is.
 """
 
@@ -22,9 +23,11 @@ from engine.core.events import (
     RequestAnswered,
     RequestFailed,
     RequestReceived,
+    RunBegun,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunStarted,
     RunTerminated,
     TaskCancelled,
     TaskCompleted,
@@ -34,7 +37,7 @@ from engine.core.events import (
 )
 from tests.simulation.outside import OUTSIDE
 
-__all__ = ["ENDS", "Answers", "End", "Limits", "Wishes"]
+__all__ = ["ENDS", "Answers", "End", "Keys", "Limits", "Wishes"]
 
 ENDS = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
 LATE_SECONDS = 40.0
@@ -187,6 +190,74 @@ class Answers:
             self.checks["what was taken is answered"] += 1
             if one not in self.given or (self.given[one] is None) != fails(value):
                 OUTSIDE.broke("requests", f"{one}, {value}, was taken, and has {self.given.get(one, 'no answer')}")
+
+
+class Keys:
+    """Who has begun and not ended, by the keys that their clients said."""
+
+    def __init__(self, checks: Counter[str], ended: Mapping[str, End]) -> None:
+        self.checks = checks
+        self.ended = ended
+        self.key_of: dict[str, str] = {}
+        self.slack = 1e-5  # seconds by which clocks are apart, or are set; they count microseconds
+        self.time: Callable[[], float] = float
+        self.not_before: dict[str, float] = {}
+        self.waiting: dict[str, list[str]] = {}  # by key: as their starts were accepted
+        self.inside: dict[str, str] = {}
+        self.replacing: set[str] = set()  # whose clients want nobody ahead of them
+        self.order: list[str] = []
+
+    def is_replaced(self, run_id: str) -> bool:
+        """Whether somebody behind it wants it ended."""
+        key, behind = self.key_of[run_id], self.order[self.order.index(run_id) + 1 :]
+        return bool(key) and any(self.key_of.get(other) == key for other in self.replacing.intersection(behind))
+
+    def asked(self, run_id: str, delay: float | None) -> None:
+        """A client starts a run, maybe again."""
+        if delay is not None:
+            self.not_before.setdefault(run_id, self.time() + delay)
+
+    def noted(self, run_id: str, events: Iterable[Any]) -> None:
+        """A commit was accepted."""
+        key = self.key_of.get(run_id, "")
+        for event in events:
+            match event:
+                case RunStarted(epoch=0):
+                    self.order.append(run_id)
+                    self.waiting.setdefault(key, []).append(run_id)
+                    if not event.waits:
+                        self._begins(run_id, key)
+                case RunBegun():
+                    self._begins(run_id, key)
+                case _ if isinstance(event, ENDS):
+                    if run_id in self.waiting[key]:
+                        self.waiting[key].remove(run_id)
+                    if self.inside.get(key) == run_id:
+                        del self.inside[key]
+
+    def _begins(self, run_id: str, key: str) -> None:
+        if (time := self.not_before.get(run_id)) is not None:
+            self.checks["nobody begins before its time"] += 1
+            if self.time() < time - self.slack:
+                OUTSIDE.broke("too early", f"{run_id} begins at {self.time():.3f}, and may at {time:.3f}")
+        waiting = self.waiting[key]
+        if not key:
+            waiting.remove(run_id)
+            return
+        self.checks["one at a time has a key, and in turn"] += 1
+        if key in self.inside or waiting[0] != run_id:
+            OUTSIDE.broke("keys", f"{run_id} begins, while {self.inside.get(key)} is inside and {waiting} wait")
+        waiting.remove(run_id)
+        self.inside[key] = run_id
+
+    def heard(self, run_id: str, other: str) -> None:
+        """Whoever wanted to start a run has heard that another has the key."""
+        self.checks["who has the key is said"] += 1
+        key = self.key_of[run_id]
+        known = other in self.ended or other in self.waiting.get(key, ()) or self.inside.get(key) == other
+        own = run_id in self.ended or run_id in self.waiting.get(key, ()) or self.inside.get(key) == run_id
+        if not known or own or self.key_of.get(other) != key:
+            OUTSIDE.broke("keys", f"{run_id} heard of {other}: it is on record {known}, and itself {own}")
 
 
 class Limits:

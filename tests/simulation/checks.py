@@ -59,10 +59,13 @@ async def _ended(
     store: MemoryStore, run_id: str, run: Run, allowed: list[frozenset[str] | None], ledger: Ledger
 ) -> int:
     """Whether its end is one that plain asyncio allows. Returns how many programs were held against it."""
+    if f"run:{run_id}" not in ledger.headers and run.on_conflict == "attach":
+        return 0  # its client had another one instead
     events = counting(await check_history(store, run_id))
     end = next(event for event in events if isinstance(event, ENDS))
     kinds = {kind for program in run.epochs for kind in kinds_of(program)}
-    if run.cancel_at is not None and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
+    cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id)
+    if cancelled and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
         return 0  # whatever it was in the middle of
     family = (f"run:{run_id}", f"run:{run_id}/")
     if any(name == family[0] or name.startswith(family[1]) for name in ledger.parked):

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from engine import Request, RunHandle
+from engine import Engine, Request, RunHandle
 from engine.errors import (
     EngineClosed,
     EngineFailed,
@@ -20,6 +20,7 @@ from engine.errors import (
     RunFailedError,
     RunSuspendedError,
     RunTerminatedError,
+    SingletonHeld,
 )
 from eventstore import EventStoreError
 from tests.simulation.loops import Actor
@@ -50,6 +51,7 @@ class Client:
         self.questions = [(at, served, f"{self.id}.served{n}", value) for n, (at, value) in enumerate(run.asks)]
         self.questions += [(at, asked, f"{self.id}.asked{n}", n) for n, at in enumerate(run.takes)]
         self.answered: set[str] = set()
+        self.joined = ""  # the run that has the key, if that is the one to have
 
     def _todo(self) -> list[tuple[float, Doing]]:
         run, todo = self.run, list[tuple[float, Doing]]()
@@ -75,11 +77,12 @@ class Client:
         try:
             async with self.play.engine(self.slot, actor, **options) as engine:
                 if not self.begun:
-                    await engine.start(sim(list(self.run.epochs), []), id=self.id)
-                    self.begun = True
-                    if self.number % 2:
+                    self.begun = await self._begin(engine)
+                    if self.number % 2 or not self.begun:
                         return  # whoever serves goes on with it
-                handle = engine.run(self.id)
+                handle = engine.run(self.joined or self.id)
+                if self.joined:  # what there is to do was for a run of its own
+                    self.todo, self.questions = [], []
                 left = [one for one in self.questions if one[2] not in self.answered]
                 asking = [asyncio.create_task(self._ask(handle, *one)) for one in left]
                 await self._do(handle)
@@ -91,6 +94,21 @@ class Client:
         except EngineFailed as error:
             if not isinstance(error.__cause__, EventStoreError):
                 OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
+
+    async def _begin(self, engine: Engine) -> bool:
+        """Whether there is a run to have."""
+        run, keys = self.run, self.play.ledger.keys
+        keys.asked(self.id, run.delay)
+        options: Any = {"singleton": run.key, "on_conflict": run.on_conflict} if run.key else {}
+        try:
+            handle = await engine.start(sim(list(run.epochs), []), id=self.id, delay=run.delay, **options)
+        except SingletonHeld as error:
+            keys.heard(self.id, error.run_id)
+            return False
+        if handle.id != self.id:
+            keys.heard(self.id, handle.id)
+            self.joined = handle.id
+        return True
 
     async def _do(self, handle: RunHandle[Any]) -> None:
         while self.done < len(self.todo):

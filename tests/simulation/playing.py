@@ -87,6 +87,10 @@ class Play:
             Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs) + 1)
         ]
         self.ledger = Ledger(self.loop.time, LIMITS)
+        self.ledger.keys.key_of = {f"r{number}": run.key for number, run in enumerate(scenario.runs)}
+        self.ledger.keys.replacing = {f"r{n}" for n, run in enumerate(scenario.runs) if run.on_conflict == "replace"}
+        steps = sum(abs(fault.much) for fault in scenario.faults if fault.kind == "step")
+        self.ledger.keys.slack += steps + scenario.skew * (len(self.clocks) - 1)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
         self.faults: Counter[str] = Counter()

@@ -39,6 +39,9 @@ class Run(Struct, frozen=True):
     terminate_at: float | None = None
     pause: tuple[float, float] | None = None  # when it is paused and let go on
     children: tuple[float, float] | None = None  # likewise: those of its children that have not ended then
+    delay: float | None = None  # seconds from its start until it may begin
+    key: str = ""  # of which one run at a time has begun
+    on_conflict: str = "queue"  # what its client says of others with the key
 
 
 class Scenario(Struct, frozen=True):
@@ -65,6 +68,8 @@ def scenario_of(seed: int) -> Scenario:
     chance = Random(f"scenario {seed}")
     workers = chance.choice([1, 2, 2, 3])
     runs = tuple(_run(chance) for _ in range(chance.choice([1, 1, 2, 2, 3])))
+    if chance.random() < 0.2:
+        runs = tuple(_single(chance, run) for run in (*runs, _run(chance)))
     worst = chance.choice([0, 3, 6, 12])
     faults = [_fault(chance, workers + len(runs), workers) for _ in range(chance.randint(0, worst))]
     drawn = Scenario(
@@ -110,7 +115,16 @@ def _run(chance: Random) -> Run:
         terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
         pause=_pause(chance, start) if chance.random() < 0.2 else None,
         children=_pause(chance, start) if chance.random() < 0.1 else None,
+        delay=chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None,
     )
+
+
+def _single(chance: Random, run: Run) -> Run:
+    """One of a few that exclude each other; or, seldom, one of none of them."""
+    if chance.random() < 0.1:
+        return run
+    policy = chance.choice(["queue", "queue", "queue", "replace", "reject", "attach"])
+    return replace(run, key="key", on_conflict=policy)
 
 
 def _times(chance: Random, start: float, count: int) -> tuple[float, ...]:
@@ -157,6 +171,8 @@ def text_of(scenario: Scenario) -> str:
         lines.append("{2} slot(s) from {0:.3f} until {1:.3f}".format(*scenario.tight))
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
+        what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]
+        what += [f"with the {run.key} ({run.on_conflict})"] if run.key else []
         what += [f"told at {at:.3f}" for at in run.signals]
         what += [f"asked at {at:.3f}" for at in run.takes]
         what += [f"asked {value} at {at:.3f}" for at, value in run.asks]

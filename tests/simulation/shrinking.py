@@ -27,7 +27,15 @@ PLAIN = {
     "concurrency": 100,
     "chunk": 1_000,
 }
-PLAIN_RUN: dict[str, Any] = {"cancel_at": None, "terminate_at": None, "pause": None, "children": None, "asks": ()}
+PLAIN_RUN: dict[str, Any] = {
+    "cancel_at": None,
+    "terminate_at": None,
+    "pause": None,
+    "children": None,
+    "asks": (),
+    "delay": None,
+    "key": "",
+}
 LISTS = frozenset({"seq", "gather", "gather_all", "group", "lock", "first"})
 
 

@@ -19,7 +19,7 @@ from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
-from tests.simulation.books import Answers, Limits, Wishes
+from tests.simulation.books import Answers, Keys, Limits, Wishes
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
 
@@ -48,6 +48,8 @@ class Ledger:
         self.checks: Counter[str] = Counter()
         self.wishes = Wishes(self.checks)
         self.answers = Answers(self.checks, self.wishes.ended)
+        self.keys = Keys(self.checks, self.wishes.ended)
+        self.keys.time = time
         self.limits = Limits(self.checks, limits)
 
     def claimed(self, stream: str, token: int) -> None:
@@ -93,6 +95,7 @@ class Ledger:
 
     def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
         self.wishes.noted(run_id, events, mail, self.time())
+        self.keys.noted(run_id, events)
         self.answers.noted(run_id, events, [new.payload for new in commit.events])
         for event in events:
             self.kinds[type(event).__name__] += 1

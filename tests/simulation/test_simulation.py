@@ -81,9 +81,9 @@ def completed_tasks_again(patch: pytest.MonkeyPatch) -> None:
 
 
 CANARIES: list[tuple[Callable[[pytest.MonkeyPatch], None], int, set[str]]] = [
-    (no_fencing, 5, {"two writers"}),
-    (a_lost_wake_up, 165, {"stuck"}),
-    (pools_without_end, 39, {"permits"}),
+    (no_fencing, 24, {"two writers"}),
+    (a_lost_wake_up, 19, {"stuck"}),
+    (pools_without_end, 28, {"permits"}),
     (completed_tasks_again, 0, {"history", "ran again"}),
     (forget_to_write, 0, {"history"}),
     (no_wake_up_for_a_cancel, 0, {"stuck"}),
