@@ -21,7 +21,22 @@ Allowed: TypeAlias = list[list[frozenset[str] | None]]
 """By run and epoch: see `ends_of`."""
 CALM = frozenset(
     {"seq", "gather", "group", "lock", "within", "shield", "serve", "child", "spawn", "receive", "take", "sleep"}
-    | {"ok", "flaky", "hangs", "pooled", "both", "rated", "charge", "plain", "broken", "raise"}
+    | {
+        "publish",
+        "mark",
+        "beating",
+        "kept",
+        "ok",
+        "flaky",
+        "hangs",
+        "pooled",
+        "both",
+        "rated",
+        "charge",
+        "plain",
+        "broken",
+        "raise",
+    }
 )
 """A program of these that completes has left all of its blocks, and none of them by an error."""
 

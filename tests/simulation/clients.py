@@ -25,7 +25,7 @@ from engine.errors import (
 from eventstore import EventStoreError
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.programs import WORKFLOWS, asked, served, sim, told
+from tests.simulation.programs import WORKFLOWS, asked, phase, report, served, sim, told
 from tests.simulation.scenarios import Run
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Client:
         self.questions = [(at, served, f"{self.id}.served{n}", value) for n, (at, value) in enumerate(run.asks)]
         self.questions += [(at, asked, f"{self.id}.asked{n}", n) for n, at in enumerate(run.takes)]
         self.answered: set[str] = set()
+        self.looks = list(run.reads)
         self.joined = ""  # the run that has the key, if that is the one to have
 
     def _todo(self) -> list[tuple[float, Doing]]:
@@ -82,9 +83,10 @@ class Client:
                         return  # whoever serves goes on with it
                 handle = engine.run(self.joined or self.id)
                 if self.joined:  # what there is to do was for a run of its own
-                    self.todo, self.questions = [], []
+                    self.todo, self.questions, self.looks = [], [], []
                 left = [one for one in self.questions if one[2] not in self.answered]
                 asking = [asyncio.create_task(self._ask(handle, *one)) for one in left]
+                asking += [asyncio.create_task(self._look(engine, at)) for at in self.looks]
                 await self._do(handle)
                 await self._await_end(handle)
                 await asyncio.gather(*asking)
@@ -142,6 +144,19 @@ class Client:
                 outcome = "ended"
             self.play.ledger.answers.heard(self.id, id_, value, outcome)
         self.answered.add(id_)
+
+    async def _look(self, engine: Engine, at: float) -> None:
+        await self._until(at)
+        seen, handle = self.play.ledger.seen, engine.run(self.id)
+        since = seen.count(self.id)
+        seen.was_read(self.id, since, await handle.read(phase), -1)
+        since = len(seen.feeds.get(self.id, ()))
+        seen.was_followed(self.id, since, [value async for value in handle.feed(report, follow=False)])
+        if (given := seen.attributes.get(self.id)) is not None:
+            wanted = given[-1]
+            page = await engine.runs(attributes=wanted)
+            seen.was_found(self.id, wanted, self.id in [summary.id for summary in page.items])
+        self.looks.remove(at)
 
     async def _await_end(self, handle: RunHandle[Any]) -> None:
         """Its end; a run that is parked, for its workers died under it, is let go on, as a person would."""

@@ -9,7 +9,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.simulation.programs import draw, kinds_of
+from tests.simulation.drawing import draw
+from tests.simulation.programs import kinds_of
 
 __all__ = ["Fault", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
 
@@ -35,6 +36,7 @@ class Run(Struct, frozen=True):
     signals: tuple[float, ...] = ()  # when each is sent
     takes: tuple[float, ...] = ()  # when each request is sent that the program takes by hand
     asks: tuple[tuple[float, int], ...] = ()  # when each is sent that it serves, and its argument
+    reads: tuple[float, ...] = ()  # when somebody looks at what it has published
     cancel_at: float | None = None
     terminate_at: float | None = None
     pause: tuple[float, float] | None = None  # when it is paused and let go on
@@ -103,12 +105,14 @@ def _run(chance: Random) -> Run:
     start = chance.random() * 3
     wanted = count_of("receive", epochs)
     asks = chance.randint(1, 4) if count_of("serve", epochs) or chance.random() < 0.05 else 0
+    reads = chance.randint(1, 4) if count_of("publish", epochs) or count_of("mark", epochs) else 0
     takes = count_of("take", epochs)
     takes += chance.choice([0, 0, 1]) if takes else 0
     return Run(
         epochs=epochs,
         start_at=start,
         signals=_times(chance, start, wanted),
+        reads=_times(chance, start, reads),
         takes=_times(chance, start, takes),
         asks=tuple((at, chance.randint(-1, 7)) for at in _times(chance, start, asks)),
         cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
@@ -174,6 +178,7 @@ def text_of(scenario: Scenario) -> str:
         what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]
         what += [f"with the {run.key} ({run.on_conflict})"] if run.key else []
         what += [f"told at {at:.3f}" for at in run.signals]
+        what += [f"looked at at {at:.3f}" for at in run.reads]
         what += [f"asked at {at:.3f}" for at in run.takes]
         what += [f"asked {value} at {at:.3f}" for at, value in run.asks]
         what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
