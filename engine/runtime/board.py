@@ -268,6 +268,8 @@ class Board:
         """The run was rebuilt from its history as it stood before a step that was not written; what runs goes on."""
         self._instance = self.starts.instance = instance
         self.attempts = attempts
+        for task_id in instance.pending:  # of one that has not begun, but may be in a queue, a history says nothing
+            attempts.setdefault(task_id, Attempts())
         for line in self._owner.flow.lines:
             if line.state == "called":
                 self.starts.call(line)  # while that step was written it seemed to be called off

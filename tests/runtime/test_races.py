@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, RunHandle, task, workflow
+from engine import Engine, Request, RunHandle, task, workflow
 from engine.errors import RunCancelledError, RunFailedError, TaskError
 from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_history
@@ -581,3 +581,44 @@ async def test_followers_do_not_lag_behind(memory: MemoryWorld) -> None:
         finally:
             gates[1].set()
             await soon(following)
+
+
+double = Request("double", int, int)
+
+
+async def test_a_task_in_a_queue_when_the_end_of_its_run_is_decided_anew(memory: MemoryWorld) -> None:
+    """The end calls it off, and is refused, for a request came first; then it gets the slot that it still waits for."""
+    gate = asyncio.Event()
+
+    @task
+    async def hold() -> str:
+        ran.append("held")
+        await gate.wait()
+        return "held"
+
+    async def answer(value: int) -> int:
+        return 2 * value + len(await note("answered"))
+
+    @workflow
+    async def leaving() -> str:
+        held = asyncio.create_task(hold())
+        queued = asyncio.create_task(note("queued"))
+        async with double.serve(answer):
+            await held
+        queued.cancel()
+        return "left"
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[leaving], clock=memory.clock, grace=0, concurrency=1) as engine:
+        run = await engine.start(leaving(), id="a")
+        await until(lambda: ran == ["held"])
+        pause = Pause(store, behind=False, when=lambda name, argument: name == "commit" and argument.closed)
+        gate.set()
+        await soon(pause.reached.wait())
+        asking = asyncio.create_task(run.ask(double, 4))
+        await settle(100)
+        pause.let_go.set()
+        assert await soon(asking) == 8 + len("answered")
+        assert await soon(run.result()) == "left"
+        await check_history(memory.data, "a", leaving)
+    assert ran == ["held", "queued", "answered"]

@@ -11,7 +11,7 @@ from tests.runtime.invariants import ENDS, Broken, check_history, check_store, c
 from tests.simulation.materials import judge_materials
 from tests.simulation.oracle import FAILED, ends_of
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.programs import WORKFLOWS, kinds_of
+from tests.simulation.programs import WORKFLOWS, fails_to_answer, kinds_of, served
 from tests.simulation.scenarios import Run, Scenario
 from tests.simulation.stores import Ledger
 
@@ -19,6 +19,26 @@ __all__ = ["allowed_of", "judge"]
 
 Allowed: TypeAlias = list[list[frozenset[str] | None]]
 """By run and epoch: see `ends_of`."""
+CALM = frozenset(
+    {"seq", "gather", "group", "lock", "within", "shield", "serve", "child", "spawn", "receive", "take", "sleep"}
+    | {
+        "publish",
+        "mark",
+        "beating",
+        "kept",
+        "ok",
+        "flaky",
+        "hangs",
+        "pooled",
+        "both",
+        "rated",
+        "charge",
+        "plain",
+        "broken",
+        "raise",
+    }
+)
+"""A program of these that completes has left all of its blocks, and none of them by an error."""
 
 
 def allowed_of(scenario: Scenario) -> Allowed:
@@ -54,10 +74,13 @@ async def _ended(
     store: MemoryStore, run_id: str, run: Run, allowed: list[frozenset[str] | None], ledger: Ledger
 ) -> int:
     """Whether its end is one that plain asyncio allows. Returns how many programs were held against it."""
+    if f"run:{run_id}" not in ledger.headers and run.on_conflict == "attach":
+        return 0  # its client had another one instead
     events = counting(await check_history(store, run_id))
     end = next(event for event in events if isinstance(event, ENDS))
     kinds = {kind for program in run.epochs for kind in kinds_of(program)}
-    if run.cancel_at is not None and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
+    cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id)
+    if cancelled and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
         return 0  # whatever it was in the middle of
     family = (f"run:{run_id}", f"run:{run_id}/")
     if any(name == family[0] or name.startswith(family[1]) for name in ledger.parked):
@@ -75,6 +98,8 @@ async def _ended(
     if not isinstance(end, RunCompleted):
         OUTSIDE.broke("result", f"{run_id} ended with {end}, and nobody asked for that")
         return 0
+    if kinds <= CALM:
+        ledger.answers.judge_calm(run_id, served.name, fails_to_answer)
     result = await _payload(store, run_id)
     for value, ends in zip(result, allowed, strict=True):
         if ends is not None and json.dumps(value) not in ends:

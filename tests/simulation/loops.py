@@ -51,6 +51,17 @@ class Actor:
 ACTOR: contextvars.ContextVar[Actor | None] = contextvars.ContextVar("actor", default=None)
 
 
+class _Future(asyncio.Future[Any]):
+    """Sets of them iterate in the order in which they were made, mostly, and the same way each time: not by address."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        super().__init__(loop=loop)
+        self._serial = loop.next_hash()
+
+    def __hash__(self) -> int:
+        return self._serial
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """See the module. `chance` draws the order; None: plain asyncio's, in simulated time."""
 
@@ -69,6 +80,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def next_hash(self) -> int:
         return next(self._serial)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return _Future(self)
 
     def time(self) -> float:
         return self._now

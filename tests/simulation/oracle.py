@@ -34,6 +34,9 @@ class _Plain(Interpreter):
     async def endless(self, n: int) -> Any:
         await asyncio.Event().wait()
 
+    async def serving(self, inner: Any) -> Any:
+        return await self.run(inner)
+
     async def leaf(self, kind: str, n: int, rest: list[Any]) -> Any:
         match kind:
             case "child":

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engine import attempt
+from engine import Attempt, attempt
 from tests.simulation.loops import ACTOR, Actor
 
 __all__ = ["OUTSIDE", "Outside"]
@@ -32,13 +32,29 @@ class Outside:
         self.attempts: dict[tuple[str, str], str] = {}  # key by run and task
         self.completed: dict[tuple[str, str], int] = {}  # by run and task: as acknowledged
         self.started: dict[tuple[str, str], int] = {}  # likewise: the last attempt whose start is on record
+        self.beats: dict[tuple[str, str], Any] = {}  # likewise: the last details of a heartbeat on record
         self.inside: list[tuple[str, Actor, Any]] = []  # who runs in which pool
         self.broken: list[tuple[str, str]] = []
         self.checks: Counter[str] = Counter()
+        self.serial = 0
+
+    def next_serial(self) -> int:
+        self.serial += 1
+        return self.serial
 
     def broke(self, what: str, text: str) -> None:
         if len(self.broken) < BROKEN_MAX:
             self.broken.append((what, text))
+
+    def check_beat(self, this: Attempt) -> None:
+        """An attempt begins: it is given what is on record of those before it."""
+        actor, one = ACTOR.get(), (this.run_id, this.idempotency_key)
+        lease = None if actor is None or not actor.leases else actor.leases[-1]
+        if lease is None or not lease.fresh() or lease.stalled or this.number != self.started.get(one):
+            return  # another may have it by now
+        self.checks["attempts find the last heartbeat"] += 1
+        if this.last_heartbeat != self.beats.get(one):
+            self.broke("heartbeats", f"{one} has {this.last_heartbeat}, and on record is {self.beats.get(one)}")
 
     @contextmanager
     def attempt(self, pool: str | None = None) -> Iterator[int]:

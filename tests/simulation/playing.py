@@ -20,24 +20,19 @@ from unittest import mock
 import anyio.to_thread
 from msgspec import Struct
 
-from engine import Engine, Rate, RunHandle
+from engine import Engine, Rate
 from engine.errors import (
-    EngineClosed,
     EngineFailed,
-    RunCancelledError,
-    RunEnded,
-    RunFailedError,
-    RunSuspendedError,
-    RunTerminatedError,
 )
 from engine.runtime.watchdog import Watchdog
 from eventstore import EventStoreError
 from tests.runtime.worlds import START
 from tests.simulation.checks import allowed_of, judge
+from tests.simulation.clients import Client
 from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.programs import LIMITS, POOL, RATE, WORKFLOWS, sim, told
+from tests.simulation.programs import LIMITS, POOL, RATE, WORKFLOWS
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
 
@@ -92,6 +87,10 @@ class Play:
             Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs) + 1)
         ]
         self.ledger = Ledger(self.loop.time, LIMITS)
+        self.ledger.keys.key_of = {f"r{number}": run.key for number, run in enumerate(scenario.runs)}
+        self.ledger.keys.replacing = {f"r{n}" for n, run in enumerate(scenario.runs) if run.on_conflict == "replace"}
+        steps = sum(abs(fault.much) for fault in scenario.faults if fault.kind == "step")
+        self.ledger.keys.slack += steps + scenario.skew * (len(self.clocks) - 1)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
         self.faults: Counter[str] = Counter()
@@ -236,57 +235,6 @@ class Play:
             if not isinstance(error.__cause__, EventStoreError):
                 OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
 
-    async def client(self, number: int, run: Run) -> None:
-        """Does what there is to do with a run, each thing again until it is acknowledged; then awaits its end."""
-        slot, run_id = self.scenario.workers + number, f"r{number}"
-        begun = asyncio.Event()
-        todo: list[tuple[float, Callable[[RunHandle[Any]], Coroutine[Any, Any, Any]]]] = []
-        for n, at in enumerate(run.signals):
-            todo.append((at, lambda handle, n=n: handle.signal(told, n, id=f"{run_id}.{n}")))
-        if run.cancel_at is not None:
-            todo.append((run.cancel_at, lambda handle: handle.cancel(reason="enough")))
-        if run.terminate_at is not None:
-            todo.append((run.terminate_at, self.terminating))
-        if run.pause is not None:
-            todo += [(run.pause[0], lambda handle: handle.pause()), (run.pause[1], lambda handle: handle.unpause())]
-        todo.sort(key=lambda item: item[0])
-        done = [0]
-        await asyncio.sleep(run.start_at)
-
-        async def visit(actor: Actor) -> None:
-            options: Any = {} if begun.is_set() else {"workflows": WORKFLOWS, "only": [run_id]}
-            try:
-                async with self.engine(slot, actor, **options) as engine:
-                    if not begun.is_set():
-                        await engine.start(sim(list(run.epochs), []), id=run_id)
-                        begun.set()
-                        if number % 2:
-                            return  # whoever serves goes on with it
-                    handle = engine.run(run_id)
-                    while done[0] < len(todo):
-                        at, do = todo[done[0]]
-                        await asyncio.sleep(max(0.0, at - self.loop.time()))
-                        try:
-                            await do(handle)
-                        except RunEnded:
-                            OUTSIDE.checks["too late"] += 1
-                        done[0] += 1
-                    await self.awaited(handle)
-                    done[0] += 1
-            except (EventStoreError, EngineClosed):
-                return
-            except EngineFailed as error:
-                if not isinstance(error.__cause__, EventStoreError):
-                    OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
-
-        while done[0] <= len(todo):
-            await self.life(slot, visit)
-            await asyncio.sleep(0.3)
-
-    async def terminating(self, handle: RunHandle[Any]) -> None:
-        await handle.terminate(reason="over")
-        self.ledger.wishes.terminated.setdefault(handle.id, self.loop.time())
-
     async def materialize(self) -> None:
         """The client that wants assets; beside it, workers make them."""
         slot, done = self.scenario.workers + len(self.scenario.runs), asyncio.Event()
@@ -304,23 +252,6 @@ class Play:
             await self.life(slot, visit)
             await asyncio.sleep(0.3)
 
-    async def awaited(self, handle: RunHandle[Any]) -> None:
-        """Its end; a run that is parked, for its workers died under it, is let go on, as a person would."""
-        while True:
-            try:
-                await handle.result()
-            except RunSuspendedError:
-                state = await handle.state()
-                if state.diagnosis is not None and state.diagnosis.reason != "crashes":
-                    OUTSIDE.broke("suspended", f"{handle.id}: {state.diagnosis}")
-                    return
-                await handle.resume()
-                await asyncio.sleep(0.1)
-                continue
-            except (RunFailedError, RunCancelledError, RunTerminatedError):
-                pass
-            return
-
     async def whole(self) -> None:
         """From the first worker to the last judgement."""
         scenario = self.scenario
@@ -329,7 +260,7 @@ class Play:
         person = self.loop.create_task(self.person())
         timed.append(self.loop.create_task(self.tighten()))
         timed += [self.loop.create_task(self.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
-        clients = [self.client(number, run) for number, run in enumerate(scenario.runs)]
+        clients = [Client(self, number, run).whole() for number, run in enumerate(scenario.runs)]
         if scenario.assets:
             clients.append(self.materialize())
         await asyncio.gather(*clients)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Signal, durable, task, workflow
+from engine import Feed, Memo, Request, Signal, State, attempt, durable, task, workflow
 from tests.simulation.outside import OUTSIDE
 
 __all__ = [
@@ -23,9 +22,13 @@ __all__ = [
     "RATE",
     "WORKFLOWS",
     "Interpreter",
+    "asked",
     "children_of",
-    "draw",
+    "fails_to_answer",
     "kinds_of",
+    "phase",
+    "report",
+    "served",
     "sim",
     "sim_child",
     "told",
@@ -37,10 +40,14 @@ LIMITS = {"pooled": (POOL,), "rated": (RATE,), "both": (POOL, RATE)}
 LONG_SECONDS = 1e8
 """Of timeouts that never come: a scenario is out of bounds long before."""
 RACES = frozenset({"once", "timeout", "first", "cancel"})
-RACES_MAX = 3
-"""In one program: each has two or three ends, and all of them are tried on plain asyncio."""
 
 told = Signal("told", int)
+asked = Request("asked", int, list[int])
+"""Taken by hand, by "take"."""
+phase = State("phase", int, initial=-1)
+report = Feed("report", int)
+served = Request("served", int, list[int])
+"""Answered while "serve" is in force; what is negative is refused."""
 
 
 @task
@@ -128,6 +135,56 @@ def plain(n: int) -> int:
         return n
 
 
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1), heartbeat_timeout=3)
+async def beating(n: int) -> int:
+    """Says how far it is; the first time it gets stuck, or fails."""
+    with OUTSIDE.attempt() as before:
+        this = attempt()
+        OUTSIDE.check_beat(this)
+        for step in range(4):
+            this.heartbeat([this.number, step])
+            await asyncio.sleep(0.5)
+            if not before and step == 2:
+                if n % 2:
+                    raise ConnectionError(n)
+                await asyncio.Event().wait()
+        return n
+
+
+@task(memo=Memo(key=lambda _, key: key, version="1"))
+async def kept(_: int, key: int) -> list[int]:
+    """A result that no other execution has, for all calls with the key."""
+    with OUTSIDE.attempt():
+        await asyncio.sleep(key / 2)
+        return [key, OUTSIDE.next_serial()]
+
+
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1))
+async def answering(value: int) -> list[int]:
+    """An answer that no other execution gives."""
+    with OUTSIDE.attempt() as before:
+        await asyncio.sleep(value % 4 * 0.5)
+        if value % 5 == 3 and not before:
+            raise ConnectionError(value)
+        return [value, OUTSIDE.next_serial()]
+
+
+def fails_to_answer(value: int) -> bool:
+    return value % 7 == 5
+
+
+async def answer(value: int) -> list[int]:
+    found = await answering(value)
+    if fails_to_answer(value):
+        raise LookupError(value)
+    return found
+
+
+def check_asked(value: int) -> None:
+    if value < 0:
+        raise ValueError(value)
+
+
 class Interpreter:
     """Runs a program as workflow code; `oracle` has another one, for plain asyncio."""
 
@@ -152,6 +209,8 @@ class Interpreter:
                 return await asyncio.shield(self.run(rest[0]))
             case "deadline":
                 return await self.deadline(*rest)
+            case "serve":
+                return await self.serving(rest[0])
             case "except":
                 try:
                     return await self.run(rest[0])
@@ -194,10 +253,29 @@ class Interpreter:
     async def endless(self, n: int) -> Any:
         return await endless(n)
 
+    async def serving(self, inner: Any) -> Any:
+        async with served.serve(answer, validator=check_asked):
+            return await self.run(inner)
+
     async def leaf(self, kind: str, n: int, rest: list[Any]) -> Any:
         match kind:
             case "receive":
                 await told.receive()
+                return n
+            case "publish":
+                await phase.publish(n)
+                await report.publish(n)
+                return n
+            case "mark":
+                durable.set_attributes(last=n, third=n if n % 3 else None)
+                return n
+            case "kept":
+                if (found := await kept(n, *rest))[0] != rest[0]:
+                    OUTSIDE.broke("memos", f"{n} wants one of {rest[0]}, and has {found}")
+                return n
+            case "take":
+                received = await asked.receive()
+                received.answer(await answering(received.value))
                 return n
             case "child":
                 return await sim_child.options(parent_close=rest[0])(rest[1])
@@ -234,6 +312,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "flaky": flaky,
     "broken": broken,
     "hangs": hangs,
+    "beating": beating,
     "pooled": pooled,
     "rated": rated,
     "both": both,
@@ -266,82 +345,3 @@ def children_of(program: Any) -> list[Any]:
 def kinds_of(program: Any) -> list[str]:
     """Of all of its nodes."""
     return [program[0], *(kind for child in children_of(program) for kind in kinds_of(child))]
-
-
-def draw(chance: Random, size: int) -> Any:
-    """A program with about so many nodes."""
-    return _Drawing(chance).program(size, depth=0)
-
-
-class _Drawing:
-    def __init__(self, chance: Random) -> None:
-        self.chance = chance
-        self.serial = 0
-        self.races = 0
-        self.inside = 0  # of children, whom nobody tells anything
-
-    def program(self, size: int, depth: int) -> Any:
-        self.serial += 1
-        n, chance = self.serial, self.chance
-        if size <= 1 or depth > 4:
-            return self.leaf(n)
-        kinds = ["seq"] * 3 + ["gather"] * 3 + ["gather_all", "group", "group", "lock", "within", "shield", "deadline"]
-        kinds += ["except", "finally", "child", "child", "spawn"]
-        kinds += ["timeout", "first", "cancel"] if self.races < RACES_MAX else []
-        kind = chance.choice(kinds)
-        self.races += kind in RACES
-        rest = max(1, size - 1)
-        match kind:
-            case "child" | "spawn":
-                self.inside += 1
-                child = self.program(rest, depth + 1)
-                self.inside -= 1
-                return [kind, n, chance.choice(["cancel", "cancel", "terminate", "abandon"]), child]
-            case "within" | "shield":
-                return [kind, n, self.program(rest, depth + 1)]
-            case "deadline":
-                # What fails in it would end it first: with nothing that fails, it has one end.
-                return [kind, n, chance.choice([1, 5]), self.safe(rest)]
-            case "timeout" | "cancel":
-                return [kind, n, chance.choice([0, 0.5, 3, 20]), self.program(rest, depth + 1)]
-            case "except" | "finally":
-                return [kind, n, self.program(rest - 1, depth + 1), self.program(1, depth + 1)]
-        parts = chance.randint(2, 3)
-        return [kind, n, *(self.program(rest // parts, depth + 1) for _ in range(parts))]
-
-    def safe(self, size: int) -> Any:
-        self.serial += 1
-        n, chance = self.serial, self.chance
-        if size <= 2:
-            return [chance.choice(["ok", "charge"]), n, chance.choice([0, 0.5, 4])]
-        return [chance.choice(["seq", "gather"]), n, self.safe(1), self.safe(1)]
-
-    def leaf(self, n: int) -> Any:
-        chance = self.chance
-        kinds = ["ok"] * 4 + [
-            "flaky",
-            "flaky",
-            "sleep",
-            "sleep",
-            "hangs",
-            "pooled",
-            "pooled",
-            "both",
-            "rated",
-            "charge",
-        ]
-        kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
-        kinds += [] if self.inside else ["receive"] * 2
-        kinds += ["once"] if self.races < RACES_MAX else []
-        kind = chance.choice(kinds)
-        self.races += kind in RACES
-        match kind:
-            case "ok" | "charge" | "once":
-                return [kind, n, chance.choice([0, 0, 0.3, 2])]
-            case "flaky":
-                return [kind, n, chance.randint(1, 3)]
-            case "sleep":
-                return [kind, n, chance.choice([0.1, 1, 7, 40])]
-            case "pooled" | "both" | "rated":
-                return [kind, n, chance.choice([0, 0.4, 2])]
-        return [kind, n]

@@ -9,9 +9,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.simulation.programs import draw, kinds_of
+from tests.simulation.drawing import draw
+from tests.simulation.programs import kinds_of
 
-__all__ = ["Fault", "Run", "Scenario", "scenario_of", "text_of"]
+__all__ = ["Fault", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
 
 TTL_SECONDS = 10.0
 COUNTED = ("die before", "die after", "refuse", "lose reply")
@@ -33,10 +34,16 @@ class Run(Struct, frozen=True):
     epochs: tuple[Any, ...]  # programs
     start_at: float
     signals: tuple[float, ...] = ()  # when each is sent
+    takes: tuple[float, ...] = ()  # when each request is sent that the program takes by hand
+    asks: tuple[tuple[float, int], ...] = ()  # when each is sent that it serves, and its argument
+    reads: tuple[float, ...] = ()  # when somebody looks at what it has published
     cancel_at: float | None = None
     terminate_at: float | None = None
     pause: tuple[float, float] | None = None  # when it is paused and let go on
     children: tuple[float, float] | None = None  # likewise: those of its children that have not ended then
+    delay: float | None = None  # seconds from its start until it may begin
+    key: str = ""  # of which one run at a time has begun
+    on_conflict: str = "queue"  # what its client says of others with the key
 
 
 class Scenario(Struct, frozen=True):
@@ -63,6 +70,8 @@ def scenario_of(seed: int) -> Scenario:
     chance = Random(f"scenario {seed}")
     workers = chance.choice([1, 2, 2, 3])
     runs = tuple(_run(chance) for _ in range(chance.choice([1, 1, 2, 2, 3])))
+    if chance.random() < 0.2:
+        runs = tuple(_single(chance, run) for run in (*runs, _run(chance)))
     worst = chance.choice([0, 3, 6, 12])
     faults = [_fault(chance, workers + len(runs), workers) for _ in range(chance.randint(0, worst))]
     drawn = Scenario(
@@ -94,16 +103,41 @@ def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
 def _run(chance: Random) -> Run:
     epochs = tuple(draw(chance, chance.choice([2, 4, 6, 9])) for _ in range(chance.choice([1, 1, 1, 2])))
     start = chance.random() * 3
-    wanted = sum(kinds_of(program).count("receive") for program in epochs)
+    wanted = count_of("receive", epochs)
+    asks = chance.randint(1, 4) if count_of("serve", epochs) or chance.random() < 0.05 else 0
+    reads = chance.randint(1, 4) if count_of("publish", epochs) or count_of("mark", epochs) else 0
+    takes = count_of("take", epochs)
+    takes += chance.choice([0, 0, 1]) if takes else 0
     return Run(
         epochs=epochs,
         start_at=start,
-        signals=tuple(sorted(start + chance.random() * chance.choice([1, 30]) for _ in range(wanted))),
+        signals=_times(chance, start, wanted),
+        reads=_times(chance, start, reads),
+        takes=_times(chance, start, takes),
+        asks=tuple((at, chance.randint(-1, 7)) for at in _times(chance, start, asks)),
         cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
         terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
         pause=_pause(chance, start) if chance.random() < 0.2 else None,
         children=_pause(chance, start) if chance.random() < 0.1 else None,
+        delay=chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None,
     )
+
+
+def _single(chance: Random, run: Run) -> Run:
+    """One of a few that exclude each other; or, seldom, one of none of them."""
+    if chance.random() < 0.1:
+        return run
+    policy = chance.choice(["queue", "queue", "queue", "replace", "reject", "attach"])
+    return replace(run, key="key", on_conflict=policy)
+
+
+def _times(chance: Random, start: float, count: int) -> tuple[float, ...]:
+    return tuple(sorted(start + chance.random() * chance.choice([1, 4, 30]) for _ in range(count)))
+
+
+def count_of(kind: str, epochs: tuple[Any, ...]) -> int:
+    """How many nodes of that kind its programs have."""
+    return sum(kinds_of(program).count(kind) for program in epochs)
 
 
 def _pause(chance: Random, start: float) -> tuple[float, float]:
@@ -141,7 +175,12 @@ def text_of(scenario: Scenario) -> str:
         lines.append("{2} slot(s) from {0:.3f} until {1:.3f}".format(*scenario.tight))
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
+        what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]
+        what += [f"with the {run.key} ({run.on_conflict})"] if run.key else []
         what += [f"told at {at:.3f}" for at in run.signals]
+        what += [f"looked at at {at:.3f}" for at in run.reads]
+        what += [f"asked at {at:.3f}" for at in run.takes]
+        what += [f"asked {value} at {at:.3f}" for at, value in run.asks]
         what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
         what += [] if run.terminate_at is None else [f"terminated at {run.terminate_at:.3f}"]
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]

@@ -10,8 +10,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from tests.simulation.programs import children_of, kinds_of
-from tests.simulation.scenarios import Fault, Run, Scenario
+from tests.simulation.programs import children_of
+from tests.simulation.scenarios import Fault, Run, Scenario, count_of
 
 __all__ = ["shrunk"]
 
@@ -27,7 +27,16 @@ PLAIN = {
     "concurrency": 100,
     "chunk": 1_000,
 }
-PLAIN_RUN: dict[str, Any] = {"cancel_at": None, "terminate_at": None, "pause": None, "children": None}
+PLAIN_RUN: dict[str, Any] = {
+    "cancel_at": None,
+    "terminate_at": None,
+    "pause": None,
+    "children": None,
+    "asks": (),
+    "reads": (),
+    "delay": None,
+    "key": "",
+}
 LISTS = frozenset({"seq", "gather", "gather_all", "group", "lock", "first"})
 
 
@@ -79,6 +88,9 @@ def _smaller_runs(run: Run) -> Iterator[Run]:
     for field, plain in PLAIN_RUN.items():
         if getattr(run, field) != plain:
             yield replace(run, **{field: plain})
+    if len(run.asks) > 1:
+        for number in range(len(run.asks)):
+            yield replace(run, asks=run.asks[:number] + run.asks[number + 1 :])
     for number, program in enumerate(run.epochs):
         before, behind = run.epochs[:number], run.epochs[number + 1 :]
         if before or behind:
@@ -88,8 +100,8 @@ def _smaller_runs(run: Run) -> Iterator[Run]:
 
 
 def _with(run: Run, epochs: tuple[Any, ...]) -> Run:
-    wanted = sum(kinds_of(program).count("receive") for program in epochs)
-    return replace(run, epochs=epochs, signals=run.signals[:wanted])
+    signals, takes = count_of("receive", epochs), count_of("take", epochs)
+    return replace(run, epochs=epochs, signals=run.signals[:signals], takes=run.takes[:takes])
 
 
 def _smaller_programs(program: Any) -> Iterator[Any]:

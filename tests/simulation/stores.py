@@ -7,21 +7,23 @@ store decides: one writer per stream, versions without a gap, nothing acknowledg
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from engine.core.events import RunStarted, RunSuspended, TaskCompleted, TaskStarted, decode_header
+from engine.core.events import AttemptHeartbeat, RunStarted, RunSuspended, TaskCompleted, TaskStarted, decode_header
 from engine.core.lineage import idempotency_key
 from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
-from tests.simulation.books import Limits, Wishes
+from tests.simulation.books import Answers, Keys, Limits, Wishes
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
+from tests.simulation.seen import Seen
 
 __all__ = ["DELAYS", "Handle", "Ledger", "watched_store"]
 
@@ -47,6 +49,10 @@ class Ledger:
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
         self.wishes = Wishes(self.checks)
+        self.answers = Answers(self.checks, self.wishes.ended)
+        self.seen = Seen(self.checks)
+        self.keys = Keys(self.checks, self.wishes.ended)
+        self.keys.time = time
         self.limits = Limits(self.checks, limits)
 
     def claimed(self, stream: str, token: int) -> None:
@@ -92,7 +98,11 @@ class Ledger:
 
     def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
         self.wishes.noted(run_id, events, mail, self.time())
-        for event in events:
+        self.keys.noted(run_id, events)
+        payloads = [new.payload for new in commit.events]
+        self.answers.noted(run_id, events, payloads)
+        self.seen.noted(run_id, events, payloads)
+        for event, payload in zip(events, payloads, strict=True):
             self.kinds[type(event).__name__] += 1
             match event:
                 case RunStarted(epoch=epoch):
@@ -101,6 +111,8 @@ class Ledger:
                     self.parked.add(commit.stream)
                 case TaskStarted(id=id_, attempt=number):
                     OUTSIDE.started[run_id, self._key(run_id, id_)] = number
+                case AttemptHeartbeat(id=id_) if payload is not None:
+                    OUTSIDE.beats[run_id, self._key(run_id, id_)] = json.loads(payload)
                 case TaskCompleted(id=id_):
                     OUTSIDE.completed[run_id, self._key(run_id, id_)] = 1
 

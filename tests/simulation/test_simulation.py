@@ -10,18 +10,26 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from engine.core.events import TaskCompleted
-from engine.core.replay import Replayer
+from engine.core.events import AttemptHeartbeat, TaskCompleted
+from engine.core.instance import Instance
+from engine.core.replay import Attempts, Replayer
+from engine.runtime import memos
+from engine.runtime.asking import PendingRequest
+from engine.runtime.keys import is_singleton
+from engine.runtime.steps import Step
+from engine.runtime.streams import is_state_attribute
 from eventstore.permits import Actions
 from eventstore.pools import MemoryPool
 from eventstore.rules import Streams
 from tests.runtime.test_canaries import forget_to_write, no_wake_up_for_a_cancel
 from tests.simulation import playing
+from tests.simulation.drawing import draw
 from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.oracle import FAILED, ends_of
 from tests.simulation.playing import forget, play
-from tests.simulation.programs import RACES, draw, kinds_of
+from tests.simulation.programs import RACES, kinds_of
 from tests.simulation.scenarios import Scenario, scenario_of, text_of
 from tests.simulation.trying import report_of, try_these
 
@@ -80,13 +88,77 @@ def completed_tasks_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replayer, "feed", feed)
 
 
+def validators_that_nobody_asks(patch: pytest.MonkeyPatch) -> None:
+    """A request is taken whatever its validator would say."""
+    patch.setattr(Instance, "ask", lambda *_: None)
+
+
+def an_answer_to_somebody_else(patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks takes the first answer that there is."""
+
+    async def find(self: Any, *kinds: Any) -> Any:
+        async for item in self._events():
+            self._seen = item.version
+            if isinstance(item.event, kinds):
+                return item
+        return None
+
+    patch.setattr(PendingRequest, "_find", find)
+
+
+def no_delays(patch: pytest.MonkeyPatch) -> None:
+    """What is to begin later begins at once."""
+    patch.setattr("engine.runtime.beginning.beginning", lambda *_: 0)
+
+
+def keys_without_end(patch: pytest.MonkeyPatch) -> None:
+    """A key is free, whoever has it."""
+    held = MemoryPool.held.fget  # type: ignore[attr-defined]
+    patch.setattr(MemoryPool, "held", property(lambda self: 0 if is_singleton(self.name) else held(self)))
+
+
+def one_memo_for_all(patch: pytest.MonkeyPatch) -> None:
+    """The key says nothing about where a result is kept."""
+    keyed = memos.keyed
+    patch.setattr(memos, "keyed", lambda *args: replace(keyed(*args), stream="memo:kept:0"))
+
+
+def forgotten_heartbeats(patch: pytest.MonkeyPatch) -> None:
+    """No attempt knows how far the one before it was."""
+    noted = Attempts.noted
+
+    def note(self: Attempts, event: Any, payload: Any, *, at: int) -> None:
+        if not isinstance(event, AttemptHeartbeat):
+            noted(self, event, payload, at=at)
+
+    patch.setattr(Attempts, "noted", note)
+
+
+def a_state_that_stays(patch: pytest.MonkeyPatch) -> None:
+    """The stream does not say where its states are."""
+    mark = Step.mark
+
+    def marked(self: Step, name: str, value: Any, *, behind: int | None = None) -> None:
+        if not is_state_attribute(name):
+            mark(self, name, value, behind=behind)
+
+    patch.setattr(Step, "mark", marked)
+
+
 CANARIES: list[tuple[Callable[[pytest.MonkeyPatch], None], int, set[str]]] = [
-    (no_fencing, 3, {"two writers"}),
-    (a_lost_wake_up, 5, {"stuck"}),
-    (pools_without_end, 5, {"permits"}),
+    (no_fencing, 22, {"two writers"}),
+    (a_lost_wake_up, 12, {"stuck"}),
+    (pools_without_end, 52, {"permits"}),
     (completed_tasks_again, 0, {"history", "ran again"}),
     (forget_to_write, 0, {"history"}),
-    (no_wake_up_for_a_cancel, 3, {"stuck"}),
+    (validators_that_nobody_asks, 24, {"requests"}),
+    (an_answer_to_somebody_else, 8, {"requests"}),
+    (no_delays, 14, {"too early"}),
+    (keys_without_end, 11, {"keys"}),
+    (one_memo_for_all, 32, {"memos"}),
+    (forgotten_heartbeats, 3, {"heartbeats"}),
+    (a_state_that_stays, 5, {"states"}),
+    (no_wake_up_for_a_cancel, 4, {"stuck"}),
 ]
 SEEDS_MAX = 40
 
@@ -197,5 +269,5 @@ def test_the_grammar_draws_everything() -> None:
     for _ in range(300):
         drawn.update(kinds_of(draw(chance, 9)))
     assert RACES <= drawn.keys()
-    assert len(drawn) == 28
+    assert len(drawn) == 34
     assert "run r0: started at" in text_of(scenario_of(1))

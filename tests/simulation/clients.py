@@ -1,0 +1,176 @@
+"""The client of a run: begins it, tells and asks it what the scenario says, and awaits its end.
+
+Each thing is done again, also in another life, until it is acknowledged. What it hears is told to the books.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from engine import Engine, Request, RunHandle
+from engine.errors import (
+    EngineClosed,
+    EngineFailed,
+    RequestFailedError,
+    RequestRefused,
+    RunCancelledError,
+    RunEnded,
+    RunFailedError,
+    RunSuspendedError,
+    RunTerminatedError,
+    SingletonHeld,
+)
+from eventstore import EventStoreError
+from tests.simulation.loops import Actor
+from tests.simulation.outside import OUTSIDE
+from tests.simulation.programs import WORKFLOWS, asked, phase, report, served, sim, told
+from tests.simulation.scenarios import Run
+
+if TYPE_CHECKING:
+    from tests.simulation.playing import Play
+
+__all__ = ["Client"]
+
+Doing: TypeAlias = Callable[[RunHandle[Any]], Coroutine[Any, Any, Any]]
+
+
+class Client:
+    """Of one run, through all of its lives."""
+
+    def __init__(self, play: Play, number: int, run: Run) -> None:
+        self.play = play
+        self.number = number
+        self.run = run
+        self.slot, self.id = play.scenario.workers + number, f"r{number}"
+        self.begun = False
+        self.over = False
+        self.todo = self._todo()
+        self.done = 0
+        self.questions = [(at, served, f"{self.id}.served{n}", value) for n, (at, value) in enumerate(run.asks)]
+        self.questions += [(at, asked, f"{self.id}.asked{n}", n) for n, at in enumerate(run.takes)]
+        self.answered: set[str] = set()
+        self.looks = list(run.reads)
+        self.joined = ""  # the run that has the key, if that is the one to have
+
+    def _todo(self) -> list[tuple[float, Doing]]:
+        run, todo = self.run, list[tuple[float, Doing]]()
+        for n, at in enumerate(run.signals):
+            todo.append((at, lambda handle, n=n: handle.signal(told, n, id=f"{self.id}.{n}")))
+        if run.cancel_at is not None:
+            todo.append((run.cancel_at, lambda handle: handle.cancel(reason="enough")))
+        if run.terminate_at is not None:
+            todo.append((run.terminate_at, self._terminate))
+        if run.pause is not None:
+            todo += [(run.pause[0], lambda handle: handle.pause()), (run.pause[1], lambda handle: handle.unpause())]
+        return sorted(todo, key=lambda item: item[0])
+
+    async def whole(self) -> None:
+        await asyncio.sleep(self.run.start_at)
+        while not self.over:
+            await self.play.life(self.slot, self._visit)
+            await asyncio.sleep(0.3)
+
+    async def _visit(self, actor: Actor) -> None:
+        """One life."""
+        options: Any = {} if self.begun else {"workflows": WORKFLOWS, "only": [self.id]}
+        try:
+            async with self.play.engine(self.slot, actor, **options) as engine:
+                if not self.begun:
+                    self.begun = await self._begin(engine)
+                    if self.number % 2 or not self.begun:
+                        return  # whoever serves goes on with it
+                handle = engine.run(self.joined or self.id)
+                if self.joined:  # what there is to do was for a run of its own
+                    self.todo, self.questions, self.looks = [], [], []
+                left = [one for one in self.questions if one[2] not in self.answered]
+                asking = [asyncio.create_task(self._ask(handle, *one)) for one in left]
+                asking += [asyncio.create_task(self._look(engine, at)) for at in self.looks]
+                await self._do(handle)
+                await self._await_end(handle)
+                await asyncio.gather(*asking)
+                self.over = True
+        except (EventStoreError, EngineClosed):
+            return
+        except EngineFailed as error:
+            if not isinstance(error.__cause__, EventStoreError):
+                OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
+
+    async def _begin(self, engine: Engine) -> bool:
+        """Whether there is a run to have."""
+        run, keys = self.run, self.play.ledger.keys
+        keys.asked(self.id, run.delay)
+        options: Any = {"singleton": run.key, "on_conflict": run.on_conflict} if run.key else {}
+        try:
+            handle = await engine.start(sim(list(run.epochs), []), id=self.id, delay=run.delay, **options)
+        except SingletonHeld as error:
+            keys.heard(self.id, error.run_id)
+            return False
+        if handle.id != self.id:
+            keys.heard(self.id, handle.id)
+            self.joined = handle.id
+        return True
+
+    async def _do(self, handle: RunHandle[Any]) -> None:
+        while self.done < len(self.todo):
+            at, do = self.todo[self.done]
+            await self._until(at)
+            try:
+                await do(handle)
+            except RunEnded:
+                OUTSIDE.checks["too late"] += 1
+            self.done += 1
+
+    async def _until(self, at: float) -> None:
+        await asyncio.sleep(max(0.0, at - self.play.loop.time()))
+
+    async def _terminate(self, handle: RunHandle[Any]) -> None:
+        await handle.terminate(reason="over")
+        self.play.ledger.wishes.terminated.setdefault(handle.id, self.play.loop.time())
+
+    async def _ask(self, handle: RunHandle[Any], at: float, request: Request[int, Any], id_: str, value: int) -> None:
+        """Until it is known what came of it; then once more, for that is known for ever."""
+        await self._until(at)
+        for _ in range(2):
+            outcome: Any
+            try:
+                outcome = await handle.ask(request, value, id=id_)
+            except RequestRefused:
+                outcome = "refused"
+            except RequestFailedError:
+                outcome = "failed"
+            except RunEnded:
+                outcome = "ended"
+            self.play.ledger.answers.heard(self.id, id_, value, outcome)
+        self.answered.add(id_)
+
+    async def _look(self, engine: Engine, at: float) -> None:
+        await self._until(at)
+        seen, handle = self.play.ledger.seen, engine.run(self.id)
+        since = seen.count(self.id)
+        seen.was_read(self.id, since, await handle.read(phase), -1)
+        since = len(seen.feeds.get(self.id, ()))
+        seen.was_followed(self.id, since, [value async for value in handle.feed(report, follow=False)])
+        if (given := seen.attributes.get(self.id)) is not None:
+            wanted = given[-1]
+            page = await engine.runs(attributes=wanted)
+            seen.was_found(self.id, wanted, self.id in [summary.id for summary in page.items])
+        self.looks.remove(at)
+
+    async def _await_end(self, handle: RunHandle[Any]) -> None:
+        """Its end; a run that is parked, for its workers died under it, is let go on, as a person would."""
+        while True:
+            try:
+                await handle.result()
+            except RunSuspendedError:
+                state = await handle.state()
+                if state.diagnosis is not None and state.diagnosis.reason != "crashes":
+                    OUTSIDE.broke("suspended", f"{handle.id}: {state.diagnosis}")
+                    return
+                await handle.resume()
+                await asyncio.sleep(0.1)
+                continue
+            except (RunFailedError, RunCancelledError, RunTerminatedError):
+                pass
+            return
