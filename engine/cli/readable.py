@@ -148,14 +148,13 @@ def one_line_of(value: Any, width: int = 80) -> str:
 
 
 def value_lines(payload: bytes | None) -> list[str]:
-    """A recorded value as lines: ``key: value``, items after dashes, text as it stands."""
+    """A recorded value as lines: ``key: value``, items after dashes, text as it stands, and so what nests too deep."""
     if payload is None:
         return ["(no value recorded)"]
     try:
-        value = msgspec.json.decode(payload)
+        return list(_lines(msgspec.json.decode(payload)))
     except (ValueError, RecursionError):
         return [payload.decode("utf-8", "replace")]
-    return list(_lines(value))
 
 
 def _lines(value: Any) -> Iterator[str]:

@@ -99,9 +99,10 @@ class ArgumentsCodec:
 
     __slots__ = ("_decoder", "_names", "_signature", "_simple", "_struct", "parameters", "tabular", "where")
 
-    def __init__(self, fn: Callable[..., Any], where: str) -> None:
+    def __init__(self, fn: Callable[..., Any], where: str, *, signature: inspect.Signature | None = None) -> None:
+        """`signature`: of the calls, if not the function's own."""
         self.where = where
-        self._signature = inspect.signature(fn)
+        self._signature = inspect.signature(fn) if signature is None else signature
         hints = resolved_hints(fn, where)
         self.parameters = tuple(
             Parameter(

@@ -160,7 +160,7 @@ class TransactionalTask(Task[P, R]):
                 f"{self.where} has effect='transactional', so its first parameter is the transaction, and not"
                 f" `{self._transaction}: {getattr(hint, '__name__', hint)}`. Put `tx: Transaction` before it"
             )
-        return ArgumentsCodec(self, self.where)
+        return ArgumentsCodec(self.fn, self.where, signature=self.__signature__)
 
     async def outside(self, call: Call[R]) -> R:
         raise HoldfastError(

@@ -333,6 +333,12 @@ def test_values_as_lines(value: Any, lines: list[str]) -> None:
     assert value_lines(msgspec.json.encode(value)) == lines
 
 
+@pytest.mark.parametrize("depth", [600, 900, 100_000])
+def test_values_that_nest_too_deep_are_shown_as_they_stand(depth: int) -> None:
+    payload = b"[" * depth + b"]" * depth
+    assert value_lines(payload) == [payload.decode()]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
