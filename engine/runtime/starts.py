@@ -57,6 +57,7 @@ class Starts:
         self.beginning: set[str] = set()  # those whose `TaskStarted` is being written
         self._queued: set[str] = set()
         self._granted: list[tuple[str, Executor]] = []
+        self._earliest = 0  # no start is stamped before this, though the clock be set back: it had come to it
 
     @property
     def has_work(self) -> bool:
@@ -84,6 +85,9 @@ class Starts:
         if standing is None:
             return
         self._queued.add(task_id)
+        attempts = self._owner.attempts.get(task_id)
+        if attempts is not None and self._earliest < attempts.retry_at <= self._dispatcher.clock.now():
+            self._earliest = attempts.retry_at
         executor = self._dispatcher.executor_for(definition, asking=asking)
         self._dispatcher.enqueue(self._owner, task_id, executor, priority=standing[0], key=standing[1])
 
@@ -119,14 +123,14 @@ class Starts:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def choose(self, step: Step, stamp: Callable[[], int], worker: str) -> None:
+    def choose(self, step: Step, stamp: Callable[[int], int], worker: str) -> None:
         """Give what holds a slot its `TaskStarted`, and ask for slots for what was scheduled in this step.
 
         Starts that need permits stand behind the others, at the end of the step: in a step of several commits they go
         with the last, which takes the permits.
         """
         pending = self.instance.pending
-        at = stamp()  # one for all: time does not go back however they are put in order
+        at = stamp(self._earliest)  # one for all: time does not go back however they are put in order
         for id_, executor in self._granted:  # giving one back may bring the next
             is_over = id_ not in pending or pending[id_].asked_to_end
             wanted = id_ in self._queued and not is_over  # else it has left the queue, or was given another slot

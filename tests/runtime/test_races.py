@@ -13,7 +13,7 @@ from engine import Engine, Request, RunHandle, task, workflow
 from engine.errors import RunCancelledError, RunFailedError, TaskError
 from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, at_rest, kinds_of, settle, soon, until, until_async
 
 ran: list[Any] = []
 
@@ -622,3 +622,49 @@ async def test_a_task_in_a_queue_when_the_end_of_its_run_is_decided_anew(memory:
         assert await soon(run.result()) == "left"
         await check_history(memory.data, "a", leaving)
     assert ran == ["held", "queued", "answered"]
+
+
+async def test_the_clock_is_set_back_when_a_retry_is_due_and_has_not_begun(memory: MemoryWorld) -> None:
+    """Its time has come while something else of the run is being written: it begins behind that, and not before its time."""
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    @task
+    async def hold(n: int) -> None:
+        await gates[n].wait()
+
+    @task(stop=stop_after_attempt(2), wait=wait_fixed(2))
+    async def shaky() -> str:
+        ran.append("shaky")
+        if len(ran) == 1:
+            raise ConnectionError
+        return "done"
+
+    @workflow
+    async def trying() -> str:
+        held = [asyncio.create_task(hold(n)) for n in range(2)]
+        found = await shaky()
+        await asyncio.gather(*held)
+        return found
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[trying], clock=memory.clock, grace=0) as engine:
+        run = await engine.start(trying(), id="a")
+        await has_event(run, "AttemptFailed")
+        pause = Pause(store, behind=False, when=lambda name, _argument: name == "commit")
+        gates[0].set()
+        await soon(pause.reached.wait())
+        memory.clock.advance(2)
+        await settle(100)
+        memory.clock.step(-20)
+        pause.let_go.set()
+        await until(lambda: ran == ["shaky", "shaky"])
+        gates[1].set()
+        assert await soon(run.result()) == "done"
+        await check_history(memory.data, "a", trying)
+
+
+async def has_event(run: RunHandle[Any], kind: str) -> None:
+    async def there() -> bool:
+        return kind in await kinds_of(run)
+
+    await until_async(there)

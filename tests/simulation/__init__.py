@@ -3,8 +3,8 @@
 ``python -m tests.simulation --seeds 1000 --jobs 2`` tries seeds, ``--seed S`` replays one. A seed is a scenario
 (`scenarios`): programs of a grammar (`programs`), what clients do, and a list of faults. It is played (`playing`) on an
 event loop of our own (`loops`), where each worker and client is an actor, as a process would be: it can be killed
-between any two callbacks, or frozen and go on later. What is checked is in `checks`; a scenario that fails is made as
-small as it gets (`shrinking`).
+between any two callbacks, or frozen and go on later. What is checked at the end is in `checks`, what is held against
+every commit and every answer in `books` and `seen`; a scenario that fails is made as small as it gets (`shrinking`).
 
 It deliberately does not know SQLite, threads or real processes: tests/crash kills those.
 """

@@ -26,6 +26,7 @@ CALM = frozenset(
         "mark",
         "beating",
         "kept",
+        "handed",
         "ok",
         "flaky",
         "hangs",

@@ -85,11 +85,8 @@ class Client:
                 if self.joined:  # what there is to do was for a run of its own
                     self.todo, self.questions, self.looks = [], [], []
                 left = [one for one in self.questions if one[2] not in self.answered]
-                asking = [asyncio.create_task(self._ask(handle, *one)) for one in left]
-                asking += [asyncio.create_task(self._look(engine, at)) for at in self.looks]
-                await self._do(handle)
-                await self._await_end(handle)
-                await asyncio.gather(*asking)
+                doing = [self._do(handle), *(self._ask(handle, *one) for one in left)]
+                await _all_of([*doing, *(self._look(engine, at) for at in self.looks)])
                 self.over = True
         except (EventStoreError, EngineClosed):
             return
@@ -121,6 +118,7 @@ class Client:
             except RunEnded:
                 OUTSIDE.checks["too late"] += 1
             self.done += 1
+        await self._await_end(handle)
 
     async def _until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self.play.loop.time()))
@@ -174,3 +172,16 @@ class Client:
             except (RunFailedError, RunCancelledError, RunTerminatedError):
                 pass
             return
+
+
+async def _all_of(coros: list[Coroutine[Any, Any, None]]) -> None:
+    """At once; when one fails the others are of no use any more."""
+    tasks = [asyncio.create_task(coro) for coro in coros]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -78,7 +78,7 @@ class _Drawing:
             "rated",
             "charge",
         ]
-        kinds += ["publish", "publish", "mark", "beating", "kept", "kept"]
+        kinds += ["publish", "publish", "mark", "beating", "kept", "kept", "handed", "handed"]
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
         kinds += [] if self.inside else ["receive"] * 2 + ["take"]
         kinds += ["once"] if self.races < RACES_MAX else []
@@ -91,6 +91,8 @@ class _Drawing:
                 return [kind, n, chance.randint(1, 3)]
             case "kept":
                 return [kind, n, chance.randint(0, 1)]
+            case "handed":
+                return [kind, n, chance.choice([0, 0.5, 0.5, 8]), chance.random() < 0.8]
             case "sleep":
                 return [kind, n, chance.choice([0.1, 1, 7, 40])]
             case "pooled" | "both" | "rated":

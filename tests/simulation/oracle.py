@@ -43,6 +43,8 @@ class _Plain(Interpreter):
                 return await self.run(rest[1])
             case "broken":
                 raise ValueError(n)
+            case "handed" if not rest[1]:
+                raise ValueError(n)
             case "ok" | "charge" | "pooled" | "both" | "rated":
                 await asyncio.sleep(rest[0])
         return n

@@ -7,17 +7,29 @@ once than it has slots. Attempts of whoever has lost its lease are not held agai
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from msgspec import Struct
 
 from engine import Attempt, attempt
 from tests.simulation.loops import ACTOR, Actor
 
-__all__ = ["OUTSIDE", "Outside"]
+__all__ = ["OUTSIDE", "Letter", "Outside"]
 
 
 BROKEN_MAX = 20
+
+
+class Letter(Struct, frozen=True):
+    """What whoever is to end a task was told."""
+
+    one: tuple[str, str]  # run and idempotency key
+    token: str
+    value: int
+    seconds: float  # until it answers
+    accepts: bool
 
 
 class Outside:
@@ -37,6 +49,8 @@ class Outside:
         self.broken: list[tuple[str, str]] = []
         self.checks: Counter[str] = Counter()
         self.serial = 0
+        self.told: Callable[[Letter], None] = lambda _letter: None  # somebody is told a token
+        self.answers: dict[tuple[str, str], list[Any]] = {}  # by run and task, in the order sent; None: it is refused
 
     def next_serial(self) -> int:
         self.serial += 1
@@ -45,6 +59,12 @@ class Outside:
     def broke(self, what: str, text: str) -> None:
         if len(self.broken) < BROKEN_MAX:
             self.broken.append((what, text))
+
+    def check_answer(self, one: tuple[str, str], by: str, answer: Any) -> None:
+        """A task that was handed out has its outcome on record: it is the first that was sent."""
+        self.checks["the first answer holds"] += 1
+        if by != "bank" or self.answers.get(one, [()])[0] != answer:
+            self.broke("tokens", f"{one} has {answer} by {by!r}, and was sent {self.answers.get(one)}")
 
     def check_beat(self, this: Attempt) -> None:
         """An attempt begins: it is given what is on record of those before it."""

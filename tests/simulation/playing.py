@@ -21,9 +21,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine import Engine, Rate
-from engine.errors import (
-    EngineFailed,
-)
+from engine.errors import EngineFailed
 from engine.runtime.watchdog import Watchdog
 from eventstore import EventStoreError
 from tests.runtime.worlds import START
@@ -32,8 +30,9 @@ from tests.simulation.clients import Client
 from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
+from tests.simulation.people import People
 from tests.simulation.programs import LIMITS, POOL, RATE, WORKFLOWS
-from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
+from tests.simulation.scenarios import TTL_SECONDS, Fault, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
 
 __all__ = ["Outcome", "Play", "forget", "play"]
@@ -257,9 +256,11 @@ class Play:
         scenario = self.scenario
         timed = [self.loop.create_task(self.befall(f)) for f in scenario.faults if f.kind not in PLANNED]
         workers = [self.loop.create_task(self.worker(slot)) for slot in range(scenario.workers)]
-        person = self.loop.create_task(self.person())
-        timed.append(self.loop.create_task(self.tighten()))
-        timed += [self.loop.create_task(self.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
+        people = People(self)
+        person = self.loop.create_task(people.help_children())
+        timed.append(self.loop.create_task(people.answer_tokens()))
+        timed.append(self.loop.create_task(people.tighten()))
+        timed += [self.loop.create_task(people.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [Client(self, number, run).whole() for number, run in enumerate(scenario.runs)]
         if scenario.assets:
             clients.append(self.materialize())
@@ -276,48 +277,11 @@ class Play:
 
     async def children_end(self) -> None:
         """Those that their parents have left behind are asked to end, and end too."""
-        while any(not stream.closed for stream in self._runs()):
+        while any(not stream.closed for stream in self.runs()):
             await asyncio.sleep(1)
 
-    async def person(self) -> None:
-        """Lets children go on that are parked, for their workers died under them: no client of theirs would."""
-        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
-            while True:
-                await asyncio.sleep(2)
-                for stream in list(self._runs()):
-                    run_id = stream.name.partition(":")[2]
-                    if "/" in run_id and stream.attributes.get("status") == "suspended":
-                        await engine.run(run_id).resume()
-
-    async def pause_children(self, run_id: str, run: Run) -> None:
-        """Those that a run has at that moment, and lets them go on later."""
-        if run.children is None:
-            return
-        begin, end = run.children
-        await asyncio.sleep(begin)
-        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
-            ids = [stream.name.partition(":")[2] for stream in self._runs() if not stream.closed]
-            mine = [engine.run(id_) for id_ in ids if id_.startswith(f"{run_id}/")]
-            for handle in mine:
-                await handle.pause()
-            await asyncio.sleep(end - begin)
-            for handle in mine:
-                await handle.unpause()
-
-    async def tighten(self) -> None:
-        """For a while there are fewer slots, or none."""
-        if self.scenario.tight is None:
-            return
-        begin, end, slots = self.scenario.tight
-        async with Engine(self.store, clock=self.clock, entropy=self.entropy) as engine:
-            await asyncio.sleep(begin)
-            if POOL not in {limit.name for limit in await engine.limits()}:
-                return  # nobody has declared it yet
-            await engine.set_pool(POOL, slots)
-            await asyncio.sleep(end - begin)
-            await engine.set_pool(POOL, self.scenario.slots)
-
-    def _runs(self) -> Iterator[Any]:
+    def runs(self) -> Iterator[Any]:
+        """Their streams, as the store has them."""
         return (stream for name, stream in self.store._streams._streams.items() if name.startswith("run:"))
 
     def _complained(self, _loop: Any, context: dict[str, Any]) -> None:
@@ -408,7 +372,7 @@ def _played(it: Play) -> Outcome:
 
 def _how_it_stands(it: Play) -> str:
     found = []
-    for stream in it._runs():
+    for stream in it.runs():
         if not stream.closed:
             head = stream.head()
             found.append(

@@ -13,7 +13,7 @@ from typing import Any
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Feed, Memo, Request, Signal, State, attempt, durable, task, workflow
-from tests.simulation.outside import OUTSIDE
+from tests.simulation.outside import OUTSIDE, Letter
 
 __all__ = [
     "LIMITS",
@@ -25,6 +25,7 @@ __all__ = [
     "asked",
     "children_of",
     "fails_to_answer",
+    "handed",
     "kinds_of",
     "phase",
     "report",
@@ -160,6 +161,16 @@ async def kept(_: int, key: int) -> list[int]:
 
 
 @task(stop=stop_after_attempt(100), wait=wait_fixed(1))
+async def handed(n: int, seconds: float, accepts: bool) -> list[int]:
+    """Somebody else ends it, maybe before its attempt has ended."""
+    with OUTSIDE.attempt():
+        this = attempt()
+        OUTSIDE.told(Letter((this.run_id, this.idempotency_key), this.token, n, seconds, accepts))
+        await asyncio.sleep(n % 2)
+        this.later()
+
+
+@task(stop=stop_after_attempt(100), wait=wait_fixed(1))
 async def answering(value: int) -> list[int]:
     """An answer that no other execution gives."""
     with OUTSIDE.attempt() as before:
@@ -272,6 +283,9 @@ class Interpreter:
             case "kept":
                 if (found := await kept(n, *rest))[0] != rest[0]:
                     OUTSIDE.broke("memos", f"{n} wants one of {rest[0]}, and has {found}")
+                return n
+            case "handed":
+                await handed(n, *rest)
                 return n
             case "take":
                 received = await asked.receive()

@@ -14,7 +14,16 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from engine.core.events import AttemptHeartbeat, RunStarted, RunSuspended, TaskCompleted, TaskStarted, decode_header
+from engine.core.events import (
+    AttemptHeartbeat,
+    RunStarted,
+    RunSuspended,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+    decode_header,
+)
 from engine.core.lineage import idempotency_key
 from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
@@ -45,6 +54,7 @@ class Ledger:
         self.headers: dict[str, list[bytes]] = {}
         self.epochs: dict[str, int] = {}
         self.parked: set[str] = set()
+        self.handed: set[tuple[str, str]] = set()  # tasks that somebody else ends, by run and key
         self.commits = 0
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
@@ -113,7 +123,13 @@ class Ledger:
                     OUTSIDE.started[run_id, self._key(run_id, id_)] = number
                 case AttemptHeartbeat(id=id_) if payload is not None:
                     OUTSIDE.beats[run_id, self._key(run_id, id_)] = json.loads(payload)
+                case TaskScheduled(id=id_, task="handed"):
+                    self.handed.add((run_id, self._key(run_id, id_)))
+                case TaskFailed(id=id_) if (one := (run_id, self._key(run_id, id_))) in self.handed and event.by:
+                    OUTSIDE.check_answer(one, event.by, None)
                 case TaskCompleted(id=id_):
+                    if (one := (run_id, self._key(run_id, id_))) in self.handed:
+                        OUTSIDE.check_answer(one, event.by, json.loads(payload or b""))
                     OUTSIDE.completed[run_id, self._key(run_id, id_)] = 1
 
     def _key(self, run_id: str, task_id: str) -> str:
