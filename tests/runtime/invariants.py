@@ -181,7 +181,6 @@ class _Told:
         self.started: dict[str, int] = {}  # attempts begun
         self.failed: dict[str, int] = {}  # the last attempt that is recorded as failed
         self.retry_at: dict[str, int] = {}  # when the next may begin
-        self.at = 0  # of the event before
         self.over: dict[str, str] = {}
         self.unwanted: set[str] = set()  # cancelled; those that are waited for have an outcome all the same
         self.timers: dict[str, int] = {}
@@ -256,7 +255,6 @@ def check_events(events: list[Any]) -> None:
         if isinstance(event, Decision):
             demand(told.fact, f"{where}: no fact has led to this decision")
         _check_event(told, event, where)
-        told.at = event.at
 
 
 def _check_waiting(told: _Told, event: Any, where: str) -> None:
@@ -281,9 +279,7 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
             demand(id_ in told.scheduled, f"{where}: was never scheduled")
             demand(id_ not in told.over, f"{where}: it is {told.over.get(id_)} already")
             demand(attempt == told.started.get(id_, 0) + 1, f"{where}: {told.started.get(id_, 0)} began before")
-            # Where time stands still in the history, the clock was set back since it said that the time had come.
-            on_time = event.at >= told.retry_at.get(id_, 0) or event.at == told.at
-            demand(on_time, f"{where}: before its time, {told.retry_at.get(id_)}")
+            demand(event.at >= told.retry_at.get(id_, 0), f"{where}: before its time, {told.retry_at.get(id_)}")
             told.started[id_] = attempt
         case AttemptFailed(id=id_, attempt=attempt):
             demand(attempt == told.started.get(id_), f"{where}: that attempt did not begin")
