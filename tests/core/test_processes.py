@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("digests.py")
-VERSIONS = ("3.11", "3.12", "3.13")
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 PROBE = "import sys, anyio, msgspec; print('%d.%d' % sys.version_info[:2])"
 
 Digests = dict[str, list[str]]
