@@ -53,3 +53,6 @@ class Site(Protocol):
 
     def failed(self, error: BaseException) -> None:
         """The store, or this engine, cannot go on."""
+
+    def check(self) -> None:
+        """Raise `EngineFailed` once that is so."""

@@ -1,0 +1,127 @@
+"""Runs that are started at once begin so many at a time; what has not begun can be called off, recorded, or refused."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from engine import Engine, RunHandle, workflow
+from engine.errors import EngineFailed
+from engine.runtime.launching import LAUNCHES_AT_ONCE
+from eventstore import NEW, StoreUnavailable, StreamNotFound
+from tests.runtime.faulty import FaultyStore, leave
+from tests.runtime.invariants import check_store
+from tests.runtime.worlds import MemoryWorld, settle, soon, until
+
+MANY = LAUNCHES_AT_ONCE * 3
+began: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_began() -> None:
+    began.clear()
+
+
+@workflow
+async def numbered(n: int) -> int:
+    began.append(n)
+    return n
+
+
+class Door:
+    """Holds back every commit that makes a run, until `open` is set; then fails it, if it is told to."""
+
+    def __init__(self, store: FaultyStore, *, error: Exception | None = None) -> None:
+        self.open = asyncio.Event()
+        self._error = error
+        self.held = 0
+        store.before = self._hold
+
+    async def _hold(self, name: str, argument: Any) -> None:
+        if name == "commit" and argument.expected_version == NEW and argument.stream.startswith("run:"):
+            self.held += 1
+            await self.open.wait()
+            if self._error is not None:
+                raise self._error
+
+
+def starting(engine: Engine) -> list[asyncio.Task[RunHandle[int]]]:
+    return [asyncio.create_task(engine.start(numbered(n), id=f"run-{n}")) for n in range(MANY)]
+
+
+async def test_so_many_begin_at_once_and_the_others_behind_them(memory: MemoryWorld) -> None:
+    store = FaultyStore(memory.data)
+    door = Door(store)
+    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
+        starts = starting(engine)
+        await until(lambda: door.held)
+        await settle(200)
+        assert began == list(range(LAUNCHES_AT_ONCE))
+        door.open.set()
+        runs = await soon(asyncio.gather(*starts))
+        assert await soon(asyncio.gather(*(run.result() for run in runs))) == list(range(MANY))
+        assert began == list(range(MANY))  # in the order in which they were started
+        await check_store(memory.data, numbered)
+
+
+async def test_one_that_is_called_off_before_its_turn_is_not_made(memory: MemoryWorld) -> None:
+    """And who wants the same run makes it; nobody's turn is lost."""
+    store = FaultyStore(memory.data)
+    door = Door(store)
+    last = MANY - 1
+    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
+        starts = starting(engine)
+        await until(lambda: door.held)
+        twin = asyncio.create_task(engine.start(numbered(last), id=f"run-{last}"))
+        await settle()
+        for start in (starts[LAUNCHES_AT_ONCE], starts[last]):
+            start.cancel()
+        await settle()
+        door.open.set()
+        await soon(asyncio.wait(starts))
+        assert await soon((await soon(twin)).result()) == last
+        called_off = f"run-{LAUNCHES_AT_ONCE}"
+        assert [start.cancelled() for start in starts].count(True) == 2
+        with pytest.raises(StreamNotFound):
+            await memory.data.head(f"run:{called_off}")
+        again = await soon(engine.start(numbered(LAUNCHES_AT_ONCE), id=called_off))
+        assert await soon(again.result()) == LAUNCHES_AT_ONCE
+        assert sorted(began) == list(range(MANY))
+        await check_store(memory.data, numbered)
+
+
+async def test_those_that_have_not_begun_when_the_engine_closes_are_recorded(memory: MemoryWorld) -> None:
+    store = FaultyStore(memory.data)
+    door = Door(store)
+    engine = Engine(store, workflows=[numbered], clock=memory.clock)
+    await engine.__aenter__()
+    starts = starting(engine)
+    await until(lambda: door.held)
+    closing = asyncio.create_task(engine.__aexit__(None, None, None))
+    await settle()
+    door.open.set()
+    runs = await soon(asyncio.gather(*starts))
+    await soon(closing)
+    assert began == list(range(LAUNCHES_AT_ONCE))
+    async with Engine(memory.data, workflows=[numbered], clock=memory.clock) as engine:
+        results = [engine.run(run.id).result() for run in runs]
+        assert await soon(asyncio.gather(*results)) == list(range(MANY))
+    assert sorted(began) == list(range(MANY))
+    await check_store(memory.data, numbered)
+
+
+async def test_those_that_have_not_begun_when_the_store_fails_are_refused(memory: MemoryWorld) -> None:
+    store = FaultyStore(memory.data)
+    door = Door(store, error=StoreUnavailable("planned"))
+    engine = Engine(store, workflows=[numbered], clock=memory.clock)
+    await engine.__aenter__()
+    starts = starting(engine)
+    await until(lambda: door.held)
+    door.open.set()
+    found = await soon(asyncio.gather(*starts, return_exceptions=True))
+    assert began == list(range(LAUNCHES_AT_ONCE))
+    assert {type(error) for error in found[:LAUNCHES_AT_ONCE]} == {StoreUnavailable}
+    assert {type(error) for error in found[LAUNCHES_AT_ONCE:]} == {EngineFailed}
+    await soon(leave(engine))
