@@ -360,6 +360,17 @@ class Instance:
             self._loop.poison()
             self._loop.put_away()
 
+    def let_go(self) -> None:
+        """Evict it, and forget its parts, which know it: only how it ended may be asked of it from now on.
+
+        What stands in a circle would stay in memory until the garbage collector comes by, and goes through it.
+        """
+        self.evict()
+        del self.begin, self.calls, self.clocks, self.inbox, self.outbox, self.patches, self.attributes
+        self.waiting = self.main = self.cancelling.main = None
+        if self._loop is not None:
+            self._loop.let_go()
+
     def __del__(self) -> None:
         # Whoever lets an instance go has evicted it. If it was forgotten, its coroutines must not be closed by the
         # garbage collector outside their loop: there, a task call in a `finally` would simply be the function.

@@ -21,13 +21,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from threading import get_ident
 from types import BuiltinMethodType, MethodType
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import Any, ClassVar, Final, cast
 
 from engine.core.burial import bury, is_level_cancellation
 from engine.core.call import Call
-from engine.core.cancelling import Cancelling
 from engine.core.generators import GeneratorKeeper
 from engine.core.handles import STEP, WAKE_UP, BranchTask, LoopFuture, ReadyHandle, WorkflowTimer
+from engine.core.hosts import NOBODY, LoopHost
 from engine.core.lineage import Branch, branch_name, cleaned
 from engine.core.nesting import run_nested
 from engine.core.ordered import install_asyncio
@@ -41,7 +41,6 @@ __all__ = [
     "BranchTask",
     "DeterministicLoop",
     "LoopFuture",
-    "LoopHost",
     "WorkflowTimer",
 ]
 
@@ -58,20 +57,6 @@ _NOBODYS: Final = cast("asyncio.Handle", None)  # a handle that asyncio's own co
 _MADE_UP: Final = re.compile(r"Task-\d+")  # asyncio's own name of a task that nobody named
 
 install_asyncio()
-
-
-class LoopHost(Protocol):
-    """Who the loop works for: decides about durable timers."""
-
-    def start_timer(self, timer: WorkflowTimer) -> None:
-        """A timer was asked for, with a deadline in the loop's future."""
-
-    def cancel_timer(self, timer: WorkflowTimer) -> None:
-        """A timer that was started, and has not fired, is no longer wanted."""
-
-    @property
-    def cancelling(self) -> Cancelling:
-        """Who is told what becomes of cancellations."""
 
 
 class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, ForbiddenCallbacks):
@@ -363,6 +348,10 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
         self.ready = deque(maxlen=0)  # nothing becomes ready any more
         self.parked = ()
         self._unnamed.clear()
+
+    def let_go(self) -> None:
+        """Forget whom it worked for, who has left memory. The loop must be put away."""
+        self.host = NOBODY
 
     def check_alive(self) -> None:
         """Raise `Evicted` once the instance is being put away.

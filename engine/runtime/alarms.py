@@ -42,7 +42,7 @@ class OneAlarm:
 
     def __init__(self, alarms: Alarms, callback: Callable[[], None]) -> None:
         self._alarms = alarms
-        self._callback = callback
+        self._callback: Callable[[], None] | None = callback
         self._alarm: Alarm | None = None
 
     def set(self, at: int | None) -> None:
@@ -51,7 +51,12 @@ class OneAlarm:
             if self._alarm.at == at and self._alarm.callback is not None:
                 return
             self._alarm.cancel()
-        self._alarm = None if at is None else self._alarms.at(at, self._callback)
+        self._alarm = None if at is None or self._callback is None else self._alarms.at(at, self._callback)
+
+    def close(self) -> None:
+        """Never call back any more, and forget whom."""
+        self.set(None)
+        self._callback = None
 
 
 class Alarms:

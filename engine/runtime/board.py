@@ -7,6 +7,7 @@ of an earlier one say is said to a board that is closed, and nobody hears it.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from typing import Any, Final, Protocol
 
 from engine.core.events import (
@@ -35,7 +36,7 @@ from engine.runtime.own_sql import OwnSql
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.starts import Starts
-from engine.runtime.steps import Arrival, Step
+from engine.runtime.steps import Arrival, Step, task_cancelled
 
 __all__ = ["Board", "BoardOwner", "heed"]
 
@@ -124,6 +125,20 @@ class Board:
         for task_id, pending in self._instance.pending.items():
             if task_id not in busy and (not pending.asked_to_end or self.asks(task_id)):
                 self.take_up(task_id)
+
+    def come_back(self, missing: Container[str]) -> None:
+        """Take up what is pending in a run that comes back: what its history misses, only when that is written."""
+        for task_id, pending in self._instance.pending.items():
+            if pending.asked_to_end and not self.asks(task_id):
+                self._owner.intake.add(task_cancelled(task_id, 0))  # its attempt died with its worker, as it was to
+            elif task_id not in missing:
+                self.take_up(task_id)
+
+    def asked_to_end(self, task_ids: Iterable[str]) -> None:
+        """These are awaited to their end, which has come where nothing of them runs."""
+        for task_id in task_ids:
+            if task_id in self._instance.pending and task_id not in self.running and not self.asks(task_id):
+                self._owner.intake.add(task_cancelled(task_id, 0))
 
     def hand_out(self, task_id: str) -> None:
         """The task waits for whoever has its token, at most until its deadline."""
@@ -280,6 +295,12 @@ class Board:
         self.stand_down()
         for running in list(self.running.values()):
             running.cancel()
+
+    def let_go(self) -> None:
+        """It is closed, and no step is taken any more: forget whose it is. Attempts may still end."""
+        del self._owner
+        self.starts.let_go()
+        self.lookups.let_go()
 
     def _due(self, task_id: str) -> None:
         """Its wait is over, or its result is not there already: it is to be tried."""

@@ -36,7 +36,7 @@ from engine.runtime.recovery import Rebuilt, rebuild_run
 from engine.runtime.resending import send_again, undelivered_sends
 from engine.runtime.resting import may_rest, next_due
 from engine.runtime.site import Site
-from engine.runtime.steps import Arrival, Step, task_cancelled
+from engine.runtime.steps import Arrival, Step
 from engine.runtime.streams import status_of
 from engine.runtime.turns import Turns
 from eventstore import MailWaiting, StreamHead
@@ -64,7 +64,7 @@ class Driver:
         self.board = Board(self, attempts)
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
-        self.discarded = False
+        self.discarded = self._rests = False
         self.gates = Gates()  # while one is shut nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.holding = False  # either of the two
@@ -91,16 +91,11 @@ class Driver:
         self._reopening = reopened_by
         if rebuilt is not None:
             self._take_over(rebuilt)
-        backlog = self._backlog
         self.receive(head)  # before anything of our own making: it was sent while nobody was here
         if rebuilt is not None:
             self.intake.carry(told_now(rebuilt.replayer.carrying))
-        missing = {item.event.id for item in backlog}
-        for id_, pending in self.instance.pending.items():
-            if pending.asked_to_end and not self.board.asks(id_):
-                self.intake.add(task_cancelled(id_, 0))  # its attempt died with its worker, as it was asked to
-            elif id_ not in missing:  # those are started when their TaskScheduled is written
-                self.board.take_up(id_)
+        missing = {item.event.id for item in self._backlog}
+        self.board.come_back(missing)
         if self.instance.outcome is None:
             self._timers_due()
             if messages := undelivered_sends(self.instance, missing):
@@ -150,13 +145,20 @@ class Driver:
             self._timer.set(None)
         self.kick()
 
-    def discard(self) -> None:
-        """Put the run out of memory; the log has all there is to know. Its attempts are asked to end."""
-        self.discarded = True
-        self._timer.set(None)
+    def discard(self, *, rests: bool = False) -> None:
+        """Put the run out of memory, but for the instance of one that `rests`, and ask its attempts to end."""
+        self.discarded, self._rests = True, rests or self._rests
+        self._timer.close()
         self.board.close()
-        self.instance.evict()
+        if not rests:
+            self.instance.evict()
         self._pump.close()
+
+    def gone(self) -> None:
+        """See `pump.Pumped`."""
+        self.board.let_go()
+        if not self._rests:
+            self.instance.let_go()
 
     # -- what arrives -------------------------------------------------------------------------------------------------
 
@@ -164,8 +166,7 @@ class Driver:
         """An attempt, or a task that was handed out, has ended; None: it was cut off."""
         if self.discarded:
             return
-        site = self.site
-        arrival = recorded(self.instance, task_id, number, outcome, stopping=site.stopping)
+        arrival = recorded(self.instance, task_id, number, outcome, stopping=self.site.stopping)
         self._arrived(*(() if arrival is None else (arrival,)))
 
     def _arrived(self, *arrivals: Arrival) -> None:
@@ -262,9 +263,7 @@ class Driver:
         for arrival in self.intake.take(step, self.turns, self.instance):
             heed(self.board, self.instance, step, arrival, at=self.turns.last_at)
         self.set_aside.heed(step)
-        for id_ in step.cancelled:
-            if id_ in self.instance.pending and id_ not in self.board.running and not self.board.asks(id_):
-                self.intake.add(task_cancelled(id_, 0))  # awaited to its end, and nothing of it runs
+        self.board.asked_to_end(step.cancelled)
         if self.instance.over:
             self.intake.turn_away(step)
         self._choose(step)
@@ -313,7 +312,7 @@ class Driver:
         except Mismatch:
             self.site.left(self, lost=True)  # who brings it back will say so
             return
-        self.instance.evict()
+        self.instance.let_go()
         self._take_over(rebuilt)
         self.board.rebuilt(self.instance, rebuilt.replayer.attempts)
         self.flow.not_written(step)
@@ -372,11 +371,13 @@ class Driver:
         before = self.instance
         self._timer.set(None)
         self.board.close()
+        self.board.let_go()
         self.instance = Instance(self.site.definitions.next_of(before), before.run_id, tables=before.tables)
         self.instance.around = before.around
         self.turns = Turns(self.instance, last_at=self.turns.last_at, clock=self.site.clock)
         self.board = Board(self, {})
         self.intake.begin_epoch(before, self.instance.definition.version)
+        before.let_go()
         self.site.watches.moved(self.run_id)
         self.kick()
 
@@ -393,8 +394,5 @@ class Driver:
             # what this instance has taken in and the log has not must not come back with it.
             self.site.left(self)
             return
-        self.discarded = True  # this driver; the instance rests
-        self._pump.close()
-        self._timer.set(None)
-        self.board.close()
+        self.discard(rests=True)
         self.site.parked(self)

@@ -295,6 +295,10 @@ class Lookups:
         for task_id in list(self._looking):
             self.call_off(task_id)
 
+    def let_go(self) -> None:
+        """No step is taken any more, and all is called off: forget the board."""
+        del self._missed, self._ended
+
     def drop(self, task_id: str) -> None:
         """The call is no longer wanted: nothing is kept of it."""
         self.call_off(task_id)

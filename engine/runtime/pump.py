@@ -34,17 +34,19 @@ class Pumped(Protocol):
     def discard(self) -> None:
         """The program's loop is ending under us: put the run out of memory."""
 
+    def gone(self) -> None:
+        """Hear, once, that the pump is closed and no step is under way: let go of everything."""
+
 
 class Pump:
     """See the module."""
 
-    __slots__ = ("_closed", "_idle", "_owner", "_running", "_spawn")
+    __slots__ = ("_idle", "_owner", "_running", "_spawn")
 
     def __init__(self, owner: Pumped, spawn: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
-        self._owner = owner
+        self._owner: Pumped | None = owner  # None once closed: they must not keep each other in memory
         self._spawn = spawn
         self._running = False
-        self._closed = False
         self._idle: asyncio.Future[None] | None = None  # what it waits for, between two steps
 
     def kick(self) -> None:
@@ -54,23 +56,24 @@ class Pump:
             self._idle = None
             if not idle.done():  # it may have been cancelled
                 idle.set_result(None)
-        elif not self._running and not self._closed:
+        elif not self._running and self._owner is not None:
             self._running = True
-            self._spawn(self._run())
+            self._spawn(self._run(self._owner))
 
     def close(self) -> None:
         """Its owner wants no further step: let it end, and never begin again."""
-        self._closed = True
+        owner, self._owner = self._owner, None
         if self._idle is not None:
             self.kick()
+        elif owner is not None and not self._running:
+            owner.gone()
 
-    async def _run(self) -> None:
-        owner = self._owner
+    async def _run(self, owner: Pumped) -> None:
         try:
             while True:
                 while owner.has_work():
                     await owner.step()
-                if self._closed or not owner.pumped():
+                if self._owner is None or not owner.pumped():
                     break
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
@@ -81,3 +84,5 @@ class Pump:
             owner.broke(error)
         finally:
             self._running, self._idle = False, None
+            if self._owner is None:
+                owner.gone()

@@ -53,27 +53,27 @@ class Residents:
         )
         while len(self._rested) > self._cached:
             _, oldest = self._rested.popitem(last=False)
-            oldest.instance.evict()
+            oldest.instance.let_go()
 
     def wake(self, run_id: str, version: int) -> Rested | None:
         """The run's rested instance, if it is at this version; one at another is put away."""
         rested = self._rested.pop(run_id, None)
         if rested is not None and rested.version != version:
-            rested.instance.evict()
+            rested.instance.let_go()
             return None
         return rested
 
     def forget(self, run_id: str) -> None:
         """Put the run's rested instance away, if there is one."""
         if (rested := self._rested.pop(run_id, None)) is not None:
-            rested.instance.evict()
+            rested.instance.let_go()
 
     def clear(self) -> None:
         """Put everything out of memory."""
         for driver in list(self.drivers.values()):
             self.drop(driver)
         for rested in self._rested.values():
-            rested.instance.evict()
+            rested.instance.let_go()
         self._rested.clear()
 
     def _forget(self, driver: Driver) -> bool:

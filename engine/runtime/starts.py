@@ -51,6 +51,7 @@ class Starts:
     def __init__(self, owner: StartsOwner, instance: Instance, dispatcher: Dispatcher, flow: Flow) -> None:
         self.instance = instance
         self._owner = owner
+        self._run_id = owner.run_id
         self._dispatcher = dispatcher
         self._flow = flow
         self._rates: OneAlarm | None = None  # made for those who wait for a rate
@@ -113,6 +114,12 @@ class Starts:
         self._queued.clear()
         if self._rates is not None:
             self._rates.set(None)
+
+    def let_go(self) -> None:
+        """No step is taken any more: forget the board."""
+        del self._owner
+        if self._rates is not None:
+            self._rates.close()
 
     def stand_down(self) -> None:
         """Nothing begins for now: slots and places in queues are given back."""
@@ -312,7 +319,7 @@ class Starts:
         return line
 
     def _holder(self, task_id: str) -> str:
-        return slot_holder(self._owner.run_id, self.instance.epoch, task_id)  # which a new instance does not know yet
+        return slot_holder(self._run_id, self.instance.epoch, task_id)  # which a new instance does not know yet
 
     def _standing(self, task: PendingTask) -> tuple[int, str] | None:
         """Its priority, and who shares its turns: unless its author says otherwise, the tree of runs that it is in."""

@@ -64,6 +64,9 @@ class Steps:
         self.heard.append("discard")
         self.pump.close()
 
+    def gone(self) -> None:
+        self.heard.append("gone")
+
     async def do(self, work: int) -> None:
         self.work += work
         self.pump.kick()
@@ -125,6 +128,20 @@ async def test_once_closed_it_ends_and_never_begins_again() -> None:
     assert len(steps.tasks) == 1
 
 
+@pytest.mark.parametrize("when", ["before", "during", "between", "behind"])
+async def test_once_closed_and_at_rest_it_says_so_once(when: str) -> None:
+    steps = Steps()
+    steps.expecting = when != "behind"
+    steps.during = steps.pump.close if when == "during" else steps.during
+    await (settle() if when == "before" else steps.do(1))
+    assert ("gone" in steps.heard) == (when == "during")
+    for _ in range(2):
+        steps.pump.close()
+        await settle()
+        assert steps.heard.count("gone") == 1
+    assert steps.heard[-1] == "gone"
+
+
 @pytest.mark.parametrize("idle", [True, False])
 async def test_a_loop_that_ends_under_it_puts_the_run_away(idle: bool) -> None:  # noqa: FBT001
     steps = Steps()
@@ -139,7 +156,7 @@ async def test_a_loop_that_ends_under_it_puts_the_run_away(idle: bool) -> None: 
     with suppress(asyncio.CancelledError):
         await steps.tasks[0]
     assert steps.tasks[0].cancelled()
-    assert steps.heard[-1] == "discard"
+    assert steps.heard[-2:] == ["discard", "gone"]
     steps.pump.kick()
     await settle()
     assert len(steps.tasks) == 1
@@ -151,7 +168,7 @@ async def test_a_kick_that_meets_the_cancellation_of_the_wait_harms_nobody() -> 
     steps.tasks[0].cancel()
     await steps.do(1)
     assert steps.tasks[0].cancelled()
-    assert steps.heard[-1] == "discard"
+    assert steps.heard[-2:] == ["discard", "gone"]
 
 
 async def test_a_step_that_fails_is_told_and_is_the_last() -> None:

@@ -1,0 +1,126 @@
+"""What has left memory is gone at once: it does not wait for the garbage collector, which would go through all of it.
+
+A run that has failed may wait for it: an error knows the frames that it came through, and they know the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from engine import Engine, RunHandle, task, workflow
+from engine.core.instance import Instance
+from engine.core.loop import DeterministicLoop
+from engine.errors import RunCancelledError
+from engine.runtime.board import Board
+from engine.runtime.driver import Driver
+from engine.runtime.pump import Pump
+from engine.workflows import durable
+from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon
+
+OF_A_RUN = (Board, DeterministicLoop, Driver, Instance, Pump)
+RUNS = 3
+
+
+@task
+async def step(n: int) -> int:
+    return n
+
+
+@workflow
+async def steps(count: int) -> int:
+    for n in range(count):
+        await step(n)
+    return count
+
+
+@workflow
+async def wide(count: int) -> int:
+    return len(await asyncio.gather(*(step(n) for n in range(count))))
+
+
+@workflow
+async def naps(count: int) -> int:
+    async with asyncio.timeout(10_000):
+        for _ in range(count):
+            await asyncio.sleep(100)
+    return count
+
+
+@workflow
+async def epochs(left: int) -> int:
+    await step(left)
+    if left:
+        await durable.continue_as_new(epochs(left - 1))
+    return left
+
+
+@workflow
+async def parent(count: int) -> int:
+    return await steps(count)
+
+
+async def ends(run: RunHandle[Any], world: MemoryWorld) -> None:
+    await run.result()
+
+
+async def is_cancelled(run: RunHandle[Any], world: MemoryWorld) -> None:
+    await run.cancel()
+    with pytest.raises(RunCancelledError):
+        await run.result()
+
+
+async def rests_and_is_put_away(run: RunHandle[Any], world: MemoryWorld) -> None:
+    await at_rest(world.data, run.id)
+
+
+async def rests_and_comes_back(run: RunHandle[Any], world: MemoryWorld) -> None:
+    ending = asyncio.create_task(run.result())
+    while not ending.done():
+        await at_rest(world.data, run.id)
+        world.clock.advance(100)
+        await settle()
+    await ending
+
+
+def living() -> Counter[str]:
+    return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, OF_A_RUN))
+
+
+@pytest.mark.parametrize(
+    ("call", "life", "cached"),
+    [
+        (lambda: steps(3), ends, 10),
+        (lambda: wide(10), ends, 10),
+        (lambda: parent(3), ends, 10),
+        (lambda: epochs(3), ends, 10),
+        (lambda: naps(3), is_cancelled, 10),
+        (lambda: naps(3), rests_and_is_put_away, 0),
+        (lambda: naps(3), rests_and_comes_back, 0),
+        (lambda: naps(3), rests_and_comes_back, 10),
+    ],
+)
+async def test_a_run_leaves_nothing_to_the_garbage_collector(
+    memory: MemoryWorld,
+    call: Callable[[], Any],
+    life: Callable[[RunHandle[Any], MemoryWorld], Awaitable[None]],
+    cached: int,
+) -> None:
+    workflows: list[Any] = [steps, wide, naps, epochs, parent]
+    async with Engine(memory.data, workflows=workflows, clock=memory.clock, cached=cached) as engine:
+        await settle()
+        gc.collect()
+        before = living()
+        gc.disable()
+        try:
+            for _ in range(RUNS):
+                await soon(life(await engine.start(call()), memory))
+            await settle(200)
+            assert living() - before == Counter()
+        finally:
+            gc.enable()
