@@ -91,8 +91,7 @@ class Client:
         except (EventStoreError, EngineClosed):
             return
         except EngineFailed as error:
-            if not isinstance(error.__cause__, EventStoreError):
-                OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
+            OUTSIDE.check_end(actor, error)
 
     async def _begin(self, engine: Engine) -> bool:
         """Whether there is a run to have."""

@@ -14,6 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from engine import Attempt, attempt
+from engine.errors import EngineFailed
+from eventstore import EventStoreError
 from tests.simulation.loops import ACTOR, Actor
 
 __all__ = ["OUTSIDE", "Letter", "Outside"]
@@ -59,6 +61,11 @@ class Outside:
     def broke(self, what: str, text: str) -> None:
         if len(self.broken) < BROKEN_MAX:
             self.broken.append((what, text))
+
+    def check_end(self, actor: Actor, error: EngineFailed) -> None:
+        """An engine could not go on: for a planned failure of its store, and for nothing else."""
+        if not isinstance(error.__cause__, EventStoreError):
+            self.broke("engine failed", f"{actor}: {error.__cause__!r}")
 
     def check_answer(self, one: tuple[str, str], by: str, answer: Any) -> None:
         """A task that was handed out has its outcome on record: it is the first that was sent."""

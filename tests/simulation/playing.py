@@ -231,8 +231,7 @@ class Play:
         except EventStoreError:
             return  # a planned one: that the store is there again is for the next life to find out
         except EngineFailed as error:
-            if not isinstance(error.__cause__, EventStoreError):
-                OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
+            OUTSIDE.check_end(actor, error)
 
     async def materialize(self) -> None:
         """The client that wants assets; beside it, workers make them."""
@@ -243,9 +242,10 @@ class Play:
                 async with self.engine(slot, actor, serves=True, only=[RUN_ID]) as engine:
                     await materialized(engine, actor.assets)
                     done.set()
-            except (EventStoreError, EngineFailed) as error:
-                if isinstance(error, EngineFailed) and not isinstance(error.__cause__, EventStoreError):
-                    OUTSIDE.broke("engine failed", f"{actor}: {error.__cause__!r}")
+            except EventStoreError:
+                return
+            except EngineFailed as error:
+                OUTSIDE.check_end(actor, error)
 
         while not done.is_set():
             await self.life(slot, visit)
