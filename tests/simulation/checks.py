@@ -20,8 +20,10 @@ __all__ = ["allowed_of", "judge"]
 Allowed: TypeAlias = list[list[frozenset[str] | None]]
 """By run and epoch: see `ends_of`."""
 CALM = frozenset(
-    {"seq", "gather", "group", "lock", "within", "shield", "serve", "child", "spawn", "receive", "take", "sleep"}
+    {"seq", "gather", "group", "lock", "within", "shield", "serve", "child", "spawn", "guide", "receive", "take"}
     | {
+        "sleep",
+        "tell",
         "publish",
         "mark",
         "beating",
@@ -56,6 +58,7 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
     except Broken as error:
         OUTSIDE.broke("history", str(error))
     ledger.wishes.judge()
+    ledger.sends.judge()
     for number, run in enumerate(scenario.runs):
         ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
     if scenario.assets:
@@ -80,7 +83,11 @@ async def _ended(
     events = counting(await check_history(store, run_id))
     end = next(event for event in events if isinstance(event, ENDS))
     kinds = {kind for program in run.epochs for kind in kinds_of(program)}
-    cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id)
+    cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id) or run.deadline is not None
+    if isinstance(end, RunFailed) and end.error.endswith("RunDeadlineExceeded"):
+        ledger.checks["no deadline passes before its time"] += 1
+        if run.deadline is None or end.at < events[0].deadline - ledger.keys.slack * 1_000_000:
+            OUTSIDE.broke("deadline", f"{run_id} was not done by its deadline: {run.deadline}, {events[0]}, {end}")
     if cancelled and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
         return 0  # whatever it was in the middle of
     family = (f"run:{run_id}", f"run:{run_id}/")

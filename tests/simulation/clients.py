@@ -99,7 +99,8 @@ class Client:
         keys.asked(self.id, run.delay)
         options: Any = {"singleton": run.key, "on_conflict": run.on_conflict} if run.key else {}
         try:
-            handle = await engine.start(sim(list(run.epochs), []), id=self.id, delay=run.delay, **options)
+            call = sim(list(run.epochs), [])
+            handle = await engine.start(call, id=self.id, delay=run.delay, deadline=run.deadline, **options)
         except SingletonHeld as error:
             keys.heard(self.id, error.run_id)
             return False

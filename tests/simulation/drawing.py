@@ -32,7 +32,7 @@ class _Drawing:
         if size <= 1 or depth > 4:
             return self.leaf(n)
         kinds = ["seq"] * 3 + ["gather"] * 3 + ["gather_all", "group", "group", "lock", "within", "shield", "deadline"]
-        kinds += ["except", "finally", "child", "child", "spawn"]
+        kinds += ["except", "finally", "child", "child", "spawn", "guide"]
         kinds += ["timeout", "first", "cancel"] if self.races < RACES_MAX else []
         kinds += ["serve"] * 2 if not (self.inside or self.serves) else []
         kind = chance.choice(kinds)
@@ -45,6 +45,8 @@ class _Drawing:
                 child = self.program(rest, depth + 1)
                 self.inside -= 1
                 return [kind, n, chance.choice(["cancel", "cancel", "terminate", "abandon"]), child]
+            case "guide":
+                return [kind, n, chance.choice(["cancel", "terminate"]), self.guided(rest, depth + 1)]
             case "within" | "shield" | "serve":
                 return [kind, n, self.program(rest, depth + 1)]
             case "deadline":
@@ -56,6 +58,18 @@ class _Drawing:
                 return [kind, n, self.program(rest - 1, depth + 1), self.program(1, depth + 1)]
         parts = chance.randint(2, 3)
         return [kind, n, *(self.program(rest // parts, depth + 1) for _ in range(parts))]
+
+    def guided(self, size: int, depth: int) -> Any:
+        """The program of a child that is told something now and then: not of one that may be left alone."""
+        self.serial += 1
+        n, parts = self.serial, list[Any]()
+        self.inside += 1
+        for _ in range(self.chance.randint(1, 3)):
+            self.serial += 1
+            parts.append(["receive", self.serial])
+            parts.append(self.program(size // 3, depth + 1))
+        self.inside -= 1
+        return ["seq", n, *parts]
 
     def safe(self, size: int) -> Any:
         self.serial += 1
@@ -78,7 +92,7 @@ class _Drawing:
             "rated",
             "charge",
         ]
-        kinds += ["publish", "publish", "mark", "beating", "kept", "kept", "handed", "handed"]
+        kinds += ["publish", "publish", "mark", "beating", "kept", "kept", "handed", "handed", "tell", "tell"]
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
         kinds += [] if self.inside else ["receive"] * 2 + ["take"]
         kinds += ["once"] if self.races < RACES_MAX else []
@@ -91,6 +105,8 @@ class _Drawing:
                 return [kind, n, chance.randint(1, 3)]
             case "kept":
                 return [kind, n, chance.randint(0, 1)]
+            case "tell":
+                return [kind, n, chance.randint(0, 3)]
             case "handed":
                 return [kind, n, chance.choice([0, 0.5, 0.5, 8]), chance.random() < 0.8]
             case "sleep":

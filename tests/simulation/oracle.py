@@ -39,7 +39,7 @@ class _Plain(Interpreter):
 
     async def leaf(self, kind: str, n: int, rest: list[Any]) -> Any:
         match kind:
-            case "child":
+            case "child" | "guide":
                 return await self.run(rest[1])
             case "broken":
                 raise ValueError(n)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Feed, Memo, Request, Signal, State, attempt, durable, task, workflow
+from engine.errors import RunEnded, RunNotFound
 from tests.simulation.outside import OUTSIDE, Letter
 
 __all__ = [
@@ -296,7 +298,21 @@ class Interpreter:
             case "spawn":
                 await durable.start(sim_child.options(parent_close=rest[0])(rest[1]))
                 return n
+            case "guide":
+                return await self.guided(*rest)
+            case "tell":
+                with suppress(RunNotFound, RunEnded):
+                    await durable.run(f"r{rest[0]}").signal(told, n)
+                return n
         return await TASKS[kind](n, *rest)
+
+    async def guided(self, parent_close: Any, program: Any) -> Any:
+        """A child, and all that it waits to be told."""
+        child = await durable.start(sim_child.options(parent_close=parent_close)(program))
+        with suppress(RunEnded):
+            for number in range(kinds_of(program).count("receive")):
+                await child.signal(told, number)
+        return await child.result()
 
     async def race(self, kind: str, n: int, rest: list[Any]) -> Any:
         match kind:

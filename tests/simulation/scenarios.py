@@ -42,6 +42,7 @@ class Run(Struct, frozen=True):
     pause: tuple[float, float] | None = None  # when it is paused and let go on
     children: tuple[float, float] | None = None  # likewise: those of its children that have not ended then
     delay: float | None = None  # seconds from its start until it may begin
+    deadline: float | None = None  # seconds from its start until its code is asked to end
     key: str = ""  # of which one run at a time has begun
     on_conflict: str = "queue"  # what its client says of others with the key
 
@@ -119,7 +120,8 @@ def _run(chance: Random) -> Run:
         terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
         pause=_pause(chance, start) if chance.random() < 0.2 else None,
         children=_pause(chance, start) if chance.random() < 0.1 else None,
-        delay=chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None,
+        delay=(delay := chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None),
+        deadline=(delay or 0) + chance.choice([0.5, 2, 10, 60]) if chance.random() < 0.15 else None,
     )
 
 
@@ -176,6 +178,7 @@ def text_of(scenario: Scenario) -> str:
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]
+        what += [] if run.deadline is None else [f"to be done in {run.deadline:g} s"]
         what += [f"with the {run.key} ({run.on_conflict})"] if run.key else []
         what += [f"told at {at:.3f}" for at in run.signals]
         what += [f"looked at at {at:.3f}" for at in run.reads]

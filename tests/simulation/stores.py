@@ -33,6 +33,7 @@ from tests.simulation.books import Answers, Keys, Limits, Wishes
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.seen import Seen
+from tests.simulation.sends import Sends
 
 __all__ = ["DELAYS", "Handle", "Ledger", "watched_store"]
 
@@ -64,6 +65,7 @@ class Ledger:
         self.keys = Keys(self.checks, self.wishes.ended)
         self.keys.time = time
         self.limits = Limits(self.checks, limits)
+        self.sends = Sends(self.checks, self.wishes.ended)
 
     def claimed(self, stream: str, token: int) -> None:
         self.owners[stream] = token
@@ -109,6 +111,7 @@ class Ledger:
     def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
         self.wishes.noted(run_id, events, mail, self.time())
         self.keys.noted(run_id, events)
+        self.sends.noted(run_id, events)
         payloads = [new.payload for new in commit.events]
         self.answers.noted(run_id, events, payloads)
         self.seen.noted(run_id, events, payloads)
