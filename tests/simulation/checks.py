@@ -24,6 +24,7 @@ CALM = frozenset(
     | {
         "sleep",
         "tell",
+        "halt",
         "publish",
         "mark",
         "beating",
@@ -83,7 +84,8 @@ async def _ended(
     events = counting(await check_history(store, run_id))
     end = next(event for event in events if isinstance(event, ENDS))
     kinds = {kind for program in run.epochs for kind in kinds_of(program)}
-    cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id) or run.deadline is not None
+    halted = run_id in ledger.sends.halted
+    cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id) or run.deadline is not None or halted
     if isinstance(end, RunFailed) and end.error.endswith("RunDeadlineExceeded"):
         ledger.checks["no deadline passes before its time"] += 1
         if run.deadline is None or end.at < events[0].deadline - ledger.keys.slack * 1_000_000:
@@ -99,7 +101,7 @@ async def _ended(
         if not any(FAILED in ends for ends in allowed if ends is not None):
             OUTSIDE.broke("result", f"{run_id} failed ({await _payload(store, run_id)}), and cannot: {allowed}")
         return len(allowed)
-    if isinstance(end, RunTerminated) and run.terminate_at is not None:
+    if isinstance(end, RunTerminated) and (run.terminate_at is not None or halted):
         return 0  # see `books.Wishes`
     if isinstance(end, RunCancelled) and {"group", "timeout"} <= kinds:
         return 0  # a TaskGroup that fails as it is left keeps its cancel: before Python 3.13 no timeout beyond takes it back

@@ -98,9 +98,14 @@ class Client:
         run, keys = self.run, self.play.ledger.keys
         keys.asked(self.id, run.delay)
         options: Any = {"singleton": run.key, "on_conflict": run.on_conflict} if run.key else {}
+        first = [told.message(-n, id=f"{self.id}.first{n}") for n in range(run.first)]
         try:
             call = sim(list(run.epochs), [])
-            handle = await engine.start(call, id=self.id, delay=run.delay, deadline=run.deadline, **options)
+            handle = await engine.start(
+                call, id=self.id, signals=first, delay=run.delay, deadline=run.deadline, **options
+            )
+        except RunEnded:  # of an earlier life's: it is there, and is not told any more
+            return True
         except SingletonHeld as error:
             keys.heard(self.id, error.run_id)
             return False

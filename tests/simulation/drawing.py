@@ -93,6 +93,7 @@ class _Drawing:
             "charge",
         ]
         kinds += ["publish", "publish", "mark", "beating", "kept", "kept", "handed", "handed", "tell", "tell"]
+        kinds += ["halt"] if chance.random() < 0.2 else []
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
         kinds += [] if self.inside else ["receive"] * 2 + ["take"]
         kinds += ["once"] if self.races < RACES_MAX else []
@@ -105,6 +106,8 @@ class _Drawing:
                 return [kind, n, chance.randint(1, 3)]
             case "kept":
                 return [kind, n, chance.randint(0, 1)]
+            case "halt":
+                return [kind, n, chance.randint(0, 3), chance.choice(["cancel", "terminate"])]
             case "tell":
                 return [kind, n, chance.randint(0, 3)]
             case "handed":

@@ -300,6 +300,12 @@ class Interpreter:
                 return n
             case "guide":
                 return await self.guided(*rest)
+            case "halt":
+                target, other = rest
+                with suppress(RunNotFound, RunEnded):
+                    run = durable.run(f"r{target}")
+                    await (run.cancel("a run has enough") if other == "cancel" else run.terminate("a run is through"))
+                return n
             case "tell":
                 with suppress(RunNotFound, RunEnded):
                     await durable.run(f"r{rest[0]}").signal(told, n)

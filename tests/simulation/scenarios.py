@@ -34,6 +34,7 @@ class Run(Struct, frozen=True):
     epochs: tuple[Any, ...]  # programs
     start_at: float
     signals: tuple[float, ...] = ()  # when each is sent
+    first: int = 0  # how many are sent with the start, beside those
     takes: tuple[float, ...] = ()  # when each request is sent that the program takes by hand
     asks: tuple[tuple[float, int], ...] = ()  # when each is sent that it serves, and its argument
     reads: tuple[float, ...] = ()  # when somebody looks at what it has published
@@ -113,6 +114,7 @@ def _run(chance: Random) -> Run:
         epochs=epochs,
         start_at=start,
         signals=_times(chance, start, wanted),
+        first=chance.randint(1, 3) if chance.random() < 0.15 else 0,
         reads=_times(chance, start, reads),
         takes=_times(chance, start, takes),
         asks=tuple((at, chance.randint(-1, 7)) for at in _times(chance, start, asks)),
@@ -180,6 +182,7 @@ def text_of(scenario: Scenario) -> str:
         what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]
         what += [] if run.deadline is None else [f"to be done in {run.deadline:g} s"]
         what += [f"with the {run.key} ({run.on_conflict})"] if run.key else []
+        what += [f"told {run.first} with its start"] if run.first else []
         what += [f"told at {at:.3f}" for at in run.signals]
         what += [f"looked at at {at:.3f}" for at in run.reads]
         what += [f"asked at {at:.3f}" for at in run.takes]

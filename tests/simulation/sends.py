@@ -17,7 +17,7 @@ Way: TypeAlias = tuple[str, str]
 
 
 class Sends:
-    """Signals of workflows, counted by their way."""
+    """Signals of workflows, counted by their way; and whom they want to end."""
 
     def __init__(self, checks: Counter[str], ended: Mapping[str, End]) -> None:
         self.checks = checks
@@ -25,6 +25,7 @@ class Sends:
         self.sent: Counter[Way] = Counter()
         self.accepted: Counter[Way] = Counter()
         self.arrived: Counter[Way] = Counter()
+        self.halted: set[str] = set()  # who was asked to end, or ended, by a run
         self._to: dict[tuple[str, str], str] = {}  # by run and id of the send: of its epoch
 
     def noted(self, run_id: str, events: Iterable[Any]) -> None:
@@ -34,6 +35,8 @@ class Sends:
                 case MessageSent(kind="signal", id=id_, run=other):
                     self.sent[run_id, other] += 1
                     self._to[run_id, id_] = other
+                case MessageSent(run=other):
+                    self.halted.add(other)
                 case SendAccepted(id=id_) if other := self._to.pop((run_id, id_), ""):
                     self.accepted[run_id, other] += 1
                 case SignalReceived(carried=False, by=by) | SignalIgnored(by=by) if by.startswith("run "):
