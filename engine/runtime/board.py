@@ -244,7 +244,7 @@ class Board:
         if task_id not in self._instance.pending:
             self.attempts.pop(task_id, None)
             self.lookups.drop(task_id)
-        elif running is None and self.asks(task_id):
+        elif running is None and not self._closed and self.asks(task_id):
             self.starts.enqueue(task_id)
 
     def settled(self, task_id: str) -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import tenacity
+from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Engine, RunHandle, task, workflow
+from engine import Engine, NotHappened, RunHandle, task, workflow
 from engine.core.instance import Instance
 from engine.core.loop import DeterministicLoop
 from engine.errors import RunCancelledError
@@ -21,7 +24,8 @@ from engine.runtime.board import Board
 from engine.runtime.driver import Driver
 from engine.runtime.pump import Pump
 from engine.workflows import durable
-from tests.runtime.worlds import MemoryWorld, at_rest, settle, soon
+from tests.runtime.faulty import FaultyStore, Pause
+from tests.runtime.worlds import PATIENCE_SECONDS, MemoryWorld, at_rest, settle, soon, until, until_async
 
 OF_A_RUN = (Board, DeterministicLoop, Driver, Instance, Pump)
 RUNS = 3
@@ -124,3 +128,70 @@ async def test_a_run_leaves_nothing_to_the_garbage_collector(
             assert living() - before == Counter()
         finally:
             gc.enable()
+
+
+# -- what is said to a run that is gone --------------------------------------------------------------------------------
+
+
+@task(executor="threads")
+def keeps_its_thread() -> None:
+    inside.set()
+    assert may_go.wait(PATIENCE_SECONDS)
+
+
+@task(reconcile=lambda n: NotHappened(), retry=tenacity.retry(stop=stop_after_attempt(5), wait=wait_fixed(3_600)))
+async def pays(n: int) -> int:
+    tried.append(n)
+    raise ConnectionError(n)
+
+
+@workflow
+async def keeping() -> None:
+    await keeps_its_thread()
+
+
+@workflow
+async def paying() -> str:
+    try:
+        return str(await pays(1))
+    except asyncio.CancelledError:
+        return "ended"
+
+
+inside, may_go, tried = threading.Event(), threading.Event(), list[int]()
+
+
+async def test_a_task_that_is_called_off_behind_the_end_of_its_lease_asks_nobody() -> None:
+    """The outside would be asked what became of it, once there is a slot: for a run that has left memory since."""
+    inside.clear(), may_go.clear(), tried.clear()
+    world = MemoryWorld(lease_ttl=10)
+    store = FaultyStore(world.data)
+    async with Engine(store, workflows=[keeping, paying], clock=world.clock, threads=1) as engine:
+        kept = await engine.start(keeping(), id="keeping")
+        await until(inside.is_set)
+        run = await engine.start(paying(), id="paying")
+        await until(lambda: tried)
+        pause = Pause(store, behind=True, when=calls_off)
+        await until_async(lambda: is_retrying(run))
+        await run.cancel()
+        await soon(pause.reached.wait())
+        (lease,) = world.data._leases.values()
+        lease.stall()
+        world.clock.advance(11)
+        await until(lambda: engine._worker is not None and engine._worker.lease is not lease)
+        pause.let_go.set()
+        await settle(100)
+        may_go.set()
+        assert await soon(run.result()) == "ended"
+        await soon(kept.result())
+        engine.check()
+        assert tried == [1]
+    await world.aclose()
+
+
+def calls_off(name: str, argument: Any) -> bool:
+    return name == "commit" and any(b'"TaskCancelled"' in event.header for event in argument.events)
+
+
+async def is_retrying(run: RunHandle[Any]) -> bool:
+    return any(found.status == "retrying" for found in (await run.state()).tasks.values())
