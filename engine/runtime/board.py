@@ -78,14 +78,15 @@ class Board:
         self.starts = Starts(self, owner.instance, site.dispatcher, owner.flow)
         self._retries: dict[str, Alarm] = {}
         self._deadlines: dict[str, Alarm] = {}  # of those handed out, or waiting for a limit, that have one
+        self._to_be_asked: set[str] = set()  # of which a step that is being written says that they are to end
         self._closed = False
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is tried, looked up, or waits for a slot. An attempt that was asked to end is tried until it
-        has.
+        """Whether nothing is tried, looked up, or waits for a slot, or is about to. An attempt that was asked to end is
+        tried until it has.
         """
-        return not self.running and not self.lookups and self.starts.idle
+        return not (self.running or self.lookups or self._to_be_asked) and self.starts.idle
 
     def next_due(self) -> int | None:
         """Microseconds at which the earliest retry, deadline of a task that nobody tries, or start of a rate is due."""
@@ -135,9 +136,13 @@ class Board:
                 self.take_up(task_id)
 
     def asked_to_end(self, task_ids: Iterable[str]) -> None:
-        """These are awaited to their end, which has come where nothing of them runs."""
+        """These are awaited to their end, which has come where nothing of them runs, and nobody is to be asked."""
         for task_id in task_ids:
-            if task_id in self._instance.pending and task_id not in self.running and not self.asks(task_id):
+            if task_id not in self._instance.pending or task_id in self.running:
+                continue
+            if self.asks(task_id):
+                self._to_be_asked.add(task_id)  # once that is written: see `call_off`
+            else:
                 self._owner.intake.add(task_cancelled(task_id, 0))
 
     def hand_out(self, task_id: str) -> None:
@@ -176,7 +181,11 @@ class Board:
         Not before: an attempt that began ahead of the note of the one before it would be mistaken for that at a replay.
         """
         pending = self._instance.pending.get(note.id)
-        if pending is None or pending.asked_to_end:
+        if pending is None:
+            return
+        if pending.asked_to_end:  # in this very step: it is not tried again, and what is known of it counts
+            if not isinstance(note, TaskHandedOut):
+                self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
             return
         match note:
             case AttemptHeartbeat():
@@ -236,6 +245,7 @@ class Board:
 
     def call_off(self, task_id: str) -> None:
         """The workflow no longer wants this task: its waits are over, its attempt is asked to end."""
+        self._to_be_asked.discard(task_id)
         if (running := self.running.get(task_id)) is not None:
             running.cancel()
         self.forget_wait(task_id)
@@ -283,6 +293,7 @@ class Board:
         """The run was rebuilt from its history as it stood before a step that was not written; what runs goes on."""
         self._instance = self.starts.instance = instance
         self.attempts = attempts
+        self._to_be_asked.clear()
         for task_id in instance.pending:  # of one that has not begun, but may be in a queue, a history says nothing
             attempts.setdefault(task_id, Attempts())
         for line in self._owner.flow.lines:

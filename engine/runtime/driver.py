@@ -118,7 +118,7 @@ class Driver:
 
     def receive(self, head: StreamHead) -> None:
         """The stream was claimed for what waits in its mailbox, or for a due alarm, or was looked at."""
-        if head.version < self.pen.version:
+        if self.discarded or head.version < self.pen.version:
             return  # older than what was written since, and maybe answered by it; what was not is shown again
         self.pen.alarm = head.alarm
         instance, aside = self.instance, bool(self.set_aside or self.gates.queued)
@@ -133,6 +133,8 @@ class Driver:
 
         `pause`: the one that its workflow is under. `let_on`: the one that a cancel has let it pass (recorded, too).
         """
+        if self.discarded:
+            return
         before = self.holding
         self.gates = self.gates if gates is None else gates
         self.set_aside.change(pause=pause, let_on=let_on)

@@ -10,7 +10,7 @@ runs that are started at once some hundred are then in memory at a time, and not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -58,9 +58,10 @@ _OPEN: Final = AtTheDoor()
 class Launches:
     """The launches of one worker that are under way, by run id."""
 
-    def __init__(self, site: Site, residents: Residents) -> None:
+    def __init__(self, site: Site, residents: Residents, paused: Container[str]) -> None:
         self._site = site
         self._residents = residents
+        self._paused = paused  # workflows, by name
         self._under_way: dict[str, _Launch] = {}
         self._door = asyncio.Semaphore(LAUNCHES_AT_ONCE)
 
@@ -81,23 +82,25 @@ class Launches:
     ) -> None:
         """Create a run that is driven here; returns when its first turn is durable.
 
-        Where the worker stops before it is its turn, it is only recorded, for others to claim; cancelled before that,
-        it is not made.
+        Where the worker stops before it is its turn, or its workflow is paused, it is only recorded; cancelled before
+        that, it is not made.
 
         Raises what the store raises: `VersionConflict` when a stream of that name exists, whoever owns it; `LeaseLost`
         when there is none and the worker's lease is lost. And `EngineFailed` once the engine cannot go on.
         """
         launch = self._under_way[run_id] = _Launch(self, run_id)
         try:
-            async with self._door:
-                self._site.check()
-                if not self._site.stopping:
-                    driver = self._new_driver(definition, run_id, at=fact.at)
-                    await launch.run(driver, Arrival(fact, arguments, attributes=attributes))
-                    return
+            launch.has_place = await self._door.acquire()
+            self._site.check()
+            if not (self._site.stopping or definition.name in self._paused):
+                driver = self._new_driver(definition, run_id, at=fact.at)
+                launch.begin(driver, Arrival(fact, arguments, attributes=attributes))
         finally:
             launch.leave()
-        await self.enqueue(definition, run_id, fact, arguments, attributes=attributes)
+        if launch.driver is None:
+            await self.enqueue(definition, run_id, fact, arguments, attributes=attributes)
+        elif (error := await launch.outcome()) is not None:
+            raise error
 
     def _new_driver(self, definition: Definition[..., Any], run_id: str, *, at: int) -> Driver:
         instance = Instance(definition, run_id, tables=TABLES)
@@ -108,11 +111,13 @@ class Launches:
         if (launch := self._under_way.get(run_id)) is not None:
             await launch.outcome()
 
-    def over(self, run_id: str, driver: Driver | None) -> None:
-        """A launch is over: its run was written, and this driver's is one of the residents, or it was not."""
-        self._under_way.pop(run_id, None)
-        if driver is not None:
-            self._residents.adopt(driver)
+    def over(self, launch: _Launch, *, written: bool) -> None:
+        """A launch is over: its run was written, and is one of the residents, or it was not. Its place is another's."""
+        self._under_way.pop(launch.run_id, None)
+        if launch.has_place:
+            self._door.release()
+        if written and launch.driver is not None:
+            self._residents.adopt(launch.driver)
 
     async def enqueue(
         self,
@@ -165,22 +170,20 @@ class _Launch:
     is heard by no other.
     """
 
-    __slots__ = ("_driver", "_launches", "_run_id", "_waiting")
+    __slots__ = ("_launches", "_waiting", "driver", "has_place", "run_id")
 
     def __init__(self, launches: Launches, run_id: str) -> None:
+        self.run_id = run_id
+        self.has_place = False  # among those that are under way
+        self.driver: Driver | None = None  # once it has begun
         self._launches = launches
-        self._run_id = run_id
-        self._driver: Driver | None = None
         self._waiting: list[asyncio.Future[BaseException | None]] = []
 
-    async def run(self, driver: Driver, arrival: Arrival) -> None:
-        """Let it begin, and wait until its first commit is durable; raises why it was refused."""
-        self._driver = driver
-        driver.pen.first_commit = self._committed
+    def begin(self, driver: Driver, arrival: Arrival) -> None:
+        """Let it begin: it is over when its first commit is durable, or refused."""
+        self.driver = driver
+        driver.pen.first_commit = self._over
         driver.begin(arrival)
-        error = await self.outcome()
-        if error is not None:
-            raise error
 
     async def outcome(self) -> BaseException | None:
         """Wait until it is over; why it failed, if it did."""
@@ -189,16 +192,12 @@ class _Launch:
         return await waiting
 
     def leave(self) -> None:
-        """Who asked for it waits no more. It goes on without, if it has begun; else it is given up."""
-        if self._driver is None:
-            self._over(None, None)
+        """It goes on by itself, if it has begun; else it is given up."""
+        if self.driver is None:
+            self._over(None)
 
-    def _committed(self, error: BaseException | None) -> None:
-        """The first commit is durable, or (`error`) was refused."""
-        self._over(self._driver if error is None else None, error)
-
-    def _over(self, driver: Driver | None, error: BaseException | None) -> None:
-        self._launches.over(self._run_id, driver)
+    def _over(self, error: BaseException | None) -> None:
+        self._launches.over(self, written=error is None)
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(error)

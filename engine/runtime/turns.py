@@ -11,6 +11,7 @@ from engine.core.decided import Decided
 from engine.core.events import (
     AttemptFailed,
     AttemptHeartbeat,
+    CancelRequested,
     ContinuedAsNew,
     EffectReconciled,
     Fact,
@@ -128,9 +129,12 @@ class Turns:
     def _admit_to_key(self, step: Step, pool: str) -> None:
         """A permit was granted: if it is the key that the run is queued for, it may begin."""
         if pool == self.gates.queued and self._instance.outcome is None:
-            self.gates.queued = ""
-            step.mark(QUEUED, None)
-            self._mark_gates(step)
+            self._leave_queue(step)
+
+    def _leave_queue(self, step: Step) -> None:
+        self.gates.queued = ""
+        step.mark(QUEUED, None)
+        self._mark_gates(step)
 
     def tell(self, step: Step, fact: Fact, payload: bytes) -> None:
         """A turn whose fact is recorded already, with nothing behind it: the step begins with its decisions.
@@ -186,6 +190,8 @@ class Turns:
         instance = self._instance
         if isinstance(fact, _BEGINNINGS):
             self._mark_beginning(step, fact)
+        elif isinstance(fact, CancelRequested) and self.gates.queued:
+            self._leave_queue(step)  # it ends without having begun; should we not get to write that, somebody is to
         watch = instance.around if isinstance(instance.around, TurnWatch) else None
         if watch is not None:
             watch.slow = None  # of a replay: nobody was kept waiting by that who is not told elsewhere

@@ -106,7 +106,7 @@ class Worker:
         warn, limit = capacity.turn_seconds
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
         self.residents = Residents(watches, cached=capacity.cached)
-        self.launches = Launches(self, self.residents)
+        self.launches = Launches(self, self.residents, self.paused)
         self.suspects = Suspects(self)
         self.codes = Codes()
         self.mending = Mending(self, name=name, only=self._only)

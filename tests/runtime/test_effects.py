@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Happened, NotHappened, attempt, task, workflow
+from engine import Engine, Happened, NotHappened, attempt, task, workflow
 from engine.core.events import EffectReconciled, TaskCompleted, TaskFailed, TaskStarted
 from engine.errors import DefinitionError, RunCancelledError, TaskInterrupted
+from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import World, events_of, settle, soon, until
+from tests.runtime.worlds import MemoryWorld, World, events_of, settle, soon, until
 
 
 class Bank:
@@ -331,3 +332,61 @@ def test_others_await_to_the_end_by_default() -> None:
     assert task(reconcile=charge)(charge).on_cancel == "wait"
     assert task(effect="at_most_once", on_cancel="abandon")(charge).on_cancel == "abandon"
     assert task(effect="at_most_once")(charge).options(timeout=3).on_cancel == "wait"
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["the answer", "a failure"])
+async def test_it_is_called_off_in_the_step_that_takes(answered: bool, memory: MemoryWorld) -> None:
+    """Then nothing of it runs any more, and the run is not to be given up for that."""
+    gates = {name: asyncio.Event() for name in ("charge", "ask", "first", "second")}
+    seen: list[str] = []
+
+    async def pass_by(name: str) -> None:
+        seen.append(name)
+        await gates[name].wait()
+
+    async def ask() -> NotHappened:
+        await pass_by("ask")
+        return NotHappened()
+
+    @task(reconcile=ask, stop=stop_after_attempt(9), wait=wait_fixed(0 if answered else 100))
+    async def charge() -> str:
+        await pass_by("charge")
+        raise ConnectionError("no answer")
+
+    @task
+    async def told(name: str) -> None:
+        await pass_by(name)
+
+    @workflow
+    async def giving_up() -> str:
+        charging, other = asyncio.create_task(charge()), asyncio.create_task(told("first"))
+        await told("second")
+        charging.cancel()
+        await asyncio.gather(charging, other, return_exceptions=True)
+        return "done"
+
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[giving_up], clock=memory.clock) as engine:
+        run = await engine.start(giving_up(), id="a")
+        if answered:
+            gates["charge"].set()
+            await until(lambda: "ask" in seen)
+        else:
+            gates["ask"].set()
+            await until(lambda: "charge" in seen)
+        await settle()
+        pause = Pause(store, behind=False, when=completes)
+        gates["first"].set()
+        await soon(pause.reached.wait())
+        gates["ask"].set()
+        gates["charge"].set()
+        await settle()
+        gates["second"].set()
+        await settle()
+        pause.let_go.set()
+        assert await soon(run.result()) == "done"
+        await check_store(memory.data, giving_up)
+
+
+def completes(name: str, argument: Any) -> bool:
+    return name == "commit" and any(b'"TaskCompleted"' in event.header for event in argument.events)

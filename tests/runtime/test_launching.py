@@ -92,6 +92,39 @@ async def test_one_that_is_called_off_before_its_turn_is_not_made(memory: Memory
         await check_store(memory.data, numbered)
 
 
+async def test_one_that_is_called_off_once_it_has_begun_keeps_its_place(memory: MemoryWorld) -> None:
+    """It is recorded all the same: until then it counts among those that are under way."""
+    store = FaultyStore(memory.data)
+    door = Door(store)
+    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
+        starts = starting(engine)
+        await until(lambda: door.held)
+        for start in starts[:LAUNCHES_AT_ONCE]:
+            start.cancel()
+        await settle(200)
+        assert began == list(range(LAUNCHES_AT_ONCE))
+        door.open.set()
+        await soon(asyncio.wait(starts))
+        results = [engine.run(f"run-{n}").result() for n in range(MANY)]
+        assert await soon(asyncio.gather(*results)) == list(range(MANY))
+
+
+async def test_those_that_have_not_begun_when_their_workflow_is_paused_wait(memory: MemoryWorld) -> None:
+    store = FaultyStore(memory.data)
+    door = Door(store)
+    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
+        starts = starting(engine)
+        await until(lambda: door.held)
+        await engine.pause_workflow(numbered)
+        door.open.set()
+        runs = await soon(asyncio.gather(*starts))
+        await settle(200)
+        assert began == list(range(LAUNCHES_AT_ONCE))
+        await engine.unpause_workflow(numbered)
+        assert await soon(asyncio.gather(*(run.result() for run in runs))) == list(range(MANY))
+        await check_store(memory.data, numbered)
+
+
 async def test_those_that_have_not_begun_when_the_engine_closes_are_recorded(memory: MemoryWorld) -> None:
     store = FaultyStore(memory.data)
     door = Door(store)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import tenacity
 from tenacity import stop_after_attempt, wait_fixed
 
 from engine import Engine, NotHappened, RunHandle, task, workflow
@@ -139,7 +138,7 @@ def keeps_its_thread() -> None:
     assert may_go.wait(PATIENCE_SECONDS)
 
 
-@task(reconcile=lambda n: NotHappened(), retry=tenacity.retry(stop=stop_after_attempt(5), wait=wait_fixed(3_600)))
+@task(reconcile=lambda n: NotHappened(), stop=stop_after_attempt(5), wait=wait_fixed(3_600))
 async def pays(n: int) -> int:
     tried.append(n)
     raise ConnectionError(n)
@@ -195,3 +194,31 @@ def calls_off(name: str, argument: Any) -> bool:
 
 async def is_retrying(run: RunHandle[Any]) -> bool:
     return any(found.status == "retrying" for found in (await run.state()).tasks.values())
+
+
+@task
+async def stays() -> None:
+    tried.append(0)
+    await asyncio.Event().wait()
+
+
+@workflow
+async def staying() -> None:
+    await stays()
+
+
+async def test_a_run_whose_pump_was_cancelled_is_let_go_on(memory: MemoryWorld) -> None:
+    """The program's tasks are all cancelled at once, and one of them unpauses the workflow on its way out."""
+    tried.clear()
+    async with Engine(memory.data, workflows=[staying], clock=memory.clock, grace=0) as engine:
+        run = await engine.start(staying(), id="a")
+        await until(lambda: tried)
+        await settle()
+        await engine.pause_workflow(staying)
+        await settle()
+        for found in asyncio.all_tasks():
+            if found.get_coro().__qualname__ == "Pump._run":  # type: ignore[union-attr]
+                found.cancel()
+        await settle()
+        await engine.unpause_workflow(staying)
+        assert await run.status() == "running"

@@ -27,9 +27,9 @@ from engine.errors import (
 from engine.runtime.keys import pool_of
 from eventstore import StoreUnavailable
 from eventstore.port import NAME_BYTES_MAX, POOL_BYTES_MAX
-from tests.runtime.faulty import Fault, FaultyStore, Pause, at_call
+from tests.runtime.faulty import Fault, FaultyStore, Pause, at_call, leave
 from tests.runtime.invariants import check_store
-from tests.runtime.worlds import World, at_rest, events_of, kinds_of, settle, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
 
 end = Signal("end", str)
 question = Request("question", str, str)
@@ -284,6 +284,36 @@ async def test_one_that_ends_in_the_queue_leaves_it(world: World, how: str) -> N
         assert await soon(runs[2].result()) == "c: now"
         assert "RunBegun" not in await kinds_of(runs[1])
         await check_store(engine.store, sync)
+
+
+async def test_one_that_is_cancelled_in_the_queue_ends_though_its_worker_dies_half_way(
+    memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end takes several commits, and only the first is written: the mail that asked for it is gone with that."""
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", 1)
+    store = FaultyStore(memory.data)
+    dying = Engine(store, workflows=[sync], clock=memory.clock, only=["b"])
+
+    async def die(name: str, argument: Any) -> None:
+        if name == "commit" and any(b'"CancelRequested"' in event.header for event in argument.events):
+            store.die()
+            raise StoreUnavailable("planned: it died behind that commit")
+
+    async with Engine(memory.data, workflows=[sync], clock=memory.clock, only=["a", "c"]) as engine:
+        runs = [await engine.start(sync(name), id=name, singleton="k", on_conflict="queue") for name in "ac"]
+        await dying.__aenter__()
+        queued = await dying.start(sync("b"), id="b", singleton="k", on_conflict="queue")
+        store.after = die
+        await queued.cancel(reason="enough")
+        await until(lambda: store.dead)
+        await leave(dying)
+        async with Engine(memory.data, workflows=[sync], clock=memory.clock) as other:
+            await ended(other.run("b"), RunCancelledError, "enough")
+        for run in runs:
+            await run.signal(end, "now")
+            await soon(run.result())
+        assert "RunBegun" not in await kinds_of(engine.run("b"))
+        await check_store(memory.data, sync)
 
 
 @pytest.mark.parametrize("how", ["cancel", "terminate"])

@@ -264,7 +264,8 @@ class Limits:
     """What is under way, and what has begun, by what is on record. `of`: the limits that a task is under, by its name.
 
     What was begun by whoever has lost its lease, at whatever moment anybody writes, counts no more: the store cannot know
-    better. So a pool is judged within the life of leases, and a rate by the clock of the store, wherever that is set.
+    better. So a pool is judged within the life of leases, and a rate by the clock of the store, wherever that is set: what
+    was begun before it was set back is of another count, as is what was granted then.
     When a pool is made smaller, whoever holds a slot keeps it, also in the hands of who takes its run over, and whoever
     waits may have been granted one that it takes later.
     """
@@ -308,7 +309,7 @@ class Limits:
                     self._epoch_over(run_id)
         for name, (_, window) in self.given.items():
             if window is not None:
-                self.begun[name] = [begun for begun in self.begun.get(name, ()) if begun > at - window]
+                self.begun[name] = [begun for begun in self.begun.get(name, ()) if at - window < begun <= at]
             elif entries := self.under_way.get(name):
                 dead = {one for one, token in entries.items() if not holds(one[0], token)}
                 self.lapsed.setdefault(name, set()).update(dead)
