@@ -7,7 +7,7 @@ of an earlier one say is said to a board that is closed, and nobody hears it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from typing import Any, Final, Protocol
 
 from engine.core.events import (
@@ -38,7 +38,7 @@ from engine.runtime.site import Site
 from engine.runtime.starts import Starts
 from engine.runtime.steps import Arrival, Step, task_cancelled
 
-__all__ = ["Board", "BoardOwner", "heed"]
+__all__ = ["Board", "BoardOwner", "asked_to_end", "come_back", "heed", "take_up_all"]
 
 # Making a union of types at each event would take longer than the question.
 _OUTCOMES: Final = (TaskCompleted, TaskFailed)
@@ -78,7 +78,7 @@ class Board:
         self.starts = Starts(self, owner.instance, site.dispatcher, owner.flow)
         self._retries: dict[str, Alarm] = {}
         self._deadlines: dict[str, Alarm] = {}  # of those handed out, or waiting for a limit, that have one
-        self._to_be_asked: set[str] = set()  # of which a step that is being written says that they are to end
+        self.to_be_asked: set[str] = set()  # of which a step that is being written says that they are to end
         self._closed = False
 
     @property
@@ -86,7 +86,7 @@ class Board:
         """Whether nothing is tried, looked up, or waits for a slot, or is about to. An attempt that was asked to end is
         tried until it has.
         """
-        return not (self.running or self.lookups or self._to_be_asked) and self.starts.idle
+        return not (self.running or self.lookups or self.to_be_asked) and self.starts.idle
 
     def next_due(self) -> int | None:
         """Microseconds at which the earliest retry, deadline of a task that nobody tries, or start of a rate is due."""
@@ -115,35 +115,6 @@ class Board:
         """Whether the outside is to be asked what became of the task, before anything else is said of it."""
         pending, attempts = self._instance.pending.get(task_id), self.attempts.get(task_id)
         return pending is not None and attempts is not None and must_ask(pending, attempts)
-
-    def take_up_all(self) -> None:
-        """Take up every pending task that is not being tried, afresh: the run goes on.
-
-        One whose `TaskStarted` is being written is as good as tried, and one whose attempt has just ended is heard of.
-        """
-        self.forget_waits()
-        busy = self.running.keys() | self.starts.beginning | self._owner.intake.ended_attempts()
-        for task_id, pending in self._instance.pending.items():
-            if task_id not in busy and (not pending.asked_to_end or self.asks(task_id)):
-                self.take_up(task_id)
-
-    def come_back(self, missing: Container[str]) -> None:
-        """Take up what is pending in a run that comes back: what its history misses, only when that is written."""
-        for task_id, pending in self._instance.pending.items():
-            if pending.asked_to_end and not self.asks(task_id):
-                self._owner.intake.add(task_cancelled(task_id, 0))  # its attempt died with its worker, as it was to
-            elif task_id not in missing:
-                self.take_up(task_id)
-
-    def asked_to_end(self, task_ids: Iterable[str]) -> None:
-        """These are awaited to their end, which has come where nothing of them runs, and nobody is to be asked."""
-        for task_id in task_ids:
-            if task_id not in self._instance.pending or task_id in self.running:
-                continue
-            if self.asks(task_id):
-                self._to_be_asked.add(task_id)  # once that is written: see `call_off`
-            else:
-                self._owner.intake.add(task_cancelled(task_id, 0))
 
     def hand_out(self, task_id: str) -> None:
         """The task waits for whoever has its token, at most until its deadline."""
@@ -245,7 +216,7 @@ class Board:
 
     def call_off(self, task_id: str) -> None:
         """The workflow no longer wants this task: its waits are over, its attempt is asked to end."""
-        self._to_be_asked.discard(task_id)
+        self.to_be_asked.discard(task_id)
         if (running := self.running.get(task_id)) is not None:
             running.cancel()
         self.forget_wait(task_id)
@@ -293,7 +264,7 @@ class Board:
         """The run was rebuilt from its history as it stood before a step that was not written; what runs goes on."""
         self._instance = self.starts.instance = instance
         self.attempts = attempts
-        self._to_be_asked.clear()
+        self.to_be_asked.clear()
         for task_id in instance.pending:  # of one that has not begun, but may be in a queue, a history says nothing
             attempts.setdefault(task_id, Attempts())
         for line in self._owner.flow.lines:
@@ -309,8 +280,7 @@ class Board:
 
     def let_go(self) -> None:
         """It is closed, and no step is taken any more: forget whose it is. Attempts may still end."""
-        del self._owner
-        self.starts.let_go()
+        del self._owner, self.starts.owner
         self.lookups.let_go()
 
     def _due(self, task_id: str) -> None:
@@ -341,3 +311,35 @@ def heed(board: Board, instance: Instance, step: Step, arrival: Arrival, *, at: 
         board.noted(event, arrival.payload, at=at)
     elif arrival.granted is not None and not is_singleton(arrival.granted[0]):
         board.starts.permit_granted(*arrival.granted)
+
+
+def take_up_all(board: Board, instance: Instance, intake: Intake) -> None:
+    """Take up every pending task that is not being tried, afresh: the run goes on.
+
+    One whose `TaskStarted` is being written is as good as tried, and one whose attempt has just ended is heard of.
+    """
+    board.forget_waits()
+    busy = board.running.keys() | board.starts.beginning | intake.ended_attempts()
+    for task_id, pending in instance.pending.items():
+        if task_id not in busy and (not pending.asked_to_end or board.asks(task_id)):
+            board.take_up(task_id)
+
+
+def come_back(board: Board, instance: Instance, intake: Intake, missing: Container[str]) -> None:
+    """Take up what is pending in a run that comes back: what its history misses, only when that is written."""
+    for task_id, pending in instance.pending.items():
+        if pending.asked_to_end and not board.asks(task_id):
+            intake.add(task_cancelled(task_id, 0))  # its attempt died with its worker, as it was asked to
+        elif task_id not in missing:
+            board.take_up(task_id)
+
+
+def asked_to_end(board: Board, instance: Instance, intake: Intake, step: Step) -> None:
+    """What the step cancels is awaited to its end: that has come where nothing of it runs, and nobody is asked."""
+    for task_id in step.cancelled:
+        if task_id not in instance.pending or task_id in board.running:
+            continue
+        if board.asks(task_id):
+            board.to_be_asked.add(task_id)  # once that is written: see `call_off`
+        else:
+            intake.add(task_cancelled(task_id, 0))

@@ -21,7 +21,7 @@ from engine.core.replay import Attempts
 from engine.runtime.alarms import OneAlarm
 from engine.runtime.asking_limits import write_asking
 from engine.runtime.attempts import Outcome
-from engine.runtime.board import Board, heed
+from engine.runtime.board import Board, asked_to_end, come_back, heed, take_up_all
 from engine.runtime.codes import tried_now
 from engine.runtime.epochs import told_now
 from engine.runtime.flow import Flow
@@ -95,7 +95,7 @@ class Driver:
         if rebuilt is not None:
             self.intake.carry(told_now(rebuilt.replayer.carrying))
         missing = {item.event.id for item in self._backlog}
-        self.board.come_back(missing)
+        come_back(self.board, self.instance, self.intake, missing)
         if self.instance.outcome is None:
             self._timers_due()
             if messages := undelivered_sends(self.instance, missing):
@@ -140,7 +140,7 @@ class Driver:
         self.set_aside.change(pause=pause, let_on=let_on)
         self.holding = bool(self.gates or self.set_aside)
         if before and not self.holding:
-            self.board.take_up_all()
+            take_up_all(self.board, self.instance, self.intake)
             self._timers_due()
         elif self.holding:
             self.board.stand_down()
@@ -265,7 +265,7 @@ class Driver:
         for arrival in self.intake.take(step, self.turns, self.instance):
             heed(self.board, self.instance, step, arrival, at=self.turns.last_at)
         self.set_aside.heed(step)
-        self.board.asked_to_end(step.cancelled)
+        asked_to_end(self.board, self.instance, self.intake, step)
         if self.instance.over:
             self.intake.turn_away(step)
         self._choose(step)

@@ -170,13 +170,15 @@ class _Launch:
     is heard by no other.
     """
 
-    __slots__ = ("_launches", "_waiting", "driver", "has_place", "run_id")
+    __slots__ = ("_error", "_is_over", "_launches", "_waiting", "driver", "has_place", "run_id")
 
     def __init__(self, launches: Launches, run_id: str) -> None:
         self.run_id = run_id
         self.has_place = False  # among those that are under way
         self.driver: Driver | None = None  # once it has begun
         self._launches = launches
+        self._is_over = False
+        self._error: BaseException | None = None
         self._waiting: list[asyncio.Future[BaseException | None]] = []
 
     def begin(self, driver: Driver, arrival: Arrival) -> None:
@@ -187,6 +189,8 @@ class _Launch:
 
     async def outcome(self) -> BaseException | None:
         """Wait until it is over; why it failed, if it did."""
+        if self._is_over:  # before anybody asked, where the program's loop begins tasks at once
+            return self._error
         waiting: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         return await waiting
@@ -197,6 +201,7 @@ class _Launch:
             self._over(None)
 
     def _over(self, error: BaseException | None) -> None:
+        self._is_over, self._error = True, error
         self._launches.over(self, written=error is None)
         for waiting in self._waiting:
             if not waiting.done():

@@ -50,7 +50,7 @@ class Starts:
 
     def __init__(self, owner: StartsOwner, instance: Instance, dispatcher: Dispatcher, flow: Flow) -> None:
         self.instance = instance
-        self._owner = owner
+        self.owner = owner  # until the board is let go
         self._run_id = owner.run_id
         self._dispatcher = dispatcher
         self._flow = flow
@@ -74,11 +74,11 @@ class Starts:
 
     def enqueue(self, task_id: str) -> None:
         """It waits for a slot."""
-        if task_id in self._owner.lookups:
+        if task_id in self.owner.lookups:
             return  # that comes first, and asks for this if nothing is found
         task = self.instance.pending[task_id]
         definition: Any = task.definition
-        asking = self._owner.asks(task_id)
+        asking = self.owner.asks(task_id)
         if not asking and self._waits_for_circuit(task):
             return
         line = _in_line(self._flow, self._holder, task_id)
@@ -86,11 +86,11 @@ class Starts:
         if standing is None:
             return
         self._queued.add(task_id)
-        attempts = self._owner.attempts.get(task_id)
+        attempts = self.owner.attempts.get(task_id)
         if attempts is not None and self._earliest < attempts.retry_at <= self._dispatcher.clock.now():
             self._earliest = attempts.retry_at
         executor = self._dispatcher.executor_for(definition, asking=asking)
-        self._dispatcher.enqueue(self._owner, task_id, executor, priority=standing[0], key=standing[1])
+        self._dispatcher.enqueue(self.owner, task_id, executor, priority=standing[0], key=standing[1])
 
     def accept(self, task_id: str, executor: Executor, *, asking: bool) -> bool:
         """A slot was given for this task. False if it no longer wants one; unless it is for `asking`, it is used in the
@@ -113,13 +113,8 @@ class Starts:
         """Nobody waits for a slot any more; what was granted is still to be used."""
         self._queued.clear()
         if self._rates is not None:
-            self._rates.set(None)
-
-    def let_go(self) -> None:
-        """No step is taken any more: forget the board."""
-        del self._owner
-        if self._rates is not None:
             self._rates.close()
+            self._rates = None
 
     def stand_down(self) -> None:
         """Nothing begins for now: slots and places in queues are given back."""
@@ -152,12 +147,12 @@ class Starts:
         for id_ in step.scheduled:
             task = pending.get(id_)
             if task is not None and not task.asked_to_end:
-                self._owner.attempts[id_] = Attempts()
-                if not self._owner.lookups.scheduled(task):
+                self.owner.attempts[id_] = Attempts()
+                if not self.owner.lookups.scheduled(task):
                     self._begin(step, task, at, worker)
         for line in self._flow.fill(step):
             task = pending.get(line.task_id)
-            if task is not None and not task.asked_to_end and task.id not in self._owner.lookups:
+            if task is not None and not task.asked_to_end and task.id not in self.owner.lookups:
                 self._begin(step, task, at, worker)
         if step.asked is not None:
             step.events += step.asked.starts
@@ -194,7 +189,7 @@ class Starts:
                 return False
         if definition.policy.breaker is not None and self._waits_for_circuit(task, begins=True):
             return False
-        attempts = self._owner.attempts[task.id]
+        attempts = self.owner.attempts[task.id]
         attempts.started += 1
         attempts.open = True
         if not attempts.first_started_at:
@@ -218,7 +213,7 @@ class Starts:
         until = circuit.begin(now, task) if begins else circuit.waits_until(now)
         if until is not None:
             self.ended(task.id)  # meanwhile it needs no permits
-            self._owner.postpone(task.id, until)
+            self.owner.postpone(task.id, until)
         return until is not None
 
     def refused(self, step: Step, error: LimitReached) -> None:
@@ -226,7 +221,7 @@ class Starts:
         undone = self._flow.refused(step, error)
         self._take_out(step, undone)
         for claim in undone:
-            self._owner.waits(claim.line.task_id)
+            self.owner.waits(claim.line.task_id)
 
     def unknown(self, step: Step, limit: str, *, is_rate: bool) -> list[str]:
         """There is no such pool, or rate: likewise. Returns the ids of the tasks that name it."""
@@ -260,7 +255,7 @@ class Starts:
                 continue
             self.not_begun([(task, executor)])
             self.beginning.discard(task.id)
-            attempts = self._owner.attempts[task.id]
+            attempts = self.owner.attempts[task.id]
             attempts.open = False
             attempts.started -= 1
             attempts.first_started_at = attempts.first_started_at if attempts.started else 0
@@ -277,7 +272,7 @@ class Starts:
         """
         if self._flow.lines.get(holder) is None:
             task = _task_named(self.instance, self._holder, holder)
-            if task is not None and (task.id in self._queued or task.id in self._owner.lookups):
+            if task is not None and (task.id in self._queued or task.id in self.owner.lookups):
                 self._line(task)  # it began to wait before the run was given up
         if (line := self._flow.granted(pool, holder)) is not None:
             self.call(line)
@@ -303,11 +298,11 @@ class Starts:
 
     def _line_up(self, line: Line) -> None:
         self._flow.line_up(line)
-        self._owner.waits(line.task_id)
+        self.owner.waits(line.task_id)
 
     def _line(self, task: PendingTask) -> Line | None:
         """How a task stands that needs permits. None: that cannot be said, and it has failed for that."""
-        attempt = self._owner.attempts.setdefault(task.id, Attempts()).started + 1
+        attempt = self.owner.attempts.setdefault(task.id, Attempts()).started + 1
         if (line := _in_line(self._flow, self._holder, task.id)) is not None:
             line.attempt = attempt
             return line
@@ -331,7 +326,7 @@ class Starts:
         try:
             return policy.priority, turns_of(definition.turn_key(task.arguments, task.carriage))
         except Exception as error:
-            self._owner.cannot_start(task.id, error)
+            self.owner.cannot_start(task.id, error)
             return None
 
 

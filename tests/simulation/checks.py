@@ -37,6 +37,7 @@ CALM = frozenset(
         "both",
         "rated",
         "charge",
+        "paid",
         "plain",
         "broken",
         "raise",
@@ -90,7 +91,8 @@ async def _ended(
         ledger.checks["no deadline passes before its time"] += 1
         if run.deadline is None or end.at < events[0].deadline - ledger.keys.slack * 1_000_000:
             OUTSIDE.broke("deadline", f"{run_id} was not done by its deadline: {run.deadline}, {events[0]}, {end}")
-    if cancelled and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge"}):
+    shares = {"child", "guide"} if run.deadline is not None else set()  # its deadline, and may fail for it
+    if cancelled and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge", "paid", *shares}):
         return 0  # whatever it was in the middle of
     family = (f"run:{run_id}", f"run:{run_id}/")
     if any(name == family[0] or name.startswith(family[1]) for name in ledger.parked):

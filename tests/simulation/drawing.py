@@ -92,7 +92,20 @@ class _Drawing:
             "rated",
             "charge",
         ]
-        kinds += ["publish", "publish", "mark", "beating", "kept", "kept", "handed", "handed", "tell", "tell"]
+        kinds += [
+            "publish",
+            "publish",
+            "mark",
+            "beating",
+            "kept",
+            "kept",
+            "handed",
+            "handed",
+            "tell",
+            "tell",
+            "paid",
+            "paid",
+        ]
         kinds += ["halt"] if chance.random() < 0.2 else []
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
         kinds += [] if self.inside else ["receive"] * 2 + ["take"]
@@ -100,7 +113,7 @@ class _Drawing:
         kind = chance.choice(kinds)
         self.races += kind in RACES
         match kind:
-            case "ok" | "charge" | "once":
+            case "ok" | "charge" | "once" | "paid":
                 return [kind, n, chance.choice([0, 0, 0.3, 2])]
             case "flaky":
                 return [kind, n, chance.randint(1, 3)]

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from tests.simulation.loops import SimulatedLoop
-from tests.simulation.programs import Interpreter
+from tests.simulation.programs import Interpreter, kinds_of
 
 __all__ = ["FAILED", "ends_of"]
 
@@ -62,7 +62,13 @@ class _Plain(Interpreter):
             case "first":
                 return ["first", await self.run(rest[self.choose(len(rest))])]
             case _:
-                return "cancelled" if self.choose(2) else await self.run(rest[1])
+                # Who waits to be tried again, and is asked to end, has failed.
+                match self.choose(3 if "paid" in kinds_of(rest[1]) else 2):
+                    case 0:
+                        return await self.run(rest[1])
+                    case 1:
+                        return "cancelled"
+                raise ValueError(n)
 
 
 def ends_of(program: Any) -> frozenset[str] | None:

@@ -47,6 +47,7 @@ class Outside:
         self.completed: dict[tuple[str, str], int] = {}  # by run and task: as acknowledged
         self.started: dict[tuple[str, str], int] = {}  # likewise: the last attempt whose start is on record
         self.beats: dict[tuple[str, str], Any] = {}  # likewise: the last details of a heartbeat on record
+        self.paid: set[str] = set()  # idempotency keys of what had its effect
         self.inside: list[tuple[str, Actor, Any]] = []  # who runs in which pool
         self.broken: list[tuple[str, str]] = []
         self.checks: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from typing import Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from engine import Feed, Memo, Request, Signal, State, attempt, durable, task, workflow
+from engine import Feed, Happened, Memo, NotHappened, Request, Signal, State, attempt, durable, task, workflow
 from engine.errors import RunEnded, RunNotFound
 from tests.simulation.outside import OUTSIDE, Letter
 
@@ -129,6 +129,23 @@ async def once(n: int, seconds: float) -> int:
 async def charge(n: int, seconds: float) -> int:
     with OUTSIDE.attempt():
         await asyncio.sleep(seconds)
+        return n
+
+
+async def has_paid(n: int, _: float) -> Happened[int] | NotHappened:
+    await asyncio.sleep(n % 3 * 0.5)
+    return Happened(n) if attempt().idempotency_key in OUTSIDE.paid else NotHappened()
+
+
+@task(reconcile=has_paid, stop=stop_after_attempt(100), wait=wait_fixed(1))
+async def paid(n: int, seconds: float) -> int:
+    """Its first attempt fails, sometimes before it has paid, and sometimes behind that."""
+    with OUTSIDE.attempt() as before:
+        await asyncio.sleep(seconds)
+        if n % 3 or before:
+            OUTSIDE.paid.add(attempt().idempotency_key)
+        if not before and n % 2:
+            raise ConnectionError(n)
         return n
 
 
@@ -353,6 +370,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "rated": rated,
     "both": both,
     "charge": charge,
+    "paid": paid,
     "plain": plain,
 }
 
