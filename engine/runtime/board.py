@@ -154,7 +154,7 @@ class Board:
         pending = self._instance.pending.get(note.id)
         if pending is None:
             return
-        if pending.asked_to_end:  # in this very step: it is not tried again, and what is known of it counts
+        if pending.asked_to_end:  # maybe in this very step: it is not tried again, and what is known of it counts
             if not isinstance(note, TaskHandedOut):
                 self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
             return
