@@ -248,10 +248,11 @@ async def test_two_engines_with_definitions_and_handles_of_their_own(world: Worl
         shop(world, tmp_path, *several()) as (first, one),
         shop(world, tmp_path, *several()) as (second, two),
     ):
+        wanted = [("a", first, one), ("b", second, two)] * 2
+        plans = [await offered.plan() for _, offered, _ in wanted]  # before anything is made: all of them want all
         runs = [
-            await engine.start(offered.materialize(await offered.plan()), id=f"{name}-{number}")
-            for number in range(2)
-            for name, offered, engine in (("a", first, one), ("b", second, two))
+            await engine.start(offered.materialize(plan), id=f"{name}-{number}")
+            for number, ((name, offered, engine), plan) in enumerate(zip(wanted, plans, strict=True))
         ]
         reports = [await soon(run.result(), seconds=120) for run in runs]
         assert sum(report.counts.get("published", 0) for report in reports) == 25
