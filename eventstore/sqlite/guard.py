@@ -135,6 +135,18 @@ class Identity:
         self._database = _file_of(path)
         self._log = _file_of(self.log_path)
 
+    def log_bytes(self) -> int:
+        """The size of the log in bytes, 0 if it is gone. One `stat` call."""
+        try:
+            return os.stat(self.log_path).st_size
+        except OSError:
+            return 0
+
+    def is_log(self, file: int) -> bool:
+        """Whether this open file is the log."""
+        found = os.fstat(file)
+        return (found.st_dev, found.st_ino) == self._log
+
     def verify(self) -> int:
         """The size of the log in bytes. Raises `StoreUnavailable` when either is gone or another. Two `stat` calls."""
         try:

@@ -21,10 +21,11 @@ from eventstore.moving import Installed
 from eventstore.port import Timestamp
 from eventstore.sqlite.apply import Batch, answer
 from eventstore.sqlite.failures import poisons, unavailable
-from eventstore.sqlite.guard import Guard, Identity
+from eventstore.sqlite.guard import Guard
 from eventstore.sqlite.installing import Installing, follow
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.loading import Memory, Named, load_mail
+from eventstore.sqlite.log import Log
 from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
 from eventstore.sqlite.own_sql import OwnSql, TransactionLost
 from eventstore.sqlite.permits import SqlitePools
@@ -86,7 +87,7 @@ class Transactor:
         self._guard: Guard | None = None
         self._connection: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None  # of what every batch executes
-        self._identity: Identity | None = None
+        self._log: Log | None = None
         self._memory: Final = Memory()
         self.poison: StoreUnavailable | None = None
 
@@ -95,7 +96,8 @@ class Transactor:
         guard = open_guard(self._path)
         try:
             with guard.held(GUARD_SECONDS):
-                self._connection, self._identity = open_writer(self._path, synchronous=self._synchronous)
+                self._connection, identity = open_writer(self._path, synchronous=self._synchronous)
+                self._log = Log(identity)
                 self._cursor = self._connection.cursor()
                 self._files.sweep()
         except BaseException:
@@ -131,8 +133,7 @@ class Transactor:
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed. No lock, no disk."""
-        version: int = self._use(lambda connection: connection.execute("PRAGMA data_version").fetchone()[0])
-        return version
+        return int(self._use(lambda connection: connection.execute("PRAGMA data_version").fetchone()[0]))
 
     def checkpoint(self, *, truncate: bool) -> tuple[int, bool]:
         """Copy the log into the database: how long it was in bytes, and whether all of it is copied.
@@ -151,22 +152,19 @@ class Transactor:
                     connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1_000:.0f}")
             return max(frames, 0) * PAGE_BYTES, not busy and frames == copied
 
-        done: tuple[int, bool] = self._use(run)
-        return done
+        return self._use(run)
 
     def run(self, requests: Sequence[Request]) -> BatchOutcome:
         """Apply a batch, durably. Raises `StoreUnavailable`; nothing of the batch is then to be relied on."""
-        outcome: BatchOutcome = self._use(lambda connection: self._run(connection, requests))
-        return outcome
+        return self._use(lambda connection: self._run(connection, requests))
 
     def install(self, request: InstallRequest) -> BatchOutcome:
         """Take in streams, durably, in a transaction of their own. Raises `StoreUnavailable`, and what refuses them."""
-        outcome: BatchOutcome = self._use(lambda connection: self._install(connection, request))
-        return outcome
+        return self._use(lambda connection: self._install(connection, request))
 
     def _install(self, connection: sqlite3.Connection, request: InstallRequest) -> BatchOutcome:
         assert self._guard is not None
-        assert self._identity is not None
+        assert self._log is not None
         with self._guard.held(GUARD_SECONDS):
             self._memory.forget()  # what it remembers of streams is not kept true here
             try:
@@ -184,7 +182,7 @@ class Transactor:
                 self._roll_back(connection)
                 raise
             try:
-                log_file_bytes = self._identity.verify()
+                log_file_bytes = self._log.verify()
             except StoreUnavailable as failure:
                 self.poison = failure
                 raise
@@ -203,7 +201,7 @@ class Transactor:
 
         def run(connection: sqlite3.Connection) -> tuple[T, BatchOutcome]:
             assert self._guard is not None
-            assert self._identity is not None
+            assert self._log is not None
             with self._guard.held(GUARD_SECONDS):
                 before = connection.total_changes
                 connection.execute("PRAGMA secure_delete=ON")
@@ -220,16 +218,15 @@ class Transactor:
                 changed = connection.total_changes - before
                 outcome = BatchOutcome([], log_bytes=_BATCH_BYTES + changed * _EVENT_BYTES)
                 try:
-                    outcome.log_file_bytes = self._identity.verify()
+                    outcome.log_file_bytes = self._log.verify()
                 except StoreUnavailable as failure:
                     self.poison = failure
                     raise
                 return done, outcome
 
-        kept: tuple[T, BatchOutcome] = self._use(run)
-        return kept
+        return self._use(run)
 
-    def _use(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self.poison is not None:
             raise StoreUnavailable(str(self.poison)) from self.poison
         if self._connection is None:
@@ -255,12 +252,13 @@ class Transactor:
     def _run_once(
         self, connection: sqlite3.Connection, requests: Sequence[Request], refused: Mapping[int, Exception]
     ) -> BatchOutcome:
-        assert self._identity is not None
+        assert self._log is not None
         assert self._cursor is not None
         execute = self._cursor.execute
         created: list[SqliteLease] = []
         try:
             execute("BEGIN IMMEDIATE")
+            self._log.make_room()
             batch = self._load(connection, requests)
             outcome = self._apply(connection, batch, requests, created, refused)
             execute("COMMIT")
@@ -271,7 +269,7 @@ class Transactor:
             self._roll_back(connection)
             raise
         try:
-            outcome.log_file_bytes = self._identity.verify()
+            outcome.log_file_bytes = self._log.verify(added_bytes=outcome.log_bytes)
         except StoreUnavailable as failure:
             self.poison = failure
             for lease in created:

@@ -15,6 +15,7 @@ from eventstore import StoreUnavailable
 from eventstore.conformance.harness import ANY, begin, event, history, step
 from eventstore.sqlite import SqliteStore, transaction
 from eventstore.sqlite.guard import Guard
+from eventstore.sqlite.log import ROOM_BYTES
 from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.children import child
 from tests.eventstore.sqlite.conftest import Opener
@@ -256,7 +257,7 @@ async def test_the_log_is_copied_and_stays_small(path: Path, opened: Opener, mon
         await store.commit(step("run:a", version, event(payload=payload)))
     await left_behind.aclose()
     assert path.stat().st_size > 2_000_000
-    assert Path(f"{path}-wal").stat().st_size < 800_000
+    assert Path(f"{path}-wal").stat().st_size < 800_000 + ROOM_BYTES
 
 
 async def test_a_reader_elsewhere_lets_the_log_grow_and_no_further(
