@@ -324,7 +324,7 @@ def test_a_terminal_shows_how_far_it_is(shop: Command) -> None:
     os.close(main)
     text = without_colours(seen.decode())
     assert ended.code == 4, text
-    assert re.search(r"replayed 30 runs \(\d+/s\), 10 break", text), text
+    assert re.search(r"replayed 30 runs \([\d,]+/s\), 10 break", text), text
     assert "20 fit, 10 break" in text
     assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h"), "the cursor is shown again"
 
