@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -47,16 +49,23 @@ class Door:
                 raise self._error
 
 
-def starting(engine: Engine) -> list[asyncio.Task[RunHandle[int]]]:
-    return [asyncio.create_task(engine.start(numbered(n), id=f"run-{n}")) for n in range(MANY)]
-
-
-async def test_so_many_begin_at_once_and_the_others_behind_them(memory: MemoryWorld) -> None:
+@asynccontextmanager
+async def crowd(memory: MemoryWorld) -> AsyncIterator[tuple[Engine, Door, list[asyncio.Task[RunHandle[int]]]]]:
+    """An engine in which many runs have been started, and the first of them are being written."""
     store = FaultyStore(memory.data)
     door = Door(store)
     async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
         starts = starting(engine)
         await until(lambda: door.held)
+        yield engine, door, starts
+
+
+def starting(engine: Engine) -> list[asyncio.Task[RunHandle[int]]]:
+    return [asyncio.create_task(engine.start(numbered(n), id=f"run-{n}")) for n in range(MANY)]
+
+
+async def test_so_many_begin_at_once_and_the_others_behind_them(memory: MemoryWorld) -> None:
+    async with crowd(memory) as (engine, door, starts):
         await settle(200)
         assert began == list(range(LAUNCHES_AT_ONCE))
         door.open.set()
@@ -68,12 +77,8 @@ async def test_so_many_begin_at_once_and_the_others_behind_them(memory: MemoryWo
 
 async def test_one_that_is_called_off_before_its_turn_is_not_made(memory: MemoryWorld) -> None:
     """And who wants the same run makes it; nobody's turn is lost."""
-    store = FaultyStore(memory.data)
-    door = Door(store)
     last = MANY - 1
-    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
-        starts = starting(engine)
-        await until(lambda: door.held)
+    async with crowd(memory) as (engine, door, starts):
         twin = asyncio.create_task(engine.start(numbered(last), id=f"run-{last}"))
         await settle()
         for start in (starts[LAUNCHES_AT_ONCE], starts[last]):
@@ -94,11 +99,7 @@ async def test_one_that_is_called_off_before_its_turn_is_not_made(memory: Memory
 
 async def test_one_that_is_called_off_once_it_has_begun_keeps_its_place(memory: MemoryWorld) -> None:
     """It is recorded all the same: until then it counts among those that are under way."""
-    store = FaultyStore(memory.data)
-    door = Door(store)
-    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
-        starts = starting(engine)
-        await until(lambda: door.held)
+    async with crowd(memory) as (engine, door, starts):
         for start in starts[:LAUNCHES_AT_ONCE]:
             start.cancel()
         await settle(200)
@@ -110,11 +111,7 @@ async def test_one_that_is_called_off_once_it_has_begun_keeps_its_place(memory: 
 
 
 async def test_those_that_have_not_begun_when_their_workflow_is_paused_wait(memory: MemoryWorld) -> None:
-    store = FaultyStore(memory.data)
-    door = Door(store)
-    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
-        starts = starting(engine)
-        await until(lambda: door.held)
+    async with crowd(memory) as (engine, door, starts):
         await engine.pause_workflow(numbered)
         door.open.set()
         runs = await soon(asyncio.gather(*starts))

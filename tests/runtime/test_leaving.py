@@ -24,27 +24,11 @@ from engine.runtime.driver import Driver
 from engine.runtime.pump import Pump
 from engine.workflows import durable
 from tests.runtime.faulty import FaultyStore, Pause
+from tests.runtime.test_costs import step, steps, wide
 from tests.runtime.worlds import PATIENCE_SECONDS, MemoryWorld, at_rest, settle, soon, until, until_async
 
 OF_A_RUN = (Board, DeterministicLoop, Driver, Instance, Pump)
 RUNS = 3
-
-
-@task
-async def step(n: int) -> int:
-    return n
-
-
-@workflow
-async def steps(count: int) -> int:
-    for n in range(count):
-        await step(n)
-    return count
-
-
-@workflow
-async def wide(count: int) -> int:
-    return len(await asyncio.gather(*(step(n) for n in range(count))))
 
 
 @workflow
