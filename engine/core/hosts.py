@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Final, NoReturn, Protocol
 
 from engine.core.cancelling import Cancelling
+from engine.core.handles import WorkflowTimer
 from engine.errors import Evicted
 
 __all__ = ["NOBODY", "LoopHost"]
@@ -14,10 +15,10 @@ __all__ = ["NOBODY", "LoopHost"]
 class LoopHost(Protocol):
     """Who the loop works for: decides about durable timers."""
 
-    def start_timer(self, timer: Any) -> None:
+    def start_timer(self, timer: WorkflowTimer) -> None:
         """A timer was asked for, with a deadline in the loop's future."""
 
-    def cancel_timer(self, timer: Any) -> None:
+    def cancel_timer(self, timer: WorkflowTimer) -> None:
         """A timer that was started, and has not fired, is no longer wanted."""
 
     @property
@@ -44,10 +45,10 @@ class _Nobody:
         """Nothing can be decided."""
         raise Evicted
 
-    def start_timer(self, timer: Any) -> None:
+    def start_timer(self, timer: WorkflowTimer) -> None:
         """It never fires."""
 
-    def cancel_timer(self, timer: Any) -> None:
+    def cancel_timer(self, timer: WorkflowTimer) -> None:
         """Nor would it have fired."""
 
 

@@ -154,20 +154,15 @@ class Board:
         pending = self._instance.pending.get(note.id)
         if pending is None:
             return
-        if pending.asked_to_end:  # maybe in this very step: it is not tried again, and what is known of it counts
-            if not isinstance(note, TaskHandedOut):
-                self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
-            return
-        match note:
-            case AttemptHeartbeat():
-                self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
-            case TaskHandedOut():
-                self.forget_wait(note.id)
-                self.hand_out(note.id)
-            case _:
-                self.forget_wait(note.id)  # of the same note, in a step that was not written
-                self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
-                self.take_up(note.id)
+        if not isinstance(note, TaskHandedOut):
+            self.attempts.setdefault(note.id, Attempts()).noted(note, payload, at=at)
+        if pending.asked_to_end or isinstance(note, AttemptHeartbeat):
+            return  # one that is to end, maybe since this very step, is not tried again: what is known of it counts
+        self.forget_wait(note.id)  # of the same note, in a step that was not written
+        if isinstance(note, TaskHandedOut):
+            self.hand_out(note.id)
+        else:
+            self.take_up(note.id)
 
     def attempt_beat(self, task_id: str, number: int, details: bytes | None) -> None:
         """See `dispatch.Asker`."""
