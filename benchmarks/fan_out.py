@@ -4,6 +4,8 @@ One run gathers ten thousand tasks. Beside it, the rows that it wrote are writte
 is rows per second over raw rows per second. Then fan-outs of several sizes, each in a process of its own: seconds, and
 how much memory the process came to hold at most above what it held before. The exponent is the slope of a line through
 their logarithms: 1 is linear, 2 would be quadratic.
+
+`--processes 2` has two worker processes on the one store, each with a run that gathers half of the tasks.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from typing import Any
 from processes import in_fresh_process, peak_bytes, resident_bytes
 from raw import ROWS_PER_COMMIT, event_rows, rows_written_per_second
 from report import Aim, Option, Report, exponent, options, publish, spread
+from together import seconds_together
 from workloads import fan_out_seconds
 
 SIZES = (
     Option("tasks", 10_000, "tasks gathered in each round; the other sizes are a tenth of it to twice as many"),
+    Option("processes", 1, "worker processes on the one store, each with a run and its share of the tasks"),
     Option("rounds", 5, "times that engine and baseline are measured, in turn"),
 )
 PARTS = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -30,12 +34,14 @@ PARTS = (0.1, 0.2, 0.5, 1.0, 2.0)
 def main(arguments: Sequence[str] | None = None) -> Report:
     given = options("A fan-out in one run against raw batched rows, and its growth.", SIZES, arguments)
     ratios, engine, raw = [], [], []
+    count = given.tasks // given.processes
+    shares = [{"count": count, "run_id": f"fan_out-{index}"} for index in range(given.processes)]
     with tempfile.TemporaryDirectory(dir=given.directory) as name:
         directory = Path(name)
         asyncio.run(fan_out_seconds(directory / "warm.db", count=min(given.tasks, 100)))
         for index in range(given.rounds):
             store = directory / f"engine-{index}.db"
-            seconds = asyncio.run(fan_out_seconds(store, count=given.tasks))
+            seconds = seconds_together(fan_out_seconds, store, shares)
             rows = event_rows(store)
             engine.append(len(rows) / seconds)
             raw.append(rows_written_per_second(rows, directory / f"raw-{index}.db", rows_per_commit=ROWS_PER_COMMIT))

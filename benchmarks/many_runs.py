@@ -6,6 +6,9 @@ of each run is a commit to the store; that they share transactions is what the r
 
 Python looks for garbage each time that 700 more objects live than before, and a thousand runs are many. An application
 may choose another number for all of its process (`gc.set_threshold`); `--gc-threshold` shows what that gains.
+
+`--processes 2` has two worker processes on the one store, each with half of the runs: what one file takes is the limit
+of all of them together.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ from pathlib import Path
 
 from raw import ROWS_PER_COMMIT, event_rows, rows_written_per_second
 from report import Aim, Option, Report, options, publish, spread
+from together import seconds_together
 from workloads import many_runs_seconds
 
 SIZES = (
     Option("runs", 1_000, "runs started at once"),
     Option("tasks", 5, "tasks of each run, one after the other"),
+    Option("processes", 1, "worker processes on the one store, each with its share of the runs"),
     Option("gc_threshold", 0, "for gc.set_threshold in this process, baseline included; 0 for Python's own"),
     Option("rounds", 5, "times that engine and baseline are measured, in turn"),
 )
@@ -39,11 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> Report:
         asyncio.run(many_runs_seconds(directory / "warm.db", runs=min(given.runs, 20), tasks=given.tasks))
         for index in range(given.rounds):
             store = directory / f"engine-{index}.db"
-            seconds = asyncio.run(many_runs_seconds(store, runs=given.runs, tasks=given.tasks))
+            share = {"runs": given.runs // given.processes, "tasks": given.tasks}
+            seconds = seconds_together(many_runs_seconds, store, [share] * given.processes)
             rows = event_rows(store)
             written = len(rows)
             engine.append(written / seconds)
-            runs.append(given.runs / seconds)
+            runs.append(share["runs"] * given.processes / seconds)
             raw.append(rows_written_per_second(rows, directory / f"raw-{index}.db", rows_per_commit=ROWS_PER_COMMIT))
             ratios.append(engine[-1] / raw[-1])
         return publish(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from engine import Engine, task, workflow
@@ -80,20 +81,30 @@ async def steps_seconds(path: Path, *, count: int) -> float:
     return seconds
 
 
-async def fan_out_seconds(path: Path, *, count: int) -> float:
-    """From `start` to the result, of one run with `count` tasks at once, on a new store."""
+def _at_once() -> None:
+    """Nobody else is waited for."""
+
+
+async def fan_out_seconds(
+    path: Path, *, count: int, run_id: str = "fan_out", ready: Callable[[], object] = _at_once
+) -> float:
+    """From `start` to the result, of one run with `count` tasks at once. `ready` is called before."""
     async with Engine(url_of(path), workflows=[fan_out]) as engine:
+        ready()
         started = time.perf_counter()
-        run = await engine.start(fan_out(count), id="fan_out")
+        run = await engine.start(fan_out(count), id=run_id)
         result = await run.result()
         seconds = time.perf_counter() - started
     assert result == count * (count - 1) // 2
     return seconds
 
 
-async def many_runs_seconds(path: Path, *, runs: int, tasks: int) -> float:
-    """From the first `start` to the last result, of so many runs of so many steps, all started at once."""
+async def many_runs_seconds(path: Path, *, runs: int, tasks: int, ready: Callable[[], object] = _at_once) -> float:
+    """From the first `start` to the last result, of so many runs of so many steps, all started at once. `ready` is
+    called before.
+    """
     async with Engine(url_of(path), workflows=[steps]) as engine:
+        ready()
         started = time.perf_counter()
         handles = await asyncio.gather(*(engine.start(steps(tasks)) for _ in range(runs)))
         results = await asyncio.gather(*(handle.result() for handle in handles))

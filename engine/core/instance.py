@@ -116,6 +116,11 @@ class Instance:
         """Microseconds since the epoch: the time of the last delivered fact."""
         return self.loop.now
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has a loop, which its code runs in."""
+        return self._loop is not None
+
     def together(self, work: Callable[[], None]) -> None:
         """Call what delivers several facts, with no await between them: stepping into the loop once saves time."""
         if self._loop is None:

@@ -153,27 +153,17 @@ class Intake:
         if self.later:
             self.arrivals.extend(arrival for arrival in self.later if _serves(instance, arrival))
             self.later = tuple(arrival for arrival in self.later if not _serves(instance, arrival))
-        tried: list[Arrival] = []
-        left: list[Arrival] = []
-        next_epochs: list[Arrival] = []
         step.continued = step.continued or isinstance(instance.outcome, ContinuedAsNew)
-        room = STEP_FACTS_MAX
-        for _ in range(len(self.arrivals)):
-            if step.suspended or (room <= 0 and not _is_carried(self.arrivals[0])):
-                break
-            arrival = self.arrivals.popleft()
-            if step.continued and not isinstance(arrival.event, SignalReceived):
-                next_epochs.append(arrival)
-                continue
-            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
-            tried.append(arrival)
-            if not turns.take(step, arrival):
-                left.append(arrival)
+        taking = _Taking(self.arrivals, step, turns)
+        if len(self.arrivals) > 1:
+            instance.together(taking.take_all)
+        else:
+            taking.take_all()
         self.later += step.later
-        if next_epochs or left:
-            self.arrivals.extendleft(reversed(next_epochs))
-            self.arrivals.extendleft(reversed(left))  # of a run that has ended: the step cannot be written over them
-        return tried
+        if taking.next_epochs or taking.left:
+            self.arrivals.extendleft(reversed(taking.next_epochs))
+            self.arrivals.extendleft(reversed(taking.left))  # of a run that has ended: no step is written over them
+        return taking.tried
 
     def late(self, turns: Turns, *, base: int, at: int) -> Step | None:
         """What has reached a run whose end is decided: noted in a step of its own, before the end is written.
@@ -262,6 +252,34 @@ class Intake:
         self.add(
             *late, *beginning_of_next(before, version=version), *(arrival for arrival in left if arrival not in late)
         )
+
+
+class _Taking:
+    """The turns of one step."""
+
+    __slots__ = ("arrivals", "left", "next_epochs", "step", "tried", "turns")
+
+    def __init__(self, arrivals: deque[Arrival], step: Step, turns: Turns) -> None:
+        self.arrivals = arrivals
+        self.step = step
+        self.turns = turns
+        self.tried: list[Arrival] = []
+        self.left: list[Arrival] = []
+        self.next_epochs: list[Arrival] = []
+
+    def take_all(self) -> None:
+        arrivals, step, room = self.arrivals, self.step, STEP_FACTS_MAX
+        for _ in range(len(arrivals)):
+            if step.suspended or (room <= 0 and not _is_carried(arrivals[0])):
+                return
+            arrival = arrivals.popleft()
+            if step.continued and not isinstance(arrival.event, SignalReceived):
+                self.next_epochs.append(arrival)
+                continue
+            room -= 1  # what an epoch carries on comes in one step with its beginning, however much it is
+            self.tried.append(arrival)
+            if not self.turns.take(step, arrival):
+                self.left.append(arrival)
 
 
 def _serves(instance: Instance, arrival: Arrival) -> bool:
