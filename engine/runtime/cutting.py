@@ -67,10 +67,10 @@ class Prefix:
         if after != self.cut.until:
             raise RunPrunedError(self.run_id)  # since we looked
 
-    async def digest(self) -> str:
-        """Of the chain, at the cut."""
-        last = [item.digest.hex() async for item in self.events(after=self.cut.until - 1)]
-        return last[0]
+    async def last(self) -> HistoryEvent:
+        """The event at the cut: its digest is the chain's, and nothing before it is dated later."""
+        (last,) = [item async for item in self.events(after=self.cut.until - 1)]
+        return last
 
 
 async def read_prefix(store: EventStore, head: StreamHead, *, at: int, substituted: Collection[str]) -> Prefix:

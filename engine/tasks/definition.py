@@ -17,6 +17,7 @@ from engine.errors import DefinitionError, HoldfastError
 from engine.tasks.effects import EFFECTS, Effect, EffectOutside
 from engine.tasks.limits import PRIORITY_MAX, RateLike, named_limits
 from engine.tasks.memo import Memo, SourceVersion, check_memo
+from engine.tasks.policies import check_policy
 from engine.tasks.transaction import Transaction
 
 __all__ = ["Task", "TaskOptions", "TransactionalTask", "task"]
@@ -321,11 +322,7 @@ def _check(definition: Task[Any, Any]) -> None:
         if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
             raise DefinitionError(f"{where}: {name} must be a number of seconds above 0, not {seconds!r}")
     for name in ("stop", "wait", "retry"):
-        policy = getattr(options, name)
-        if policy is not None and not callable(policy):
-            raise DefinitionError(
-                f"{where}: {name} takes a tenacity object such as stop_after_attempt(5), not {policy!r}"
-            )
+        check_policy(name, getattr(options, name), where)
     if options.executor is not None and not (isinstance(options.executor, str) and options.executor):
         raise DefinitionError(f"{where}: executor is the name of one, such as 'processes', not {options.executor!r}")
     _check_effect(definition, options, where)

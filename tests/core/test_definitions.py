@@ -9,7 +9,7 @@ import inspect
 from typing import Any
 
 import pytest
-from tenacity import stop_after_attempt, wait_fixed
+from tenacity import AsyncRetrying, Retrying, retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from engine import Call, TaskOptions, attempt, task, workflow
 from engine.core.events import TaskScheduled
@@ -95,6 +95,12 @@ def test_other_names_are_taken(name: str) -> None:
         ({"stop": 5}, "stop takes a tenacity object"),
         ({"wait": 5}, "wait takes a tenacity object"),
         ({"retry": ValueError("x")}, "retry takes a tenacity object"),
+        ({"stop": stop_after_attempt}, "not the class stop_after_attempt: call it"),
+        ({"retry": retry_if_exception_type}, "not the class retry_if_exception_type"),
+        ({"retry": ValueError}, "not the class ValueError"),
+        ({"retry": retry(stop=stop_after_attempt(2))}, "what stands in the parentheses"),
+        ({"stop": Retrying(stop=stop_after_attempt(2))}, "what stands in the parentheses"),
+        ({"wait": AsyncRetrying()}, "what stands in the parentheses"),
         ({"on_cancel": "maybe"}, "on_cancel is 'abandon' or 'wait'"),
         ({"raises": (3,)}, "raises takes exception types"),
         ({"raises": (int,)}, "raises takes exception types"),

@@ -370,6 +370,23 @@ async def test_ten_thousand_sleepers_are_small(memory: MemoryWorld) -> None:
         await run.cancel()
 
 
+async def test_a_fork_is_not_dated_before_what_it_has_lived_through(memory: MemoryWorld) -> None:
+    ahead = ManualClock(START + 3_600_000_000)
+
+    @workflow
+    async def ticking() -> int:
+        return await tick(1) + await tick(2)
+
+    async with memory.engine(ticking, clock=ahead) as engine:
+        run = await engine.start(ticking(), id="a")
+        done = await soon(run.result())
+    async with memory.engine(ticking) as engine:
+        fork = await engine.fork("a", at=4, id="f")
+        assert await soon(fork.result()) == done
+    events = await check_history(memory.data, "f", ticking)
+    assert events[0].at >= events[4].at > START + 3_600_000_000 - 1
+
+
 @pytest.mark.parametrize("how", ["suspended", "terminated", "reopened"])
 async def test_what_is_written_without_the_code_of_a_run_is_not_before_its_history(
     memory: MemoryWorld, how: str
