@@ -30,7 +30,8 @@ def place_at(url: str | os.PathLike[str], options: Mapping[str, Any]) -> Place:
             urlsplit(part)
     except ValueError:  # its text may quote a password, and so might ours
         raise StorageRefused(
-            "a storage URL names a host that cannot be one: look for brackets and odd letters"
+            "a storage URL names a host that cannot be one: look for brackets and odd letters. An IPv6 address is"
+            " written in full, [0:0:0:0:0:0:0:1], since '::' joins two URLs"
         ) from None
     if "://" not in text:
         return _folder(Path(text), text, options)

@@ -15,7 +15,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from engine.errors import StorageDamaged, StorageError, StorageMissing, StorageUnavailable
+from engine.errors import StorageDamaged, StorageError, StorageMissing, StorageRefused, StorageUnavailable
 from engine.storage import Storage, Swept
 from engine.storage.urls import shown
 
@@ -109,6 +109,13 @@ async def test_sweeping_goes_by_the_age_that_the_place_tells(storage: Storage) -
     assert await storage.sweep([kept]) == Swept(objects=1, bytes=1, drafts=0, kept=2)
     assert [await storage.exists(each) for each in (old, kept, young)] == [False, True, True]
     assert await Storage(f"memory://empty-{uuid4().hex}").sweep([]) == Swept(0, 0, 0, 0)
+
+
+def test_an_ipv6_address_is_written_in_full() -> None:
+    with pytest.raises(StorageRefused, match=r"written in full, \[0:0:0:0:0:0:0:1\]") as caught:
+        Storage("memory://user:secret@[::1]:9000/bucket")
+    assert "secret" not in str(caught.value)
+    assert Storage("memory://[0:0:0:0:0:0:0:1]:9000/bucket").name == "memory://[0:0:0:0:0:0:0:1]:9000/bucket"
 
 
 def test_no_secret_is_shown() -> None:
