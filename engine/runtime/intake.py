@@ -34,7 +34,6 @@ from engine.runtime.epochs import beginning_of_next, carried_over
 from engine.runtime.mail import TerminateMail
 from engine.runtime.post import arrival_of
 from engine.runtime.steps import Arrival, Step
-from engine.runtime.streams import PARENT
 from engine.runtime.turns import Turns
 from eventstore import StreamHead
 
@@ -120,8 +119,7 @@ class Intake:
                 continue
             if (self._paused or aside) and not (message.control or ending):
                 continue
-            parent = head.attributes.get(PARENT)
-            arrival = arrival_of(message, instance, attempts, paused=self._paused, parent=parent)
+            arrival = arrival_of(message, instance, attempts, paused=self._paused, attributes=head.attributes)
             if isinstance(arrival, TerminateMail):
                 terminate = True
             elif arrival is not None:

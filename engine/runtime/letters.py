@@ -25,7 +25,7 @@ from engine.core.events import (
 )
 from engine.core.failures import ErrorInfo, encode_error
 from engine.core.fold import RunState
-from engine.core.identity import by_run
+from engine.core.identity import by_run, child_run_id
 from engine.core.lineage import idempotency_key
 from engine.runtime.mail import (
     CancelMail,
@@ -36,7 +36,7 @@ from engine.runtime.mail import (
     control_message,
     data_message,
 )
-from engine.runtime.streams import PARENT, REPLY_CATEGORY, ROOT, STATUS, VERSION, WORKFLOW, stream_of
+from engine.runtime.streams import CALL, PARENT, REPLY_CATEGORY, ROOT, STATUS, VERSION, WORKFLOW, stream_of
 from eventstore import Message, Opening
 
 __all__ = [
@@ -56,12 +56,15 @@ def letter_of(item: Decided, started: RunStarted, run_id: str) -> Message | None
     match event:
         case ChildStarted():
             return _start_letter(event, item.payload, started, run_id, _key_of(event, started, run_id))
-        case ChildCancelled(run=run):
-            mail, id_ = CancelMail(by=by_run(run_id), parent=run_id), f"cancel:{_key_of(event, started, run_id)}"
-            return control_message(stream_of(run), id_, mail, sender=stream_of(run_id))
-        case ChildTerminated(run=run):
-            id_ = f"terminate:{_key_of(event, started, run_id)}"
-            return ending_letter(run, run_id, id_, "its parent run has ended")
+        case ChildCancelled(run=run, id=id_):
+            call = _call_of(run, run_id, started.epoch, id_.removesuffix("!"))
+            mail = CancelMail(by=by_run(run_id), parent=run_id, call=call)
+            key = _key_of(event, started, run_id)
+            return control_message(stream_of(run), f"cancel:{key}", mail, sender=stream_of(run_id))
+        case ChildTerminated(run=run, id=id_):
+            call = _call_of(run, run_id, started.epoch, id_.removesuffix("!!"))
+            key = _key_of(event, started, run_id)
+            return ending_letter(run, run_id, f"terminate:{key}", "its parent run has ended", call=call)
         case MessageSent():
             return _message_letter(event, item.payload, run_id, _key_of(event, started, run_id))
         case RunCompleted():
@@ -79,6 +82,11 @@ def _key_of(decision: Decision, started: RunStarted, run_id: str) -> str:
     return idempotency_key(run_id, started.epoch, decision.id)
 
 
+def _call_of(run: str, parent: str, epoch: int, call_id: str) -> str:
+    """By which call of its parent a child run is, where its id does not say: one that was chosen may be in several."""
+    return "" if run == child_run_id(parent, epoch, call_id) else f"{epoch}:{call_id}"
+
+
 def _start_letter(event: ChildStarted, arguments: bytes | None, started: RunStarted, run_id: str, key: str) -> Message:
     root = started.root or run_id
     mail = StartMail(
@@ -94,6 +102,8 @@ def _start_letter(event: ChildStarted, arguments: bytes | None, started: RunStar
     attributes = {WORKFLOW: event.workflow, STATUS: "running", PARENT: run_id, ROOT: root}
     if event.version:
         attributes[VERSION] = event.version
+    if call := _call_of(event.run, run_id, started.epoch, event.id):
+        attributes[CALL] = call
     message = data_message(stream_of(event.run), f"start:{key}", mail, arguments, sender=stream_of(run_id))
     return structs.replace(message, opens=Opening(attributes=attributes))
 
@@ -145,19 +155,21 @@ def closing_letters(state: RunState) -> list[Message]:
     letters: list[Message] = []
     for child in state.children.values():
         key = idempotency_key(run_id, state.epoch, f"{child.id}!")
+        call = _call_of(child.run, run_id, state.epoch, child.id)
         if child.ended_at is not None or child.parent_close == "abandon":
             continue
         if child.parent_close == "terminate":
-            letters.append(ending_letter(child.run, run_id, f"terminate:{key}", "its parent run was terminated"))
+            why = "its parent run was terminated"
+            letters.append(ending_letter(child.run, run_id, f"terminate:{key}", why, call=call))
         elif not child.asked_to_end:
-            mail = CancelMail(by=by_run(run_id), reason="its parent run was terminated", parent=run_id)
+            mail = CancelMail(by=by_run(run_id), reason="its parent run was terminated", parent=run_id, call=call)
             letters.append(control_message(stream_of(child.run), f"cancel:{key}", mail, sender=stream_of(run_id)))
     return letters
 
 
-def ending_letter(run: str, sender: str, id_: str, reason: str) -> Message:
+def ending_letter(run: str, sender: str, id_: str, reason: str, *, call: str) -> Message:
     """What ends a child run without its code."""
-    mail = TerminateMail(by=by_run(sender), reason=reason, parent=sender)
+    mail = TerminateMail(by=by_run(sender), reason=reason, parent=sender, call=call)
     return control_message(stream_of(run), id_, mail, sender=stream_of(sender))
 
 

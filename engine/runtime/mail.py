@@ -6,15 +6,17 @@ one of its awaits, and waits while the run is held.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from engine.core.events import ChildStatus
-from engine.runtime.streams import stream_of
+from engine.runtime.streams import CALL, PARENT, stream_of
 from engine.workflows import SignalMessage
 from eventstore import Message, WaitingMessage
+from eventstore.port import Scalar
 
 __all__ = [
     "CancelMail",
@@ -45,6 +47,7 @@ class CancelMail(Struct, frozen=True, tag="cancel", omit_defaults=True):
     reason: str = ""
     unless_begun: bool = False  # one that has begun goes on
     parent: str = ""  # the run that asks this of its child; of nobody else's
+    call: str = ""  # and of the child of which of its calls, where the id does not say
 
 
 class TerminateMail(Struct, frozen=True, tag="terminate", omit_defaults=True):
@@ -53,6 +56,7 @@ class TerminateMail(Struct, frozen=True, tag="terminate", omit_defaults=True):
     by: str = ""
     reason: str = ""
     parent: str = ""  # as for `CancelMail`
+    call: str = ""
 
 
 class ResumeMail(Struct, frozen=True, tag="resume", omit_defaults=True):
@@ -140,11 +144,14 @@ DataMail: TypeAlias = StartMail | SignalMail | RequestMail | ChildMail | Complet
 _decoder: Final[msgspec.json.Decoder[ControlMail | DataMail]] = msgspec.json.Decoder(ControlMail | DataMail)
 
 
-def is_for(mail: ControlMail | DataMail | None, parent: object) -> bool:
-    """Whether a run with this parent is meant. An id that was chosen for a child may be the id of somebody else's run,
-    which its caller hears of only later.
+def is_for(mail: ControlMail | DataMail | None, attributes: Mapping[str, Scalar]) -> bool:
+    """Whether the run of a stream with these attributes is meant. An id that was chosen for a child may be the id of
+    somebody else's run, or of the child of another call, which its caller hears of only later.
     """
-    return not isinstance(mail, CancelMail | TerminateMail) or mail.parent in ("", parent)
+    if not isinstance(mail, CancelMail | TerminateMail):
+        return True
+    mine = attributes.get(CALL, mail.call)  # nothing is known of a child of an earlier version
+    return mail.parent in ("", attributes.get(PARENT)) and mail.call in ("", mine)
 
 
 def control_message(

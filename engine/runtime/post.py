@@ -42,20 +42,26 @@ from engine.runtime.mail import (
 )
 from engine.runtime.steps import Arrival
 from eventstore import WaitingMessage
+from eventstore.port import Scalar
 
 __all__ = ["arrival_of"]
 
 
 def arrival_of(
-    message: WaitingMessage, instance: Instance, attempts: Mapping[str, Attempts], *, paused: bool, parent: object
+    message: WaitingMessage,
+    instance: Instance,
+    attempts: Mapping[str, Attempts],
+    *,
+    paused: bool,
+    attributes: Mapping[str, Scalar],
 ) -> Arrival | TerminateMail | None:
-    """What a message means to this run, whose parent (if it has one) is `parent`.
+    """What a message means to this run, whose stream has these attributes.
 
     A `TerminateMail` is for whoever has the run: it ends without its code. None: mail of a newer version, which stays
     in the box.
     """
     mail = mail_or_none(message)
-    if not is_for(mail, parent) or message.id in (instance.inbox.carried or ()):
+    if not is_for(mail, attributes) or message.id in (instance.inbox.carried or ()):
         return Arrival(None, None, message.id)  # another's; or a signal that came with the start, and is in the history
     match mail:
         case None | TerminateMail():

@@ -33,7 +33,7 @@ from engine.runtime.mail import (
     mail_or_none,
 )
 from engine.runtime.opened import opened_by
-from engine.runtime.streams import PARENT, QUEUED, SLOW, STATUS, WAITS, new_event, run_id_of, suspension
+from engine.runtime.streams import QUEUED, SLOW, STATUS, WAITS, new_event, run_id_of, suspension
 from engine.runtime.watchdog import Watchdog
 from eventstore import (
     Clock,
@@ -201,7 +201,7 @@ def wishes_of(head: StreamHead) -> Wishes:
         if not message.control:
             continue
         asked = mail_or_none(message)
-        if not is_for(asked, head.attributes.get(PARENT)):
+        if not is_for(asked, head.attributes):
             continue
         match asked:
             case CancelMail() as mail if is_waiting(head) or not mail.unless_begun:

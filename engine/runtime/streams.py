@@ -24,6 +24,7 @@ from eventstore.port import Scalar
 __all__ = [
     "ALONE",
     "BOUND",
+    "CALL",
     "CODE",
     "ENDED",
     "EPOCH_START",
@@ -67,6 +68,8 @@ VERSION: Final = "version"
 STATUS: Final = "status"
 PARENT: Final = "parent"
 """Attributes of a run's stream; the last is a child's: the id of the run that started it."""
+CALL: Final = "call"
+"""Attribute of a child whose id was chosen: by which call of its parent it was started (see `letters`)."""
 ROOT: Final = "root"
 """Attribute of a child's stream: the id of the run at the top of its tree."""
 EPOCH_START: Final = "epoch_start"

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from engine import RunHandle, durable, workflow
+from engine import RunHandle, Signal, durable, workflow
 from engine.errors import RunCancelledError, RunFailedError, RunTerminatedError
 from tests.language.hands import becomes, exists, gate, held, rests, statuses, tell, told
 from tests.runtime.invariants import check_store
 from tests.runtime.worlds import World, events_of, kinds_of, settle, soon, until, until_async
 
+go_on = Signal("go_on", int)
 ENDS = ["completed", "failed", "cancelled", "terminated", "continued"]
 
 
@@ -318,6 +319,38 @@ async def test_a_child_that_is_ended_in_the_turn_that_started_it(how: str, error
         run = await engine.start(started_and_ended_at_once(how), id="p")
         assert await soon(run.result()) == error
         await check_store(engine.store, started_and_ended_at_once, child)
+
+
+@workflow
+async def twice(policy: Any, how: str) -> str:
+    """One chosen id in two calls: the second is a conflict, which it does not hear of while the run is paused."""
+    first = await durable.start(child.options(id="child", parent_close="abandon")())
+    await go_on.receive()
+    second = await durable.start(child.options(id="child", parent_close=policy)())
+    await go_on.receive()
+    if how != "end":
+        await getattr(second, how)()
+        await go_on.receive()
+    return f"ended before {first.id}"
+
+
+@pytest.mark.parametrize("how", ["cancel", "end"])
+@pytest.mark.parametrize("policy", ["cancel", "terminate"])
+async def test_what_one_call_asks_is_not_heard_by_the_child_of_another(policy: Any, how: str, world: World) -> None:
+    async with world.engine(twice, child) as engine:
+        run = await engine.start(twice(policy, how), id="p")
+        mine = await exists(engine, "child")
+        await rests(engine, "child")
+        await mine.pause()
+        await becomes(mine, "paused")
+        for _ in range(2 if how == "end" else 3):
+            await run.signal(go_on, 1)
+        assert await soon(run.result()) == "ended before child"
+        await mine.unpause()
+        await rests(engine, "child")
+        assert await mine.status() == "running"
+        assert not {"CancelRequested", "RunTerminated"} & {type(event).__name__ for event in await events_of(mine)}
+        await check_store(engine.store, twice, child)
 
 
 # -- the parent's epochs --------------------------------------------------------------------------------------------------
