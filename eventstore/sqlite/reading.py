@@ -1,4 +1,4 @@
-"""Reading: heads, histories, the whole log, and pages of streams, over a few read-only connections.
+"""Reading: heads, histories, the whole log, and pages of streams.
 
 A read transaction lasts for one page and no longer, because a log that is read cannot be cut back: a history is read by
 asking again behind the last version, with a fixed end, which is exact because events are only ever appended. Nothing is
@@ -9,28 +9,21 @@ cursor that is left open would keep its connection in the past. What a row holds
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
-from eventstore.errors import EventStoreError, StoreClosed, StoreDamaged, StoreUnavailable, StreamNotFound
+from eventstore.errors import StoreDamaged, StreamNotFound
 from eventstore.port import NO_DIGEST, Page, RecordedEvent, StreamHead, StreamQuery
-from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.finding import find_page
 from eventstore.sqlite.mailboxes import load_mailboxes
-from eventstore.sqlite.opening import open_reader
+from eventstore.sqlite.pool import ReadPool
 from eventstore.sqlite.rows import StreamRow, load_streams
-from eventstore.sqlite.threads import Connection, close_now, on_thread, open_connection
 
-__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "READERS_MAX", "WINDOW_POSITIONS", "Readers", "end_of_log"]
+__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "WINDOW_POSITIONS", "Readers", "end_of_log"]
 
-T = TypeVar("T")
-
-READERS_MAX: Final = 3
-"""Read-only connections of one store, opened when they are needed."""
 PAGE_EVENTS: Final = 1_000
 """Events read in one transaction."""
 PAGE_BYTES: Final = 4 << 20
@@ -53,42 +46,8 @@ _LOG: Final = """
 """
 
 
-class Readers:
-    """A pool of read-only connections, each with its thread."""
-
-    def __init__(self, path: str, *, on_failure: Callable[[StoreUnavailable], None]) -> None:
-        self._path: Final = path
-        self._on_failure: Final = on_failure  # told of what poisons the store
-        self._free: list[Connection] = []
-        self._all: set[Connection] = set()
-        self._slots = asyncio.Semaphore(READERS_MAX)
-        self._closed = False
-
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function with a connection on its thread. Raises `StoreUnavailable`, `StoreClosed`."""
-        async with self._slots:
-            self._check_open()
-            connection = self._free.pop() if self._free else await self._open()
-            try:
-                return await on_thread(connection, lambda: self._guarded(work, connection._conn))
-            finally:
-                self._free.append(connection)  # a function that outlives its cancelled caller only delays the next
-
-    @asynccontextmanager
-    async def reserved(self) -> AsyncIterator[Connection]:
-        """A connection for one reader, to whom `on` gives it as often as it likes, in a transaction of its own."""
-        async with self._slots:
-            self._check_open()
-            connection = self._free.pop() if self._free else await self._open()
-            try:
-                yield connection
-            finally:
-                self._free.append(connection)
-
-    async def on(self, connection: Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function with a connection that is reserved, on its thread. Raises as `run` does."""
-        self._check_open()
-        return await on_thread(connection, lambda: self._guarded(work, connection._conn))
+class Readers(ReadPool):
+    """What is read of a store, on the connections of a pool."""
 
     async def head(self, stream: str) -> StreamHead:
         """Raises `StreamNotFound`."""
@@ -113,7 +72,7 @@ class Readers:
                 return
             page = await self.run(partial(read, stream=stream, stream_id=stream_id, after=after, end=end))
         if after < end and not await self.run(partial(_is_kept, stream_id=stream_id, version=end)):
-            raise StoreDamaged(f"{self._path}: stream {stream!r} lacks events behind version {after} of {end}")
+            raise StoreDamaged(f"{self.path}: stream {stream!r} lacks events behind version {after} of {end}")
 
     async def log_pages(self, after: int, category: str | None) -> AsyncIterator[list[RecordedEvent]]:
         """Events of the whole log, or of one category, page by page, up to the end that it has now."""
@@ -127,51 +86,6 @@ class Readers:
     async def find(self, query: StreamQuery) -> Page[StreamHead]:
         """A page of the streams that fit."""
         return await self.run(lambda connection: find_page(connection, query))
-
-    async def aclose(self) -> None:
-        """Close every connection and its thread, behind what they are reading."""
-        self._closed = True
-        while self._all:
-            connection = next(iter(self._all))
-            await connection.close()
-            self._all.discard(connection)
-
-    def close_now(self) -> None:
-        """The same without the loop: blocks until every thread has ended."""
-        self._closed = True
-        while self._all:
-            close_now(self._all.pop(), _nothing)
-
-    async def _open(self) -> Connection:
-        connection = await open_connection(lambda: open_reader(self._path), _nothing)
-        if self._closed:
-            await connection.close()
-            self._check_open()
-        self._all.add(connection)
-        return connection
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreClosed(f"the store at {self._path} was closed")
-
-    def _guarded(self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
-        try:
-            return work(connection)
-        except sqlite3.Error as error:
-            failure = unavailable(error, self._path)
-            if poisons(error):
-                self._on_failure(failure)
-            raise failure from error
-        except EventStoreError:
-            raise
-        except (TypeError, ValueError, RecursionError) as error:  # what a row holds is not what we write
-            raise StoreDamaged(
-                f"{self._path} holds a row that no store has written ({error}): look for it with holdfast verify"
-            ) from error
-
-
-def _nothing() -> None:
-    """What a reader does before it is closed."""
 
 
 def end_of_log(connection: sqlite3.Connection) -> int:

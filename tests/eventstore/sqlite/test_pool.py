@@ -1,0 +1,236 @@
+"""The readers' connections: what is asked for together, who waits for whom, and who hears when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore.errors import StoreClosed, StoreUnavailable
+from eventstore.sqlite import SqliteStore, pool
+from eventstore.sqlite.pool import READERS_MAX, ReadPool
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> str:
+    store = await SqliteStore.open(tmp_path / "a.db")
+    await store.aclose()
+    return str(tmp_path / "a.db")
+
+
+@pytest.fixture
+async def readers(path: str) -> AsyncIterator[ReadPool]:
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    yield readers
+    await readers.aclose()
+
+
+class Gate:
+    """Work that stays on its thread until it is let go."""
+
+    def __init__(self) -> None:
+        self.began, self._let_go = threading.Event(), threading.Event()
+
+    def __call__(self, _: sqlite3.Connection) -> str:
+        self.began.set()
+        self._let_go.wait(20)
+        return "held"
+
+    def open(self) -> None:
+        self._let_go.set()
+
+
+async def held(readers: ReadPool, count: int) -> tuple[list[Gate], list[asyncio.Task[str]]]:
+    """That many of its threads have something to do."""
+    gates = [Gate() for _ in range(count)]
+    tasks = [asyncio.create_task(readers.run(gate)) for gate in gates]
+    for gate in gates:
+        assert await asyncio.to_thread(gate.began.wait, 20)
+    return gates, tasks
+
+
+async def let_go(gates: list[Gate], tasks: list[asyncio.Task[str]]) -> None:
+    for gate in gates:
+        gate.open()
+    assert await asyncio.gather(*tasks) == ["held"] * len(tasks)
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    """Wait for what the pool does by itself."""
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0)
+
+
+def threads() -> set[threading.Thread]:
+    """All but those of the loop's own executor, which these tests wait in."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
+
+
+def number(value: int) -> Any:
+    return lambda connection: connection.execute("SELECT ?", (value,)).fetchone()[0]
+
+
+async def test_what_waits_is_answered_together(readers: ReadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "VISIT_SECONDS", 60.0)
+    gates, tasks = await held(readers, READERS_MAX)
+    waiting = [asyncio.create_task(readers.run(number(value))) for value in range(50)]
+    await asyncio.sleep(0)
+    delivered: list[int] = []
+    deliver = readers._deliver
+    monkeypatch.setattr(
+        readers, "_deliver", lambda connection, answers: _noted(delivered, deliver, connection, answers)
+    )
+    gates[0].open()
+    assert await asyncio.gather(*waiting) == list(range(50))
+    assert delivered == [51], "one waking of the loop for what was held, and all that had waited for it"
+    await let_go(gates, tasks)
+
+
+def _noted(delivered: list[int], deliver: Any, connection: Any, answers: list[Any]) -> None:
+    delivered.append(len(answers))
+    deliver(connection, answers)
+
+
+async def test_what_takes_long_keeps_nobody_else_waiting(readers: ReadPool) -> None:
+    gates, tasks = await held(readers, READERS_MAX - 1)
+    assert await asyncio.gather(*(readers.run(number(value)) for value in range(20))) == list(range(20))
+    await let_go(gates, tasks)
+
+
+async def test_a_visit_ends_when_its_time_is_over(readers: ReadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "VISIT_SECONDS", 0.0)
+    sizes: list[int] = []
+    deliver = readers._deliver
+    monkeypatch.setattr(readers, "_deliver", lambda connection, answers: _noted(sizes, deliver, connection, answers))
+    assert await asyncio.gather(*(readers.run(number(value)) for value in range(20))) == list(range(20))
+    await eventually(lambda: sum(sizes) == 20)
+    assert max(sizes) == 1
+
+
+async def test_one_error_is_its_askers_alone(readers: ReadPool) -> None:
+    gates, tasks = await held(readers, READERS_MAX)
+    wrong = asyncio.create_task(readers.run(lambda connection: connection.execute("SELECT nothing")))
+    right = asyncio.create_task(readers.run(number(7)))
+    await asyncio.sleep(0)
+    await let_go(gates, tasks)
+    with pytest.raises(StoreUnavailable, match="nothing"):
+        await wrong
+    assert await right == 7
+
+
+async def test_what_is_cancelled_before_it_begins_never_does(readers: ReadPool) -> None:
+    gates, tasks = await held(readers, READERS_MAX)
+    ran: list[int] = []
+    waiting = asyncio.create_task(readers.run(lambda _: ran.append(1)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await let_go(gates, tasks)
+    assert await readers.run(number(3)) == 3
+    assert ran == []
+
+
+async def test_without_a_connection_everybody_hears(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = ReadPool(path, on_failure=lambda failure: None)
+
+    def refuse(_: str) -> sqlite3.Connection:
+        raise StoreUnavailable("too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "open_reader", refuse)
+        found = await asyncio.gather(*(readers.run(number(value)) for value in range(9)), return_exceptions=True)
+        assert [str(each) for each in found] == ["too many open files"] * 9
+        with pytest.raises(StoreUnavailable):
+            async with readers.reserved():
+                raise AssertionError("there is none")
+    assert await readers.run(number(1)) == 1, "it is tried anew"
+    await readers.aclose()
+
+
+async def test_one_connection_is_enough_where_no_more_can_be_opened(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    assert await readers.run(number(1)) == 1
+    monkeypatch.setattr(pool, "open_reader", lambda _: 1 // 0)
+    gates, tasks = await held(readers, 1)
+    waiting = [asyncio.create_task(readers.run(number(value))) for value in range(5)]
+    await eventually(lambda: not readers._opening)
+    await let_go(gates, tasks)
+    assert await asyncio.gather(*waiting) == list(range(5))
+    await readers.aclose()
+
+
+async def test_whoever_asks_first_may_be_cancelled_while_it_is_opened(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "READERS_MAX", 1)
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    first, second = (asyncio.create_task(readers.run(number(value))) for value in (1, 2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await asyncio.wait_for(second, 20) == 2
+    await readers.aclose()
+
+
+async def test_a_connection_of_ones_own(readers: ReadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "READERS_MAX", 1)
+    async with readers.reserved() as mine:
+        waiting = asyncio.create_task(readers.run(number(1)))
+        next_one = asyncio.create_task(readers.reserved().__aenter__())
+        assert await readers.on(mine, number(5)) == 5
+        assert not waiting.done()
+    other = await next_one
+    assert other is mine
+    assert not waiting.done(), "it has been waited for"
+    readers._back(other)
+    assert await waiting == 1
+
+
+async def test_one_that_was_given_to_somebody_who_is_gone_is_given_to_the_next(
+    readers: ReadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "READERS_MAX", 1)
+    async with readers.reserved():
+        gone = asyncio.create_task(readers.reserved().__aenter__())
+        waiting = asyncio.create_task(readers.run(number(1)))
+        await asyncio.sleep(0)
+    gone.cancel()  # it has the connection, and has not heard of it
+    await asyncio.wait([gone])
+    assert gone.cancelled()
+    assert await asyncio.wait_for(waiting, 20) == 1
+
+
+async def test_closing_waits_for_what_runs_and_refuses_what_waits(path: str) -> None:
+    before = threads()
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    gates, tasks = await held(readers, READERS_MAX)
+    waiting = [asyncio.create_task(readers.run(number(value))) for value in range(5)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        closing = asyncio.create_task(readers.aclose())
+        await eventually(lambda: readers._closed)
+        late = asyncio.create_task(readers.run(number(1)))
+        with pytest.raises(StoreClosed):
+            await late
+        await let_go(gates, tasks)
+        await closing
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(each == value or isinstance(each, StoreClosed) for value, each in enumerate(found))
+    assert threads() <= before
+
+
+async def test_closing_while_it_is_opened_leaves_no_thread(path: str) -> None:
+    before = threads()
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    asking = asyncio.create_task(readers.run(number(1)))
+    await asyncio.sleep(0)
+    assert readers._opening
+    await readers.aclose()
+    assert threads() <= before
+    found = (await asyncio.gather(asking, return_exceptions=True))[0]
+    assert isinstance(found, StoreClosed)
