@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
+from eventstore.clock import SystemClock
 from eventstore.errors import EventStoreError, StoreClosed, StoreDamaged, StoreUnavailable
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.opening import open_reader
@@ -183,7 +183,7 @@ class ReadPool:
 
     def _answer_some(self, connection: Connection) -> None:
         queue, answers = self._queue, list[_Answer]()
-        until = time.monotonic() + VISIT_SECONDS
+        now, until = SystemClock.monotonic, SystemClock.monotonic() + VISIT_SECONDS
         with suppress(IndexError):  # another thread may have been the faster one
             while queue:
                 work, future = queue.popleft()
@@ -193,7 +193,7 @@ class ReadPool:
                     answers.append(_Answer(future, self._guarded(work, connection._conn), None))
                 except BaseException as error:
                     answers.append(_Answer(future, None, error))
-                if time.monotonic() >= until:
+                if now() >= until:
                     break
         with suppress(RuntimeError):  # the loop was closed under us: the program has ended without closing the store
             self._loop.call_soon_threadsafe(self._deliver, connection, answers)
