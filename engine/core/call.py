@@ -166,7 +166,7 @@ class Call(Coroutine[Any, Any, R_co]):
 
     def _begin_in(self, loop: Any) -> Coroutine[Any, Any, R_co]:
         try:
-            runner: Coroutine[Any, Any, R_co] = loop.host.begin(self)
+            runner: Coroutine[Any, Any, R_co] = loop.host.begin(self, loop)
         except BaseException:
             self.take()  # it was awaited, and refused
             raise

@@ -71,9 +71,8 @@ class Calls:
 
     # -- awaiting -----------------------------------------------------------------------------------------------------
 
-    async def begin(self, call: Call[Any]) -> Any:
-        """What awaiting `call` inside this workflow runs."""
-        loop = self._host.loop
+    async def begin(self, call: Call[Any], loop: DeterministicLoop) -> Any:
+        """What awaiting `call` inside this workflow runs; `loop` is the workflow's."""
         if loop.poisoned:
             loop.check_alive()
             await loop.create_future()

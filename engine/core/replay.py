@@ -147,20 +147,17 @@ class Replayer:
     def feed_all(self, page: Iterable[Recorded]) -> None:
         """The next events, as they are stored. The run's loop is made the running one once, not for every fact."""
         rest = iter(page)
-        while not self.instance.begun and (recorded := next(rest, None)) is not None:
-            self._feed_recorded(recorded)
+        while not self.instance.begun and (first := next(rest, None)) is not None:
+            self._feed_each((first,))
         self.instance.together(lambda: self._feed_each(rest))
 
     def _feed_each(self, page: Iterable[Recorded]) -> None:
         for recorded in page:
-            self._feed_recorded(recorded)
-
-    def _feed_recorded(self, recorded: Recorded) -> None:
-        try:
-            event = decode_known(recorded.header)
-        except (ValueError, RecursionError):
-            self._unreadable(recorded)
-        self.feed(recorded.version, event, recorded.payload)
+            try:
+                event = decode_known(recorded.header)
+            except (ValueError, RecursionError):
+                self._unreadable(recorded)
+            self.feed(recorded.version, event, recorded.payload)
 
     def _unreadable(self, recorded: Recorded) -> NoReturn:
         version = recorded.version

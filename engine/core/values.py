@@ -16,7 +16,17 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from engine.core.carriage import INLINE, PAYLOAD_INLINE_BYTES, Carriage, is_away, pack, refuse_away, same_away, unpack
+from engine.core.carriage import (
+    AWAY,
+    INLINE,
+    PAYLOAD_INLINE_BYTES,
+    Carriage,
+    is_away,
+    pack,
+    refuse_away,
+    same_away,
+    unpack,
+)
 from engine.core.tabular import table_kind
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, PayloadTooLarge
 
@@ -62,9 +72,10 @@ class ValueCodec:
         """The value of recorded JSON. Raises `NotRecordable` when it does not fit the annotated type any more, or lies
         where it could not be brought from.
         """
-        refuse_away(data, self.where)
+        if data.startswith(AWAY):
+            refuse_away(data, self.where)
         try:
-            return self._decoded(data, carriage)
+            return self._decoded(data, carriage) if self.tabular else self._decoder.decode(data)
         except Exception as error:  # a user's __post_init__ may raise anything
             raise NotRecordable(
                 f"{self.where} was recorded as something that {_type_text(self.type)} does not take: {error}"
@@ -154,7 +165,8 @@ class ArgumentsCodec:
         A parameter that was not recorded (added since, with a default) is left to its default.
         """
         try:
-            refuse_away(data, f"what {self.where} was called with")
+            if data.startswith(AWAY):
+                refuse_away(data, f"what {self.where} was called with")
             if self.tabular:
                 recorded = _decode_tables(data, self._struct, self.where, carriage)
             else:
