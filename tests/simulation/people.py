@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from engine import Engine
 from engine.errors import RunEnded, TokenError
 from tests.simulation.outside import OUTSIDE, Letter
-from tests.simulation.programs import POOL, handed
 from tests.simulation.scenarios import Run
+from tests.simulation.tasks import POOL, handed
 
 if TYPE_CHECKING:
     from tests.simulation.playing import Play

@@ -31,9 +31,10 @@ from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.people import People
-from tests.simulation.programs import LIMITS, POOL, RATE, WORKFLOWS
+from tests.simulation.programs import WORKFLOWS
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
+from tests.simulation.tasks import LIMITS, POOL, RATE
 
 __all__ = ["Outcome", "Play", "forget", "play"]
 

@@ -29,7 +29,8 @@ from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
-from tests.simulation.books import Answers, Keys, Limits, Wishes
+from tests.simulation.books import Answers, Keys, Wishes
+from tests.simulation.limits import Limits
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.seen import Seen
