@@ -27,6 +27,7 @@ from engine.core.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunReopened,
     RunStarted,
     RunTerminated,
 )
@@ -66,7 +67,8 @@ class Wishes:
     def __init__(self, checks: Counter[str]) -> None:
         self.checks = checks
         self.terminated: dict[str, float] = {}  # runs, by when whoever wanted that heard that it is on record
-        self.ended: dict[str, End] = {}
+        self.ended: dict[str, End] = {}  # but those that were reopened since
+        self.ever: dict[str, set[type]] = {}  # how a run has ended, each time
         self.children: dict[str, dict[str, ChildStarted]] = {}  # by run and their own id: of its epoch
         self.told: dict[str, set[str]] = {}  # runs, by what mail they have taken
         self.cancelled: set[str] = set()  # children whose await was cancelled while their parent ran
@@ -88,7 +90,11 @@ class Wishes:
                     self.children.pop(run_id, None)
                 case _ if isinstance(event, ENDS):
                     self.ended[run_id] = End(event, now)
+                    self.ever.setdefault(run_id, set()).add(type(event))
                     terminated = isinstance(event, RunTerminated)
+                case RunReopened():
+                    self.ended.pop(run_id, None)
+                    self.terminated.pop(run_id, None)  # whoever wanted that has had it
         if "terminate" in kinds and not was_over:
             self.checks["who is terminated ends so"] += 1
             if run_id not in self.ended:
@@ -134,9 +140,9 @@ class Wishes:
 class Answers:
     """What was asked, by run and id."""
 
-    def __init__(self, checks: Counter[str], ended: Mapping[str, End]) -> None:
+    def __init__(self, checks: Counter[str], ever: Mapping[str, Collection[type]]) -> None:
         self.checks = checks
-        self.ended = ended
+        self.ever = ever  # who has ended once, and may have been reopened since
         self.taken: dict[tuple[str, str], str] = {}  # names of those on record
         self.given: dict[tuple[str, str], Any] = {}  # answers; None: it failed
         self.asked: dict[tuple[str, str], int] = {}
@@ -170,11 +176,11 @@ class Answers:
             case "failed":
                 right = one in self.given and self.given[one] is None
             case "ended":
-                right = run_id in self.ended and one not in self.given
+                right = run_id in self.ever and one not in self.given
             case _:
                 right = value >= 0 and outcome[0] == value and outcome == self.given.get(one)
         if not right:
-            what = f"taken {one in self.taken}, answers {self.given}, ended {self.ended.get(run_id)}"
+            what = f"taken {one in self.taken}, answers {self.given}, ended {self.ever.get(run_id)}"
             OUTSIDE.broke("requests", f"{one}, {value}, heard {outcome}: {what}")
 
     def judge_calm(self, run_id: str, name: str, fails: Callable[[int], bool]) -> None:
@@ -199,6 +205,7 @@ class Keys:
         self.not_before: dict[str, float] = {}
         self.waiting: dict[str, list[str]] = {}  # by key: as their starts were accepted
         self.inside: dict[str, str] = {}
+        self.unbegun: set[str] = set()  # who has ended before it began
         self.replacing: set[str] = set()  # whose clients want nobody ahead of them
         self.order: list[str] = []
 
@@ -224,11 +231,25 @@ class Keys:
                         self._begins(run_id, key)
                 case RunBegun():
                     self._begins(run_id, key)
+                case RunReopened():
+                    self._goes_on(run_id, key)
                 case _ if isinstance(event, ENDS):
-                    if run_id in self.waiting[key]:
+                    if run_id in self.waiting.get(key, ()):
                         self.waiting[key].remove(run_id)
+                        self.unbegun.add(run_id)
                     if self.inside.get(key) == run_id:
                         del self.inside[key]
+
+    def _goes_on(self, run_id: str, key: str) -> None:
+        """It is reopened, and has the key at once, whether or not it has begun."""
+        if run_id in self.unbegun:
+            self.unbegun.discard(run_id)
+            self.waiting[key].insert(0, run_id)
+        if key:
+            self.checks["one at a time has a key, and in turn"] += 1
+            if key in self.inside:
+                OUTSIDE.broke("keys", f"{run_id} is reopened, while {self.inside[key]} is inside")
+            self.inside[key] = run_id
 
     def _begins(self, run_id: str, key: str) -> None:
         if (time := self.not_before.get(run_id)) is not None:
@@ -240,7 +261,7 @@ class Keys:
             waiting.remove(run_id)
             return
         self.checks["one at a time has a key, and in turn"] += 1
-        if key in self.inside or waiting[0] != run_id:
+        if self.inside.get(key, run_id) != run_id or waiting[0] != run_id:
             OUTSIDE.broke("keys", f"{run_id} begins, while {self.inside.get(key)} is inside and {waiting} wait")
         waiting.remove(run_id)
         self.inside[key] = run_id

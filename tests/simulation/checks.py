@@ -99,6 +99,8 @@ async def _ended(
         return 0  # whoever was cancelled while parked was terminated
     if any(ends is None for ends in allowed):
         return 0
+    if ledger.repaired.lives[run_id].reopened and kinds & {"child", "guide"}:
+        return 0  # its end may have been theirs, which is not taken back
     if isinstance(end, RunFailed):
         if not any(FAILED in ends for ends in allowed if ends is not None):
             OUTSIDE.broke("result", f"{run_id} failed ({await _payload(store, run_id)}), and cannot: {allowed}")

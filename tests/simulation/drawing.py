@@ -109,7 +109,7 @@ class _Drawing:
         kinds += ["halt"] if chance.random() < 0.2 else []
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
         kinds += [] if self.inside else ["receive"] * 2 + ["take"]
-        kinds += ["once"] if self.races < RACES_MAX else []
+        kinds += ["once", "outage", "outage"] if self.races < RACES_MAX else []
         kind = chance.choice(kinds)
         self.races += kind in RACES
         match kind:

@@ -11,6 +11,7 @@ from typing import Any
 from engine.core.events import (
     AttemptFailed,
     ContinuedAsNew,
+    RunReopened,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
@@ -38,6 +39,7 @@ class Limits:
         self.of = of
         self.given: dict[str, tuple[int, int | None]] = {}  # how many, and in which window
         self.tasks: dict[tuple[str, str], tuple[str, ...]] = {}  # limits, by run and task: of its epoch
+        self.over: set[str] = set()  # runs that have ended
         self.under_way: dict[str, dict[tuple[str, str], int]] = {}  # by limit: tokens by run and task
         self.lapsed: dict[str, set[tuple[str, str]]] = {}  # by limit: whose token is dead
         self.waiting: dict[str, set[tuple[str, str]]] = {}  # by limit
@@ -62,14 +64,18 @@ class Limits:
                 case TaskScheduled(id=id_, task=task):
                     if limits := self.of.get(task):
                         self.tasks[run_id, id_] = limits
-                case TaskStarted(id=id_) if (run_id, id_) in self.tasks:
+                case TaskStarted(id=id_) if (run_id, id_) in self.tasks and run_id not in self.over:
                     starts.append((run_id, id_))
                 case AttemptFailed(id=id_) | TaskCompleted(id=id_) | TaskFailed(id=id_) | TaskCancelled(id=id_):
                     self._over((run_id, id_))
                 case ContinuedAsNew():
                     self._epoch_over(run_id)
+                    self.tasks = {one: limits for one, limits in self.tasks.items() if one[0] != run_id}
+                case RunReopened():
+                    self.over.discard(run_id)
                 case _ if isinstance(event, ENDS):
-                    self._epoch_over(run_id)
+                    self._epoch_over(run_id)  # its tasks are known: it may be reopened
+                    self.over.add(run_id)
         for name, (_, window) in self.given.items():
             if window is not None:
                 self.begun[name] = [begun for begun in self.begun.get(name, ()) if at - window < begun <= at]
@@ -125,4 +131,3 @@ class Limits:
     def _epoch_over(self, run_id: str) -> None:
         for one in [one for one in self.tasks if one[0] == run_id]:
             self._over(one)
-            del self.tasks[one]

@@ -54,6 +54,9 @@ class Outside:
         self.serial = 0
         self.told: Callable[[Letter], None] = lambda _letter: None  # somebody is told a token
         self.answers: dict[tuple[str, str], list[Any]] = {}  # by run and task, in the order sent; None: it is refused
+        self.sending: tuple[str, str] | None = None  # whose answer is on its way
+        self.unsure: dict[tuple[str, str], Any] = {}  # the answer that was, as its run was reopened
+        self.down: set[str] = set()  # runs for which something does not work, until somebody has mended it
 
     def next_serial(self) -> int:
         self.serial += 1
@@ -71,8 +74,15 @@ class Outside:
     def check_answer(self, one: tuple[str, str], by: str, answer: Any) -> None:
         """A task that was handed out has its outcome on record: it is the first that was sent."""
         self.checks["the first answer holds"] += 1
-        if by != "bank" or self.answers.get(one, [()])[0] != answer:
+        if by != "bank" or answer not in (*self.answers.get(one, ())[:1], self.unsure.get(one, ())):
             self.broke("tokens", f"{one} has {answer} by {by!r}, and was sent {self.answers.get(one)}")
+
+    def reopened(self, run_id: str) -> None:
+        """What its tasks were answered before came to nothing, if it is not on record."""
+        for one in [one for one in self.answers if one[0] == run_id]:
+            sent = self.answers.pop(one)
+            if self.sending == one:
+                self.unsure[one] = sent[-1]
 
     def check_beat(self, this: Attempt) -> None:
         """An attempt begins: it is given what is on record of those before it."""

@@ -86,6 +86,7 @@ class People:
         answer: Any = [letter.value, OUTSIDE.next_serial()] if letter.accepts else None
         sent = OUTSIDE.answers.setdefault(letter.one, [])
         sent.append(answer)
+        OUTSIDE.sending = letter.one
         try:
             if letter.accepts:
                 await engine.complete(letter.token, answer, task=handed, by="bank")
@@ -93,3 +94,5 @@ class People:
                 await engine.reject(letter.token, "no", by="bank")
         except (RunEnded, TokenError):  # its epoch is over
             OUTSIDE.checks["too late"] += 1
+        finally:
+            OUTSIDE.sending = None

@@ -13,7 +13,7 @@ from typing import Any
 from engine import Feed, Request, Signal, State, durable, workflow
 from engine.errors import RunEnded, RunNotFound
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.tasks import TASKS, answering, endless, handed, kept, once
+from tests.simulation.tasks import TASKS, answering, endless, handed, kept, once, outage
 
 __all__ = [
     "RACES",
@@ -33,7 +33,7 @@ __all__ = [
 
 LONG_SECONDS = 1e8
 """Of timeouts that never come: a scenario is out of bounds long before."""
-RACES = frozenset({"once", "timeout", "first", "cancel"})
+RACES = frozenset({"once", "outage", "timeout", "first", "cancel"})
 
 told = Signal("told", int)
 asked = Request("asked", int, list[int])
@@ -186,6 +186,8 @@ class Interpreter:
         match kind:
             case "once":
                 return await once(n, *rest)
+            case "outage":
+                return await outage(n)
             case "timeout":
                 async with asyncio.timeout(rest[0]):
                     return await self.run(rest[1])

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tests.simulation.drawing import draw
 from tests.simulation.programs import kinds_of
 
-__all__ = ["Fault", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
+__all__ = ["Fault", "Repair", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
 
 TTL_SECONDS = 10.0
 COUNTED = ("die before", "die after", "refuse", "lose reply")
@@ -26,6 +26,13 @@ class Fault(Struct, frozen=True):
     slot: int  # of the worker, or of the client behind the workers
     at: float  # the number of the call of the store (of a commit, for deaths), or a time in seconds
     much: float = 0  # seconds: of a freeze, a stall or a step
+
+
+class Repair(Struct, frozen=True):
+    """What the client of a run does about it once it has ended."""
+
+    kind: str  # reopen
+    behind: float  # seconds since its end, or since the end of what came of the repair before
 
 
 class Run(Struct, frozen=True):
@@ -46,6 +53,7 @@ class Run(Struct, frozen=True):
     deadline: float | None = None  # seconds from its start until its code is asked to end
     key: str = ""  # of which one run at a time has begun
     on_conflict: str = "queue"  # what its client says of others with the key
+    repairs: tuple[Repair, ...] = ()
 
 
 class Scenario(Struct, frozen=True):
@@ -124,7 +132,12 @@ def _run(chance: Random) -> Run:
         children=_pause(chance, start) if chance.random() < 0.1 else None,
         delay=(delay := chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None),
         deadline=(delay or 0) + chance.choice([0.5, 2, 10, 60]) if chance.random() < 0.15 else None,
+        repairs=_repairs(chance) if chance.random() < (0.7 if count_of("outage", epochs) else 0.25) else (),
     )
+
+
+def _repairs(chance: Random) -> tuple[Repair, ...]:
+    return tuple(Repair("reopen", chance.choice([0, 0, 1, 15])) for _ in range(chance.choice([1, 1, 2])))
 
 
 def _single(chance: Random, run: Run) -> Run:
@@ -192,6 +205,7 @@ def text_of(scenario: Scenario) -> str:
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]
         if run.children is not None:
             what.append(f"its children paused at {run.children[0]:.3f} until {run.children[1]:.3f}")
+        what += [f"then {repair.kind} behind {repair.behind:g} s" for repair in run.repairs]
         lines.append(", ".join(what))
         for program in run.epochs:
             lines += _program(program, "    ")

@@ -36,6 +36,7 @@ PLAIN_RUN: dict[str, Any] = {
     "reads": (),
     "delay": None,
     "key": "",
+    "repairs": (),
 }
 LISTS = frozenset({"seq", "gather", "gather_all", "group", "lock", "first"})
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from engine.core.events import (
     AttemptHeartbeat,
+    RunReopened,
     RunStarted,
     RunSuspended,
     TaskCompleted,
@@ -33,6 +34,7 @@ from tests.simulation.books import Answers, Keys, Wishes
 from tests.simulation.limits import Limits
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
+from tests.simulation.repaired import Repaired
 from tests.simulation.seen import Seen
 from tests.simulation.sends import Sends
 
@@ -61,12 +63,13 @@ class Ledger:
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
         self.wishes = Wishes(self.checks)
-        self.answers = Answers(self.checks, self.wishes.ended)
+        self.answers = Answers(self.checks, self.wishes.ever)
         self.seen = Seen(self.checks)
         self.keys = Keys(self.checks, self.wishes.ended)
         self.keys.time = time
         self.limits = Limits(self.checks, limits)
-        self.sends = Sends(self.checks, self.wishes.ended)
+        self.repaired = Repaired(self.checks)
+        self.sends = Sends(self.checks, self.wishes.ever)
 
     def claimed(self, stream: str, token: int) -> None:
         self.owners[stream] = token
@@ -113,6 +116,7 @@ class Ledger:
         self.wishes.noted(run_id, events, mail, self.time())
         self.keys.noted(run_id, events)
         self.sends.noted(run_id, events)
+        self.repaired.noted(run_id, events)
         payloads = [new.payload for new in commit.events]
         self.answers.noted(run_id, events, payloads)
         self.seen.noted(run_id, events, payloads)
@@ -123,6 +127,8 @@ class Ledger:
                     self.epochs[run_id] = epoch
                 case RunSuspended():
                     self.parked.add(commit.stream)
+                case RunReopened():
+                    OUTSIDE.reopened(run_id)
                 case TaskStarted(id=id_, attempt=number):
                     OUTSIDE.started[run_id, self._key(run_id, id_)] = number
                 case AttemptHeartbeat(id=id_) if payload is not None:

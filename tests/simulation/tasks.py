@@ -11,7 +11,7 @@ from tenacity import stop_after_attempt, wait_fixed
 from engine import Happened, Memo, NotHappened, attempt, task
 from tests.simulation.outside import OUTSIDE, Letter
 
-__all__ = ["LIMITS", "POOL", "RATE", "TASKS", "answering", "endless", "handed", "kept", "once"]
+__all__ = ["LIMITS", "POOL", "RATE", "TASKS", "answering", "endless", "handed", "kept", "once", "outage"]
 
 POOL, RATE = "slots", "starts"
 LIMITS = {"pooled": (POOL,), "rated": (RATE,), "both": (POOL, RATE)}
@@ -46,6 +46,16 @@ async def hangs(n: int) -> int:
     with OUTSIDE.attempt() as before:
         if not before:
             await asyncio.Event().wait()
+        return n
+
+
+@task(stop=stop_after_attempt(2), wait=wait_fixed(1))
+async def outage(n: int) -> int:
+    """What it needs is down for some runs, until somebody has mended it."""
+    with OUTSIDE.attempt():
+        await asyncio.sleep(n % 2)
+        if attempt().run_id.partition("/")[0] in OUTSIDE.down:
+            raise ConnectionError(n)
         return n
 
 
