@@ -67,9 +67,9 @@ class Prefix:
         if after != self.cut.until:
             raise RunPrunedError(self.run_id)  # since we looked
 
-    async def digest(self) -> str:
-        """Of the chain, at the cut."""
-        last = [item.digest.hex() async for item in self.events(after=self.cut.until - 1)]
+    async def last(self) -> HistoryEvent:
+        """The event at the cut."""
+        last = [item async for item in self.events(after=self.cut.until - 1)]
         return last[0]
 
 

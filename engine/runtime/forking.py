@@ -76,11 +76,12 @@ async def fork(
     prefix = await read_prefix(store, origin, at=at, substituted=substitute)
     started = prefix.cut.started
     definition = definitions.require(started.workflow, started.version)
+    last = await prefix.last()
     note = RunForked(
-        at=max(clock.now(), origin.updated_at),
+        at=max(clock.now(), origin.updated_at, last.event.at),  # whoever wrote that may have had another clock
         origin=run_id,
         version=prefix.cut.until,
-        digest=await prefix.digest(),
+        digest=last.digest.hex(),
         by=by,
         reason=reason,
         substituted=tuple(substitute),
@@ -120,7 +121,7 @@ async def fork(
         attributes=attributes | states,
         held=False,
         sends=sends,
-        alarm=note.at,
+        alarm=clock.now(),
     )
 
 

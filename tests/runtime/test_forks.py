@@ -693,3 +693,20 @@ async def test_the_end_of_a_fork_ends_no_child_of_its_origin(world: World) -> No
         assert await soon(run.result()) == "done, too"
         assert "ChildTerminated" in await kinds_of(run)
     await check_history(await world.store(), "f", impatient)
+
+
+@workflow
+async def gated_load() -> int:
+    return await gated() + await load(1)
+
+
+async def test_it_is_dated_behind_its_origin_though_the_clock_was_set_back(world: World) -> None:
+    async with world.engine(gated_load) as engine:
+        run = await engine.start(gated_load(), id="r")
+        await until(lambda: outside.of("gated") == 1)
+        world.clock.step(-3_600)
+        outside.gate.set()
+        assert await soon(run.result()) == 17
+        fork = await engine.fork("r", at=await version_of(run, completed("gated")), id="f")
+        assert await soon(fork.result()) == 17
+    await check_history(await world.store(), "f", gated_load)
