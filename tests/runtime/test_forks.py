@@ -16,6 +16,7 @@ from engine.core.events import (
     RunBegun,
     RunForked,
     RunStarted,
+    RunTerminated,
     TaskCompleted,
     TaskStarted,
     TimerFired,
@@ -28,6 +29,7 @@ from engine.errors import (
     RunConflict,
     RunFailedError,
     RunNotFound,
+    RunTerminatedError,
     UnknownWorkflow,
 )
 from eventstore import EventStore, StoreUnavailable
@@ -710,3 +712,24 @@ async def test_it_is_dated_behind_its_origin_though_the_clock_was_set_back(world
         fork = await engine.fork("r", at=await version_of(run, completed("gated")), id="f")
         assert await soon(fork.result()) == 17
     await check_history(await world.store(), "f", gated_load)
+
+
+async def test_a_terminated_run_is_forked_before_its_end(world: World) -> None:
+    async with world.engine(gated_load) as engine:
+        run = await engine.start(gated_load(), id="r")
+        await until(lambda: outside.of("gated") == 1)
+        await run.terminate(reason="too slow")
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        outside.gate.set()
+        last = len(await events_of(run))
+        for at in range(await version_of(run, lambda event: isinstance(event, RunTerminated)), last + 1):
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert await soon(fork.result()) == 17
+            assert "RunTerminated" not in await kinds_of(fork)
+        await engine.reopen("r")
+        assert await soon(engine.run("r").result()) == 17
+        fork = await engine.fork("r", at=await version_of(run, completed("gated")), id="f")
+        assert await soon(fork.result()) == 17
+        assert "RunReopened" in await kinds_of(fork)
+    await check_store(await world.store(), gated_load)
