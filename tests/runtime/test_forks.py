@@ -26,6 +26,7 @@ from engine.errors import (
     HoldfastError,
     NotRecordable,
     RepairRefused,
+    RunCancelledError,
     RunConflict,
     RunFailedError,
     RunNotFound,
@@ -733,3 +734,14 @@ async def test_a_terminated_run_is_forked_before_its_end(world: World) -> None:
         assert await soon(fork.result()) == 17
         assert "RunReopened" in await kinds_of(fork)
     await check_store(await world.store(), gated_load)
+
+
+async def test_one_that_was_cancelled_before_it_had_begun_is_refused(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(3), id="r", delay=3_600)
+        await run.cancel(reason="never mind")
+        with pytest.raises(RunCancelledError):
+            await soon(run.result())
+        for at in range(1, len(await events_of(run)) + 1):
+            with pytest.raises(RepairRefused, match="stands before it had begun"):
+                await engine.fork("r", at=at)
