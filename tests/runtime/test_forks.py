@@ -492,6 +492,29 @@ async def test_its_tokens_and_starts_are_its_own(world: World) -> None:
     await check_store(await world.store(), handing)
 
 
+@workflow
+async def handing_later(lives_left: int) -> str:
+    if lives_left:
+        await durable.continue_as_new(handing_later(lives_left - 1))
+    return await ask_someone()
+
+
+async def test_the_tokens_of_a_fork_that_begins_in_a_later_epoch(world: World) -> None:
+    async with world.engine(handing_later) as engine:
+        run = await engine.start(handing_later(1), id="r")
+        await until_async(lambda: has(run, "TaskHandedOut"))
+        forks = [await engine.fork("r", at=len(await events_of(run)), id="f")]
+        await until(lambda: len(tokens) == 2)
+        await until_async(lambda: has(forks[0], "TaskHandedOut"))
+        forks.append(await engine.fork("f", at=len(await events_of(forks[0])), id="fork-of-f"))
+        await until(lambda: len(tokens) == 3)
+        for token, of in zip(tokens, (run, *forks), strict=True):
+            await engine.complete(token, of.id, task=ask_someone)
+            assert await soon(of.result()) == of.id
+    tokens.clear()
+    await check_store(await world.store(), handing_later)
+
+
 tokens: list[str] = []
 
 
