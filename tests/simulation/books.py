@@ -211,6 +211,8 @@ class Keys:
 
     def is_replaced(self, run_id: str) -> bool:
         """Whether somebody behind it wants it ended."""
+        if run_id not in self.key_of:
+            return False  # a copy
         key, behind = self.key_of[run_id], self.order[self.order.index(run_id) + 1 :]
         return bool(key) and any(self.key_of.get(other) == key for other in self.replacing.intersection(behind))
 

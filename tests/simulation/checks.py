@@ -5,9 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias
 
-from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunTerminated, decode_header
+from msgspec.structs import replace
+
+from engine.core.events import (
+    CancelRequested,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunForked,
+    RunStarted,
+    RunTerminated,
+    decode_header,
+)
 from eventstore.memory import MemoryStore
 from tests.runtime.invariants import ENDS, Broken, check_history, check_store, counting
+from tests.simulation.copies import check_copy
 from tests.simulation.materials import judge_materials
 from tests.simulation.oracle import FAILED, ends_of
 from tests.simulation.outside import OUTSIDE
@@ -63,6 +75,12 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
     ledger.sends.judge()
     for number, run in enumerate(scenario.runs):
         ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
+    for new_id, copy in ledger.repaired.copies.items():
+        ledger.checks["copies are what they copy"] += await check_copy(store, new_id, copy)
+        number = int(copy.origin.removeprefix("r"))
+        # Nobody but its origin's history has asked it to end, and it has no key.
+        run = replace(scenario.runs[number], cancel_at=None, terminate_at=None, key="", on_conflict="queue")
+        ledger.checks["ends as on plain asyncio"] += await _ended(store, new_id, run, allowed[number], ledger)
     if scenario.assets:
         ledger.checks["assets published once"] += await judge_materials(store)
     for pool in store._streams._pools.everything():
@@ -87,10 +105,13 @@ async def _ended(
     kinds = {kind for program in run.epochs for kind in kinds_of(program)}
     halted = run_id in ledger.sends.halted
     cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id) or run.deadline is not None or halted
+    is_fork = isinstance(events[0], RunForked)
+    cancelled = cancelled or (is_fork and any(isinstance(event, CancelRequested) for event in events))
     if isinstance(end, RunFailed) and end.error.endswith("RunDeadlineExceeded"):
         ledger.checks["no deadline passes before its time"] += 1
-        if run.deadline is None or end.at < events[0].deadline - ledger.keys.slack * 1_000_000:
-            OUTSIDE.broke("deadline", f"{run_id} was not done by its deadline: {run.deadline}, {events[0]}, {end}")
+        began = next(event for event in events if isinstance(event, RunStarted))
+        if run.deadline is None or end.at < began.deadline - ledger.keys.slack * 1_000_000:
+            OUTSIDE.broke("deadline", f"{run_id} was not done by its deadline: {run.deadline}, {began}, {end}")
     shares = {"child", "guide"} if run.deadline is not None else set()  # its deadline, and may fail for it
     if cancelled and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge", "paid", *shares}):
         return 0  # whatever it was in the middle of
@@ -99,7 +120,7 @@ async def _ended(
         return 0  # whoever was cancelled while parked was terminated
     if any(ends is None for ends in allowed):
         return 0
-    if ledger.repaired.lives[run_id].reopened and kinds & {"child", "guide"}:
+    if (ledger.repaired.lives[run_id].reopened or is_fork) and kinds & {"child", "guide"}:
         return 0  # its end may have been theirs, which is not taken back
     if isinstance(end, RunFailed):
         if not any(FAILED in ends for ends in allowed if ends is not None):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from engine import Engine, RunHandle
+from engine.core.events import TaskCompleted, TaskFailed, TaskScheduled
 from engine.errors import RepairRefused, RunEnded
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.programs import asked, told
-from tests.simulation.scenarios import count_of
+from tests.simulation.repaired import Copy
+from tests.simulation.scenarios import Repair, count_of
 
 if TYPE_CHECKING:
     from tests.simulation.clients import Client
@@ -25,6 +28,9 @@ class Mender:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.left = list(client.run.repairs)
+        self.done = 0
+        self.cut = 0  # where the fork that is to be made is cut, once that is known
+        self.given: dict[str, int] = {}  # outcomes that it is given
         self.book = client.play.ledger.repaired
         if any(repair.kind == "reopen" for repair in self.left):
             OUTSIDE.down.add(client.id)
@@ -33,8 +39,44 @@ class Mender:
         """All that is left to do."""
         while self.left:
             await asyncio.sleep(self.left[0].behind)
-            await self._reopen(engine, handle)
+            if self.left[0].kind == "reopen":
+                await self._reopen(engine, handle)
+            else:
+                await self._copy(engine, handle, self.left[0])
             del self.left[0]
+            self.done, self.cut, self.given = self.done + 1, 0, {}
+
+    async def _copy(self, engine: Engine, handle: RunHandle[Any], repair: Repair) -> None:
+        """Asks for it, in each life, and sees it through."""
+        copy = Copy(repair.kind, handle.id)
+        new_id = f"{handle.id}-{repair.kind}{self.done}"
+        try:
+            if repair.kind == "rerun":
+                made = await engine.rerun(handle.id, id=new_id, by="smith", reason="once more")
+            else:
+                if not self.cut:
+                    await self._choose_cut(handle, repair)
+                made = await engine.fork(
+                    handle.id, at=self.cut, id=new_id, substitute=self.given, by="smith", reason="otherwise"
+                )
+        except RepairRefused as error:
+            self.book.not_made(copy, str(error))
+            return
+        self.book.made(new_id, copy)
+        await self._see_through(made)
+
+    async def _choose_cut(self, handle: RunHandle[Any], repair: Repair) -> None:
+        """Once, whatever becomes of the origin until it is forked: the same again is the same fork."""
+        items = [item async for item in handle.events()]
+        cut = max(1, round(len(items) * repair.part))
+        numbers: dict[str, int] = {}  # of tasks whose outcome is their number
+        for item in items[:cut]:
+            if isinstance(item.event, TaskScheduled) and item.event.task in ("ok", "flaky", "outage"):
+                numbers[item.event.id] = json.loads(item.payload or b"")["n"]
+        last = items[cut - 1].event
+        if repair.given and isinstance(last, TaskCompleted | TaskFailed) and last.id in numbers:
+            self.given = {last.id: numbers[last.id]}
+        self.cut = cut
 
     async def _reopen(self, engine: Engine, handle: RunHandle[Any]) -> None:
         OUTSIDE.down.discard(handle.id)

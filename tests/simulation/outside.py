@@ -47,6 +47,7 @@ class Outside:
         self.completed: dict[tuple[str, str], int] = {}  # by run and task: as acknowledged
         self.started: dict[tuple[str, str], int] = {}  # likewise: the last attempt whose start is on record
         self.beats: dict[tuple[str, str], Any] = {}  # likewise: the last details of a heartbeat on record
+        self.owners: dict[str, str] = {}  # runs by idempotency key
         self.paid: set[str] = set()  # idempotency keys of what had its effect
         self.inside: list[tuple[str, Actor, Any]] = []  # who runs in which pool
         self.broken: list[tuple[str, str]] = []
@@ -103,6 +104,8 @@ class Outside:
         self.runs[this.idempotency_key] += 1
         lease = actor.leases[-1] if actor.leases else None
         self.checks["no completed task runs again"] += 1
+        if (owner := self.owners.setdefault(this.idempotency_key, this.run_id)) != this.run_id:
+            self.broke("keys shared", f"{this.task_id} of {this.run_id} goes by a key of {owner}")
         if this.number > self.started.get((this.run_id, this.idempotency_key), 0):
             self.broke("not recorded", f"attempt {this.number} of {this.task} of {this.run_id} began off the record")
         if (

@@ -17,11 +17,13 @@ from engine.core.events import (
     CancelRequested,
     ChildStarted,
     MessageSent,
+    PrefixEnded,
     RequestAnswered,
     RequestFailed,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunForked,
     RunReopened,
     RunStarted,
     RunTerminated,
@@ -31,7 +33,7 @@ from engine.core.events import (
 from tests.simulation.books import ENDS
 from tests.simulation.outside import OUTSIDE
 
-__all__ = ["Asked", "Repaired"]
+__all__ = ["Asked", "Copy", "Repaired"]
 
 SAID = (ChildStarted, MessageSent, RequestAnswered, RequestFailed)
 """Of which others have heard."""
@@ -47,6 +49,9 @@ class _Life(Struct):
     children: bool = False
     once: bool = False
     key: bool = False
+    sends: bool = False
+    waits: bool = False
+    carried: bool = False
 
     def was_called_back(self) -> bool:
         """Whether it ended for what counts as never having arrived."""
@@ -75,12 +80,42 @@ _REFUSALS: dict[str, Callable[[_Life], bool]] = {
 """Why a run that has ended may be refused, by what is said, and when that is so."""
 
 
+_UNCUTTABLE: dict[str, Callable[[_Life], bool]] = {
+    "has not ended, and run": lambda life: life.children,
+    "is under way": lambda life: life.sends,
+    "stands before it had begun": lambda life: life.waits,
+    "stands before all that it began with": lambda life: life.carried,
+}
+"""Likewise: why it may not be forked."""
+
+
+class Copy(Struct, frozen=True):
+    """A rerun or a fork that somebody has asked for."""
+
+    kind: str
+    origin: str
+
+
 class Repaired:
     """All that can be repaired."""
 
     def __init__(self, checks: Counter[str]) -> None:
         self.checks = checks
         self.lives: dict[str, _Life] = {}
+        self.copies: dict[str, Copy] = {}  # those that were made
+        self.depths: dict[str, int] = {}  # of forks that are being made: a fork may have copied another's beginning
+
+    def count_copied(self, run_id: str, events: Iterable[Any]) -> int:
+        """How many of a commit's events are not the run's own: it is a fork, and has them of its origin."""
+        copied = 0
+        for number, event in enumerate(events, 1):
+            if isinstance(event, RunForked):
+                self.depths[run_id] = self.depths.get(run_id, 0) + 1
+            if self.depths.get(run_id):
+                copied = number
+            if isinstance(event, PrefixEnded):
+                self.depths[run_id] -= 1
+        return copied
 
     def noted(self, run_id: str, events: Iterable[Any]) -> None:
         """A commit was accepted."""
@@ -96,10 +131,13 @@ class Repaired:
                 case Decision():
                     life.decisions.append(event)
             match event:
-                case RunStarted(singleton=key) if key:
-                    life.key = True
+                case RunStarted(singleton=key, waits=waits, carried=carried):
+                    life.key, life.waits = life.key or bool(key), life.waits or waits
+                    life.carried = life.carried or bool(carried)
                 case ChildStarted():
                     life.children = True
+                case MessageSent():
+                    life.sends = True
                 case TaskScheduled(task="once"):
                     life.once = True
 
@@ -125,6 +163,20 @@ class Repaired:
         self.checks["who is reopened goes on"] += 1
         if self.lives[asked.run_id].reopened <= asked.reopened:
             OUTSIDE.broke("reopened", f"{asked.run_id} was not, and whoever asked for it heard that it was")
+
+    def made(self, new_id: str, copy: Copy) -> None:
+        """There is a rerun, or a fork, says the engine."""
+        self.copies[new_id] = copy
+        self.checks["who is copied is on record"] += 1
+        if new_id not in self.lives or self.depths.get(new_id):
+            OUTSIDE.broke("copies", f"{new_id}, {copy}, is not on record, or not whole")
+
+    def not_made(self, copy: Copy, text: str) -> None:
+        """There is none, and this is why."""
+        self.checks["who is refused is told why"] += 1
+        life = self.lives[copy.origin]
+        if copy.kind != "fork" or not any(said in text and holds(life) for said, holds in _UNCUTTABLE.items()):
+            OUTSIDE.broke("refused", f"{copy}: {text}")
 
     def refused(self, asked: Asked, text: str) -> None:
         """It was not, and this is why."""

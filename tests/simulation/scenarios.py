@@ -31,8 +31,10 @@ class Fault(Struct, frozen=True):
 class Repair(Struct, frozen=True):
     """What the client of a run does about it once it has ended."""
 
-    kind: str  # reopen
+    kind: str  # reopen, rerun or fork
     behind: float  # seconds since its end, or since the end of what came of the repair before
+    part: float = 0  # of its history that a fork lives through
+    given: bool = False  # whether the fork is given the outcome that stands there, if one does
 
 
 class Run(Struct, frozen=True):
@@ -137,7 +139,15 @@ def _run(chance: Random) -> Run:
 
 
 def _repairs(chance: Random) -> tuple[Repair, ...]:
-    return tuple(Repair("reopen", chance.choice([0, 0, 1, 15])) for _ in range(chance.choice([1, 1, 2])))
+    return tuple(
+        Repair(
+            chance.choice(["reopen", "reopen", "rerun", "fork", "fork"]),
+            chance.choice([0, 0, 1, 15]),
+            part=chance.random(),
+            given=chance.random() < 0.5,
+        )
+        for _ in range(chance.choice([1, 1, 2, 3]))
+    )
 
 
 def _single(chance: Random, run: Run) -> Run:
@@ -205,12 +215,17 @@ def text_of(scenario: Scenario) -> str:
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]
         if run.children is not None:
             what.append(f"its children paused at {run.children[0]:.3f} until {run.children[1]:.3f}")
-        what += [f"then {repair.kind} behind {repair.behind:g} s" for repair in run.repairs]
+        what += [_repair_text(repair) for repair in run.repairs]
         lines.append(", ".join(what))
         for program in run.epochs:
             lines += _program(program, "    ")
     lines += [_fault_text(scenario, fault) for fault in scenario.faults] or ["no faults"]
     return "\n".join(lines)
+
+
+def _repair_text(repair: Repair) -> str:
+    cut = f" at {repair.part:.0%}" + " with an outcome" * repair.given if repair.kind == "fork" else ""
+    return f"then {repair.kind}{cut} behind {repair.behind:g} s"
 
 
 def _fault_text(scenario: Scenario, fault: Fault) -> str:

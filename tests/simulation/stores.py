@@ -16,6 +16,7 @@ from typing import Any
 
 from engine.core.events import (
     AttemptHeartbeat,
+    ContinuedAsNew,
     RunReopened,
     RunStarted,
     RunSuspended,
@@ -101,46 +102,57 @@ class Ledger:
         if stream.startswith("run:"):
             events = [decode_header(new.header) for new in commit.events]
             run_id = stream.partition(":")[2]
-            self._noted(run_id, commit, events, mail)
+            payloads = [new.payload for new in commit.events]
+            copied = self.repaired.count_copied(run_id, events)
+            self._noted(run_id, commit, events, payloads, mail, copied)
+            # What a fork has copied is its origin's, but for the tasks that it goes on with.
+            known = [event for event in events[:copied] if isinstance(event, TaskScheduled | ContinuedAsNew)]
             self.limits.noted(
                 run_id,
                 commit,
-                events,
+                [*known, *events[copied:]],
                 head.updated_at,
                 lambda run_id, token: self.owners.get(f"run:{run_id}") == token and alive(token),
             )
         elif stream.startswith("pool:") and commit.attributes:
             self.limits.set_to(stream.partition(":")[2], commit.attributes)
 
-    def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
-        self.wishes.noted(run_id, events, mail, self.time())
-        self.keys.noted(run_id, events)
-        self.sends.noted(run_id, events)
-        self.repaired.noted(run_id, events)
-        payloads = [new.payload for new in commit.events]
+    def _noted(
+        self, run_id: str, commit: Any, events: list[Any], payloads: list[bytes | None], mail: list[bytes], copied: int
+    ) -> None:
+        own = events[copied:]
+        self.wishes.noted(run_id, own, mail, self.time())
+        self.keys.noted(run_id, own)
+        self.sends.noted(run_id, own)
+        self.repaired.noted(run_id, own)
         self.answers.noted(run_id, events, payloads)
         self.seen.noted(run_id, events, payloads)
-        for event, payload in zip(events, payloads, strict=True):
+        for number, (event, payload) in enumerate(zip(events, payloads, strict=True)):
             self.kinds[type(event).__name__] += 1
             match event:
                 case RunStarted(epoch=epoch):
                     self.epochs[run_id] = epoch
-                case RunSuspended():
-                    self.parked.add(commit.stream)
-                case RunReopened():
-                    OUTSIDE.reopened(run_id)
-                case TaskStarted(id=id_, attempt=number):
-                    OUTSIDE.started[run_id, self._key(run_id, id_)] = number
-                case AttemptHeartbeat(id=id_) if payload is not None:
-                    OUTSIDE.beats[run_id, self._key(run_id, id_)] = json.loads(payload)
                 case TaskScheduled(id=id_, task="handed"):
                     self.handed.add((run_id, self._key(run_id, id_)))
-                case TaskFailed(id=id_) if (one := (run_id, self._key(run_id, id_))) in self.handed and event.by:
-                    OUTSIDE.check_answer(one, event.by, None)
                 case TaskCompleted(id=id_):
-                    if (one := (run_id, self._key(run_id, id_))) in self.handed:
-                        OUTSIDE.check_answer(one, event.by, json.loads(payload or b""))
                     OUTSIDE.completed[run_id, self._key(run_id, id_)] = 1
+            if number >= copied:
+                self._happened(run_id, event, payload)
+
+    def _happened(self, run_id: str, event: Any, payload: bytes | None) -> None:
+        match event:
+            case RunSuspended():
+                self.parked.add(f"run:{run_id}")
+            case RunReopened():
+                OUTSIDE.reopened(run_id)
+            case TaskStarted(id=id_, attempt=number):
+                OUTSIDE.started[run_id, self._key(run_id, id_)] = number
+            case AttemptHeartbeat(id=id_) if payload is not None:
+                OUTSIDE.beats[run_id, self._key(run_id, id_)] = json.loads(payload)
+            case TaskFailed(id=id_) if (one := (run_id, self._key(run_id, id_))) in self.handed and event.by:
+                OUTSIDE.check_answer(one, event.by, None)
+            case TaskCompleted(id=id_) if (one := (run_id, self._key(run_id, id_))) in self.handed:
+                OUTSIDE.check_answer(one, event.by, json.loads(payload or b""))
 
     def _key(self, run_id: str, task_id: str) -> str:
         return idempotency_key(run_id, self.epochs.get(run_id, 0), task_id)

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from engine.core.cancelling import Cancelling
 from engine.core.events import AttemptHeartbeat, TaskCompleted
 from engine.core.instance import Instance
+from engine.core.lineage import idempotency_key
 from engine.core.replay import Attempts, Replayer
-from engine.runtime import letters, memos, reopening
+from engine.runtime import forking, letters, memos, reopening, repairs
 from engine.runtime.asking import PendingRequest
 from engine.runtime.keys import is_singleton
 from engine.runtime.steps import Step
@@ -188,24 +189,56 @@ def attempts_counted_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replayer, "_call_off", lambda self, task_id: self.attempts.pop(task_id, None))
 
 
+def forks_with_the_keys_of_their_origin(patch: pytest.MonkeyPatch) -> None:
+    """What a fork does goes by the keys of the run that it is a fork of."""
+    patch.setattr(
+        "engine.runtime.dispatch.idempotency_key",
+        lambda run_id, *task: idempotency_key(run_id.partition("-fork")[0], *task),
+    )
+
+
+def forks_that_leave_something_out(patch: pytest.MonkeyPatch) -> None:
+    """What is copied lacks the last event of the prefix."""
+    forked = forking._forked
+
+    async def all_but_one(note: Any, prefix: Any) -> Any:
+        async for item in forked(note, prefix):
+            if item.version != note.version or item.version == 1:
+                yield item
+
+    patch.setattr(forking, "_forked", all_but_one)
+
+
+def reruns_of_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A rerun is not told what its origin was told with its start."""
+
+    async def first_signals(*_: Any) -> list[Any]:
+        return []
+
+    patch.setattr(repairs, "_first_signals", first_signals)
+
+
 CANARIES: list[tuple[Callable[[pytest.MonkeyPatch], None], int, set[str]]] = [
-    (no_fencing, 6, {"two writers"}),
-    (a_lost_wake_up, 18, {"stuck"}),
-    (pools_without_end, 155, {"permits"}),
-    (completed_tasks_again, 0, {"history", "ran again"}),
+    (no_fencing, 0, {"two writers"}),
+    (a_lost_wake_up, 25, {"stuck"}),
+    (pools_without_end, 25, {"permits"}),
+    (completed_tasks_again, 1, {"history", "ran again"}),
     (forget_to_write, 0, {"history"}),
-    (validators_that_nobody_asks, 25, {"requests"}),
-    (an_answer_to_somebody_else, 18, {"requests"}),
+    (validators_that_nobody_asks, 31, {"requests"}),
+    (an_answer_to_somebody_else, 32, {"requests"}),
     (no_delays, 10, {"too early"}),
-    (keys_without_end, 0, {"keys"}),
-    (one_memo_for_all, 64, {"memos"}),
+    (keys_without_end, 39, {"keys"}),
+    (one_memo_for_all, 81, {"memos"}),
     (forgotten_heartbeats, 3, {"heartbeats"}),
     (a_state_that_stays, 4, {"states"}),
     (letters_of_chance, 52, {"sends"}),
-    (hasty_deadlines, 32, {"deadline"}),
+    (hasty_deadlines, 5, {"deadline"}),
     (lost_answers, 24, {"stuck"}),
-    (failures_that_stay, 9, {"refused"}),
-    (attempts_counted_anew, 9, {"history"}),
+    (failures_that_stay, 4, {"refused"}),
+    (attempts_counted_anew, 4, {"history"}),
+    (forks_with_the_keys_of_their_origin, 9, {"keys shared"}),
+    (forks_that_leave_something_out, 0, {"copies"}),
+    (reruns_of_nothing, 112, {"stuck"}),
     (no_wake_up_for_a_cancel, 0, {"stuck"}),
 ]
 SEEDS_MAX = 40
