@@ -27,7 +27,7 @@ from tests.simulation.programs import WORKFLOWS, fails_to_answer, kinds_of, serv
 from tests.simulation.scenarios import Run, Scenario
 from tests.simulation.stores import Ledger
 
-__all__ = ["allowed_of", "judge"]
+__all__ = ["allowed_of", "judge", "program_of"]
 
 Allowed: TypeAlias = list[list[frozenset[str] | None]]
 """By run and epoch: see `ends_of`."""
@@ -75,6 +75,7 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
     ledger.sends.judge()
     for number, run in enumerate(scenario.runs):
         ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
+    await _judge_children(store, ledger)
     for new_id, copy in ledger.repaired.copies.items():
         ledger.checks["copies are what they copy"] += await check_copy(store, new_id, copy)
         number = int(copy.origin.removeprefix("r"))
@@ -140,6 +141,25 @@ async def _ended(
         if ends is not None and json.dumps(value) not in ends:
             OUTSIDE.broke("result", f"{run_id} resulted in {json.dumps(value)}, and can only in {sorted(ends)}")
     return len(allowed)
+
+
+async def program_of(store: MemoryStore, run_id: str) -> Any:
+    """What a child that has begun was given to do."""
+    async for item in store.read(f"run:{run_id}"):
+        if isinstance(decode_header(item.header), RunStarted):
+            return json.loads(item.payload or b"")["program"]
+
+
+async def _judge_children(store: MemoryStore, ledger: Ledger) -> None:
+    """A child that has left all of its blocks has answered all that it took."""
+    for run_id, end in ledger.wishes.ended.items():
+        if (
+            "/" in run_id
+            and isinstance(end.event, RunCompleted)
+            and any(one[0] == run_id for one in ledger.answers.asked)
+        ):
+            if set(kinds_of(await program_of(store, run_id))) <= CALM:
+                ledger.answers.judge_calm(run_id, served.name, fails_to_answer)
 
 
 async def _payload(store: MemoryStore, run_id: str) -> Any:

@@ -13,8 +13,6 @@ from engine import Engine, Request, RunHandle
 from engine.errors import (
     EngineClosed,
     EngineFailed,
-    RequestFailedError,
-    RequestRefused,
     RunCancelledError,
     RunEnded,
     RunFailedError,
@@ -23,6 +21,7 @@ from engine.errors import (
     SingletonHeld,
 )
 from eventstore import EventStoreError
+from tests.simulation.asking import ask
 from tests.simulation.loops import Actor
 from tests.simulation.mending import Mender
 from tests.simulation.outside import OUTSIDE
@@ -137,19 +136,8 @@ class Client:
         self.play.ledger.wishes.terminated.setdefault(handle.id, self.play.loop.time())
 
     async def ask(self, handle: RunHandle[Any], at: float, request: Request[int, Any], id_: str, value: int) -> None:
-        """Until it is known what came of it; then once more, for that is known for ever."""
         await self._until(at)
-        for _ in range(2):
-            outcome: Any
-            try:
-                outcome = await handle.ask(request, value, id=id_)
-            except RequestRefused:
-                outcome = "refused"
-            except RequestFailedError:
-                outcome = "failed"
-            except RunEnded:
-                outcome = "ended"
-            self.play.ledger.answers.heard(handle.id, id_, value, outcome)
+        await ask(self.play, handle, request, id_, value)
         self.answered.add(id_)
 
     async def _look(self, engine: Engine, at: float) -> None:

@@ -32,7 +32,7 @@ from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.people import People
 from tests.simulation.programs import WORKFLOWS
-from tests.simulation.scenarios import TTL_SECONDS, Fault, Scenario
+from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
 from tests.simulation.tasks import LIMITS, POOL, RATE
 
@@ -261,12 +261,14 @@ class Play:
         person = self.loop.create_task(people.help_children())
         timed.append(self.loop.create_task(people.answer_tokens()))
         timed.append(self.loop.create_task(people.tighten()))
+        timed.append(self.loop.create_task(people.ask_children()))
         timed += [self.loop.create_task(people.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [Client(self, number, run).whole() for number, run in enumerate(scenario.runs)]
         if scenario.assets:
             clients.append(self.materialize())
         await asyncio.gather(*clients)
         await self.children_end()
+        await people.have_heard()
         self.retired = True
         await asyncio.gather(*workers)
         for task in (*timed, person):
@@ -280,6 +282,11 @@ class Play:
         """Those that their parents have left behind are asked to end, and end too."""
         while any(not stream.closed for stream in self.runs()):
             await asyncio.sleep(1)
+
+    def run_of(self, run_id: str) -> Run | None:
+        """Whose client's it is, or its descendant, or a copy of it; None: nobody's of them."""
+        of = run_id.partition("/")[0].partition("-")[0].removeprefix("r")
+        return self.scenario.runs[int(of)] if of.isdecimal() else None
 
     def runs(self) -> Iterator[Any]:
         """Their streams, as the store has them."""

@@ -46,6 +46,7 @@ class Run(Struct, frozen=True):
     first: int = 0  # how many are sent with the start, beside those
     takes: tuple[float, ...] = ()  # when each request is sent that the program takes by hand
     asks: tuple[tuple[float, int], ...] = ()  # when each is sent that it serves, and its argument
+    child_asks: tuple[tuple[float, int], ...] = ()  # likewise, of each child: how long after it was seen
     reads: tuple[float, ...] = ()  # when somebody looks at what it has published
     cancel_at: float | None = None
     terminate_at: float | None = None
@@ -128,6 +129,7 @@ def _run(chance: Random) -> Run:
         reads=_times(chance, start, reads),
         takes=_times(chance, start, takes),
         asks=tuple((at, chance.randint(-1, 7)) for at in _times(chance, start, asks)),
+        child_asks=_child_asks(chance) if count_of("child", epochs) + count_of("spawn", epochs) else (),
         cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
         terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
         pause=_pause(chance, start) if chance.random() < 0.2 else None,
@@ -135,6 +137,12 @@ def _run(chance: Random) -> Run:
         delay=(delay := chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None),
         deadline=(delay or 0) + chance.choice([0.5, 2, 10, 60]) if chance.random() < 0.15 else None,
         repairs=_repairs(chance) if chance.random() < (0.7 if count_of("outage", epochs) else 0.25) else (),
+    )
+
+
+def _child_asks(chance: Random) -> tuple[tuple[float, int], ...]:
+    return tuple(
+        (chance.random() * chance.choice([0, 2, 10]), chance.randint(-1, 7)) for _ in range(chance.choice([0, 1, 3]))
     )
 
 
@@ -210,6 +218,7 @@ def text_of(scenario: Scenario) -> str:
         what += [f"looked at at {at:.3f}" for at in run.reads]
         what += [f"asked at {at:.3f}" for at in run.takes]
         what += [f"asked {value} at {at:.3f}" for at, value in run.asks]
+        what += [f"its children asked {value} behind {seconds:.3f} s" for seconds, value in run.child_asks]
         what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
         what += [] if run.terminate_at is None else [f"terminated at {run.terminate_at:.3f}"]
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]

@@ -33,6 +33,7 @@ PLAIN_RUN: dict[str, Any] = {
     "pause": None,
     "children": None,
     "asks": (),
+    "child_asks": (),
     "reads": (),
     "delay": None,
     "key": "",
