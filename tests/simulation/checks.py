@@ -73,6 +73,7 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
         OUTSIDE.broke("history", str(error))
     ledger.wishes.judge()
     ledger.sends.judge()
+    ledger.bursts.judge()
     for number, run in enumerate(scenario.runs):
         ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
     await _judge_children(store, ledger)

@@ -1,5 +1,5 @@
 """People outside of the simulated machines, whose own do not fail: they let children go on that are parked, pause some,
-change limits, ask children, and answer whoever gave them a completion token.
+change limits, ask children, debounce calls, and answer whoever gave them a completion token.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from engine.errors import RunEnded, TokenError
 from tests.simulation.asking import ask
 from tests.simulation.checks import program_of
 from tests.simulation.outside import OUTSIDE, Letter
-from tests.simulation.programs import asked, kinds_of, served
+from tests.simulation.programs import WORKFLOWS, asked, kinds_of, served, sim
 from tests.simulation.scenarios import Run
 from tests.simulation.tasks import POOL, handed
 
@@ -34,13 +34,13 @@ class People:
         return Engine(self.play.store, clock=self.play.clock, entropy=self.play.entropy)
 
     async def help_children(self) -> None:
-        """Lets children go on that are parked, for their workers died under them: no client of theirs would."""
+        """Lets runs go on that have no client, and are parked, for their workers died under them."""
         async with self._engine() as engine:
             while True:
                 await asyncio.sleep(2)
                 for stream in list(self.play.runs()):
                     run_id = stream.name.partition(":")[2]
-                    if "/" in run_id and stream.attributes.get("status") == "suspended":
+                    if self.play.is_nobodys(run_id) and stream.attributes.get("status") == "suspended":
                         await engine.run(run_id).resume()
 
     async def ask_children(self) -> None:
@@ -74,6 +74,21 @@ class People:
         """Whoever has asked hears of it, also if that is the end."""
         while self.unheard:
             await asyncio.sleep(1)
+
+    async def debounce(self) -> None:
+        """Calls something again and again; whoever serves begins what comes of it."""
+        burst, book = self.play.scenario.burst, self.play.ledger.bursts
+        if burst is None:
+            return
+        book.seconds, book.longest, book.slack = burst.seconds, burst.longest, self.play.ledger.keys.slack
+        async with Engine(
+            self.play.store, clock=self.play.clock, entropy=self.play.entropy, workflows=WORKFLOWS, only=["nobody"]
+        ) as engine:
+            for n, at in enumerate(burst.calls):
+                await asyncio.sleep(max(0.0, at - self.play.loop.time()))
+                call = sim([["ok", n, 0]], [])
+                handle = await engine.debounce(call, key="k", seconds=burst.seconds, longest=burst.longest)
+                book.wanted[handle.id] = n
 
     async def pause_children(self, run_id: str, run: Run) -> None:
         """Those that a run has at that moment, and lets them go on later."""

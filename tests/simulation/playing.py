@@ -264,6 +264,7 @@ class Play:
         timed.append(self.loop.create_task(people.ask_children()))
         timed += [self.loop.create_task(people.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [Client(self, number, run).whole() for number, run in enumerate(scenario.runs)]
+        clients.append(people.debounce())
         if scenario.assets:
             clients.append(self.materialize())
         await asyncio.gather(*clients)
@@ -287,6 +288,10 @@ class Play:
         """Whose client's it is, or its descendant, or a copy of it; None: nobody's of them."""
         of = run_id.partition("/")[0].partition("-")[0].removeprefix("r")
         return self.scenario.runs[int(of)] if of.isdecimal() else None
+
+    def is_nobodys(self, run_id: str) -> bool:
+        """Whether it has no client."""
+        return "/" in run_id or (self.run_of(run_id) is None and run_id != RUN_ID)
 
     def runs(self) -> Iterator[Any]:
         """Their streams, as the store has them."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tests.simulation.drawing import draw
 from tests.simulation.programs import kinds_of
 
-__all__ = ["Fault", "Repair", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
+__all__ = ["Burst", "Fault", "Repair", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
 
 TTL_SECONDS = 10.0
 COUNTED = ("die before", "die after", "refuse", "lose reply")
@@ -59,6 +59,14 @@ class Run(Struct, frozen=True):
     repairs: tuple[Repair, ...] = ()
 
 
+class Burst(Struct, frozen=True):
+    """Debounced calls with one key."""
+
+    calls: tuple[float, ...]  # when each is made
+    seconds: float
+    longest: float | None
+
+
 class Scenario(Struct, frozen=True):
     """Everything that a play depends on, beside the code."""
 
@@ -74,6 +82,7 @@ class Scenario(Struct, frozen=True):
     cached: int = 100
     concurrency: int = 100
     skew: float = 0  # seconds between the clocks of two workers
+    burst: Burst | None = None
     assets: bool = False  # whether a few are materialized beside the runs
     chunk: int = 1_000  # events of one commit at most: a larger step is several, and a crash may come between
 
@@ -102,8 +111,18 @@ def scenario_of(seed: int) -> Scenario:
         skew=chance.choice([0, 0, 0, 0.5, 4]),
         chunk=chance.choice([1, 3, 1_000, 1_000]),
         assets=chance.random() < 0.12,
+        burst=_burst(chance) if chance.random() < 0.15 else None,
     )
     return replace(drawn, faults=_storm(chance, workers)) if chance.random() < 0.1 else drawn
+
+
+def _burst(chance: Random) -> Burst:
+    seconds = chance.choice([0.5, 2, 12])
+    gaps = [chance.choice([0, 0.3, 0.9, 1, 1.5]) * seconds * chance.choice([1, chance.random()]) for _ in range(5)]
+    calls = [chance.random() * 3]
+    for gap in gaps[: chance.randint(1, 5)]:
+        calls.append(calls[-1] + gap)
+    return Burst(tuple(calls), seconds, chance.choice([None, seconds, 2 * seconds]))
 
 
 def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
@@ -208,6 +227,8 @@ def text_of(scenario: Scenario) -> str:
     lines = [machine]
     if scenario.tight is not None:
         lines.append("{2} slot(s) from {0:.3f} until {1:.3f}".format(*scenario.tight))
+    if scenario.burst is not None:
+        lines.append(f"debounced: {scenario.burst}")
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]

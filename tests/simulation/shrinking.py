@@ -18,6 +18,7 @@ __all__ = ["shrunk"]
 TRIES_MAX = 400
 PLAIN = {
     "assets": False,
+    "burst": None,
     "tight": None,
     "rate": (5, 1),
     "order": "fifo",

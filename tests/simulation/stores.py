@@ -32,6 +32,7 @@ from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
 from tests.simulation.books import Answers, Keys, Wishes
+from tests.simulation.bursts import Bursts
 from tests.simulation.limits import Limits
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
@@ -70,6 +71,7 @@ class Ledger:
         self.keys.time = time
         self.limits = Limits(self.checks, limits)
         self.repaired = Repaired(self.checks)
+        self.bursts = Bursts(self.checks)
         self.sends = Sends(self.checks, self.wishes.ever)
 
     def claimed(self, stream: str, token: int) -> None:
@@ -114,6 +116,9 @@ class Ledger:
                 head.updated_at,
                 lambda run_id, token: self.owners.get(f"run:{run_id}") == token and alive(token),
             )
+        elif stream.startswith("debounce:"):
+            for new in commit.events:
+                self.bursts.called(decode_header(new.header), self.time())
         elif stream.startswith("pool:") and commit.attributes:
             self.limits.set_to(stream.partition(":")[2], commit.attributes)
 
@@ -125,6 +130,7 @@ class Ledger:
         self.keys.noted(run_id, own)
         self.sends.noted(run_id, own)
         self.repaired.noted(run_id, own)
+        self.bursts.noted(run_id, events, payloads, self.time())
         self.answers.noted(run_id, events, payloads)
         self.seen.noted(run_id, events, payloads)
         for number, (event, payload) in enumerate(zip(events, payloads, strict=True)):

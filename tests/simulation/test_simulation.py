@@ -18,7 +18,7 @@ from engine.core.events import AttemptHeartbeat, TaskCompleted
 from engine.core.instance import Instance
 from engine.core.lineage import idempotency_key
 from engine.core.replay import Attempts, Replayer
-from engine.runtime import asking, forking, letters, memos, reopening, repairs
+from engine.runtime import asking, debouncing, forking, letters, memos, reopening, repairs
 from engine.runtime.asking import PendingRequest
 from engine.runtime.keys import is_singleton
 from engine.runtime.steps import Step
@@ -229,8 +229,19 @@ def deaf_children(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(asking, "send_data", send)
 
 
+def nobody_is_superseded(patch: pytest.MonkeyPatch) -> None:
+    """Every call of a burst begins a run."""
+    superseding = debouncing._superseding
+    patch.setattr(debouncing, "_superseding", lambda _, *args, **by: superseding("nobody", *args, **by))
+
+
+def bursts_without_end(patch: pytest.MonkeyPatch) -> None:
+    """Each call of a burst puts its run off, however long that has gone on."""
+    patch.setattr(debouncing.Quiet, "begins_at", lambda self, *, now, since: now + self.needed)
+
+
 CANARIES: list[tuple[Callable[[pytest.MonkeyPatch], None], int, set[str]]] = [
-    (no_fencing, 3, {"two writers"}),
+    (no_fencing, 4, {"two writers"}),
     (a_lost_wake_up, 39, {"stuck"}),
     (pools_without_end, 14, {"permits"}),
     (completed_tasks_again, 0, {"history", "ran again"}),
@@ -251,6 +262,8 @@ CANARIES: list[tuple[Callable[[pytest.MonkeyPatch], None], int, set[str]]] = [
     (forks_that_leave_something_out, 3, {"copies"}),
     (reruns_of_nothing, 112, {"stuck"}),
     (deaf_children, 100, {"stuck"}),
+    (nobody_is_superseded, 50, {"debounced"}),
+    (bursts_without_end, 24, {"debounced"}),
     (no_wake_up_for_a_cancel, 0, {"stuck"}),
 ]
 SEEDS_MAX = 40
