@@ -41,6 +41,7 @@ CALM = frozenset(
         "mark",
         "beating",
         "kept",
+        "fresh",
         "handed",
         "ok",
         "flaky",

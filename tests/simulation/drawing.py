@@ -98,7 +98,8 @@ class _Drawing:
             "mark",
             "beating",
             "kept",
-            "kept",
+            "fresh",
+            "fresh",
             "handed",
             "handed",
             "tell",
@@ -117,7 +118,7 @@ class _Drawing:
                 return [kind, n, chance.choice([0, 0, 0.3, 2])]
             case "flaky":
                 return [kind, n, chance.randint(1, 3)]
-            case "kept":
+            case "kept" | "fresh":
                 return [kind, n, chance.randint(0, 1)]
             case "halt":
                 return [kind, n, chance.randint(0, 3), chance.choice(["cancel", "terminate"])]

@@ -41,6 +41,8 @@ __all__ = ["Outcome", "Play", "forget", "play"]
 STEPS_MAX = 60_000
 SECONDS_MAX = 3_000.0
 """Of simulated time: a program's own times and all retries are far below."""
+SLOW_SECONDS = 2 * TTL_SECONDS
+"""From a worker's look at anything until what it makes of that is on record: it may be frozen, and calls take their time."""
 FOLLOWING_SECONDS = 0.5
 """Between two looks of a worker's program at its engine."""
 
@@ -91,6 +93,8 @@ class Play:
         self.ledger.keys.replacing = {f"r{n}" for n, run in enumerate(scenario.runs) if run.on_conflict == "replace"}
         steps = sum(abs(fault.much) for fault in scenario.faults if fault.kind == "step")
         self.ledger.keys.slack += steps + scenario.skew * (len(self.clocks) - 1)
+        slow = scenario.faults or scenario.delays != "none"
+        self.ledger.kept.slack = self.ledger.keys.slack + (SLOW_SECONDS if slow else 0)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
         self.faults: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from typing import Any
 from engine import Feed, Request, Signal, State, durable, workflow
 from engine.errors import RunEnded, RunNotFound
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.tasks import TASKS, answering, endless, handed, kept, once, outage
+from tests.simulation.tasks import TASKS, answering, endless, fresh, handed, kept, once, outage
 
 __all__ = [
     "RACES",
@@ -146,6 +146,10 @@ class Interpreter:
                 return n
             case "kept":
                 if (found := await kept(n, *rest))[0] != rest[0]:
+                    OUTSIDE.broke("memos", f"{n} wants one of {rest[0]}, and has {found}")
+                return n
+            case "fresh":
+                if (found := await fresh(n, *rest))[0] != rest[0]:
                     OUTSIDE.broke("memos", f"{n} wants one of {rest[0]}, and has {found}")
                 return n
             case "handed":

@@ -33,6 +33,7 @@ from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
 from tests.simulation.books import Answers, Keys, Wishes
 from tests.simulation.bursts import Bursts
+from tests.simulation.kept import Kept
 from tests.simulation.limits import Limits
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
@@ -72,6 +73,7 @@ class Ledger:
         self.limits = Limits(self.checks, limits)
         self.repaired = Repaired(self.checks)
         self.bursts = Bursts(self.checks)
+        self.kept = Kept(self.checks)
         self.sends = Sends(self.checks, self.wishes.ever)
 
     def claimed(self, stream: str, token: int) -> None:
@@ -116,6 +118,9 @@ class Ledger:
                 head.updated_at,
                 lambda run_id, token: self.owners.get(f"run:{run_id}") == token and alive(token),
             )
+        elif stream.startswith("memo:"):
+            for new in commit.events:
+                self.kept.memoised(decode_header(new.header))
         elif stream.startswith("debounce:"):
             for new in commit.events:
                 self.bursts.called(decode_header(new.header), self.time())
@@ -130,6 +135,7 @@ class Ledger:
         self.keys.noted(run_id, own)
         self.sends.noted(run_id, own)
         self.repaired.noted(run_id, own)
+        self.kept.noted(run_id, own)
         self.bursts.noted(run_id, events, payloads, self.time())
         self.answers.noted(run_id, events, payloads)
         self.seen.noted(run_id, events, payloads)

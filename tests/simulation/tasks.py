@@ -11,11 +11,26 @@ from tenacity import stop_after_attempt, wait_fixed
 from engine import Happened, Memo, NotHappened, attempt, task
 from tests.simulation.outside import OUTSIDE, Letter
 
-__all__ = ["LIMITS", "POOL", "RATE", "TASKS", "answering", "endless", "handed", "kept", "once", "outage"]
+__all__ = [
+    "FRESH_SECONDS",
+    "LIMITS",
+    "POOL",
+    "RATE",
+    "TASKS",
+    "answering",
+    "endless",
+    "fresh",
+    "handed",
+    "kept",
+    "once",
+    "outage",
+]
 
 POOL, RATE = "slots", "starts"
 LIMITS = {"pooled": (POOL,), "rated": (RATE,), "both": (POOL, RATE)}
 """What the tasks are under, by name."""
+FRESH_SECONDS = 3
+"""For how long a result of `fresh` is used again."""
 
 
 @task
@@ -149,6 +164,14 @@ async def beating(n: int) -> int:
 @task(memo=Memo(key=lambda _, key: key, version="1"))
 async def kept(_: int, key: int) -> list[int]:
     """A result that no other execution has, for all calls with the key."""
+    with OUTSIDE.attempt():
+        await asyncio.sleep(key / 2)
+        return [key, OUTSIDE.next_serial()]
+
+
+@task(memo=Memo(key=lambda _, key: key, version="1", expires=FRESH_SECONDS))
+async def fresh(_: int, key: int) -> list[int]:
+    """Likewise, for calls that come soon enough."""
     with OUTSIDE.attempt():
         await asyncio.sleep(key / 2)
         return [key, OUTSIDE.next_serial()]
