@@ -130,7 +130,7 @@ class _Cutting:
 
     def cut(self) -> Cut:
         """Where it is. Raises `RepairRefused`."""
-        # A termination is no turn: a fork goes on from where the run was.
+        # A termination is no turn. It may have come into one that was not all written: that is decided anew.
         at = self._terminated - 1 if self._terminated else self._at
         run_id, started, fact = self._run_id, self._started, self._fact
         if self._is_fork and not self._own_from:
@@ -142,7 +142,7 @@ class _Cutting:
         told_here = self._open and self._base == fact.version
         if told_here and isinstance(fact.event, TaskCompleted | TaskFailed) and fact.event.id in self._substituted:
             return Cut(started, fact.version - 1, retold=False)  # its outcome is what is given with the fork
-        if self._open and (self._ends or self._through or at == self._base):
+        if self._open and (self._ends or self._terminated or self._through or at == self._base):
             return Cut(started, self._base, retold=True)
         return Cut(started, at, retold=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -23,6 +24,7 @@ from engine.core.events import (
     TimerStarted,
 )
 from engine.errors import (
+    EngineFailed,
     HoldfastError,
     NotRecordable,
     RepairRefused,
@@ -36,7 +38,7 @@ from engine.errors import (
 from eventstore import EventStore, StoreUnavailable
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history, check_store
-from tests.runtime.worlds import World, events_of, kinds_of, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, World, events_of, kinds_of, soon, until, until_async
 
 word = Signal("word", str)
 double = Request("double", int, int)
@@ -757,6 +759,42 @@ async def test_a_terminated_run_is_forked_before_its_end(world: World) -> None:
         assert await soon(fork.result()) == 17
         assert "RunReopened" in await kinds_of(fork)
     await check_store(await world.store(), gated_load)
+
+
+@workflow
+async def side_by_side() -> list[int]:
+    return list(await asyncio.gather(extract(1), extract(2), extract(3)))
+
+
+async def test_a_run_that_was_terminated_in_the_middle_of_a_turn(
+    memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker died between two commits of the turn, and nobody has written the rest of it."""
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", 2)
+    store = FaultyStore(memory.data)
+    commits = 0
+
+    async def after(name: str, argument: Any) -> None:
+        nonlocal commits
+        if name == "commit" and argument.stream == "run:r" and argument.events:
+            commits += 1
+            if commits == 1:
+                store.die()
+
+    store.after = after
+    with contextlib.suppress(EngineFailed, StoreUnavailable):
+        async with Engine(store, workflows=[side_by_side], clock=memory.clock) as engine:
+            await engine.start(side_by_side(), id="r")
+    async with memory.engine() as client:
+        await client.run("r").terminate(reason="too wide")
+    async with memory.engine(side_by_side) as engine:
+        run = engine.run("r")
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        assert (await kinds_of(run))[1:] == ["TaskScheduled", "RunTerminated"]
+        fork = await engine.fork("r", at=3, id="f")
+        assert await soon(fork.result()) == [1, 2, 3]
+    await check_history(memory.data, "f", side_by_side)
 
 
 async def test_one_that_was_cancelled_before_it_had_begun_is_refused(world: World) -> None:
