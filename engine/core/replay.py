@@ -298,6 +298,8 @@ class Replayer:
                         heartbeat=ended.heartbeat,
                         failure=self._fact_payload,
                     )
+        for attempts in self.attempts.values():
+            attempts.handed_out = False  # what its token's holder has answered came to nothing: it is handed out anew
         self._go_on(note, stood_from, retold=note.takes_back == "decisions")
 
     def _end_prefix(self, note: PrefixEnded) -> None:

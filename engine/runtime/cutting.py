@@ -23,6 +23,7 @@ from engine.core.events import (
     RunForked,
     RunReopened,
     RunStarted,
+    RunTerminated,
     TaskCompleted,
     TaskFailed,
 )
@@ -112,6 +113,7 @@ class _Cutting:
         self._fact: HistoryEvent | None = None
         self._base = 0  # the version that its decisions stand behind: its fact, or what has let it be taken anew
         self._ends = False
+        self._terminated = 0  # the version at which it was ended without its code, if nothing has taken that back
         self._open = False  # there may be decisions of it
         self._is_fork = False
         self._own_from = 0  # of a fork: from here on its history is its own
@@ -128,7 +130,9 @@ class _Cutting:
 
     def cut(self) -> Cut:
         """Where it is. Raises `RepairRefused`."""
-        at, run_id, started, fact = self._at, self._run_id, self._started, self._fact
+        # A termination is no turn. It may have come into one that was not all written: that is decided anew.
+        at = self._terminated - 1 if self._terminated else self._at
+        run_id, started, fact = self._run_id, self._started, self._fact
         if self._is_fork and not self._own_from:
             raise RepairRefused(
                 f"version {at} of run {run_id!r} stands in what it has copied as a fork: fork its origin, or cut later"
@@ -138,7 +142,7 @@ class _Cutting:
         told_here = self._open and self._base == fact.version
         if told_here and isinstance(fact.event, TaskCompleted | TaskFailed) and fact.event.id in self._substituted:
             return Cut(started, fact.version - 1, retold=False)  # its outcome is what is given with the fork
-        if self._open and (self._ends or self._through or at == self._base):
+        if self._open and (self._ends or self._terminated or self._through or at == self._base):
             return Cut(started, self._base, retold=True)
         return Cut(started, at, retold=False)
 
@@ -152,6 +156,10 @@ class _Cutting:
                 self._ends = self._ends or isinstance(event, _ENDS)
             case RunReopened(takes_back="turn" | "decisions" as taken):
                 self._base, self._open, self._ends = item.version, taken == "decisions", False
+            case RunReopened():
+                self._terminated = 0
+            case RunTerminated():
+                self._terminated = item.version
             case RunForked():
                 self._is_fork = True
             case PrefixEnded(retold=retold):

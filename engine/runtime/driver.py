@@ -303,7 +303,7 @@ class Driver:
         over = self.instance.over and not self.board.running
         if step.ended is None:
             return self.pen.write(step, over=over)
-        return self.pen.write_end(step, self.intake, self.turns, over=over, receive=self.receive)
+        return self.pen.write_end(step, self.intake, self.turns, over=over, run=self)
 
     async def _decide_anew(self, step: Step) -> None:
         """The run has ended in a step that had not seen all of its mail: rebuild it, and give it that first."""

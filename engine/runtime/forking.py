@@ -25,6 +25,7 @@ from msgspec import Struct
 from engine.core.compare import Mismatch
 from engine.core.events import (
     PrefixEnded,
+    RunBegun,
     RunForked,
     StatePublished,
     encode_header,
@@ -222,6 +223,8 @@ async def _rehearse(
             replayer.feed(version, item.event, item.payload)
             if version % CHUNK_EVENTS == 0:
                 await asyncio.sleep(0)  # the engine's other runs get their turn
+        if replayer.instance.waiting is not None and not isinstance(replayer.last_turn.fact, RunBegun):
+            raise _not_begun(note)  # its last fact, which is told now, may have ended a run that never began
         decided = {item.event.id for item in replayer.finish()}
         _check_cut(replayer.instance, decided, note)
         letters = await outcome_letters(store, replayer.instance, but=decided, stamp="fork", to=new_id)
@@ -236,12 +239,16 @@ async def _rehearse(
     return tuple(letters)
 
 
+def _not_begun(note: RunForked) -> RepairRefused:
+    return RepairRefused(
+        f"version {note.version} of run {note.origin!r} stands before it had begun: fork it behind its RunBegun, or"
+        " run it again"
+    )
+
+
 def _check_cut(instance: Instance, decided: Collection[str], note: RunForked) -> None:
     if instance.waiting is not None:
-        raise RepairRefused(
-            f"version {note.version} of run {note.origin!r} stands before it had begun: fork it behind its RunBegun, or"
-            " run it again"
-        )
+        raise _not_begun(note)
     if instance.untold:
         raise RepairRefused(
             f"version {note.version} of run {note.origin!r} stands before all that it began with was told:"

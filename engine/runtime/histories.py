@@ -8,7 +8,7 @@ from contextlib import suppress
 from msgspec import Struct
 
 from engine.core.carriage import readable
-from engine.core.events import AnyEvent, RunForked, RunPruned, RunStarted, decode_header
+from engine.core.events import AnyEvent, PrefixEnded, RunForked, RunPruned, RunStarted, decode_header
 from engine.core.fold import RunState, RunStatus
 from engine.errors import EngineClosed, HistoryError, RepairRefused, RunNotFound, RunPrunedError
 from engine.runtime.streams import EPOCH_START, PAYLOADS, STATUS, run_id_of, status_of, stream_of
@@ -25,6 +25,7 @@ __all__ = [
     "moment_behind",
     "outcome_of",
     "read_beginning",
+    "read_epoch",
     "read_events",
     "read_known_state",
     "read_state",
@@ -144,6 +145,28 @@ async def read_beginning(store: EventStore, run_id: str, *, start: int = 1) -> t
         if not isinstance(item.event, RunForked):
             raise HistoryError(f"the history of run {run_id!r} does not begin with RunStarted")
     return None
+
+
+async def read_epoch(store: EventStore, head: StreamHead) -> RunStarted | None:
+    """The `RunStarted` of the epoch that a run is in. That of a fork may stand anywhere in what it has copied: it is
+    replayed from its first event on, whatever its origin had lived through. None, and what it raises, as
+    `read_beginning`.
+    """
+    start, forks = epoch_start(head), 0
+    began: RunStarted | None = None
+    async for item in read_events(store, run_id_of(head.stream), after=start - 1):
+        match item.event:
+            case RunForked():
+                forks += 1
+            case RunPruned():
+                raise RunPrunedError(run_id_of(head.stream))
+            case RunStarted():
+                began = item.event
+            case PrefixEnded():
+                forks -= 1
+        if not forks:
+            return began
+    return began
 
 
 async def read_known_state(store: EventStore, head: StreamHead) -> RunState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import UNSET
 
@@ -19,6 +19,15 @@ __all__ = ["DECIDED_ANEW_MAX", "Pen"]
 
 DECIDED_ANEW_MAX: Final = 3
 """How often a run's end is decided anew for mail that came in between; what comes later is noted before the end."""
+
+
+class Receiving(Protocol):
+    """Whose end is written."""
+
+    discarded: bool
+
+    def receive(self, head: StreamHead) -> None:
+        """Take in a page of its mail; nothing, if it is discarded."""
 
 
 class Pen:
@@ -86,12 +95,11 @@ class Pen:
         self.version += 1
         self.progressed, self._refused = True, 0
 
-    async def write_end(
-        self, step: Step, intake: Intake, turns: Turns, *, over: bool, receive: Callable[[StreamHead], None]
-    ) -> None:
+    async def write_end(self, step: Step, intake: Intake, turns: Turns, *, over: bool, run: Receiving) -> None:
         """Write a step that ends the run; raises `MailWaiting` when it is to be decided anew, behind mail not seen.
 
-        What may not change the end any more is noted before it, a page of mail at a time: `receive` takes a page in.
+        What may not change the end any more is noted before it, a page of mail at a time. Raises `LeaseLost` once the
+        run takes nothing in any more (its engine has failed, say): the end would be refused for ever.
         """
         anew = step.may_be_decided_anew and self._refused < DECIDED_ANEW_MAX
         while True:
@@ -111,7 +119,10 @@ class Pen:
                 elif anew:
                     raise
                 anew = False
-                receive(await self._site.store.head(self.stream))
+                run.receive(await self._site.store.head(self.stream))
+                if run.discarded:
+                    reason = "the run was put out of memory as its end was written"
+                    raise LeaseLost(self.stream, token=self.lease.token, reason=reason) from None
             else:
                 return
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 from engine.core.failures import describe, encode_error
 from engine.core.values import ValueCodec
 from engine.errors import HoldfastError, RunNotFound, TokenError
-from engine.runtime.histories import epoch_start, head_of, read_beginning
+from engine.runtime.histories import head_of, read_epoch
 from engine.runtime.large_values import carriage_of
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.sending import send_data
@@ -85,9 +85,9 @@ async def _known(store: EventStore, text: str, task: Task[..., Any] | None) -> T
         head = await head_of(store, token.run_id)
     except RunNotFound:
         raise TokenError(f"this completion token is for a run that is not in this store, {token.run_id!r}") from None
-    began = await read_beginning(store, token.run_id, start=epoch_start(head))
-    if began is not None and began[0].epoch == token.epoch:
-        check_token(token, began[0].seed)
+    began = await read_epoch(store, head)
+    if began is not None and began.epoch == token.epoch:
+        check_token(token, began.seed)
         if task is not None and _task_name(token.task_id) != task.name:
             raise TokenError(f"this completion token is for task {token.task_id!r}, not for {task.where}")
         return token

@@ -336,6 +336,8 @@ def _check_event(told: _Told, event: Any, where: str) -> None:
         case RunReopened() | PrefixEnded():
             # What stood still goes on later, and as if it had stood still.
             told.suspended = told.paused = False
+            if isinstance(event, PrefixEnded):
+                told.retry_at = {}  # its attempts are a fork's own, and the first of them waits for nothing
         case RunForked():
             raise Broken(f"{where}: a fork within a history")
         case RunSuspended():

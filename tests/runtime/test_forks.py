@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -16,24 +17,28 @@ from engine.core.events import (
     RunBegun,
     RunForked,
     RunStarted,
+    RunTerminated,
     TaskCompleted,
     TaskStarted,
     TimerFired,
     TimerStarted,
 )
 from engine.errors import (
+    EngineFailed,
     HoldfastError,
     NotRecordable,
     RepairRefused,
+    RunCancelledError,
     RunConflict,
     RunFailedError,
     RunNotFound,
+    RunTerminatedError,
     UnknownWorkflow,
 )
 from eventstore import EventStore, StoreUnavailable
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.invariants import check_history, check_store
-from tests.runtime.worlds import World, events_of, kinds_of, soon, until, until_async
+from tests.runtime.worlds import MemoryWorld, World, events_of, kinds_of, soon, until, until_async
 
 word = Signal("word", str)
 double = Request("double", int, int)
@@ -489,6 +494,29 @@ async def test_its_tokens_and_starts_are_its_own(world: World) -> None:
     await check_store(await world.store(), handing)
 
 
+@workflow
+async def handing_later(lives_left: int) -> str:
+    if lives_left:
+        await durable.continue_as_new(handing_later(lives_left - 1))
+    return await ask_someone()
+
+
+async def test_the_tokens_of_a_fork_that_begins_in_a_later_epoch(world: World) -> None:
+    async with world.engine(handing_later) as engine:
+        run = await engine.start(handing_later(1), id="r")
+        await until_async(lambda: has(run, "TaskHandedOut"))
+        forks = [await engine.fork("r", at=len(await events_of(run)), id="f")]
+        await until(lambda: len(tokens) == 2)
+        await until_async(lambda: has(forks[0], "TaskHandedOut"))
+        forks.append(await engine.fork("f", at=len(await events_of(forks[0])), id="fork-of-f"))
+        await until(lambda: len(tokens) == 3)
+        for token, of in zip(tokens, (run, *forks), strict=True):
+            await engine.complete(token, of.id, task=ask_someone)
+            assert await soon(of.result()) == of.id
+    tokens.clear()
+    await check_store(await world.store(), handing_later)
+
+
 tokens: list[str] = []
 
 
@@ -693,3 +721,88 @@ async def test_the_end_of_a_fork_ends_no_child_of_its_origin(world: World) -> No
         assert await soon(run.result()) == "done, too"
         assert "ChildTerminated" in await kinds_of(run)
     await check_history(await world.store(), "f", impatient)
+
+
+@workflow
+async def gated_load() -> int:
+    return await gated() + await load(1)
+
+
+async def test_it_is_dated_behind_its_origin_though_the_clock_was_set_back(world: World) -> None:
+    async with world.engine(gated_load) as engine:
+        run = await engine.start(gated_load(), id="r")
+        await until(lambda: outside.of("gated") == 1)
+        world.clock.step(-3_600)
+        outside.gate.set()
+        assert await soon(run.result()) == 17
+        fork = await engine.fork("r", at=await version_of(run, completed("gated")), id="f")
+        assert await soon(fork.result()) == 17
+    await check_history(await world.store(), "f", gated_load)
+
+
+async def test_a_terminated_run_is_forked_before_its_end(world: World) -> None:
+    async with world.engine(gated_load) as engine:
+        run = await engine.start(gated_load(), id="r")
+        await until(lambda: outside.of("gated") == 1)
+        await run.terminate(reason="too slow")
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        outside.gate.set()
+        last = len(await events_of(run))
+        for at in range(await version_of(run, lambda event: isinstance(event, RunTerminated)), last + 1):
+            fork = await engine.fork("r", at=at, id=f"f{at}")
+            assert await soon(fork.result()) == 17
+            assert "RunTerminated" not in await kinds_of(fork)
+        await engine.reopen("r")
+        assert await soon(engine.run("r").result()) == 17
+        fork = await engine.fork("r", at=await version_of(run, completed("gated")), id="f")
+        assert await soon(fork.result()) == 17
+        assert "RunReopened" in await kinds_of(fork)
+    await check_store(await world.store(), gated_load)
+
+
+@workflow
+async def side_by_side() -> list[int]:
+    return list(await asyncio.gather(extract(1), extract(2), extract(3)))
+
+
+async def test_a_run_that_was_terminated_in_the_middle_of_a_turn(
+    memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker died between two commits of the turn, and nobody has written the rest of it."""
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", 2)
+    store = FaultyStore(memory.data)
+    commits = 0
+
+    async def after(name: str, argument: Any) -> None:
+        nonlocal commits
+        if name == "commit" and argument.stream == "run:r" and argument.events:
+            commits += 1
+            if commits == 1:
+                store.die()
+
+    store.after = after
+    with contextlib.suppress(EngineFailed, StoreUnavailable):
+        async with Engine(store, workflows=[side_by_side], clock=memory.clock) as engine:
+            await engine.start(side_by_side(), id="r")
+    async with memory.engine() as client:
+        await client.run("r").terminate(reason="too wide")
+    async with memory.engine(side_by_side) as engine:
+        run = engine.run("r")
+        with pytest.raises(RunTerminatedError):
+            await soon(run.result())
+        assert (await kinds_of(run))[1:] == ["TaskScheduled", "RunTerminated"]
+        fork = await engine.fork("r", at=3, id="f")
+        assert await soon(fork.result()) == [1, 2, 3]
+    await check_history(memory.data, "f", side_by_side)
+
+
+async def test_one_that_was_cancelled_before_it_had_begun_is_refused(world: World) -> None:
+    async with world.engine(nightly) as engine:
+        run = await engine.start(nightly(3), id="r", delay=3_600)
+        await run.cancel(reason="never mind")
+        with pytest.raises(RunCancelledError):
+            await soon(run.result())
+        for at in range(1, len(await events_of(run)) + 1):
+            with pytest.raises(RepairRefused, match="stands before it had begun"):
+                await engine.fork("r", at=at)

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from engine import Engine, Request, Signal, task, workflow
-from engine.errors import RequestRefused, RunTerminatedError
+from engine.errors import EngineFailed, RequestRefused, RunTerminatedError
+from engine.runtime.mail import SignalMail, data_message
+from engine.runtime.pen import DECIDED_ANEW_MAX
+from eventstore import StoreUnavailable
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, SqliteWorld, World, at_rest, kinds_of, settle, soon, until_async
@@ -217,3 +220,39 @@ async def test_a_timer_that_is_due_while_the_pause_is_written_waits_for_its_end(
         kinds = await kinds_of(run)
         assert kinds.index("TimerFired") > kinds.index("RunUnpaused")
         await check_history(memory.data, "a", both)
+
+
+async def test_an_engine_that_fails_while_an_end_waits_for_mail_can_be_closed(memory: MemoryWorld) -> None:
+    """The run takes in no mail any more: its end would be refused for ever, and the engine would wait for that."""
+
+    @workflow
+    async def flow() -> int:
+        return await go.receive()
+
+    store = FaultyStore(memory.data)
+    ends = 0  # how often it was tried to write the end
+
+    async def before(name: str, argument: Any) -> None:
+        nonlocal ends
+        if name != "commit" or argument.closed is not True:
+            return
+        ends += 1
+        if ends > 100:
+            raise StoreUnavailable("it is tried for ever")
+        if ends <= DECIDED_ANEW_MAX + 1:
+            await memory.data.send(data_message("run:r", f"more-{ends}", SignalMail(name="go"), b"1"))
+        if ends == DECIDED_ANEW_MAX + 1:
+            assert engine._worker is not None
+            engine._worker.failed(StoreUnavailable("planned"))
+
+    engine = Engine(store, workflows=[flow], clock=memory.clock)
+    with pytest.raises(EngineFailed):
+        async with engine:
+            run = await engine.start(flow(), id="r")
+            store.before = before
+            await run.signal(go, 7)
+            await soon(run.result())
+    assert ends == DECIDED_ANEW_MAX + 1
+    async with memory.engine(flow) as another:
+        assert await soon(another.run("r").result()) == 7
+    await check_history(memory.data, "r", flow)

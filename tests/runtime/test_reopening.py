@@ -27,6 +27,7 @@ from engine.errors import (
     EngineFailed,
     RepairRefused,
     RunCancelledError,
+    RunEnded,
     RunFailedError,
     RunNotFound,
     RunTerminatedError,
@@ -66,6 +67,7 @@ class Outside:
         self.down = True
         self.effects: Counter[str] = Counter()  # by task and key
         self.numbers: list[int] = []  # attempts of `fragile`
+        self.tokens: list[str] = []  # of `signature`
         self.gate = asyncio.Event()
         self.code_is_mended = False
 
@@ -115,6 +117,18 @@ async def load_beside() -> int:
     """When one fails, what runs beside it is called off, and so is a timer."""
     async with asyncio.timeout(HOUR):
         return sum(await asyncio.gather(solid(1), fragile(), slow()))
+
+
+@task
+async def signature() -> int:
+    effect("signature")
+    outside.tokens.append(attempt().token)
+    attempt().later()
+
+
+@workflow
+async def sign() -> int:
+    return await signature()
 
 
 async def fails(engine: Engine, call: Any, run_id: str = "r") -> Any:
@@ -245,6 +259,25 @@ async def tidy() -> None:
         await word.receive()
     finally:
         await solid(9)
+
+
+async def test_what_was_handed_out_is_handed_out_anew(world: World) -> None:
+    """Its answer came when the run had ended, or as it did: whoever has the token is told of it once more."""
+    async with world.engine(sign) as engine:
+        run = await engine.start(sign(), id="r")
+        await until(lambda: len(outside.tokens) == 1)
+        await run.cancel(reason="a mistake")
+        with pytest.raises(RunCancelledError):
+            await soon(run.result())
+        with pytest.raises(RunEnded):
+            await engine.complete(outside.tokens[0], 7)
+        again = await engine.reopen("r", by="ann")
+        await until(lambda: len(outside.tokens) == 2)
+        assert outside.tokens[0] == outside.tokens[1]
+        assert list(outside.effects.values()) == [2], "the same key"
+        await engine.complete(outside.tokens[1], 8)
+        assert await soon(again.result()) == 8
+    await check_history(await world.store(), "r", sign)
 
 
 async def test_a_run_that_has_cleaned_up_is_refused(world: World) -> None:

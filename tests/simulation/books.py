@@ -3,7 +3,8 @@
 `Wishes`: a run that was told to end without its code ends so, and so do its children, as their calls said.
 `Answers`: a request is answered once, and whoever asked hears what is on record.
 `Keys`: nobody begins before its time, and of those with one key one at a time, in the order of their starts.
-`Limits`: of what the whole store shares never more is under way, and never more begins, than there is.
+
+What the whole store shares is in `limits`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import msgspec
 from msgspec import Struct
 
 from engine.core.events import (
-    AttemptFailed,
     ChildCancelled,
     ChildStarted,
     ContinuedAsNew,
@@ -27,17 +27,13 @@ from engine.core.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunReopened,
     RunStarted,
     RunTerminated,
-    TaskCancelled,
-    TaskCompleted,
-    TaskFailed,
-    TaskScheduled,
-    TaskStarted,
 )
 from tests.simulation.outside import OUTSIDE
 
-__all__ = ["ENDS", "Answers", "End", "Keys", "Limits", "Wishes"]
+__all__ = ["ENDS", "Answers", "End", "Keys", "Wishes"]
 
 ENDS = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
 LATE_SECONDS = 40.0
@@ -71,7 +67,8 @@ class Wishes:
     def __init__(self, checks: Counter[str]) -> None:
         self.checks = checks
         self.terminated: dict[str, float] = {}  # runs, by when whoever wanted that heard that it is on record
-        self.ended: dict[str, End] = {}
+        self.ended: dict[str, End] = {}  # but those that were reopened since
+        self.ever: dict[str, set[type]] = {}  # how a run has ended, each time
         self.children: dict[str, dict[str, ChildStarted]] = {}  # by run and their own id: of its epoch
         self.told: dict[str, set[str]] = {}  # runs, by what mail they have taken
         self.cancelled: set[str] = set()  # children whose await was cancelled while their parent ran
@@ -93,7 +90,11 @@ class Wishes:
                     self.children.pop(run_id, None)
                 case _ if isinstance(event, ENDS):
                     self.ended[run_id] = End(event, now)
+                    self.ever.setdefault(run_id, set()).add(type(event))
                     terminated = isinstance(event, RunTerminated)
+                case RunReopened():
+                    self.ended.pop(run_id, None)
+                    self.terminated.pop(run_id, None)  # whoever wanted that has had it
         if "terminate" in kinds and not was_over:
             self.checks["who is terminated ends so"] += 1
             if run_id not in self.ended:
@@ -139,9 +140,9 @@ class Wishes:
 class Answers:
     """What was asked, by run and id."""
 
-    def __init__(self, checks: Counter[str], ended: Mapping[str, End]) -> None:
+    def __init__(self, checks: Counter[str], ever: Mapping[str, Collection[type]]) -> None:
         self.checks = checks
-        self.ended = ended
+        self.ever = ever  # who has ended once, and may have been reopened since
         self.taken: dict[tuple[str, str], str] = {}  # names of those on record
         self.given: dict[tuple[str, str], Any] = {}  # answers; None: it failed
         self.asked: dict[tuple[str, str], int] = {}
@@ -175,11 +176,11 @@ class Answers:
             case "failed":
                 right = one in self.given and self.given[one] is None
             case "ended":
-                right = run_id in self.ended and one not in self.given
+                right = run_id in self.ever and one not in self.given
             case _:
                 right = value >= 0 and outcome[0] == value and outcome == self.given.get(one)
         if not right:
-            what = f"taken {one in self.taken}, answers {self.given}, ended {self.ended.get(run_id)}"
+            what = f"taken {one in self.taken}, answers {self.given}, ended {self.ever.get(run_id)}"
             OUTSIDE.broke("requests", f"{one}, {value}, heard {outcome}: {what}")
 
     def judge_calm(self, run_id: str, name: str, fails: Callable[[int], bool]) -> None:
@@ -204,11 +205,14 @@ class Keys:
         self.not_before: dict[str, float] = {}
         self.waiting: dict[str, list[str]] = {}  # by key: as their starts were accepted
         self.inside: dict[str, str] = {}
+        self.unbegun: set[str] = set()  # who has ended before it began
         self.replacing: set[str] = set()  # whose clients want nobody ahead of them
         self.order: list[str] = []
 
     def is_replaced(self, run_id: str) -> bool:
         """Whether somebody behind it wants it ended."""
+        if run_id not in self.key_of:
+            return False  # a copy
         key, behind = self.key_of[run_id], self.order[self.order.index(run_id) + 1 :]
         return bool(key) and any(self.key_of.get(other) == key for other in self.replacing.intersection(behind))
 
@@ -229,11 +233,25 @@ class Keys:
                         self._begins(run_id, key)
                 case RunBegun():
                     self._begins(run_id, key)
+                case RunReopened():
+                    self._goes_on(run_id, key)
                 case _ if isinstance(event, ENDS):
-                    if run_id in self.waiting[key]:
+                    if run_id in self.waiting.get(key, ()):
                         self.waiting[key].remove(run_id)
+                        self.unbegun.add(run_id)
                     if self.inside.get(key) == run_id:
                         del self.inside[key]
+
+    def _goes_on(self, run_id: str, key: str) -> None:
+        """It is reopened, and has the key at once, whether or not it has begun."""
+        if run_id in self.unbegun:
+            self.unbegun.discard(run_id)
+            self.waiting[key].insert(0, run_id)
+        if key:
+            self.checks["one at a time has a key, and in turn"] += 1
+            if key in self.inside:
+                OUTSIDE.broke("keys", f"{run_id} is reopened, while {self.inside[key]} is inside")
+            self.inside[key] = run_id
 
     def _begins(self, run_id: str, key: str) -> None:
         if (time := self.not_before.get(run_id)) is not None:
@@ -245,7 +263,7 @@ class Keys:
             waiting.remove(run_id)
             return
         self.checks["one at a time has a key, and in turn"] += 1
-        if key in self.inside or waiting[0] != run_id:
+        if self.inside.get(key, run_id) != run_id or waiting[0] != run_id:
             OUTSIDE.broke("keys", f"{run_id} begins, while {self.inside.get(key)} is inside and {waiting} wait")
         waiting.remove(run_id)
         self.inside[key] = run_id
@@ -258,108 +276,3 @@ class Keys:
         own = run_id in self.ended or run_id in self.waiting.get(key, ()) or self.inside.get(key) == run_id
         if not known or own or self.key_of.get(other) != key:
             OUTSIDE.broke("keys", f"{run_id} heard of {other}: it is on record {known}, and itself {own}")
-
-
-class Limits:
-    """What is under way, and what has begun, by what is on record. `of`: the limits that a task is under, by its name.
-
-    What was begun by whoever has lost its lease, at whatever moment anybody writes, counts no more: the store cannot know
-    better. So a pool is judged within the life of leases, and a rate by the clock of the store, wherever that is set: what
-    was begun before it was set back is of another count, as is what was granted then.
-    When a pool is made smaller, whoever holds a slot keeps it, also in the hands of who takes its run over, and whoever
-    waits may have been granted one that it takes later.
-    """
-
-    def __init__(self, checks: Counter[str], of: Mapping[str, tuple[str, ...]]) -> None:
-        self.checks = checks
-        self.of = of
-        self.given: dict[str, tuple[int, int | None]] = {}  # how many, and in which window
-        self.tasks: dict[tuple[str, str], tuple[str, ...]] = {}  # limits, by run and task: of its epoch
-        self.under_way: dict[str, dict[tuple[str, str], int]] = {}  # by limit: tokens by run and task
-        self.lapsed: dict[str, set[tuple[str, str]]] = {}  # by limit: whose token is dead
-        self.waiting: dict[str, set[tuple[str, str]]] = {}  # by limit
-        self.before: dict[str, tuple[int, set[tuple[str, str]]]] = {}  # how many it gave, and who held or waited then
-        self.begun: dict[str, list[int]] = {}  # by limit: when
-
-    def set_to(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """A limit is declared or changed."""
-        count, window = self.given.get(name, (0, None))
-        self.given[name] = attributes.get("limit", count), attributes.get("window", window)
-        had = {*self.under_way.get(name, ()), *self.lapsed.get(name, ()), *self.waiting.get(name, ())}
-        self.before[name] = count, had
-
-    def noted(
-        self, run_id: str, commit: Any, events: Iterable[Any], at: int, holds: Callable[[str, int], bool]
-    ) -> None:
-        """A commit was accepted, by the store's clock then. `holds`: whether a run is a living token's."""
-        token = None if commit.lease is None else commit.lease.token
-        starts: list[tuple[str, str]] = []
-        for event in events:
-            match event:
-                case TaskScheduled(id=id_, task=task):
-                    if limits := self.of.get(task):
-                        self.tasks[run_id, id_] = limits
-                case TaskStarted(id=id_) if (run_id, id_) in self.tasks:
-                    starts.append((run_id, id_))
-                case AttemptFailed(id=id_) | TaskCompleted(id=id_) | TaskFailed(id=id_) | TaskCancelled(id=id_):
-                    self._over((run_id, id_))
-                case ContinuedAsNew():
-                    self._epoch_over(run_id)
-                case _ if isinstance(event, ENDS):
-                    self._epoch_over(run_id)
-        for name, (_, window) in self.given.items():
-            if window is not None:
-                self.begun[name] = [begun for begun in self.begun.get(name, ()) if at - window < begun <= at]
-            elif entries := self.under_way.get(name):
-                dead = {one for one, token in entries.items() if not holds(one[0], token)}
-                self.lapsed.setdefault(name, set()).update(dead)
-                for one in dead:
-                    del entries[one]
-        for permit in commit.permits:
-            if permit.action == "return":  # of an attempt that has ended, or is on record and did not begin after all
-                for one in self._named(run_id, permit.holder):
-                    self._gone(permit.pool, one)
-            elif permit.action == "wait":
-                self.waiting.setdefault(permit.pool, set()).update(self._named(run_id, permit.holder))
-        for one in starts:
-            assert token is not None
-            for name in self.tasks[one]:
-                self._begins(name, one, token, at)
-
-    def _begins(self, name: str, one: tuple[str, str], token: int, at: int) -> None:
-        count, window = self.given[name]
-        before, had = self.before[name]
-        if one in had:
-            count = max(count, before)
-        self._gone(name, one)
-        if window is None:
-            entries = self.under_way.setdefault(name, {})
-            entries[one] = token
-            now = len(entries)
-        else:
-            self.begun[name].append(at)
-            now = len(self.begun[name])
-        self.checks["no more on record than a limit gives"] += 1
-        if now > count:
-            what = self.begun[name] if window is not None else self.under_way[name]
-            OUTSIDE.broke("limits", f"{one} begins at {at} as number {now} of {count} in {name!r} ({window}): {what}")
-
-    def _named(self, run_id: str, holder: str) -> list[tuple[str, str]]:
-        """The task that goes by that name: ``run/epoch/task``."""
-        id_ = holder.removeprefix(f"{run_id}/").partition("/")[2]
-        return [(run_id, id_)] if (run_id, id_) in self.tasks else []
-
-    def _over(self, one: tuple[str, str]) -> None:
-        for name in self.tasks.get(one, ()):
-            self._gone(name, one)
-
-    def _gone(self, name: str, one: tuple[str, str]) -> None:
-        """It neither has a slot there nor waits for one."""
-        self.under_way.get(name, {}).pop(one, None)
-        for those in (self.lapsed, self.waiting):
-            those.get(name, set()).discard(one)
-
-    def _epoch_over(self, run_id: str) -> None:
-        for one in [one for one in self.tasks if one[0] == run_id]:
-            self._over(one)
-            del self.tasks[one]

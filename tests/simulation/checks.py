@@ -5,9 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias
 
-from engine.core.events import RunCancelled, RunCompleted, RunFailed, RunTerminated, decode_header
+from msgspec.structs import replace
+
+from engine.core.events import (
+    CancelRequested,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunForked,
+    RunStarted,
+    RunTerminated,
+    decode_header,
+)
 from eventstore.memory import MemoryStore
 from tests.runtime.invariants import ENDS, Broken, check_history, check_store, counting
+from tests.simulation.copies import check_copy
 from tests.simulation.materials import judge_materials
 from tests.simulation.oracle import FAILED, ends_of
 from tests.simulation.outside import OUTSIDE
@@ -15,7 +27,7 @@ from tests.simulation.programs import WORKFLOWS, fails_to_answer, kinds_of, serv
 from tests.simulation.scenarios import Run, Scenario
 from tests.simulation.stores import Ledger
 
-__all__ = ["allowed_of", "judge"]
+__all__ = ["allowed_of", "judge", "program_of"]
 
 Allowed: TypeAlias = list[list[frozenset[str] | None]]
 """By run and epoch: see `ends_of`."""
@@ -29,6 +41,7 @@ CALM = frozenset(
         "mark",
         "beating",
         "kept",
+        "fresh",
         "handed",
         "ok",
         "flaky",
@@ -61,8 +74,16 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
         OUTSIDE.broke("history", str(error))
     ledger.wishes.judge()
     ledger.sends.judge()
+    ledger.bursts.judge()
     for number, run in enumerate(scenario.runs):
         ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
+    await _judge_children(store, ledger)
+    for new_id, copy in ledger.repaired.copies.items():
+        ledger.checks["copies are what they copy"] += await check_copy(store, new_id, copy)
+        number = int(copy.origin.removeprefix("r"))
+        # Nobody but its origin's history has asked it to end, and it has no key.
+        run = replace(scenario.runs[number], cancel_at=None, terminate_at=None, key="", on_conflict="queue")
+        ledger.checks["ends as on plain asyncio"] += await _ended(store, new_id, run, allowed[number], ledger)
     if scenario.assets:
         ledger.checks["assets published once"] += await judge_materials(store)
     for pool in store._streams._pools.everything():
@@ -87,10 +108,13 @@ async def _ended(
     kinds = {kind for program in run.epochs for kind in kinds_of(program)}
     halted = run_id in ledger.sends.halted
     cancelled = run.cancel_at is not None or ledger.keys.is_replaced(run_id) or run.deadline is not None or halted
+    is_fork = isinstance(events[0], RunForked)
+    cancelled = cancelled or (is_fork and any(isinstance(event, CancelRequested) for event in events))
     if isinstance(end, RunFailed) and end.error.endswith("RunDeadlineExceeded"):
         ledger.checks["no deadline passes before its time"] += 1
-        if run.deadline is None or end.at < events[0].deadline - ledger.keys.slack * 1_000_000:
-            OUTSIDE.broke("deadline", f"{run_id} was not done by its deadline: {run.deadline}, {events[0]}, {end}")
+        began = next(event for event in events if isinstance(event, RunStarted))
+        if run.deadline is None or end.at < began.deadline - ledger.keys.slack * 1_000_000:
+            OUTSIDE.broke("deadline", f"{run_id} was not done by its deadline: {run.deadline}, {began}, {end}")
     shares = {"child", "guide"} if run.deadline is not None else set()  # its deadline, and may fail for it
     if cancelled and (not isinstance(end, RunCompleted) or kinds & {"finally", "cancel", "charge", "paid", *shares}):
         return 0  # whatever it was in the middle of
@@ -99,6 +123,8 @@ async def _ended(
         return 0  # whoever was cancelled while parked was terminated
     if any(ends is None for ends in allowed):
         return 0
+    if (ledger.repaired.lives[run_id].reopened or is_fork) and kinds & {"child", "guide"}:
+        return 0  # its end may have been theirs, which is not taken back
     if isinstance(end, RunFailed):
         if not any(FAILED in ends for ends in allowed if ends is not None):
             OUTSIDE.broke("result", f"{run_id} failed ({await _payload(store, run_id)}), and cannot: {allowed}")
@@ -117,6 +143,25 @@ async def _ended(
         if ends is not None and json.dumps(value) not in ends:
             OUTSIDE.broke("result", f"{run_id} resulted in {json.dumps(value)}, and can only in {sorted(ends)}")
     return len(allowed)
+
+
+async def program_of(store: MemoryStore, run_id: str) -> Any:
+    """What a child that has begun was given to do."""
+    async for item in store.read(f"run:{run_id}"):
+        if isinstance(decode_header(item.header), RunStarted):
+            return json.loads(item.payload or b"")["program"]
+
+
+async def _judge_children(store: MemoryStore, ledger: Ledger) -> None:
+    """A child that has left all of its blocks has answered all that it took."""
+    for run_id, end in ledger.wishes.ended.items():
+        if (
+            "/" in run_id
+            and isinstance(end.event, RunCompleted)
+            and any(one[0] == run_id for one in ledger.answers.asked)
+        ):
+            if set(kinds_of(await program_of(store, run_id))) <= CALM:
+                ledger.answers.judge_calm(run_id, served.name, fails_to_answer)
 
 
 async def _payload(store: MemoryStore, run_id: str) -> Any:

@@ -13,8 +13,6 @@ from engine import Engine, Request, RunHandle
 from engine.errors import (
     EngineClosed,
     EngineFailed,
-    RequestFailedError,
-    RequestRefused,
     RunCancelledError,
     RunEnded,
     RunFailedError,
@@ -23,7 +21,9 @@ from engine.errors import (
     SingletonHeld,
 )
 from eventstore import EventStoreError
+from tests.simulation.asking import ask
 from tests.simulation.loops import Actor
+from tests.simulation.mending import Mender
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.programs import WORKFLOWS, asked, phase, report, served, sim, told
 from tests.simulation.scenarios import Run
@@ -52,6 +52,7 @@ class Client:
         self.questions += [(at, asked, f"{self.id}.asked{n}", n) for n, at in enumerate(run.takes)]
         self.answered: set[str] = set()
         self.looks = list(run.reads)
+        self.mender = Mender(self)
         self.joined = ""  # the run that has the key, if that is the one to have
 
     def _todo(self) -> list[tuple[float, Doing]]:
@@ -74,7 +75,8 @@ class Client:
 
     async def _visit(self, actor: Actor) -> None:
         """One life."""
-        options: Any = {} if self.begun else {"workflows": WORKFLOWS, "only": [self.id]}
+        own = not self.begun or self.mender.left  # what is reopened is tried with the code
+        options: Any = {"workflows": WORKFLOWS, "only": [self.id]} if own else {}
         try:
             async with self.play.engine(self.slot, actor, **options) as engine:
                 if not self.begun:
@@ -83,10 +85,10 @@ class Client:
                         return  # whoever serves goes on with it
                 handle = engine.run(self.joined or self.id)
                 if self.joined:  # what there is to do was for a run of its own
-                    self.todo, self.questions, self.looks = [], [], []
+                    self.todo, self.questions, self.looks, self.mender.left = [], [], [], []
                 left = [one for one in self.questions if one[2] not in self.answered]
-                doing = [self._do(handle), *(self._ask(handle, *one) for one in left)]
-                await _all_of([*doing, *(self._look(engine, at) for at in self.looks)])
+                doing = [self._do(engine, handle), *(self.ask(handle, *one) for one in left)]
+                await self.all_of([*doing, *(self._look(engine, at) for at in self.looks)])
                 self.over = True
         except (EventStoreError, EngineClosed):
             return
@@ -114,7 +116,7 @@ class Client:
             self.joined = handle.id
         return True
 
-    async def _do(self, handle: RunHandle[Any]) -> None:
+    async def _do(self, engine: Engine, handle: RunHandle[Any]) -> None:
         while self.done < len(self.todo):
             at, do = self.todo[self.done]
             await self._until(at)
@@ -123,7 +125,8 @@ class Client:
             except RunEnded:
                 OUTSIDE.checks["too late"] += 1
             self.done += 1
-        await self._await_end(handle)
+        await self.await_end(handle)
+        await self.mender.mend(engine, handle)
 
     async def _until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self.play.loop.time()))
@@ -132,20 +135,9 @@ class Client:
         await handle.terminate(reason="over")
         self.play.ledger.wishes.terminated.setdefault(handle.id, self.play.loop.time())
 
-    async def _ask(self, handle: RunHandle[Any], at: float, request: Request[int, Any], id_: str, value: int) -> None:
-        """Until it is known what came of it; then once more, for that is known for ever."""
+    async def ask(self, handle: RunHandle[Any], at: float, request: Request[int, Any], id_: str, value: int) -> None:
         await self._until(at)
-        for _ in range(2):
-            outcome: Any
-            try:
-                outcome = await handle.ask(request, value, id=id_)
-            except RequestRefused:
-                outcome = "refused"
-            except RequestFailedError:
-                outcome = "failed"
-            except RunEnded:
-                outcome = "ended"
-            self.play.ledger.answers.heard(self.id, id_, value, outcome)
+        await ask(self.play, handle, request, id_, value)
         self.answered.add(id_)
 
     async def _look(self, engine: Engine, at: float) -> None:
@@ -161,7 +153,7 @@ class Client:
             seen.was_found(self.id, wanted, self.id in [summary.id for summary in page.items])
         self.looks.remove(at)
 
-    async def _await_end(self, handle: RunHandle[Any]) -> None:
+    async def await_end(self, handle: RunHandle[Any]) -> None:
         """Its end; a run that is parked, for its workers died under it, is let go on, as a person would."""
         while True:
             try:
@@ -178,15 +170,15 @@ class Client:
                 pass
             return
 
-
-async def _all_of(coros: list[Coroutine[Any, Any, None]]) -> None:
-    """At once; when one fails the others are of no use any more."""
-    tasks = [asyncio.create_task(coro) for coro in coros]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in tasks:
-            if task in done:
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
+    @staticmethod
+    async def all_of(coros: list[Coroutine[Any, Any, None]]) -> None:
+        """At once; when one fails the others are of no use any more."""
+        tasks = [asyncio.create_task(coro) for coro in coros]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task in done:
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -23,8 +23,8 @@ class _Drawing:
         self.chance = chance
         self.serial = 0
         self.races = 0
-        self.serves = 0  # one at most: a request is served in one place
-        self.inside = 0  # of children, whom nobody tells anything
+        self.serves = 0  # one at most in one run: a request is served in one place
+        self.inside = 0  # of children, whom nobody tells anything, but some ask
 
     def program(self, size: int, depth: int) -> Any:
         self.serial += 1
@@ -34,16 +34,16 @@ class _Drawing:
         kinds = ["seq"] * 3 + ["gather"] * 3 + ["gather_all", "group", "group", "lock", "within", "shield", "deadline"]
         kinds += ["except", "finally", "child", "child", "spawn", "guide"]
         kinds += ["timeout", "first", "cancel"] if self.races < RACES_MAX else []
-        kinds += ["serve"] * 2 if not (self.inside or self.serves) else []
+        kinds += ["serve"] * 2 if not self.serves else []
         kind = chance.choice(kinds)
         self.races += kind in RACES
         self.serves += kind == "serve"
         rest = max(1, size - 1)
         match kind:
             case "child" | "spawn":
-                self.inside += 1
+                self.inside, serves, self.serves = self.inside + 1, self.serves, 0
                 child = self.program(rest, depth + 1)
-                self.inside -= 1
+                self.inside, self.serves = self.inside - 1, serves
                 return [kind, n, chance.choice(["cancel", "cancel", "terminate", "abandon"]), child]
             case "guide":
                 return [kind, n, chance.choice(["cancel", "terminate"]), self.guided(rest, depth + 1)]
@@ -63,12 +63,12 @@ class _Drawing:
         """The program of a child that is told something now and then: not of one that may be left alone."""
         self.serial += 1
         n, parts = self.serial, list[Any]()
-        self.inside += 1
+        self.inside, serves, self.serves = self.inside + 1, self.serves, 0
         for _ in range(self.chance.randint(1, 3)):
             self.serial += 1
             parts.append(["receive", self.serial])
             parts.append(self.program(size // 3, depth + 1))
-        self.inside -= 1
+        self.inside, self.serves = self.inside - 1, serves
         return ["seq", n, *parts]
 
     def safe(self, size: int) -> Any:
@@ -98,7 +98,8 @@ class _Drawing:
             "mark",
             "beating",
             "kept",
-            "kept",
+            "fresh",
+            "fresh",
             "handed",
             "handed",
             "tell",
@@ -108,8 +109,8 @@ class _Drawing:
         ]
         kinds += ["halt"] if chance.random() < 0.2 else []
         kinds += ["plain", "broken"] + (["raise"] if chance.random() < 0.3 else [])
-        kinds += [] if self.inside else ["receive"] * 2 + ["take"]
-        kinds += ["once"] if self.races < RACES_MAX else []
+        kinds += ["take"] if self.inside else ["receive"] * 2 + ["take"]
+        kinds += ["once", "outage", "outage"] if self.races < RACES_MAX else []
         kind = chance.choice(kinds)
         self.races += kind in RACES
         match kind:
@@ -117,7 +118,7 @@ class _Drawing:
                 return [kind, n, chance.choice([0, 0, 0.3, 2])]
             case "flaky":
                 return [kind, n, chance.randint(1, 3)]
-            case "kept":
+            case "kept" | "fresh":
                 return [kind, n, chance.randint(0, 1)]
             case "halt":
                 return [kind, n, chance.randint(0, 3), chance.choice(["cancel", "terminate"])]

@@ -55,6 +55,10 @@ class _Plain(Interpreter):
                 if self.choose(2):
                     raise RuntimeError("interrupted")
                 return n
+            case "outage":
+                if self.choose(2):
+                    raise ConnectionError(n)
+                return n
             case "timeout":
                 if self.choose(2):
                     raise TimeoutError

@@ -47,6 +47,7 @@ class Outside:
         self.completed: dict[tuple[str, str], int] = {}  # by run and task: as acknowledged
         self.started: dict[tuple[str, str], int] = {}  # likewise: the last attempt whose start is on record
         self.beats: dict[tuple[str, str], Any] = {}  # likewise: the last details of a heartbeat on record
+        self.owners: dict[str, str] = {}  # runs by idempotency key
         self.paid: set[str] = set()  # idempotency keys of what had its effect
         self.inside: list[tuple[str, Actor, Any]] = []  # who runs in which pool
         self.broken: list[tuple[str, str]] = []
@@ -54,6 +55,9 @@ class Outside:
         self.serial = 0
         self.told: Callable[[Letter], None] = lambda _letter: None  # somebody is told a token
         self.answers: dict[tuple[str, str], list[Any]] = {}  # by run and task, in the order sent; None: it is refused
+        self.sending: tuple[str, str] | None = None  # whose answer is on its way
+        self.unsure: dict[tuple[str, str], Any] = {}  # the answer that was, as its run was reopened
+        self.down: set[str] = set()  # runs for which something does not work, until somebody has mended it
 
     def next_serial(self) -> int:
         self.serial += 1
@@ -71,8 +75,15 @@ class Outside:
     def check_answer(self, one: tuple[str, str], by: str, answer: Any) -> None:
         """A task that was handed out has its outcome on record: it is the first that was sent."""
         self.checks["the first answer holds"] += 1
-        if by != "bank" or self.answers.get(one, [()])[0] != answer:
+        if by != "bank" or answer not in (*self.answers.get(one, ())[:1], self.unsure.get(one, ())):
             self.broke("tokens", f"{one} has {answer} by {by!r}, and was sent {self.answers.get(one)}")
+
+    def reopened(self, run_id: str) -> None:
+        """What its tasks were answered before came to nothing, if it is not on record."""
+        for one in [one for one in self.answers if one[0] == run_id]:
+            sent = self.answers.pop(one)
+            if self.sending == one:
+                self.unsure[one] = sent[-1]
 
     def check_beat(self, this: Attempt) -> None:
         """An attempt begins: it is given what is on record of those before it."""
@@ -93,6 +104,8 @@ class Outside:
         self.runs[this.idempotency_key] += 1
         lease = actor.leases[-1] if actor.leases else None
         self.checks["no completed task runs again"] += 1
+        if (owner := self.owners.setdefault(this.idempotency_key, this.run_id)) != this.run_id:
+            self.broke("keys shared", f"{this.task_id} of {this.run_id} goes by a key of {owner}")
         if this.number > self.started.get((this.run_id, this.idempotency_key), 0):
             self.broke("not recorded", f"attempt {this.number} of {this.task} of {this.run_id} began off the record")
         if (

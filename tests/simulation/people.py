@@ -1,5 +1,5 @@
 """People outside of the simulated machines, whose own do not fail: they let children go on that are parked, pause some,
-change limits, and answer whoever gave them a completion token.
+change limits, ask children, debounce calls, and answer whoever gave them a completion token.
 """
 
 from __future__ import annotations
@@ -7,11 +7,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from engine import Engine
+from engine import Engine, Request, RunHandle
 from engine.errors import RunEnded, TokenError
+from tests.simulation.asking import ask
+from tests.simulation.checks import program_of
 from tests.simulation.outside import OUTSIDE, Letter
-from tests.simulation.programs import POOL, handed
+from tests.simulation.programs import WORKFLOWS, asked, kinds_of, served, sim
 from tests.simulation.scenarios import Run
+from tests.simulation.tasks import POOL, handed
 
 if TYPE_CHECKING:
     from tests.simulation.playing import Play
@@ -24,20 +27,68 @@ class People:
 
     def __init__(self, play: Play) -> None:
         self.play = play
+        self.unheard = 0  # questions to children that nobody knows yet what came of
         self._desk = asyncio.Lock()  # one letter at a time: which answer is the first is known
 
     def _engine(self) -> Engine:
         return Engine(self.play.store, clock=self.play.clock, entropy=self.play.entropy)
 
     async def help_children(self) -> None:
-        """Lets children go on that are parked, for their workers died under them: no client of theirs would."""
+        """Lets runs go on that have no client, and are parked, for their workers died under them."""
         async with self._engine() as engine:
             while True:
                 await asyncio.sleep(2)
                 for stream in list(self.play.runs()):
                     run_id = stream.name.partition(":")[2]
-                    if "/" in run_id and stream.attributes.get("status") == "suspended":
+                    if self.play.is_nobodys(run_id) and stream.attributes.get("status") == "suspended":
                         await engine.run(run_id).resume()
+
+    async def ask_children(self) -> None:
+        """Asks each for what it takes by hand, as often as it does, and whatever else the scenario says."""
+        seen: set[str] = set()
+        async with self._engine() as engine, asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(1)
+                for stream in list(self.play.runs()):
+                    run_id = stream.name.partition(":")[2]
+                    run = self.play.run_of(run_id)
+                    if "/" not in run_id or run is None or run_id in seen or not stream.head().version:
+                        continue
+                    seen.add(run_id)
+                    program = await program_of(self.play.store, run_id)
+                    takes = kinds_of(program).count("take")
+                    questions = [(asked, 0.0, n) for n in range(takes)]
+                    questions += [(served, seconds, value) for seconds, value in run.child_asks]
+                    for number, one in enumerate(questions):
+                        self.unheard += 1
+                        group.create_task(self._ask(engine.run(run_id), f"{run_id}.{number}", *one))
+
+    async def _ask(
+        self, handle: RunHandle[Any], id_: str, request: Request[int, Any], seconds: float, value: int
+    ) -> None:
+        await asyncio.sleep(seconds)
+        await ask(self.play, handle, request, id_, value)
+        self.unheard -= 1
+
+    async def have_heard(self) -> None:
+        """Whoever has asked hears of it, also if that is the end."""
+        while self.unheard:
+            await asyncio.sleep(1)
+
+    async def debounce(self) -> None:
+        """Calls something again and again; whoever serves begins what comes of it."""
+        burst, book = self.play.scenario.burst, self.play.ledger.bursts
+        if burst is None:
+            return
+        book.seconds, book.longest, book.slack = burst.seconds, burst.longest, self.play.ledger.keys.slack
+        async with Engine(
+            self.play.store, clock=self.play.clock, entropy=self.play.entropy, workflows=WORKFLOWS, only=["nobody"]
+        ) as engine:
+            for n, at in enumerate(burst.calls):
+                await asyncio.sleep(max(0.0, at - self.play.loop.time()))
+                call = sim([["ok", n, 0]], [])
+                handle = await engine.debounce(call, key="k", seconds=burst.seconds, longest=burst.longest)
+                book.wanted[handle.id] = n
 
     async def pause_children(self, run_id: str, run: Run) -> None:
         """Those that a run has at that moment, and lets them go on later."""
@@ -86,6 +137,7 @@ class People:
         answer: Any = [letter.value, OUTSIDE.next_serial()] if letter.accepts else None
         sent = OUTSIDE.answers.setdefault(letter.one, [])
         sent.append(answer)
+        OUTSIDE.sending = letter.one
         try:
             if letter.accepts:
                 await engine.complete(letter.token, answer, task=handed, by="bank")
@@ -93,3 +145,5 @@ class People:
                 await engine.reject(letter.token, "no", by="bank")
         except (RunEnded, TokenError):  # its epoch is over
             OUTSIDE.checks["too late"] += 1
+        finally:
+            OUTSIDE.sending = None

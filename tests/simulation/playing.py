@@ -31,15 +31,18 @@ from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
 from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.people import People
-from tests.simulation.programs import LIMITS, POOL, RATE, WORKFLOWS
-from tests.simulation.scenarios import TTL_SECONDS, Fault, Scenario
+from tests.simulation.programs import WORKFLOWS
+from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
+from tests.simulation.tasks import LIMITS, POOL, RATE
 
 __all__ = ["Outcome", "Play", "forget", "play"]
 
 STEPS_MAX = 60_000
 SECONDS_MAX = 3_000.0
 """Of simulated time: a program's own times and all retries are far below."""
+SLOW_SECONDS = 2 * TTL_SECONDS
+"""From a worker's look at anything until what it makes of that is on record: it may be frozen, and calls take their time."""
 FOLLOWING_SECONDS = 0.5
 """Between two looks of a worker's program at its engine."""
 
@@ -90,6 +93,8 @@ class Play:
         self.ledger.keys.replacing = {f"r{n}" for n, run in enumerate(scenario.runs) if run.on_conflict == "replace"}
         steps = sum(abs(fault.much) for fault in scenario.faults if fault.kind == "step")
         self.ledger.keys.slack += steps + scenario.skew * (len(self.clocks) - 1)
+        slow = scenario.faults or scenario.delays != "none"
+        self.ledger.kept.slack = self.ledger.keys.slack + (SLOW_SECONDS if slow else 0)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
         self.faults: Counter[str] = Counter()
@@ -260,12 +265,15 @@ class Play:
         person = self.loop.create_task(people.help_children())
         timed.append(self.loop.create_task(people.answer_tokens()))
         timed.append(self.loop.create_task(people.tighten()))
+        timed.append(self.loop.create_task(people.ask_children()))
         timed += [self.loop.create_task(people.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [Client(self, number, run).whole() for number, run in enumerate(scenario.runs)]
+        clients.append(people.debounce())
         if scenario.assets:
             clients.append(self.materialize())
         await asyncio.gather(*clients)
         await self.children_end()
+        await people.have_heard()
         self.retired = True
         await asyncio.gather(*workers)
         for task in (*timed, person):
@@ -279,6 +287,15 @@ class Play:
         """Those that their parents have left behind are asked to end, and end too."""
         while any(not stream.closed for stream in self.runs()):
             await asyncio.sleep(1)
+
+    def run_of(self, run_id: str) -> Run | None:
+        """Whose client's it is, or its descendant, or a copy of it; None: nobody's of them."""
+        of = run_id.partition("/")[0].partition("-")[0].removeprefix("r")
+        return self.scenario.runs[int(of)] if of.isdecimal() else None
+
+    def is_nobodys(self, run_id: str) -> bool:
+        """Whether it has no client."""
+        return "/" in run_id or (self.run_of(run_id) is None and run_id != RUN_ID)
 
     def runs(self) -> Iterator[Any]:
         """Their streams, as the store has them."""

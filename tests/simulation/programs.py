@@ -1,4 +1,4 @@
-"""Random programs of a small grammar, one workflow that interprets them, and what its tasks do to the outside.
+"""Random programs of a small grammar, and one workflow that interprets them; their tasks are in `tasks`.
 
 A program is data, a tree of lists: ``["gather", 1, ["ok", 2, 0.5], ["flaky", 3, 2]]``: kind, number, and what the kind
 takes. Most have one possible result, whatever fails; those that race have a few, which `oracle` lists.
@@ -7,27 +7,21 @@ takes. Most have one possible result, whatever fails; those that race have a few
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from tenacity import stop_after_attempt, wait_fixed
-
-from engine import Feed, Happened, Memo, NotHappened, Request, Signal, State, attempt, durable, task, workflow
+from engine import Feed, Request, Signal, State, durable, workflow
 from engine.errors import RunEnded, RunNotFound
-from tests.simulation.outside import OUTSIDE, Letter
+from tests.simulation.outside import OUTSIDE
+from tests.simulation.tasks import TASKS, answering, endless, fresh, handed, kept, once, outage
 
 __all__ = [
-    "LIMITS",
-    "POOL",
     "RACES",
-    "RATE",
     "WORKFLOWS",
     "Interpreter",
     "asked",
     "children_of",
     "fails_to_answer",
-    "handed",
     "kinds_of",
     "phase",
     "report",
@@ -37,12 +31,9 @@ __all__ = [
     "told",
 ]
 
-POOL, RATE = "slots", "starts"
-LIMITS = {"pooled": (POOL,), "rated": (RATE,), "both": (POOL, RATE)}
-"""What the tasks are under, by name."""
 LONG_SECONDS = 1e8
 """Of timeouts that never come: a scenario is out of bounds long before."""
-RACES = frozenset({"once", "timeout", "first", "cancel"})
+RACES = frozenset({"once", "outage", "timeout", "first", "cancel"})
 
 told = Signal("told", int)
 asked = Request("asked", int, list[int])
@@ -51,152 +42,6 @@ phase = State("phase", int, initial=-1)
 report = Feed("report", int)
 served = Request("served", int, list[int])
 """Answered while "serve" is in force; what is negative is refused."""
-
-
-@task
-async def ok(n: int, seconds: float) -> int:
-    with OUTSIDE.attempt():
-        if seconds:
-            await asyncio.sleep(seconds)
-        return n
-
-
-@task(stop=stop_after_attempt(100), wait=wait_fixed(2))
-async def flaky(n: int, times: int) -> int:
-    with OUTSIDE.attempt() as before:
-        await asyncio.sleep(0)
-        if before < times:
-            raise ConnectionError(n)
-        return n
-
-
-@task(stop=stop_after_attempt(2), wait=wait_fixed(1))
-async def broken(n: int) -> int:
-    with OUTSIDE.attempt():
-        raise ValueError(n)
-
-
-@task(stop=stop_after_attempt(100), wait=wait_fixed(1), timeout=3)
-async def hangs(n: int) -> int:
-    with OUTSIDE.attempt() as before:
-        if not before:
-            await asyncio.Event().wait()
-        return n
-
-
-@task
-async def endless(n: int) -> int:
-    with OUTSIDE.attempt():
-        await asyncio.Event().wait()
-        return n
-
-
-@task(stop=stop_after_attempt(100), wait=wait_fixed(1), pool=POOL)
-async def pooled(n: int, seconds: float) -> int:
-    with OUTSIDE.attempt(POOL) as before:
-        await asyncio.sleep(seconds)
-        if n % 3 == 0 and not before:
-            raise ConnectionError(n)
-        return n
-
-
-@task(stop=stop_after_attempt(100), wait=wait_fixed(1), rate=RATE)
-async def rated(n: int, seconds: float) -> int:
-    with OUTSIDE.attempt() as before:
-        await asyncio.sleep(seconds)
-        if n % 3 == 0 and not before:
-            raise ConnectionError(n)
-        return n
-
-
-@task(pool=POOL, rate=RATE)
-async def both(n: int, seconds: float) -> int:
-    with OUTSIDE.attempt(POOL):
-        await asyncio.sleep(seconds)
-        return n
-
-
-@task(effect="at_most_once")
-async def once(n: int, seconds: float) -> int:
-    with OUTSIDE.attempt() as before:
-        if before:
-            OUTSIDE.broke("once", f"task {n}, at most once, ran {before + 1} times")
-        await asyncio.sleep(seconds)
-        return n
-
-
-@task(on_cancel="wait", stop=stop_after_attempt(100), wait=wait_fixed(1))
-async def charge(n: int, seconds: float) -> int:
-    with OUTSIDE.attempt():
-        await asyncio.sleep(seconds)
-        return n
-
-
-async def has_paid(n: int, _: float) -> Happened[int] | NotHappened:
-    await asyncio.sleep(n % 3 * 0.5)
-    return Happened(n) if attempt().idempotency_key in OUTSIDE.paid else NotHappened()
-
-
-@task(reconcile=has_paid, stop=stop_after_attempt(100), wait=wait_fixed(1))
-async def paid(n: int, seconds: float) -> int:
-    """Its first attempt fails, sometimes before it has paid, and sometimes behind that."""
-    with OUTSIDE.attempt() as before:
-        await asyncio.sleep(seconds)
-        if n % 3 or before:
-            OUTSIDE.paid.add(attempt().idempotency_key)
-        if not before and n % 2:
-            raise ConnectionError(n)
-        return n
-
-
-@task
-def plain(n: int) -> int:
-    with OUTSIDE.attempt():
-        return n
-
-
-@task(stop=stop_after_attempt(100), wait=wait_fixed(1), heartbeat_timeout=3)
-async def beating(n: int) -> int:
-    """Says how far it is; the first time it gets stuck, or fails."""
-    with OUTSIDE.attempt() as before:
-        this = attempt()
-        OUTSIDE.check_beat(this)
-        for step in range(4):
-            this.heartbeat([this.number, step])
-            await asyncio.sleep(0.5)
-            if not before and step == 2:
-                if n % 2:
-                    raise ConnectionError(n)
-                await asyncio.Event().wait()
-        return n
-
-
-@task(memo=Memo(key=lambda _, key: key, version="1"))
-async def kept(_: int, key: int) -> list[int]:
-    """A result that no other execution has, for all calls with the key."""
-    with OUTSIDE.attempt():
-        await asyncio.sleep(key / 2)
-        return [key, OUTSIDE.next_serial()]
-
-
-@task(stop=stop_after_attempt(100), wait=wait_fixed(1))
-async def handed(n: int, seconds: float, accepts: bool) -> list[int]:
-    """Somebody else ends it, maybe before its attempt has ended."""
-    with OUTSIDE.attempt():
-        this = attempt()
-        OUTSIDE.told(Letter((this.run_id, this.idempotency_key), this.token, n, seconds, accepts))
-        await asyncio.sleep(n % 2)
-        this.later()
-
-
-@task(stop=stop_after_attempt(100), wait=wait_fixed(1))
-async def answering(value: int) -> list[int]:
-    """An answer that no other execution gives."""
-    with OUTSIDE.attempt() as before:
-        await asyncio.sleep(value % 4 * 0.5)
-        if value % 5 == 3 and not before:
-            raise ConnectionError(value)
-        return [value, OUTSIDE.next_serial()]
 
 
 def fails_to_answer(value: int) -> bool:
@@ -303,6 +148,10 @@ class Interpreter:
                 if (found := await kept(n, *rest))[0] != rest[0]:
                     OUTSIDE.broke("memos", f"{n} wants one of {rest[0]}, and has {found}")
                 return n
+            case "fresh":
+                if (found := await fresh(n, *rest))[0] != rest[0]:
+                    OUTSIDE.broke("memos", f"{n} wants one of {rest[0]}, and has {found}")
+                return n
             case "handed":
                 await handed(n, *rest)
                 return n
@@ -341,6 +190,8 @@ class Interpreter:
         match kind:
             case "once":
                 return await once(n, *rest)
+            case "outage":
+                return await outage(n)
             case "timeout":
                 async with asyncio.timeout(rest[0]):
                     return await self.run(rest[1])
@@ -358,21 +209,6 @@ class Interpreter:
                     return await branch
                 except asyncio.CancelledError:
                     return "cancelled"
-
-
-TASKS: dict[str, Callable[..., Any]] = {
-    "ok": ok,
-    "flaky": flaky,
-    "broken": broken,
-    "hangs": hangs,
-    "beating": beating,
-    "pooled": pooled,
-    "rated": rated,
-    "both": both,
-    "charge": charge,
-    "paid": paid,
-    "plain": plain,
-}
 
 
 @workflow

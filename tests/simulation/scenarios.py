@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tests.simulation.drawing import draw
 from tests.simulation.programs import kinds_of
 
-__all__ = ["Fault", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
+__all__ = ["Burst", "Fault", "Repair", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
 
 TTL_SECONDS = 10.0
 COUNTED = ("die before", "die after", "refuse", "lose reply")
@@ -28,6 +28,15 @@ class Fault(Struct, frozen=True):
     much: float = 0  # seconds: of a freeze, a stall or a step
 
 
+class Repair(Struct, frozen=True):
+    """What the client of a run does about it once it has ended."""
+
+    kind: str  # reopen, rerun or fork
+    behind: float  # seconds since its end, or since the end of what came of the repair before
+    part: float = 0  # of its history that a fork lives through
+    given: bool = False  # whether the fork is given the outcome that stands there, if one does
+
+
 class Run(Struct, frozen=True):
     """One run and its client."""
 
@@ -37,6 +46,7 @@ class Run(Struct, frozen=True):
     first: int = 0  # how many are sent with the start, beside those
     takes: tuple[float, ...] = ()  # when each request is sent that the program takes by hand
     asks: tuple[tuple[float, int], ...] = ()  # when each is sent that it serves, and its argument
+    child_asks: tuple[tuple[float, int], ...] = ()  # likewise, of each child: how long after it was seen
     reads: tuple[float, ...] = ()  # when somebody looks at what it has published
     cancel_at: float | None = None
     terminate_at: float | None = None
@@ -46,6 +56,15 @@ class Run(Struct, frozen=True):
     deadline: float | None = None  # seconds from its start until its code is asked to end
     key: str = ""  # of which one run at a time has begun
     on_conflict: str = "queue"  # what its client says of others with the key
+    repairs: tuple[Repair, ...] = ()
+
+
+class Burst(Struct, frozen=True):
+    """Debounced calls with one key."""
+
+    calls: tuple[float, ...]  # when each is made
+    seconds: float
+    longest: float | None
 
 
 class Scenario(Struct, frozen=True):
@@ -63,6 +82,7 @@ class Scenario(Struct, frozen=True):
     cached: int = 100
     concurrency: int = 100
     skew: float = 0  # seconds between the clocks of two workers
+    burst: Burst | None = None
     assets: bool = False  # whether a few are materialized beside the runs
     chunk: int = 1_000  # events of one commit at most: a larger step is several, and a crash may come between
 
@@ -91,8 +111,18 @@ def scenario_of(seed: int) -> Scenario:
         skew=chance.choice([0, 0, 0, 0.5, 4]),
         chunk=chance.choice([1, 3, 1_000, 1_000]),
         assets=chance.random() < 0.12,
+        burst=_burst(chance) if chance.random() < 0.15 else None,
     )
     return replace(drawn, faults=_storm(chance, workers)) if chance.random() < 0.1 else drawn
+
+
+def _burst(chance: Random) -> Burst:
+    seconds = chance.choice([0.5, 2, 12])
+    gaps = [chance.choice([0, 0.3, 0.9, 1, 1.5]) * seconds * chance.choice([1, chance.random()]) for _ in range(5)]
+    calls = [chance.random() * 3]
+    for gap in gaps[: chance.randint(1, 5)]:
+        calls.append(calls[-1] + gap)
+    return Burst(tuple(calls), seconds, chance.choice([None, seconds, 2 * seconds]))
 
 
 def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
@@ -118,12 +148,32 @@ def _run(chance: Random) -> Run:
         reads=_times(chance, start, reads),
         takes=_times(chance, start, takes),
         asks=tuple((at, chance.randint(-1, 7)) for at in _times(chance, start, asks)),
+        child_asks=_child_asks(chance) if count_of("child", epochs) + count_of("spawn", epochs) else (),
         cancel_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.2 else None,
         terminate_at=start + chance.random() * chance.choice([1, 20]) if chance.random() < 0.12 else None,
         pause=_pause(chance, start) if chance.random() < 0.2 else None,
         children=_pause(chance, start) if chance.random() < 0.1 else None,
         delay=(delay := chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None),
         deadline=(delay or 0) + chance.choice([0.5, 2, 10, 60]) if chance.random() < 0.15 else None,
+        repairs=_repairs(chance) if chance.random() < (0.7 if count_of("outage", epochs) else 0.25) else (),
+    )
+
+
+def _child_asks(chance: Random) -> tuple[tuple[float, int], ...]:
+    return tuple(
+        (chance.random() * chance.choice([0, 2, 10]), chance.randint(-1, 7)) for _ in range(chance.choice([0, 1, 3]))
+    )
+
+
+def _repairs(chance: Random) -> tuple[Repair, ...]:
+    return tuple(
+        Repair(
+            chance.choice(["reopen", "reopen", "rerun", "fork", "fork"]),
+            chance.choice([0, 0, 1, 15]),
+            part=chance.random(),
+            given=chance.random() < 0.5,
+        )
+        for _ in range(chance.choice([1, 1, 2, 3]))
     )
 
 
@@ -177,6 +227,8 @@ def text_of(scenario: Scenario) -> str:
     lines = [machine]
     if scenario.tight is not None:
         lines.append("{2} slot(s) from {0:.3f} until {1:.3f}".format(*scenario.tight))
+    if scenario.burst is not None:
+        lines.append(f"debounced: {scenario.burst}")
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]
@@ -187,16 +239,23 @@ def text_of(scenario: Scenario) -> str:
         what += [f"looked at at {at:.3f}" for at in run.reads]
         what += [f"asked at {at:.3f}" for at in run.takes]
         what += [f"asked {value} at {at:.3f}" for at, value in run.asks]
+        what += [f"its children asked {value} behind {seconds:.3f} s" for seconds, value in run.child_asks]
         what += [] if run.cancel_at is None else [f"cancelled at {run.cancel_at:.3f}"]
         what += [] if run.terminate_at is None else [f"terminated at {run.terminate_at:.3f}"]
         what += [] if run.pause is None else [f"paused at {run.pause[0]:.3f} until {run.pause[1]:.3f}"]
         if run.children is not None:
             what.append(f"its children paused at {run.children[0]:.3f} until {run.children[1]:.3f}")
+        what += [_repair_text(repair) for repair in run.repairs]
         lines.append(", ".join(what))
         for program in run.epochs:
             lines += _program(program, "    ")
     lines += [_fault_text(scenario, fault) for fault in scenario.faults] or ["no faults"]
     return "\n".join(lines)
+
+
+def _repair_text(repair: Repair) -> str:
+    cut = f" at {repair.part:.0%}" + " with an outcome" * repair.given if repair.kind == "fork" else ""
+    return f"then {repair.kind}{cut} behind {repair.behind:g} s"
 
 
 def _fault_text(scenario: Scenario, fault: Fault) -> str:

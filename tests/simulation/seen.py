@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from engine.core.events import AttributesSet, FeedPublished, StatePublished, TaskCompleted
+from engine.core.event_kinds import Fact
+from engine.core.events import AttributesSet, FeedPublished, RunReopened, StatePublished, TaskCompleted
 from tests.simulation.outside import OUTSIDE
 
 __all__ = ["Seen"]
@@ -25,11 +26,14 @@ class Seen:
         self.states: dict[str, list[Any]] = {}
         self.feeds: dict[str, list[Any]] = {}
         self.attributes: dict[str, list[dict[str, Any]]] = {}  # as they are since then
+        self.before: dict[str, dict[str, Any]] = {}  # as they were before the last turn
         self.results: dict[tuple[str, str], list[bytes | None]] = {}  # by run and task; of several epochs
 
     def noted(self, run_id: str, events: Iterable[Any], payloads: Iterable[bytes | None]) -> None:
         """A commit was accepted."""
         for event, payload in zip(events, payloads, strict=True):
+            if isinstance(event, Fact):
+                self.before[run_id] = self.attributes.get(run_id, [{}])[-1]
             match event:
                 case StatePublished():
                     self.states.setdefault(run_id, []).append(json.loads(payload or b""))
@@ -39,6 +43,8 @@ class Seen:
                     given = self.attributes.setdefault(run_id, [{}])
                     changed = given[-1] | json.loads(payload or b"")
                     given.append({name: value for name, value in changed.items() if value is not None})
+                case RunReopened(takes_back="turn" | "decisions") if run_id in self.attributes:
+                    self.attributes[run_id].append(dict(self.before[run_id]))
                 case TaskCompleted(id=id_, reused_run=""):
                     self.results.setdefault((run_id, id_), []).append(payload)
                 case TaskCompleted(id=id_):

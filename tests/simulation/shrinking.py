@@ -18,6 +18,7 @@ __all__ = ["shrunk"]
 TRIES_MAX = 400
 PLAIN = {
     "assets": False,
+    "burst": None,
     "tight": None,
     "rate": (5, 1),
     "order": "fifo",
@@ -33,9 +34,11 @@ PLAIN_RUN: dict[str, Any] = {
     "pause": None,
     "children": None,
     "asks": (),
+    "child_asks": (),
     "reads": (),
     "delay": None,
     "key": "",
+    "repairs": (),
 }
 LISTS = frozenset({"seq", "gather", "gather_all", "group", "lock", "first"})
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from engine.core.events import (
     AttemptHeartbeat,
+    ContinuedAsNew,
+    RunReopened,
     RunStarted,
     RunSuspended,
     TaskCompleted,
@@ -29,9 +31,13 @@ from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
-from tests.simulation.books import Answers, Keys, Limits, Wishes
+from tests.simulation.books import Answers, Keys, Wishes
+from tests.simulation.bursts import Bursts
+from tests.simulation.kept import Kept
+from tests.simulation.limits import Limits
 from tests.simulation.loops import Actor
 from tests.simulation.outside import OUTSIDE
+from tests.simulation.repaired import Repaired
 from tests.simulation.seen import Seen
 from tests.simulation.sends import Sends
 
@@ -60,12 +66,15 @@ class Ledger:
         self.kinds: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
         self.wishes = Wishes(self.checks)
-        self.answers = Answers(self.checks, self.wishes.ended)
+        self.answers = Answers(self.checks, self.wishes.ever)
         self.seen = Seen(self.checks)
         self.keys = Keys(self.checks, self.wishes.ended)
         self.keys.time = time
         self.limits = Limits(self.checks, limits)
-        self.sends = Sends(self.checks, self.wishes.ended)
+        self.repaired = Repaired(self.checks)
+        self.bursts = Bursts(self.checks)
+        self.kept = Kept(self.checks)
+        self.sends = Sends(self.checks, self.wishes.ever)
 
     def claimed(self, stream: str, token: int) -> None:
         self.owners[stream] = token
@@ -97,43 +106,65 @@ class Ledger:
         if stream.startswith("run:"):
             events = [decode_header(new.header) for new in commit.events]
             run_id = stream.partition(":")[2]
-            self._noted(run_id, commit, events, mail)
+            payloads = [new.payload for new in commit.events]
+            copied = self.repaired.count_copied(run_id, events)
+            self._noted(run_id, commit, events, payloads, mail, copied)
+            # What a fork has copied is its origin's, but for the tasks that it goes on with.
+            known = [event for event in events[:copied] if isinstance(event, TaskScheduled | ContinuedAsNew)]
             self.limits.noted(
                 run_id,
                 commit,
-                events,
+                [*known, *events[copied:]],
                 head.updated_at,
                 lambda run_id, token: self.owners.get(f"run:{run_id}") == token and alive(token),
             )
+        elif stream.startswith("memo:"):
+            for new in commit.events:
+                self.kept.memoised(decode_header(new.header))
+        elif stream.startswith("debounce:"):
+            for new in commit.events:
+                self.bursts.called(decode_header(new.header), self.time())
         elif stream.startswith("pool:") and commit.attributes:
             self.limits.set_to(stream.partition(":")[2], commit.attributes)
 
-    def _noted(self, run_id: str, commit: Any, events: list[Any], mail: list[bytes]) -> None:
-        self.wishes.noted(run_id, events, mail, self.time())
-        self.keys.noted(run_id, events)
-        self.sends.noted(run_id, events)
-        payloads = [new.payload for new in commit.events]
+    def _noted(
+        self, run_id: str, commit: Any, events: list[Any], payloads: list[bytes | None], mail: list[bytes], copied: int
+    ) -> None:
+        own = events[copied:]
+        self.wishes.noted(run_id, own, mail, self.time())
+        self.keys.noted(run_id, own)
+        self.sends.noted(run_id, own)
+        self.repaired.noted(run_id, own)
+        self.kept.noted(run_id, own)
+        self.bursts.noted(run_id, events, payloads, self.time())
         self.answers.noted(run_id, events, payloads)
         self.seen.noted(run_id, events, payloads)
-        for event, payload in zip(events, payloads, strict=True):
+        for number, (event, payload) in enumerate(zip(events, payloads, strict=True)):
             self.kinds[type(event).__name__] += 1
             match event:
                 case RunStarted(epoch=epoch):
                     self.epochs[run_id] = epoch
-                case RunSuspended():
-                    self.parked.add(commit.stream)
-                case TaskStarted(id=id_, attempt=number):
-                    OUTSIDE.started[run_id, self._key(run_id, id_)] = number
-                case AttemptHeartbeat(id=id_) if payload is not None:
-                    OUTSIDE.beats[run_id, self._key(run_id, id_)] = json.loads(payload)
                 case TaskScheduled(id=id_, task="handed"):
                     self.handed.add((run_id, self._key(run_id, id_)))
-                case TaskFailed(id=id_) if (one := (run_id, self._key(run_id, id_))) in self.handed and event.by:
-                    OUTSIDE.check_answer(one, event.by, None)
                 case TaskCompleted(id=id_):
-                    if (one := (run_id, self._key(run_id, id_))) in self.handed:
-                        OUTSIDE.check_answer(one, event.by, json.loads(payload or b""))
                     OUTSIDE.completed[run_id, self._key(run_id, id_)] = 1
+            if number >= copied:
+                self._happened(run_id, event, payload)
+
+    def _happened(self, run_id: str, event: Any, payload: bytes | None) -> None:
+        match event:
+            case RunSuspended():
+                self.parked.add(f"run:{run_id}")
+            case RunReopened():
+                OUTSIDE.reopened(run_id)
+            case TaskStarted(id=id_, attempt=number):
+                OUTSIDE.started[run_id, self._key(run_id, id_)] = number
+            case AttemptHeartbeat(id=id_) if payload is not None:
+                OUTSIDE.beats[run_id, self._key(run_id, id_)] = json.loads(payload)
+            case TaskFailed(id=id_) if (one := (run_id, self._key(run_id, id_))) in self.handed and event.by:
+                OUTSIDE.check_answer(one, event.by, None)
+            case TaskCompleted(id=id_) if (one := (run_id, self._key(run_id, id_))) in self.handed:
+                OUTSIDE.check_answer(one, event.by, json.loads(payload or b""))
 
     def _key(self, run_id: str, task_id: str) -> str:
         return idempotency_key(run_id, self.epochs.get(run_id, 0), task_id)

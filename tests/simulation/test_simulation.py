@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from engine.core.cancelling import Cancelling
 from engine.core.events import AttemptHeartbeat, TaskCompleted
 from engine.core.instance import Instance
+from engine.core.lineage import idempotency_key
 from engine.core.replay import Attempts, Replayer
-from engine.runtime import letters, memos
+from engine.runtime import asking, debouncing, forking, letters, memos, reopening, repairs
 from engine.runtime.asking import PendingRequest
 from engine.runtime.keys import is_singleton
 from engine.runtime.steps import Step
@@ -26,6 +27,7 @@ from eventstore.permits import Actions
 from eventstore.pools import MemoryPool
 from eventstore.rules import Streams
 from tests.runtime.test_canaries import forget_to_write, no_wake_up_for_a_cancel
+from tests.runtime.worlds import ManualClock
 from tests.simulation import playing
 from tests.simulation.drawing import draw
 from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
@@ -174,22 +176,110 @@ def lost_answers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("engine.runtime.tokens.send_data", send)
 
 
+def failures_that_stay(patch: pytest.MonkeyPatch) -> None:
+    """Who is reopened is told the failure that ended it once more."""
+
+    async def what_is_taken_back(*_: Any) -> str:
+        return "decisions"
+
+    patch.setattr(reopening, "_what_is_taken_back", what_is_taken_back)
+
+
+def attempts_counted_anew(patch: pytest.MonkeyPatch) -> None:
+    """What the end of a run has called off begins at the first attempt once more, when that is reopened."""
+    patch.setattr(Replayer, "_call_off", lambda self, task_id: self.attempts.pop(task_id, None))
+
+
+def forks_with_the_keys_of_their_origin(patch: pytest.MonkeyPatch) -> None:
+    """What a fork does goes by the keys of the run that it is a fork of."""
+    patch.setattr(
+        "engine.runtime.dispatch.idempotency_key",
+        lambda run_id, *task: idempotency_key(run_id.partition("-fork")[0], *task),
+    )
+
+
+def forks_that_leave_something_out(patch: pytest.MonkeyPatch) -> None:
+    """What is copied lacks the last event of the prefix."""
+    forked = forking._forked
+
+    async def all_but_one(note: Any, prefix: Any) -> Any:
+        async for item in forked(note, prefix):
+            if item.version != note.version or item.version == 1:
+                yield item
+
+    patch.setattr(forking, "_forked", all_but_one)
+
+
+def reruns_of_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A rerun is not told what its origin was told with its start."""
+
+    async def first_signals(*_: Any) -> list[Any]:
+        return []
+
+    patch.setattr(repairs, "_first_signals", first_signals)
+
+
+def deaf_children(patch: pytest.MonkeyPatch) -> None:
+    """What a child is asked does not arrive."""
+    send_data = asking.send_data
+
+    async def send(store: Any, message: Any, run_id: str) -> None:
+        if "/" not in run_id:
+            await send_data(store, message, run_id)
+
+    patch.setattr(asking, "send_data", send)
+
+
+def nobody_is_superseded(patch: pytest.MonkeyPatch) -> None:
+    """Every call of a burst begins a run."""
+    superseding = debouncing._superseding
+    patch.setattr(debouncing, "_superseding", lambda _, *args, **by: superseding("nobody", *args, **by))
+
+
+def bursts_without_end(patch: pytest.MonkeyPatch) -> None:
+    """Each call of a burst puts its run off, however long that has gone on."""
+    patch.setattr(debouncing.Quiet, "begins_at", lambda self, *, now, since: now + self.needed)
+
+
+def memos_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks how old a result is."""
+    usable = memos.Memos._usable
+
+    def used(self: Any, definition: Any, header: bytes, payload: bytes | None) -> Any:
+        clock, self._clock = self._clock, ManualClock(0)
+        try:
+            return usable(self, definition, header, payload)
+        finally:
+            self._clock = clock
+
+    patch.setattr(memos.Memos, "_usable", used)
+
+
 CANARIES: list[tuple[Callable[[pytest.MonkeyPatch], None], int, set[str]]] = [
-    (no_fencing, 6, {"two writers"}),
-    (a_lost_wake_up, 26, {"stuck"}),
-    (pools_without_end, 171, {"permits"}),
-    (completed_tasks_again, 0, {"history", "ran again"}),
+    (no_fencing, 4, {"two writers"}),
+    (a_lost_wake_up, 9, {"stuck"}),
+    (pools_without_end, 32, {"permits"}),
+    (completed_tasks_again, 1, {"history", "ran again"}),
     (forget_to_write, 0, {"history"}),
-    (validators_that_nobody_asks, 15, {"requests"}),
-    (an_answer_to_somebody_else, 12, {"requests"}),
-    (no_delays, 10, {"too early"}),
-    (keys_without_end, 0, {"keys"}),
+    (validators_that_nobody_asks, 31, {"requests"}),
+    (an_answer_to_somebody_else, 9, {"requests"}),
+    (no_delays, 0, {"too early"}),
+    (keys_without_end, 9, {"keys"}),
     (one_memo_for_all, 103, {"memos"}),
-    (forgotten_heartbeats, 3, {"heartbeats"}),
-    (a_state_that_stays, 4, {"states"}),
-    (letters_of_chance, 3, {"sends"}),
-    (hasty_deadlines, 88, {"deadline"}),
-    (lost_answers, 15, {"stuck"}),
+    (forgotten_heartbeats, 17, {"heartbeats"}),
+    (a_state_that_stays, 0, {"states"}),
+    (letters_of_chance, 30, {"sends"}),
+    (hasty_deadlines, 19, {"deadline"}),
+    (lost_answers, 3, {"stuck"}),
+    (failures_that_stay, 3, {"refused"}),
+    (attempts_counted_anew, 4, {"history"}),
+    (forks_with_the_keys_of_their_origin, 3, {"keys shared"}),
+    (forks_that_leave_something_out, 3, {"copies"}),
+    (reruns_of_nothing, 31, {"stuck"}),
+    (deaf_children, 30, {"stuck"}),
+    (nobody_is_superseded, 115, {"debounced"}),
+    (bursts_without_end, 24, {"debounced"}),
+    (memos_for_ever, 121, {"memos"}),
     (no_wake_up_for_a_cancel, 0, {"stuck"}),
 ]
 SEEDS_MAX = 40
@@ -301,5 +391,5 @@ def test_the_grammar_draws_everything() -> None:
     for _ in range(300):
         drawn.update(kinds_of(draw(chance, 9)))
     assert RACES <= drawn.keys()
-    assert len(drawn) == 39
+    assert len(drawn) == 41
     assert "run r0: started at" in text_of(scenario_of(1))

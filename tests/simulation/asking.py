@@ -1,0 +1,28 @@
+"""Asks runs, and tells the books what is heard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine import Request, RunHandle
+from engine.errors import RequestFailedError, RequestRefused, RunEnded
+
+if TYPE_CHECKING:
+    from tests.simulation.playing import Play
+
+__all__ = ["ask"]
+
+
+async def ask(play: Play, handle: RunHandle[Any], request: Request[int, Any], id_: str, value: int) -> None:
+    """Until it is known what came of it; then once more, for that is known for ever."""
+    for _ in range(2):
+        outcome: Any
+        try:
+            outcome = await handle.ask(request, value, id=id_)
+        except RequestRefused:
+            outcome = "refused"
+        except RequestFailedError:
+            outcome = "failed"
+        except RunEnded:
+            outcome = "ended"
+        play.ledger.answers.heard(handle.id, id_, value, outcome)
