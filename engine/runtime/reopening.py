@@ -8,8 +8,9 @@ fact that led to them depends on what it is:
 * A child run had failed, and was reopened since, and has completed: likewise, and its result is told.
 * Anything else: the code itself raised. The fact is told again to the code there is now, which must decide otherwise.
 
-A terminated run had no last turn: nothing is taken back but its end. What was said to others in the last turn cannot be
-taken back, so such a run is refused, as is one whose present code would end at once.
+A terminated run had no last turn: nothing is taken back but its end. Only if its worker had died half-way through
+writing a turn is that decided anew: nothing of it had begun. What was said to others in the last turn cannot be taken
+back, so such a run is refused, as is one whose present code would end at once.
 
 A run that has a singleton's key takes it again, in the commit that lets it go on: it is refused while another run has
 it. So one that ended in the queue for the key, too, begins at once, or not at all.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeGuard
 
 from msgspec import Struct, structs
 
@@ -42,7 +43,7 @@ from engine.core.events import (
     TaskFailed,
 )
 from engine.core.failures import decode_error
-from engine.core.replay import Replayer
+from engine.core.replay import LastTurn, Replayer
 from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.codes import GOES_ON
@@ -197,18 +198,22 @@ async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id
     replayer = Replayer(
         definitions.require(*workflow_of(head.attributes)), run_id, versions=definitions.find, tables=TABLES
     )
+    turn: LastTurn | None = None
     try:
         await feed(replayer, store, head)
-        fact = replayer.last_turn.fact
+        turn = replayer.last_turn
         if head.attributes.get(STATUS) != "terminated":
             note = structs.replace(note, takes_back=await _what_is_taken_back(store, replayer, run_id))
         replayer.feed(head.version + 1, note, None)
         decided = replayer.finish()
-        _check_goes_on(replayer, decided, run_id, fact)
+        _check_goes_on(replayer, decided, run_id, turn.fact)
         letters = await outcome_letters(
             store, replayer.instance, but={item.event.id for item in decided}, stamp=f"reopen:{head.version + 1}"
         )
     except Mismatch as mismatch:
+        if note.takes_back == "end" and _is_half_written(turn, replayer, mismatch):
+            _check_unheard(turn.decisions.values(), run_id)
+            return await _plan(store, head, definitions, run_id, structs.replace(note, takes_back="decisions"))
         raise RepairRefused(
             f"run {run_id!r} cannot be reopened with the present code, which does not fit its history:"
             f" {mismatch.diagnosis.render()}"
@@ -216,6 +221,14 @@ async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id
     finally:
         replayer.instance.evict()
     return _Plan(note, letters, await _attributes_before(store, head, note))
+
+
+def _is_half_written(turn: LastTurn | None, replayer: Replayer, mismatch: Mismatch) -> TypeGuard[LastTurn]:
+    """Whether it is the last turn that does not fit, and nothing of it had begun: that comes with the last of it."""
+    if turn is None or turn.version != mismatch.diagnosis.version:
+        return False
+    begun = (replayer.attempts.get(id_) for id_ in turn.decisions)
+    return not any(attempts is not None and attempts.started for attempts in begun)
 
 
 async def _attributes_before(store: EventStore, head: StreamHead, note: RunReopened) -> dict[str, Scalar]:

@@ -794,7 +794,11 @@ async def test_a_run_that_was_terminated_in_the_middle_of_a_turn(
         assert (await kinds_of(run))[1:] == ["TaskScheduled", "RunTerminated"]
         fork = await engine.fork("r", at=3, id="f")
         assert await soon(fork.result()) == [1, 2, 3]
-    await check_history(memory.data, "f", side_by_side)
+        await engine.reopen("r")
+        assert await soon(engine.run("r").result()) == [1, 2, 3]
+        assert (await kinds_of(run))[1:5] == ["TaskScheduled", "RunTerminated", "RunReopened", "TaskScheduled"]
+    for run_id in "fr":
+        await check_history(memory.data, run_id, side_by_side)
 
 
 async def test_one_that_was_cancelled_before_it_had_begun_is_refused(world: World) -> None:

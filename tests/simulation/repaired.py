@@ -29,6 +29,7 @@ from engine.core.events import (
     RunTerminated,
     TaskFailed,
     TaskScheduled,
+    TaskStarted,
 )
 from tests.simulation.books import ENDS
 from tests.simulation.outside import OUTSIDE
@@ -44,6 +45,7 @@ class _Life(Struct):
 
     fact: Any = None  # the last one
     decisions: list[Any] = field(default_factory=list)  # behind it
+    begun: bool = False  # an attempt of one of them: then all of them are on record
     end: Any = None
     reopened: int = 0
     children: bool = False
@@ -52,6 +54,10 @@ class _Life(Struct):
     sends: bool = False
     waits: bool = False
     carried: bool = False
+
+    def was_terminated(self) -> bool:
+        """Whether it ended without its code, perhaps in the middle of a turn."""
+        return isinstance(self.end, RunTerminated)
 
     def was_called_back(self) -> bool:
         """Whether it ended for what counts as never having arrived."""
@@ -75,7 +81,7 @@ _REFUSALS: dict[str, Callable[[_Life], bool]] = {
     "has not ended, and run": lambda life: life.children,
     "it has said something to others": lambda life: any(isinstance(each, SAID) for each in life.decisions),
     "says that it is never tried again": lambda life: life.once,
-    "its code ends it again": lambda life: not isinstance(life.end, RunTerminated) and not life.was_called_back(),
+    "its code ends it again": lambda life: not (life.begun if life.was_terminated() else life.was_called_back()),
 }
 """Why a run that has ended may be refused, by what is said, and when that is so."""
 
@@ -127,9 +133,11 @@ class Repaired:
                 case _ if isinstance(event, ENDS):
                     life.end = event
                 case Fact():
-                    life.fact, life.decisions = event, []
+                    life.fact, life.decisions, life.begun = event, [], False
                 case Decision():
                     life.decisions.append(event)
+                case TaskStarted():
+                    life.begun = life.begun or any(each.id == event.id for each in life.decisions)
             match event:
                 case RunStarted(singleton=key, waits=waits, carried=carried):
                     life.key, life.waits = life.key or bool(key), life.waits or waits
@@ -145,7 +153,8 @@ class Repaired:
         self.checks["who is reopened had ended, and not well"] += 1
         if life.end is None or isinstance(life.end, RunCompleted):
             OUTSIDE.broke("reopened", f"{run_id} had ended with {life.end}")
-        if isinstance(life.end, RunTerminated) != (event.takes_back == "end"):
+        half_written = life.was_terminated() and not life.begun and event.takes_back == "decisions"
+        if life.was_terminated() != (event.takes_back == "end") and not half_written:
             OUTSIDE.broke("reopened", f"{run_id} had ended with {life.end}, and {event} is taken back")
         if life.was_called_back() and event.takes_back != "turn":
             OUTSIDE.broke("reopened", f"{life.fact} has ended {run_id}, and still counts: {event}")
