@@ -47,6 +47,7 @@ from engine.core.events import (
 from engine.core.identity import by_run, cancel_id
 from engine.core.inbox import Inbox, LeftOver
 from engine.core.loop import DeterministicLoop, WorkflowTimer
+from engine.core.nesting import outside
 from engine.core.outbox import Outbox
 from engine.core.patches import Patches
 from engine.core.pending import PendingTask, PendingTimer
@@ -337,7 +338,8 @@ class Instance:
         """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
         self.ending = True
         reason = self.cancelling.reason
-        event, payload = ending_of(main, self.definition, at=self.now, cancel_reason=reason, carriage=self.carriage)
+        how = {"at": self.now, "cancel_reason": reason, "carriage": self.carriage}
+        event, payload = outside(ending_of, main, self.definition, **how)
         loop = self.loop
         for branch in list(loop.tasks.values()):
             branch.cancel()

@@ -12,9 +12,11 @@ import sys
 from asyncio import events
 from collections.abc import Callable
 from threading import get_ident, local
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["here", "run_nested"]
+__all__ = ["here", "outside", "run_nested"]
+
+T = TypeVar("T")
 
 
 class _Here(local):
@@ -58,3 +60,12 @@ def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
         sys.set_asyncgen_hooks(*outer_hooks)
         if outer_loop is not None and outer_task is not None:
             asyncio.tasks._enter_task(outer_loop, outer_task)
+
+
+def outside(work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call `work` as what is not the workflow's own code, from wherever that is: it may reach outside."""
+    loop, here.loop = here.loop, None
+    try:
+        return work(*args, **kwargs)
+    finally:
+        here.loop = loop

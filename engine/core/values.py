@@ -27,12 +27,17 @@ from engine.core.carriage import (
     same_away,
     unpack,
 )
+from engine.core.nesting import outside
 from engine.core.tabular import table_kind
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, PayloadTooLarge
 
 __all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", "present", "resolved_hints"]
 
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
+_CLASSES: Final = (
+    *(msgspec.inspect.StructType, msgspec.inspect.DataclassType, msgspec.inspect.NamedTupleType),
+    *(msgspec.inspect.EnumType, msgspec.inspect.CustomType),
+)
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -43,7 +48,7 @@ class ValueCodec:
     `tabular`: whether there are tables in it, which travel only in a `Carriage` that takes them.
     """
 
-    __slots__ = ("_carriage", "_decoder", "tabular", "type", "where")
+    __slots__ = ("_carriage", "_decoder", "_foreign", "tabular", "type", "where")
 
     def __init__(self, type_: Any, where: str, *, bytes_max: int = PAYLOAD_INLINE_BYTES) -> None:
         self.type = type_
@@ -51,6 +56,7 @@ class ValueCodec:
         self._carriage = INLINE if bytes_max == PAYLOAD_INLINE_BYTES else Carriage(bytes_max)
         self._decoder = _decoder(type_, where)
         self.tabular = _holds_tables(type_)
+        self._foreign = _runs_code(type_)
 
     def encode(self, value: Any, carriage: Carriage | None = None) -> bytes:
         """The value as JSON. Raises `NotRecordable` or `PayloadTooLarge`, naming what and where."""
@@ -75,7 +81,7 @@ class ValueCodec:
         if data.startswith(AWAY):
             refuse_away(data, self.where)
         try:
-            return self._decoded(data, carriage) if self.tabular else self._decoder.decode(data)
+            return outside(self._decoded, data, carriage) if self._foreign else self._decoder.decode(data)
         except Exception as error:  # a user's __post_init__ may raise anything
             raise NotRecordable(
                 f"{self.where} was recorded as something that {_type_text(self.type)} does not take: {error}"
@@ -108,7 +114,7 @@ class Parameter(Struct, frozen=True):
 class ArgumentsCodec:
     """Writes and reads the arguments of one function's calls."""
 
-    __slots__ = ("_decoder", "_names", "_signature", "_simple", "_struct", "parameters", "tabular", "where")
+    __slots__ = ("_decoder", "_foreign", "_names", "_signature", "_simple", "_struct", "parameters", "tabular", "where")
 
     def __init__(self, fn: Callable[..., Any], where: str, *, signature: inspect.Signature | None = None) -> None:
         """`signature`: of the calls, if not the function's own."""
@@ -130,6 +136,7 @@ class ArgumentsCodec:
         self._struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=False)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
         self.tabular = any(_holds_tables(parameter.type) for parameter in self.parameters)
+        self._foreign = any(_runs_code(parameter.type) for parameter in self.parameters)
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise the `TypeError` that calling the function would raise for arguments its signature does not take."""
@@ -167,10 +174,7 @@ class ArgumentsCodec:
         try:
             if data.startswith(AWAY):
                 refuse_away(data, f"what {self.where} was called with")
-            if self.tabular:
-                recorded = _decode_tables(data, self._struct, self.where, carriage)
-            else:
-                recorded = self._decoder.decode(data)
+            recorded = outside(self._recorded, data, carriage) if self._foreign else self._decoder.decode(data)
         except Exception as error:  # a user's __post_init__ may raise anything
             raise ArgumentsError(
                 f"the arguments of {self.where} do not fit its signature {self._signature}: {error}"
@@ -180,6 +184,11 @@ class ArgumentsCodec:
             if UNSET not in values:
                 return values, {}
         return self._spread(recorded)
+
+    def _recorded(self, data: bytes, carriage: Carriage) -> Any:
+        if not self.tabular:
+            return self._decoder.decode(data)
+        return _decode_tables(data, self._struct, self.where, carriage)
 
     def same(self, one: bytes, other: bytes) -> bool:
         """Whether two recorded sets of arguments are equal as values of the present types; tables by what they are."""
@@ -258,20 +267,31 @@ def _decoder(type_: Any, where: str) -> msgspec.json.Decoder[Any]:
 
 def _custom_types(type_: Any) -> list[Any]:
     """The classes that msgspec would leave to a hook which the annotation itself is, or directly holds."""
+    return [found.cls for found in _held_types(type_) or () if isinstance(found, msgspec.inspect.CustomType)]
+
+
+def _runs_code(type_: Any) -> bool:
+    """Whether reading a value of it may run code of whoever wrote its type: a `__post_init__`, say."""
+    held = _held_types(type_)
+    return held is None or any(isinstance(found, _CLASSES) for found in held)
+
+
+def _held_types(type_: Any) -> list[msgspec.inspect.Type] | None:
+    """What the annotation is, and what it directly holds; None where that cannot be said."""
     try:
         info = msgspec.inspect.type_info(type_)
     except Exception:
-        return []
-    pending, custom = [info], []
+        return None
+    pending: list[Any] = [info]
+    all_held: list[msgspec.inspect.Type] = []
     while pending:
         found = pending.pop()
-        if isinstance(found, msgspec.inspect.CustomType):
-            custom.append(found.cls)
+        all_held.append(found)
         for attribute in ("types", "item_type", "item_types", "key_type", "value_type"):
             held = getattr(found, attribute, None)
             if held is not None:
                 pending.extend(held if isinstance(held, tuple) else (held,))
-    return custom
+    return all_held
 
 
 def _encode(value: Any, where: str, carriage: Carriage, *, tabular: bool = False) -> bytes:

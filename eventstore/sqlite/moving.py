@@ -156,8 +156,8 @@ async def _state(readers: Readers, names: Sequence[str] | None, seen: _Seen) -> 
 async def _moment(readers: Readers) -> AsyncIterator[Connection]:
     """A connection that sees one moment of the store."""
     async with readers.reserved() as connection:
-        await readers.on(connection, _begin)
         try:
+            await readers.on(connection, _begin)  # begins also when this is cancelled meanwhile
             yield connection
         finally:
             await readers.on(connection, _rollback)

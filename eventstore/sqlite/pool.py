@@ -1,8 +1,8 @@
 """The read-only connections of a store, each with its thread, and whose turn it is.
 
 What is asked for while every connection is busy waits in one queue, and a thread that has done one thing goes on with
-the next by itself: what was asked for together is answered together, for one visit to a thread and one waking of the
-loop. So a thousand runs that are read at once do not wake the loop a thousand times. Nothing waits for more to come.
+the next by itself. Its answers lie ready for the loop, which is woken by the first and takes all that are there by
+then. So a thousand runs that are read at once do not wake it a thousand times, and no answer waits for another.
 
 Who wants to read one moment of the store, in a transaction across several visits, has a connection to itself meanwhile.
 """
@@ -17,20 +17,17 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
-from eventstore.clock import SystemClock
 from eventstore.errors import EventStoreError, StoreClosed, StoreDamaged, StoreUnavailable
 from eventstore.sqlite.failures import poisons, unavailable
 from eventstore.sqlite.opening import open_reader
 from eventstore.sqlite.threads import Connection, close_now, on_thread, open_connection, submit
 
-__all__ = ["READERS_MAX", "VISIT_SECONDS", "ReadPool"]
+__all__ = ["READERS_MAX", "ReadPool"]
 
 T = TypeVar("T")
 
 READERS_MAX: Final = 3
 """Read-only connections of one store, opened when they are needed."""
-VISIT_SECONDS: Final = 0.002
-"""After so long a thread delivers what it has, and only then goes on: bounds what is held, and who waits for others."""
 
 
 class _Asked(NamedTuple):
@@ -54,9 +51,12 @@ class ReadPool:
         self._on_failure: Final = on_failure  # told of what poisons the store
         self._loop: Final = asyncio.get_running_loop()
         self._queue: Final[deque[_Asked]] = deque()  # the loop adds, the threads take
+        self._answers: Final[deque[_Answer]] = deque()  # the threads add, the loop takes
+        self._rung = False  # the loop is woken for them already
         self._wanted: Final[deque[asyncio.Future[Connection]]] = deque()  # who waits for a connection to itself
         self._free: list[Connection] = []
         self._all: set[Connection] = set()
+        self._lent: set[Connection] = set()  # those that somebody has to himself
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -78,7 +78,10 @@ class ReadPool:
     async def reserved(self) -> AsyncIterator[Connection]:
         """A connection for one reader, to whom `on` gives it as often as it likes, in a transaction of its own."""
         self._check_open()
-        connection = self._free.pop() if self._free else await self._next_free()
+        if self._free:
+            self._lent.add(connection := self._free.pop())
+        else:
+            connection = await self._next_free()
         try:
             yield connection
         finally:
@@ -90,19 +93,20 @@ class ReadPool:
         return await on_thread(connection, lambda: self._guarded(work, connection._conn))
 
     async def aclose(self) -> None:
-        """Close every connection and its thread, behind what they are reading."""
-        self._closed = True
+        """Close every connection and its thread, behind what they are reading. What has not begun is refused."""
+        self._close()
         if self._opening:
             await asyncio.wait(self._opening)
         while self._all:
             connection = next(iter(self._all))
             await connection.close()
             self._all.discard(connection)
-        self._refuse_all(self._is_closed())
 
     def close_now(self) -> None:
         """The same without the loop: blocks until every thread has ended."""
-        self._closed = True
+        self._close()
+        for task in self._opening:
+            task.cancel()
         while self._all:
             close_now(self._all.pop(), _nothing)
 
@@ -122,28 +126,32 @@ class ReadPool:
     def _grow(self) -> None:
         """Open one more connection, if there may be one more. The pool does it: whoever asks may be cancelled."""
         if len(self._all) + len(self._opening) < READERS_MAX:
-            task = self._loop.create_task(self._open())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._opening.add(self._loop.create_task(self._open()))
 
     async def _open(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             connection = await open_connection(lambda: open_reader(self.path), _nothing)
         except BaseException as error:
-            if len(self._opening) == 1 and not self._all:  # nobody else is there who would answer
+            self._opening.discard(task)
+            if not self._opening and self._all == self._lent:  # nobody else is there who would answer
                 self._refuse_all(error if isinstance(error, Exception) else self._is_closed())
-            if isinstance(error, Exception):
-                return  # whoever waits has heard, or hears from another
-            raise
+            if not isinstance(error, Exception):
+                raise
+            return  # whoever waits has heard, or hears from another
+        self._opening.discard(task)
         self._all.add(connection)
         self._back(connection)
 
     def _back(self, connection: Connection) -> None:
         """A connection has nothing to do."""
+        self._lent.discard(connection)
         if self._closed:
             return
         while self._wanted:
             if not (wanted := self._wanted.popleft()).done():
+                self._lent.add(connection)
                 wanted.set_result(connection)
                 return
         if self._queue:
@@ -154,9 +162,11 @@ class ReadPool:
     def _visit(self, connection: Connection) -> None:
         submit(connection, partial(self._answer_some, connection))
 
-    def _deliver(self, connection: Connection, answers: list[_Answer]) -> None:
-        self._back(connection)
-        for future, value, error in answers:
+    def _deliver(self) -> None:
+        self._rung = False  # before looking: what comes behind that wakes the loop again
+        answers = self._answers
+        while answers:
+            future, value, error = answers.popleft()
             if future.done():
                 continue
             if error is None:
@@ -164,10 +174,16 @@ class ReadPool:
             else:
                 future.set_exception(error)
 
+    def _close(self) -> None:
+        self._closed = True
+        self._refuse_all(self._is_closed())
+
     def _refuse_all(self, error: Exception) -> None:
-        waiting = [*(asked.future for asked in self._queue), *self._wanted]
-        self._queue.clear()
+        waiting: list[asyncio.Future[Any]] = [*self._wanted]
         self._wanted.clear()
+        with suppress(IndexError):  # a thread may take the last one
+            while self._queue:
+                waiting.append(self._queue.popleft().future)
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
@@ -182,21 +198,27 @@ class ReadPool:
     # -- on a thread ---------------------------------------------------------------------------------------------------
 
     def _answer_some(self, connection: Connection) -> None:
-        queue, answers = self._queue, list[_Answer]()
-        now, until = SystemClock.monotonic, SystemClock.monotonic() + VISIT_SECONDS
-        with suppress(IndexError):  # another thread may have been the faster one
-            while queue:
-                work, future = queue.popleft()
-                if future.done():
-                    continue
-                try:
-                    answers.append(_Answer(future, self._guarded(work, connection._conn), None))
-                except BaseException as error:
-                    answers.append(_Answer(future, None, error))
-                if now() >= until:
-                    break
         with suppress(RuntimeError):  # the loop was closed under us: the program has ended without closing the store
-            self._loop.call_soon_threadsafe(self._deliver, connection, answers)
+            try:
+                while self._queue and not self._wanted:
+                    self._answer(*self._queue.popleft(), connection)
+            except IndexError:  # another thread was the faster one
+                pass
+            self._loop.call_soon_threadsafe(self._back, connection)
+
+    def _answer(
+        self, work: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any], connection: Connection
+    ) -> None:
+        if future.done():
+            return
+        try:
+            answer = _Answer(future, self._guarded(work, connection._conn), None)
+        except BaseException as error:
+            answer = _Answer(future, None, error)
+        self._answers.append(answer)
+        if not self._rung:
+            self._rung = True
+            self._loop.call_soon_threadsafe(self._deliver)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
         try:

@@ -21,17 +21,18 @@ import urllib.request
 import warnings
 import zoneinfo
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import pytest
 
-from engine import Engine, task, workflow
+from engine import Engine, RunHandle, Signal, task, workflow
 from engine.errors import ForbiddenInWorkflow, RunFailedError
 from engine.runtime.guard import install_guard
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import MemoryWorld, at_rest, forget, soon, until_async
+from tests.runtime.worlds import MemoryWorld, at_rest, forget, kinds_of, soon, until_async
 
 # Handed to workflows through this table, where the check at registration does not see them.
 ACTIONS: dict[str, Callable[[], Any]] = {
@@ -244,6 +245,48 @@ async def test_tasks_and_the_program_around_are_not_touched(memory: MemoryWorld,
         run = await engine.start(working())
         assert await soon(run.result()) == ["x", "a"]
         assert os.listdir(tmp_path) == ["a"]
+
+
+@dataclass
+class Checked:
+    """A type whose making looks at a file, as libraries do that read their data, or their settings."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        with open(os.devnull) as file:
+            file.read()
+
+
+word = Signal("word", Checked)
+
+
+async def test_reading_and_writing_values_is_not_the_workflows_own_doing(memory: MemoryWorld) -> None:
+    """Whether they come one by one or together, live or at replay, and when the run ends."""
+
+    @task
+    async def load(n: Checked) -> Checked:
+        return n
+
+    @workflow
+    async def loading(values: list[Checked]) -> Checked:
+        found = await asyncio.gather(*(load(value) for value in values))
+        await word.receive()
+        return found[-1]
+
+    async with memory.engine(loading) as engine:
+        run = await engine.start(loading([Checked(n) for n in range(20)]), id="r")
+        await until_async(lambda: waits_for_word(run))
+    async with memory.engine(loading) as engine:
+        run = engine.run("r")
+        await run.signal(word, Checked(0))
+        assert await soon(run.result()) == {"n": 19}
+        assert "RunSuspended" not in await kinds_of(run)
+    await check_history(memory.data, "r", loading)
+
+
+async def waits_for_word(run: RunHandle[Any]) -> bool:
+    return (await kinds_of(run)).count("TaskCompleted") == 20
 
 
 async def test_other_threads_are_not_touched_while_a_turn_is_under_way(memory: MemoryWorld) -> None:

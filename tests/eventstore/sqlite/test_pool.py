@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from eventstore.errors import StoreClosed, StoreUnavailable
-from eventstore.sqlite import SqliteStore, pool
+from eventstore.sqlite import SqliteStore, moving, pool
 from eventstore.sqlite.pool import READERS_MAX, ReadPool
 
 
@@ -76,41 +77,26 @@ def number(value: int) -> Any:
     return lambda connection: connection.execute("SELECT ?", (value,)).fetchone()[0]
 
 
-async def test_what_waits_is_answered_together(readers: ReadPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "VISIT_SECONDS", 60.0)
+async def test_what_is_answered_by_then_is_told_together(readers: ReadPool, monkeypatch: pytest.MonkeyPatch) -> None:
     gates, tasks = await held(readers, READERS_MAX)
     waiting = [asyncio.create_task(readers.run(number(value))) for value in range(50)]
     await asyncio.sleep(0)
-    delivered: list[int] = []
+    woken: list[int] = []
     deliver = readers._deliver
-    monkeypatch.setattr(
-        readers, "_deliver", lambda connection, answers: _noted(delivered, deliver, connection, answers)
-    )
+    monkeypatch.setattr(readers, "_deliver", lambda: (woken.append(len(readers._answers)), deliver()))
     gates[0].open()
+    deadline = time.monotonic() + 20
+    while len(readers._answers) < 51:  # the loop has something else to do meanwhile
+        assert time.monotonic() < deadline
     assert await asyncio.gather(*waiting) == list(range(50))
-    assert delivered == [51], "one waking of the loop for what was held, and all that had waited for it"
+    assert woken == [51], "one waking for what was held, and all that had waited for it"
     await let_go(gates, tasks)
-
-
-def _noted(delivered: list[int], deliver: Any, connection: Any, answers: list[Any]) -> None:
-    delivered.append(len(answers))
-    deliver(connection, answers)
 
 
 async def test_what_takes_long_keeps_nobody_else_waiting(readers: ReadPool) -> None:
     gates, tasks = await held(readers, READERS_MAX - 1)
     assert await asyncio.gather(*(readers.run(number(value)) for value in range(20))) == list(range(20))
     await let_go(gates, tasks)
-
-
-async def test_a_visit_ends_when_its_time_is_over(readers: ReadPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "VISIT_SECONDS", 0.0)
-    sizes: list[int] = []
-    deliver = readers._deliver
-    monkeypatch.setattr(readers, "_deliver", lambda connection, answers: _noted(sizes, deliver, connection, answers))
-    assert await asyncio.gather(*(readers.run(number(value)) for value in range(20))) == list(range(20))
-    await eventually(lambda: sum(sizes) == 20)
-    assert max(sizes) == 1
 
 
 async def test_one_error_is_its_askers_alone(readers: ReadPool) -> None:
@@ -221,7 +207,7 @@ async def test_closing_waits_for_what_runs_and_refuses_what_waits(path: str) -> 
         await closing
         found = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(each == value or isinstance(each, StoreClosed) for value, each in enumerate(found))
-    assert threads() <= before
+    await eventually(lambda: threads() <= before)
 
 
 async def test_closing_while_it_is_opened_leaves_no_thread(path: str) -> None:
@@ -231,6 +217,106 @@ async def test_closing_while_it_is_opened_leaves_no_thread(path: str) -> None:
     await asyncio.sleep(0)
     assert readers._opening
     await readers.aclose()
-    assert threads() <= before
+    await eventually(lambda: threads() <= before)
     found = (await asyncio.gather(asking, return_exceptions=True))[0]
     assert isinstance(found, StoreClosed)
+
+
+async def test_all_that_were_to_be_opened_fail_in_one_turn_of_the_loop(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, every = 0, asyncio.Event()
+    readers = ReadPool(path, on_failure=lambda failure: None)
+
+    async def refuse(*_: Any) -> Any:
+        nonlocal failed
+        failed += 1
+        await every.wait()
+        raise StoreUnavailable("too many open files")
+
+    monkeypatch.setattr(pool, "open_connection", refuse)
+    asking = [asyncio.create_task(readers.run(number(value))) for value in range(READERS_MAX)]
+    await eventually(lambda: failed == READERS_MAX)
+    every.set()
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(*asking, return_exceptions=True)
+    assert [str(each) for each in found] == ["too many open files"] * READERS_MAX
+    await readers.aclose()
+
+
+async def test_nobody_waits_for_whoever_has_the_only_connection_to_himself(
+    readers: ReadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with readers.reserved() as mine:
+        monkeypatch.setattr(pool, "open_reader", lambda _: 1 // 0)
+        async with asyncio.timeout(20):
+            with pytest.raises(ZeroDivisionError):
+                await readers.run(number(1))
+            with pytest.raises(ZeroDivisionError):
+                async with readers.reserved():
+                    raise AssertionError("there is none")
+        assert await readers.on(mine, number(1)) == 1
+    assert await readers.run(number(2)) == 2
+
+
+async def test_what_is_quick_does_not_wait_for_what_its_visit_goes_on_with(
+    readers: ReadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "READERS_MAX", 1)
+    gate = Gate()
+    quick, held = asyncio.create_task(readers.run(number(1))), asyncio.create_task(readers.run(gate))
+    late = asyncio.create_task(readers.run(number(2)))
+    assert await asyncio.wait_for(quick, 20) == 1
+    assert not held.done()
+    await let_go([gate], [held])
+    assert await late == 2
+
+
+async def test_closing_that_is_cancelled_leaves_nobody_waiting(path: str) -> None:
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    gates, tasks = await held(readers, READERS_MAX)
+    waiting = [asyncio.create_task(readers.run(number(value))) for value in range(5)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(readers.aclose())
+    await eventually(lambda: readers._closed)
+    closing.cancel()
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(each, StoreClosed) for each in found)
+    await let_go(gates, tasks)
+    await asyncio.wait([closing])
+    readers.close_now()
+
+
+async def test_closing_at_once_leaves_nobody_waiting_and_no_thread(path: str) -> None:
+    before = threads()
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    asking = asyncio.create_task(readers.run(number(1)))
+    await asyncio.sleep(0)
+    assert readers._opening
+    readers.close_now()
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreClosed):
+            await asking
+    await eventually(lambda: threads() <= before)
+
+
+async def test_a_moment_that_is_cancelled_as_it_begins_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "READERS_MAX", 1)
+    began, let_go = threading.Event(), threading.Event()
+
+    def begin(connection: sqlite3.Connection) -> None:
+        began.set()
+        let_go.wait(20)
+        connection.execute("BEGIN")
+
+    monkeypatch.setattr(moving, "_begin", begin)
+    store = await SqliteStore.open(tmp_path / "a.db")
+    dumping = asyncio.ensure_future(anext(store.dump()))
+    assert await asyncio.to_thread(began.wait, 20)
+    dumping.cancel()
+    await asyncio.sleep(0)
+    let_go.set()
+    await asyncio.wait([dumping])
+    assert not await store._readers.run(lambda connection: connection.in_transaction), "it sees what comes"
+    await store.aclose()
