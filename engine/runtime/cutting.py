@@ -156,6 +156,7 @@ class _Cutting:
                 self._ends = self._ends or isinstance(event, _ENDS)
             case RunReopened(takes_back="turn" | "decisions" as taken):
                 self._base, self._open, self._ends = item.version, taken == "decisions", False
+                self._terminated = 0  # in the middle of a turn, whose decisions are taken back with it
             case RunReopened():
                 self._terminated = 0
             case RunTerminated():

@@ -797,7 +797,13 @@ async def test_a_run_that_was_terminated_in_the_middle_of_a_turn(
         await engine.reopen("r")
         assert await soon(engine.run("r").result()) == [1, 2, 3]
         assert (await kinds_of(run))[1:5] == ["TaskScheduled", "RunTerminated", "RunReopened", "TaskScheduled"]
-    for run_id in "fr":
+        # That it was terminated once is taken back: a fork of what came since is cut where it was asked for.
+        at = (await kinds_of(run)).index("TaskStarted") + 1
+        fork = await engine.fork("r", at=at, id="g")
+        assert await soon(fork.result()) == [1, 2, 3]
+        begun = [event for event in await events_of(fork) if isinstance(event, RunForked)]
+        assert [event.version for event in begun] == [at]
+    for run_id in "frg":
         await check_history(memory.data, run_id, side_by_side)
 
 
