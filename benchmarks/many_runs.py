@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> Report:
         gc.set_threshold(given.gc_threshold)
     ratios, engine, raw, runs = [], [], [], []
     written = 0
+    share = {"runs": given.runs // given.processes, "tasks": given.tasks}
     with tempfile.TemporaryDirectory(dir=given.directory) as name:
         directory = Path(name)
         asyncio.run(many_runs_seconds(directory / "warm.db", runs=min(given.runs, 20), tasks=given.tasks))
         for index in range(given.rounds):
             store = directory / f"engine-{index}.db"
-            share = {"runs": given.runs // given.processes, "tasks": given.tasks}
             seconds = seconds_together(many_runs_seconds, store, [share] * given.processes)
             rows = event_rows(store)
             written = len(rows)

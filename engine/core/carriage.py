@@ -22,7 +22,6 @@ from engine.core.tabular import table_kind
 from engine.errors import NotRecordable
 
 __all__ = [
-    "AWAY",
     "INLINE",
     "PAYLOAD_INLINE_BYTES",
     "PAYLOAD_LARGE_BYTES",
@@ -47,7 +46,7 @@ PAYLOAD_LARGE_BYTES: Final = 256 << 20
 """Bytes of one encoded result, or of one call's arguments, where a storage holds what a history does not."""
 
 _BUNDLE: Final = b"\0holdfast\0"
-AWAY: Final = b" {"
+_AWAY: Final = b" {"
 
 
 class TableCodec(Protocol):
@@ -146,7 +145,7 @@ class _Digest(Struct):
 
 def is_away(payload: bytes | None) -> bool:
     """Whether a value lies elsewhere."""
-    return payload is not None and payload.startswith(AWAY)
+    return payload is not None and payload.startswith(_AWAY)
 
 
 def away_of(payload: bytes) -> Away:
@@ -180,7 +179,7 @@ def plain(payload: bytes | None) -> bytes | None:
 
 def refuse_away(payload: bytes, where: str) -> None:
     """Raise `NotRecordable`, saying why and what to do, for a value that could not be brought."""
-    if not payload.startswith(AWAY):
+    if not payload.startswith(_AWAY):
         return
     problem = away_of(payload).problem
     why = "this engine has none: give it Engine(..., storage=...)" if problem is UNSET else problem

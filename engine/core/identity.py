@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.errors import HoldfastError
 
-__all__ = ["RUN_ID_MAX", "by_run", "cancel_id", "check_run_id", "child_run_id"]
+__all__ = ["RUN_ID_MAX", "by_run", "cancel_id", "check_run_id", "child_run_id", "ended_call"]
 
 RUN_ID_MAX: Final = 200
 """Characters of a run's id."""
@@ -47,3 +47,8 @@ def terminate_id(call_id: str) -> str:
 def cancel_id(call_id: str) -> str:
     """The id of the decision that asks a child run to end, made of that of its call."""
     return f"{call_id}!"
+
+
+def ended_call(decision_id: str) -> str:
+    """The id of the call whose child a decision of either of these ids ends."""
+    return decision_id.rstrip("!")  # a call's own id ends with its number

@@ -338,8 +338,9 @@ class Instance:
         """The workflow function has ended: cancel what it left, as `asyncio.run` does, and decide the outcome."""
         self.ending = True
         reason = self.cancelling.reason
-        how = {"at": self.now, "cancel_reason": reason, "carriage": self.carriage}
-        event, payload = outside(ending_of, main, self.definition, **how)
+        event, payload = outside(
+            ending_of, main, self.definition, at=self.now, cancel_reason=reason, carriage=self.carriage
+        )
         loop = self.loop
         for branch in list(loop.tasks.values()):
             branch.cancel()

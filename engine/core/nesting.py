@@ -12,11 +12,12 @@ import sys
 from asyncio import events
 from collections.abc import Callable
 from threading import get_ident, local
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["here", "outside", "run_nested"]
 
-T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _Here(local):
@@ -62,7 +63,7 @@ def run_nested(loop: Any, work: Callable[..., None], *args: Any) -> None:
             asyncio.tasks._enter_task(outer_loop, outer_task)
 
 
-def outside(work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def outside(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `work` as what is not the workflow's own code, from wherever that is: it may reach outside."""
     loop, here.loop = here.loop, None
     try:

@@ -16,17 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from engine.core.carriage import (
-    AWAY,
-    INLINE,
-    PAYLOAD_INLINE_BYTES,
-    Carriage,
-    is_away,
-    pack,
-    refuse_away,
-    same_away,
-    unpack,
-)
+from engine.core.carriage import INLINE, PAYLOAD_INLINE_BYTES, Carriage, is_away, pack, refuse_away, same_away, unpack
 from engine.core.nesting import outside
 from engine.core.tabular import table_kind
 from engine.errors import ArgumentsError, DefinitionError, HistoryError, NotRecordable, PayloadTooLarge
@@ -35,9 +25,13 @@ __all__ = ["PAYLOAD_INLINE_BYTES", "ArgumentsCodec", "Parameter", "ValueCodec", 
 
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 _CLASSES: Final = (
-    *(msgspec.inspect.StructType, msgspec.inspect.DataclassType, msgspec.inspect.NamedTupleType),
-    *(msgspec.inspect.EnumType, msgspec.inspect.CustomType),
+    msgspec.inspect.StructType,
+    msgspec.inspect.DataclassType,
+    msgspec.inspect.NamedTupleType,
+    msgspec.inspect.EnumType,
+    msgspec.inspect.CustomType,
 )
+"""What a value may be made as by code of whoever wrote its type."""
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -78,8 +72,7 @@ class ValueCodec:
         """The value of recorded JSON. Raises `NotRecordable` when it does not fit the annotated type any more, or lies
         where it could not be brought from.
         """
-        if data.startswith(AWAY):
-            refuse_away(data, self.where)
+        refuse_away(data, self.where)
         try:
             return outside(self._decoded, data, carriage) if self._foreign else self._decoder.decode(data)
         except Exception as error:  # a user's __post_init__ may raise anything
@@ -172,8 +165,7 @@ class ArgumentsCodec:
         A parameter that was not recorded (added since, with a default) is left to its default.
         """
         try:
-            if data.startswith(AWAY):
-                refuse_away(data, f"what {self.where} was called with")
+            refuse_away(data, f"what {self.where} was called with")
             recorded = outside(self._recorded, data, carriage) if self._foreign else self._decoder.decode(data)
         except Exception as error:  # a user's __post_init__ may raise anything
             raise ArgumentsError(

@@ -154,11 +154,10 @@ class _Cutting:
                 self._fact, self._base, self._open, self._ends = item, item.version, True, False
             case Decision():
                 self._ends = self._ends or isinstance(event, _ENDS)
-            case RunReopened(takes_back="turn" | "decisions" as taken):
-                self._base, self._open, self._ends = item.version, taken == "decisions", False
-                self._terminated = 0  # in the middle of a turn, whose decisions are taken back with it
-            case RunReopened():
+            case RunReopened(takes_back=taken):
                 self._terminated = 0
+                if taken != "end":
+                    self._base, self._open, self._ends = item.version, taken == "decisions", False
             case RunTerminated():
                 self._terminated = item.version
             case RunForked():

@@ -25,7 +25,7 @@ from engine.core.events import (
 )
 from engine.core.failures import ErrorInfo, encode_error
 from engine.core.fold import RunState
-from engine.core.identity import by_run, child_run_id
+from engine.core.identity import by_run, child_run_id, ended_call
 from engine.core.lineage import idempotency_key
 from engine.runtime.mail import (
     CancelMail,
@@ -57,12 +57,12 @@ def letter_of(item: Decided, started: RunStarted, run_id: str) -> Message | None
         case ChildStarted():
             return _start_letter(event, item.payload, started, run_id, _key_of(event, started, run_id))
         case ChildCancelled(run=run, id=id_):
-            call = _call_of(run, run_id, started.epoch, id_.removesuffix("!"))
+            call = _call_of(run, run_id, started.epoch, ended_call(id_))
             mail = CancelMail(by=by_run(run_id), parent=run_id, call=call)
             key = _key_of(event, started, run_id)
             return control_message(stream_of(run), f"cancel:{key}", mail, sender=stream_of(run_id))
         case ChildTerminated(run=run, id=id_):
-            call = _call_of(run, run_id, started.epoch, id_.removesuffix("!!"))
+            call = _call_of(run, run_id, started.epoch, ended_call(id_))
             key = _key_of(event, started, run_id)
             return ending_letter(run, run_id, f"terminate:{key}", "its parent run has ended", call=call)
         case MessageSent():

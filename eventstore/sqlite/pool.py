@@ -199,11 +199,9 @@ class ReadPool:
 
     def _answer_some(self, connection: Connection) -> None:
         with suppress(RuntimeError):  # the loop was closed under us: the program has ended without closing the store
-            try:
+            with suppress(IndexError):  # another thread was the faster one
                 while self._queue and not self._wanted:
                     self._answer(*self._queue.popleft(), connection)
-            except IndexError:  # another thread was the faster one
-                pass
             self._loop.call_soon_threadsafe(self._back, connection)
 
     def _answer(

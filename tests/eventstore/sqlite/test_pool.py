@@ -55,6 +55,15 @@ async def held(readers: ReadPool, count: int) -> tuple[list[Gate], list[asyncio.
     return gates, tasks
 
 
+async def being_opened(path: str) -> tuple[ReadPool, asyncio.Task[Any]]:
+    """A pool that opens its first connection, and who waits for that."""
+    readers = ReadPool(path, on_failure=lambda failure: None)
+    asking = asyncio.create_task(readers.run(number(1)))
+    await asyncio.sleep(0)
+    assert readers._opening
+    return readers, asking
+
+
 async def let_go(gates: list[Gate], tasks: list[asyncio.Task[str]]) -> None:
     for gate in gates:
         gate.open()
@@ -212,10 +221,7 @@ async def test_closing_waits_for_what_runs_and_refuses_what_waits(path: str) -> 
 
 async def test_closing_while_it_is_opened_leaves_no_thread(path: str) -> None:
     before = threads()
-    readers = ReadPool(path, on_failure=lambda failure: None)
-    asking = asyncio.create_task(readers.run(number(1)))
-    await asyncio.sleep(0)
-    assert readers._opening
+    readers, asking = await being_opened(path)
     await readers.aclose()
     await eventually(lambda: threads() <= before)
     found = (await asyncio.gather(asking, return_exceptions=True))[0]
@@ -290,10 +296,7 @@ async def test_closing_that_is_cancelled_leaves_nobody_waiting(path: str) -> Non
 
 async def test_closing_at_once_leaves_nobody_waiting_and_no_thread(path: str) -> None:
     before = threads()
-    readers = ReadPool(path, on_failure=lambda failure: None)
-    asking = asyncio.create_task(readers.run(number(1)))
-    await asyncio.sleep(0)
-    assert readers._opening
+    readers, asking = await being_opened(path)
     readers.close_now()
     async with asyncio.timeout(20):
         with pytest.raises(StoreClosed):
