@@ -144,6 +144,16 @@ def test_sizes_of_a_report_are_those_that_were_asked_for(tmp_path: Path) -> None
     assert report["measured"]["rows"] == 4 * (1 + 3 * 2 + 1)
 
 
+def test_bytecodes_are_counted_by_package_and_by_function(tmp_path: Path) -> None:
+    total, *lines = run("bytecodes.py", "many_runs", "--units", "2", "--top", "200", directory=tmp_path).splitlines()
+    assert re.fullmatch(r"[\d,]+ bytecodes and [\d,]+ calls of Python functions for each", total)
+    assert any(line.endswith("%  engine/runtime") for line in lines)
+    assert any(
+        re.fullmatch(r" +[\d,]+ +[\d,]+ +[\d.]+  Turns.take  engine/runtime/turns.py:\d+", line) for line in lines
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_benchmark_is_tested_and_described() -> None:
     scripts = {path.stem for path in FOLDER.glob("*.py") if "publish(" in path.read_text(encoding="utf-8")} - {"report"}
     assert scripts == set(TINY)

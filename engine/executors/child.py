@@ -22,7 +22,7 @@ from engine.core.carriage import INLINE, Carriage
 from engine.core.failures import describe, encode_error
 from engine.executors.frames import Answer, Beat, Begun, Do, Done, Frames, Later, Order, Raised, Stopping, frame
 from engine.executors.functions import find
-from engine.tasks import Attempt, CompletedLater, Contact, bind_attempt
+from engine.tasks import Attempt, CompletedLater, Contact, GivenNames, bind_attempt
 
 __all__ = ["ENDING_SECONDS", "main"]
 
@@ -189,9 +189,8 @@ def _attempt(order: Do, contact: Contact) -> Attempt:
         task_id=order.task_id,
         task=order.task,
         number=order.number,
-        idempotency_key=order.idempotency_key,
         scheduled_at=order.scheduled_at,
-        _token=lambda: order.token,
+        _names=GivenNames(order.idempotency_key, order.token),
         _contact=contact,
         _last_heartbeat=order.last_heartbeat,
         _last_failure=order.last_failure,

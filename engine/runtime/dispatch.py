@@ -15,7 +15,6 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, Protocol
 
 from engine.core.instance import Instance
-from engine.core.lineage import idempotency_key
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor, Nowhere
@@ -26,7 +25,7 @@ from engine.runtime.heartbeats import Pulse
 from engine.runtime.queues import FairQueue
 from engine.runtime.reconciling import run_reconciliation
 from engine.runtime.standing_in import StandIn, StandingIn, place_of
-from engine.runtime.tokens import token_of
+from engine.runtime.tokens import NamesOfCall
 from engine.runtime.transacting import Transacting, run_transaction
 from engine.tasks import Attempt, Task, TransactionalTask
 from eventstore.clock import Clock
@@ -40,9 +39,15 @@ class Spawn(Protocol):
     """Starts a coroutine beside everything else; handed in, so that a simulation can decide who runs when."""
 
     def __call__(
-        self, coro: Coroutine[Any, Any, None], /, *, ended: Callable[[], None] | None = None
+        self,
+        coro: Coroutine[Any, Any, None],
+        /,
+        *,
+        name: str = ...,
+        context: contextvars.Context | None = None,
+        ended: Callable[[], None] | None = None,
     ) -> asyncio.Task[None]:
-        """`ended` is called when its task is done, however that came about."""
+        """`ended` is called when its task is done, however that came about. See `spawning`."""
 
 
 class Asker(Protocol):
@@ -232,9 +237,8 @@ class Dispatcher:
             task_id=pending.id,
             task=pending.definition.name,
             number=running.number,
-            idempotency_key=idempotency_key(asker.run_id, instance.epoch, pending.id),
             scheduled_at=pending.scheduled_at,
-            _token=partial(token_of, asker.run_id, instance.seed, instance.epoch, pending.id),
+            _names=NamesOfCall(asker.run_id, instance.seed, instance.epoch, pending.id),
             _contact=running.pulse,
             _last_heartbeat=attempts.heartbeat,
             _last_failure=attempts.failure,
@@ -244,7 +248,7 @@ class Dispatcher:
         self.running.add(running)
         # A fresh copy of the context the engine was opened in: what one attempt sets, no other sees.
         live = running.live(attempts, attempt, run)
-        running.task = self._context.copy().run(self._spawn, live, ended=running.ended)
+        running.task = self._spawn(live, name=pending.id, context=self._context.copy(), ended=running.ended)
         return running
 
     def stop(self) -> None:

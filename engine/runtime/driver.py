@@ -25,7 +25,7 @@ from engine.runtime.board import Board, asked_to_end, come_back, heed, take_up_a
 from engine.runtime.codes import tried_now
 from engine.runtime.epochs import told_now
 from engine.runtime.flow import Flow
-from engine.runtime.gates import Gates
+from engine.runtime.gates import OPEN, Gates
 from engine.runtime.intake import Intake
 from engine.runtime.outcomes import recorded
 from engine.runtime.own_sql import OwnSql
@@ -65,7 +65,7 @@ class Driver:
         self.reclaimed: StreamHead | None = None  # claimed again while it was being given up
         self.releasing = False
         self.discarded = self._rests = False
-        self.gates = Gates()  # while one is shut nothing of it begins; as it stands in the store
+        self.gates = OPEN  # while one is shut nothing of it begins; as it stands in the store
         self.set_aside = Aside()  # likewise, for its workflow is paused
         self.holding = False  # either of the two
         self.intake = Intake()
@@ -237,36 +237,38 @@ class Driver:
         """See `pump.Pumped`."""
         if self.discarded or self._terminating:
             return False
-        if self.intake.arrivals or self._backlog or self._reopening or self.intake.can_be_served(self.instance):
+        intake, instance, board = self.intake, self.instance, self.board
+        if intake.arrivals or self._backlog or self._reopening or (intake.later and intake.can_be_served(instance)):
             return True
-        if self.own_sql.has_work(self.instance):
+        if self.own_sql.has_work(instance) or board.starts.has_work:
             return True
-        if self.instance.over or self.site.stopping:
-            return self.board.starts.has_work
-        if self.board.starts.has_work or self.pen.alarm is not None:
-            return True
-        return not self.board.running and may_rest(self, holding=self.holding)
+        if instance.over or self.site.stopping:
+            return False
+        return self.pen.alarm is not None or (not board.running and may_rest(self, holding=self.holding))
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
     def _decide(self) -> Step:
-        step = Step(base=max(self.pen.version, 0), began_at=self.turns.last_at)
-        self.turns.gates, self.turns.aside = self.gates.copy(), bool(self.set_aside)
+        turns, instance, board = self.turns, self.instance, self.board
+        step = Step(base=max(self.pen.version, 0), began_at=turns.last_at)
+        turns.gates, turns.aside = self.gates, self.holding and bool(self.set_aside)
         if self._reopening is not None:
-            self.turns.take(step, Arrival(self._reopening))
+            turns.take(step, Arrival(self._reopening))
             self._reopening = None
-        self.turns.mark_epoch(step)
+        turns.mark_epoch(step)
         if self._backlog:
-            stamped = [self.turns.stamped(item) for item in self._backlog]
-            assert self.instance.started is not None
-            step.add(stamped, self.instance.started, self.run_id)
+            stamped = [turns.stamped(item) for item in self._backlog]
+            assert instance.started is not None
+            step.add(stamped, instance.started, self.run_id)
             self._backlog = ()
-        self.own_sql.tell(step, self.turns)
-        for arrival in self.intake.take(step, self.turns, self.instance):
-            heed(self.board, self.instance, step, arrival, at=self.turns.last_at)
-        self.set_aside.heed(step)
-        asked_to_end(self.board, self.instance, self.intake, step)
-        if self.instance.over:
+        self.own_sql.tell(step, turns)
+        for arrival in self.intake.take(step, turns, instance):
+            heed(board, instance, step, arrival, at=turns.last_at)
+        if step.consumes:
+            self.set_aside.heed(step)
+        if step.cancelled:
+            asked_to_end(board, instance, self.intake, step)
+        if instance.over:
             self.intake.turn_away(step)
         self._choose(step)
         return step
@@ -341,8 +343,9 @@ class Driver:
         if self.discarded:
             return
         if (step.held is not UNSET or step.let_on is not None) and not step.suspended:
-            self.hold(gates=self.turns.gates.copy(), let_on=step.let_on)
-        self.intake.add(*step.deliveries())
+            self.hold(gates=self.turns.gates, let_on=step.let_on)
+        if step.awaited:
+            self.intake.add(*step.deliveries())
         if step.children:
             self.site.learn(self.instance.calls.definitions)
         self._move_on(step)

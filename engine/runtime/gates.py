@@ -5,16 +5,18 @@ While either is shut its stream is held in the store: only control mail reaches 
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from engine.core.fold import RunStatus
 from engine.runtime.streams import QUEUED, STATUS, WAITS
 from eventstore import StreamHead
 
-__all__ = ["Gates", "due_at", "gates_of", "is_waiting"]
+__all__ = ["OPEN", "Gates", "due_at", "gates_of", "is_waiting"]
 
 
-class Gates(Struct, gc=False):
+class Gates(Struct, frozen=True, gc=False):
     """True while any is shut."""
 
     paused: bool = False
@@ -29,8 +31,9 @@ class Gates(Struct, gc=False):
             return "paused"
         return "queued" if waiting else "running"
 
-    def copy(self) -> Gates:
-        return Gates(self.paused, self.queued)
+
+OPEN: Final = Gates()
+"""Nothing keeps the run, as is so of nearly all."""
 
 
 def gates_of(head: StreamHead, *, reopened: bool) -> Gates:

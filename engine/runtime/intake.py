@@ -144,7 +144,7 @@ class Intake:
 
     def can_be_served(self, instance: Instance) -> bool:
         """Whether a request that was set aside is served by now."""
-        return bool(self.later) and any(_serves(instance, arrival) for arrival in self.later)
+        return any(_serves(instance, arrival) for arrival in self.later)
 
     def take(self, step: Step, turns: Turns, instance: Instance) -> list[Arrival]:
         """The turns of a step; returns what was taken. What is left waits for the next."""

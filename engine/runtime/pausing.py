@@ -55,8 +55,6 @@ class Aside(Struct):
 
     def heed(self, step: Step) -> None:
         """Let the run pass the pause if this step has told it to end. It is marked with that event, for any crash."""
-        if not step.consumes:
-            return
         cancels = (
             {
                 arrival.message

@@ -47,7 +47,7 @@ from engine.core.replay import LastTurn, Replayer
 from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.codes import GOES_ON
-from engine.runtime.gates import Gates, due_at, is_waiting
+from engine.runtime.gates import OPEN, due_at, is_waiting
 from engine.runtime.histories import check_remembers, head_of, moment_behind, read_state
 from engine.runtime.keys import key_permit, pool_of
 from engine.runtime.large_values import TABLES
@@ -153,7 +153,7 @@ def _commit(head: StreamHead, plan: _Plan, *, at: int, commit_id: str) -> Commit
         closed=False,
         attributes={
             **GOES_ON,
-            STATUS: Gates().status(waiting=is_waiting(head)),
+            STATUS: OPEN.status(waiting=is_waiting(head)),
             QUEUED: None,
             LET_ON: None,
             CODE: None,  # it was bound to what fitted before; what it is tried with here fits as well

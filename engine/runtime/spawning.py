@@ -21,10 +21,20 @@ class Spawner:
         self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
 
     def __call__(
-        self, coro: Coroutine[Any, Any, None], /, *, ended: Callable[[], None] | None = None
+        self,
+        coro: Coroutine[Any, Any, None],
+        /,
+        *,
+        name: str = "holdfast",
+        context: contextvars.Context | None = None,
+        ended: Callable[[], None] | None = None,
     ) -> asyncio.Task[None]:
-        """Start it; the task may be cancelled, or left alone. `ended` is called when it is done, however it ended."""
-        task = asyncio.get_running_loop().create_task(coro)
+        """Start it; the task may be cancelled, or left alone. `ended` is called when it is done, however it ended.
+
+        `name` is the task's, for who debugs: asyncio would count one up for each, which takes longer than the rest.
+        `context`: what it runs in; None for a copy of the caller's.
+        """
+        task = asyncio.get_running_loop().create_task(coro, name=name, context=context)
         self._tasks[task] = ended
         task.add_done_callback(self._on_end, context=self._context)
         return task

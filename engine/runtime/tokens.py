@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.core.failures import describe, encode_error
+from engine.core.lineage import idempotency_key
 from engine.core.values import ValueCodec
 from engine.errors import HoldfastError, RunNotFound, TokenError
 from engine.runtime.histories import head_of, read_epoch
@@ -25,7 +26,7 @@ from engine.runtime.streams import stream_of
 from engine.tasks import Task
 from eventstore import EventStore
 
-__all__ = ["Token", "check_token", "complete_task", "parse_token", "reject_task", "token_of"]
+__all__ = ["NamesOfCall", "Token", "check_token", "complete_task", "parse_token", "reject_task", "token_of"]
 
 
 class Token(Struct, frozen=True, array_like=True):
@@ -41,6 +42,23 @@ def token_of(run_id: str, seed: str, epoch: int, task_id: str) -> str:
     """The token of one task call: printable, safe in a URL."""
     token = Token(run_id, epoch, task_id, _code(run_id, seed, epoch, task_id))
     return urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
+
+
+class NamesOfCall(Struct, frozen=True, gc=False):
+    """See `tasks.Names`: of a task call in the run that is here."""
+
+    run_id: str
+    seed: str
+    epoch: int
+    task_id: str
+
+    @property
+    def idempotency_key(self) -> str:
+        return idempotency_key(self.run_id, self.epoch, self.task_id)
+
+    @property
+    def token(self) -> str:
+        return token_of(self.run_id, self.seed, self.epoch, self.task_id)
 
 
 def parse_token(text: str) -> Token:

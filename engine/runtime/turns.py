@@ -31,7 +31,7 @@ from engine.core.events import (
 from engine.core.instance import Instance
 from engine.errors import ArgumentsError, HistoryError, NotRecordable, StepLimitExceeded
 from engine.runtime.codes import GOES_ON
-from engine.runtime.gates import Gates
+from engine.runtime.gates import OPEN, Gates
 from engine.runtime.letters import refusal_letter
 from engine.runtime.steps import Arrival, Step, as_ignored, wanted
 from engine.runtime.streams import (
@@ -65,7 +65,7 @@ class Turns:
         self._clock = clock
         self._epoch_version = epoch_version  # of the beginning of an epoch that the stream does not know of yet
         self.last_at = last_at
-        self.gates = Gates()  # of the run, as they stand in the step that is being decided
+        self.gates = OPEN  # of the run, as they stand in the step that is being decided
         self.aside = False  # its workflow is paused
 
     def stamp(self, earliest: int = 0) -> int:
@@ -132,7 +132,7 @@ class Turns:
             self._leave_queue(step)
 
     def _leave_queue(self, step: Step) -> None:
-        self.gates.queued = ""
+        self.gates = Gates(self.gates.paused)
         step.mark(QUEUED, None)
         self._mark_gates(step)
 
@@ -228,7 +228,7 @@ class Turns:
     def _hold(self, step: Step, note: Note) -> None:
         """What a note changes about whether the run goes on."""
         if isinstance(note, RunPaused | RunUnpaused):
-            self.gates.paused = isinstance(note, RunPaused)
+            self.gates = Gates(isinstance(note, RunPaused), self.gates.queued)
         elif isinstance(note, RunResumed):
             step.attributes |= GOES_ON  # a person has looked at it
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.tasks.attempt import Attempt, CompletedLater, attempt, bind_attempt
+from engine.tasks.attempt import Attempt, CompletedLater, GivenNames, Names, attempt, bind_attempt
 from engine.tasks.breaker import Breaker
 from engine.tasks.contact import Contact, Notice
 from engine.tasks.definition import Task, TaskOptions, TransactionalTask, task
@@ -19,9 +19,11 @@ __all__ = [
     "CompletedLater",
     "Contact",
     "Effect",
+    "GivenNames",
     "Happened",
     "Memo",
     "Named",
+    "Names",
     "NotHappened",
     "Notice",
     "Rate",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +14,7 @@ from engine.core.values import ValueCodec
 from engine.errors import HoldfastError
 from engine.tasks.contact import Contact
 
-__all__ = ["Attempt", "CompletedLater", "attempt", "bind_attempt"]
+__all__ = ["Attempt", "CompletedLater", "GivenNames", "Names", "attempt", "bind_attempt"]
 
 _DETAILS: Final = ValueCodec(Any, "the details of a heartbeat")
 
@@ -24,27 +23,50 @@ class CompletedLater(BaseException):
     """Raised by `Attempt.later`: the attempt ends, its task does not."""
 
 
-class Attempt(Struct, frozen=True, kw_only=True):
-    """One try of a task. `idempotency_key` is the same for every attempt of one task call, and for no other call.
+class Names(Protocol):
+    """What one task call is known by outside. Few tasks ask, so whoever launches them makes a name only then."""
 
-    `token` is what somebody else can end the task with, in this process or another: `Engine.complete`, `Engine.reject`.
-    """
+    @property
+    def idempotency_key(self) -> str:
+        """32 hex digits."""
+
+    @property
+    def token(self) -> str:
+        """Printable, safe in a URL."""
+
+
+class GivenNames(Struct, frozen=True):
+    """Names that were made elsewhere."""
+
+    idempotency_key: str
+    token: str
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One try of a task."""
 
     run_id: str
     task_id: str
     task: str
     number: int  # from 1; attempts that a crash cut off are counted
-    idempotency_key: str  # 32 hex digits
     scheduled_at: int  # microseconds since the epoch
-    _token: Callable[[], str]  # asked for by few tasks, and made only then
+    _names: Names
     _contact: Contact = msgspec.field(default_factory=Contact)
     _last_heartbeat: bytes | None = None
     _last_failure: bytes | None = None
 
     @property
+    def idempotency_key(self) -> str:
+        """32 hex digits, the same for every attempt of one task call, and for no other call."""
+        return self._names.idempotency_key
+
+    @property
     def token(self) -> str:
-        """What ends this task from elsewhere: printable, safe in a URL."""
-        return self._token()
+        """What somebody else can end this task with, in this process or another: printable, safe in a URL.
+
+        See `Engine.complete` and `Engine.reject`.
+        """
+        return self._names.token
 
     def later(self) -> NoReturn:
         """End this attempt, its slot free again, and leave the task to whoever has `token`. Never returns.

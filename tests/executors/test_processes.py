@@ -24,7 +24,7 @@ from engine.errors import (
 )
 from engine.executors import Encoded, ProcessExecutor, ThreadExecutor, Work, WorkFailed, visits
 from engine.executors.functions import name_of
-from engine.tasks import Attempt, Contact, Task
+from engine.tasks import Attempt, Contact, GivenNames, Task
 from tests.executors import heavy
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, events_of, soon, until
@@ -32,8 +32,8 @@ from tests.runtime.worlds import MemoryWorld, events_of, soon, until
 
 def work(definition: Task[..., Any], *args: Any, contact: Contact | None = None) -> Work:
     attempt = Attempt(
-        run_id="r", task_id="r/t#1", task=definition.name, number=1, idempotency_key="0" * 32, scheduled_at=0,
-        _token=lambda: "", _contact=contact or Contact(),
+        run_id="r", task_id="r/t#1", task=definition.name, number=1, scheduled_at=0,
+        _names=GivenNames("0" * 32, ""), _contact=contact or Contact(),
     )  # fmt: skip
     return Work(definition, definition.arguments.encode(args, {}, INLINE), args, {}, attempt)
 

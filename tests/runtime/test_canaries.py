@@ -12,7 +12,7 @@ import pytest
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
 from engine.executors.port import Slots
-from engine.runtime import dispatch, post, pruning
+from engine.runtime import post, pruning, tokens
 from engine.runtime.dispatch import Dispatcher
 from engine.runtime.driver import Driver
 from eventstore.memory import MemoryLease
@@ -82,7 +82,7 @@ def no_eviction(patch: pytest.MonkeyPatch) -> None:
 def a_key_per_attempt(patch: pytest.MonkeyPatch) -> None:
     """The idempotency key is another one each time."""
     counter = iter(range(10**6))
-    patch.setattr(dispatch, "idempotency_key", lambda *_: f"{next(counter):032}")
+    patch.setattr(tokens, "idempotency_key", lambda *_: f"{next(counter):032}")
 
 
 def retries_from_the_start(patch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from engine.errors import (
     RunFailedError,
 )
 from engine.runtime.heartbeats import HEARTBEAT_SECONDS
-from engine.tasks import Attempt, Contact
+from engine.tasks import Attempt, Contact, GivenNames
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history
 from tests.runtime.worlds import MemoryWorld, World, kinds_of, settle, soon, until, until_async
@@ -43,7 +43,7 @@ async def beaten(run: RunHandle[Any], number: int) -> None:
 
 def bare(**contact: Any) -> Attempt:
     return Attempt(
-        run_id="r", task_id="r/t#1", task="t", number=1, idempotency_key="0" * 32, scheduled_at=0, _token=lambda: "",
+        run_id="r", task_id="r/t#1", task="t", number=1, scheduled_at=0, _names=GivenNames("0" * 32, ""),
         _contact=Contact(**contact),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from engine.core.carriage import INLINE
 from engine.core.failures import ErrorInfo, encode_error
 from engine.executors.conformance.works import COROUTINES, FUNCTIONS
 from engine.executors.port import Encoded, Executor, Work, WorkFailed
-from engine.tasks import Attempt, Contact
+from engine.tasks import Attempt, Contact, GivenNames
 
 __all__ = ["PATIENCE_SECONDS", "Check", "ExecutorHarness", "Guest"]
 
@@ -71,9 +71,8 @@ class ExecutorHarness:
             task_id=f"w/{name}#1",
             task=definition.name,
             number=2,
-            idempotency_key="0123456789abcdef" * 2,
             scheduled_at=1_767_225_600_000_000,
-            _token=lambda: "a-token",
+            _names=GivenNames("0123456789abcdef" * 2, "a-token"),
             _contact=Contact(hear),
             _last_heartbeat=b'{"page":7}',
             _last_failure=encode_error(ErrorInfo(type="ValueError", message="last time")),
