@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import Final
 
 from engine.errors import HoldfastError
 
-__all__ = ["RUN_ID_MAX", "by_run", "cancel_id", "check_run_id", "child_run_id", "ended_call"]
+__all__ = ["RUN_ID_MAX", "by_run", "cancel_id", "check_run_id", "child_run_id", "ended_call", "says_its_call"]
 
 RUN_ID_MAX: Final = 200
 """Characters of a run's id."""
 _SHOWN: Final = 60  # characters of its parent's that the id of a deep child begins with
+_NUMBERED: Final = re.compile(r"#\d+(@\d+)?$")  # the call's number, and its epoch
 
 
 def check_run_id(run_id: str) -> str:
@@ -32,6 +34,13 @@ def child_run_id(parent: str, epoch: int, call_id: str) -> str:
     digest = sha256(run_id.encode()).hexdigest()[:32]
     # Deep trees: enough of the parent to see where it belongs, and a digest of all of it.
     return f"{parent[:_SHOWN]}.../{digest}"
+
+
+def says_its_call(run_id: str, parent: str) -> bool:
+    """Whether an id has the form of those that are made for the children of this run, each of which says its call."""
+    if run_id.startswith(f"{parent}/"):
+        return _NUMBERED.search(run_id) is not None
+    return run_id.startswith(f"{parent[:_SHOWN]}.../")
 
 
 def by_run(run_id: str) -> str:

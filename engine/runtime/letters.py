@@ -83,7 +83,7 @@ def _key_of(decision: Decision, started: RunStarted, run_id: str) -> str:
 
 
 def _call_of(run: str, parent: str, epoch: int, call_id: str) -> str:
-    """By which call of its parent a child run is, where its id does not say: one that was chosen may be in several."""
+    """By which call of its parent a child run is, where its id does not say: one that was chosen may be any call's."""
     return "" if run == child_run_id(parent, epoch, call_id) else f"{epoch}:{call_id}"
 
 

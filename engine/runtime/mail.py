@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.core.events import ChildStatus
+from engine.core.identity import says_its_call
 from engine.runtime.streams import CALL, PARENT, stream_of
 from engine.workflows import SignalMessage
 from eventstore import Message, WaitingMessage
@@ -144,14 +145,18 @@ DataMail: TypeAlias = StartMail | SignalMail | RequestMail | ChildMail | Complet
 _decoder: Final[msgspec.json.Decoder[ControlMail | DataMail]] = msgspec.json.Decoder(ControlMail | DataMail)
 
 
-def is_for(mail: ControlMail | DataMail | None, attributes: Mapping[str, Scalar]) -> bool:
-    """Whether the run of a stream with these attributes is meant. An id that was chosen for a child may be the id of
-    somebody else's run, or of the child of another call, which its caller hears of only later.
+def is_for(mail: ControlMail | DataMail | None, run_id: str, attributes: Mapping[str, Scalar]) -> bool:
+    """Whether this run, whose stream has these attributes, is meant. The id of a call's child may be that of somebody
+    else's run, or of the child of another call, which its caller hears of only later; one of the two ids was chosen.
     """
-    if not isinstance(mail, CancelMail | TerminateMail):
+    if not isinstance(mail, CancelMail | TerminateMail) or not mail.parent:
         return True
-    mine = attributes.get(CALL, mail.call)  # nothing is known of a child of an earlier version
-    return mail.parent in ("", attributes.get(PARENT)) and mail.call in ("", mine)
+    if mail.parent != attributes.get(PARENT):
+        return False
+    mine = attributes.get(CALL, "")
+    if not mine and not says_its_call(run_id, mail.parent):
+        return True  # a child of an earlier version, which did not say
+    return mail.call == mine
 
 
 def control_message(

@@ -61,7 +61,7 @@ def arrival_of(
     in the box.
     """
     mail = mail_or_none(message)
-    if not is_for(mail, attributes) or message.id in (instance.inbox.carried or ()):
+    if not is_for(mail, instance.run_id, attributes) or message.id in (instance.inbox.carried or ()):
         return Arrival(None, None, message.id)  # another's; or a signal that came with the start, and is in the history
     match mail:
         case None | TerminateMail():

@@ -196,12 +196,12 @@ def _status(head: StreamHead) -> object:
 
 def wishes_of(head: StreamHead) -> Wishes:
     """The first of each kind that waits in the mailbox."""
-    wishes = Wishes()
+    wishes, run_id = Wishes(), run_id_of(head.stream)
     for message in head.messages:
         if not message.control:
             continue
         asked = mail_or_none(message)
-        if not is_for(asked, head.attributes):
+        if not is_for(asked, run_id, head.attributes):
             continue
         match asked:
             case CancelMail() as mail if is_waiting(head) or not mail.unless_begun:

@@ -9,6 +9,8 @@ import pytest
 
 from engine import RunHandle, Signal, durable, workflow
 from engine.errors import RunCancelledError, RunFailedError, RunTerminatedError
+from engine.runtime.mail import CancelMail, TerminateMail, is_for
+from engine.runtime.streams import PARENT
 from tests.language.hands import becomes, exists, gate, held, rests, statuses, tell, told
 from tests.runtime.invariants import check_store
 from tests.runtime.worlds import World, events_of, kinds_of, settle, soon, until, until_async
@@ -351,6 +353,68 @@ async def test_what_one_call_asks_is_not_heard_by_the_child_of_another(policy: A
         assert await mine.status() == "running"
         assert not {"CancelRequested", "RunTerminated"} & {type(event).__name__ for event in await events_of(mine)}
         await check_store(engine.store, twice, child)
+
+
+@workflow
+async def namesake(policy: Any, how: str, made_first: bool) -> str:
+    """Two calls of which one's chosen id is what the other's child is called by default; the second is a conflict."""
+    first, second = ({}, {"id": "p/child#1"}) if made_first else ({"id": "p/child#2"}, {})
+    begun = await durable.start(child.options(parent_close="abandon", **first)())
+    await go_on.receive()
+    handle = await durable.start(child.options(parent_close=policy, **second)())
+    await go_on.receive()
+    if how != "end":
+        await getattr(handle, how)()
+        await go_on.receive()
+    return f"ended before {begun.id}"
+
+
+@pytest.mark.parametrize("made_first", [True, False])
+@pytest.mark.parametrize("how", ["cancel", "end", "terminate"])
+@pytest.mark.parametrize("policy", ["cancel", "terminate"])
+async def test_nor_by_one_that_is_called_as_the_other_would_be(
+    policy: Any, how: str, made_first: bool, world: World
+) -> None:
+    async with world.engine(namesake, child) as engine:
+        run = await engine.start(namesake(policy, "cancel" if how == "cancel" else "end", made_first), id="p")
+        name = "p/child#1" if made_first else "p/child#2"
+        mine = await exists(engine, name)
+        await rests(engine, name)
+        await mine.pause()
+        await becomes(mine, "paused")
+        for _ in range({"cancel": 3, "end": 2, "terminate": 1}[how]):
+            await run.signal(go_on, 1)
+        if how == "terminate":
+            await becomes_calls(run, 2)
+            await run.terminate()
+            await becomes(run, "terminated")
+        else:
+            assert await soon(run.result()) == f"ended before {name}"
+        await mine.unpause()
+        await rests(engine, name)
+        assert await mine.status() == "running"
+        assert not {"CancelRequested", "RunTerminated"} & {type(event).__name__ for event in await events_of(mine)}
+        await check_store(engine.store, namesake, child)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "call", "heard"),
+    [("chosen", "0:p/c#1", True), ("p/page-3", "0:p/c#1", True), ("p/c#2", "", True), ("p/c#2", "0:p/c#1", False)],
+)
+def test_a_child_of_an_earlier_version_that_did_not_say_its_call(run_id: str, call: str, heard: bool) -> None:
+    assert is_for(CancelMail(parent="p", call=call), run_id, {PARENT: "p"}) is heard
+    assert is_for(TerminateMail(parent="p", call=call), run_id, {PARENT: "p"}) is heard
+    assert not is_for(CancelMail(parent="p", call=call), run_id, {PARENT: "q"})
+    assert is_for(CancelMail(), run_id, {PARENT: "p"})
+
+
+async def becomes_calls(run: RunHandle[Any], count: int) -> None:
+    """Wait until the run has made so many calls of children."""
+
+    async def has_them() -> bool:
+        return len((await run.state()).children) == count
+
+    await until_async(has_them)
 
 
 # -- the parent's epochs --------------------------------------------------------------------------------------------------
