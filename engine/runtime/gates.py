@@ -47,7 +47,10 @@ def is_waiting(head: StreamHead) -> bool:
     return WAITS in head.attributes
 
 
-def due_at(head: StreamHead, at: int) -> int:
-    """When a run that is let go on at `at` is to be looked at: at once, or when it is to begin. Microseconds."""
+def due_at(head: StreamHead, now: int) -> int:
+    """When a run that is let go on is to be looked at: at once, or when it is to begin. Microseconds.
+
+    `now`: by the clock. What is recorded of it may be dated later, behind the event before.
+    """
     begins_at = head.attributes.get(WAITS)
-    return max(at, begins_at) if isinstance(begins_at, int) else at
+    return max(now, begins_at) if isinstance(begins_at, int) else now

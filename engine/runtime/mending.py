@@ -141,7 +141,7 @@ class Mending:
         note = new_event(RunResumed(at=at, by=f"engine {self._name}, code {code}"))
         gates = gates_of(head, reopened=True)  # its code fits, and it may have to wait for its turn all the same
         going = {**GOES_ON, STATUS: gates.status(waiting=is_waiting(head)), CODE: code, BOUND: True}
-        await self._write(head, note, going, alarm=due_at(head, at), held=bool(gates))
+        await self._write(head, note, going, alarm=due_at(head, home.clock.now()), held=bool(gates))
 
     # -- bound runs ----------------------------------------------------------------------------------------------------
 

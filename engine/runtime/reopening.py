@@ -120,7 +120,7 @@ async def reopen(
         at = await moment_behind(store, head, clock)
         plan = await _plan(store, head, definitions, run_id, RunReopened(at=at, by=by, reason=reason, takes_back="end"))
         try:
-            await store.commit(_commit(head, plan, at=at, commit_id=next_id()))
+            await store.commit(_commit(head, plan, now=clock.now(), commit_id=next_id()))
         except (VersionConflict, UnknownMessage):
             continue  # a late outcome was noted, or somebody else has reopened it
         except UnknownPool as error:  # its history is here, and what was beside it is not
@@ -138,8 +138,8 @@ async def reopen(
             return
 
 
-def _commit(head: StreamHead, plan: _Plan, *, at: int, commit_id: str) -> Commit:
-    """What lets the run of this stream go on at a time in microseconds."""
+def _commit(head: StreamHead, plan: _Plan, *, now: int, commit_id: str) -> Commit:
+    """What lets the run of this stream go on; `now`: by the clock, in microseconds."""
     return Commit(
         id=commit_id,
         stream=head.stream,
@@ -148,7 +148,7 @@ def _commit(head: StreamHead, plan: _Plan, *, at: int, commit_id: str) -> Commit
         # Whoever asked for something before this asked a run that had ended: it was to come to nothing.
         consumes=tuple(message.id for message in head.messages),
         sends=tuple(plan.letters),
-        alarm=due_at(head, at),
+        alarm=due_at(head, now),
         held=False,
         closed=False,
         attributes={

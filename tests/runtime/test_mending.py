@@ -53,6 +53,17 @@ async def test_fixed_code_goes_on_by_itself(world: World) -> None:
         assert "suspended_for" not in (await engine.store.head("run:a")).attributes
 
 
+async def test_it_goes_on_at_once_though_the_clock_was_set_back(world: World) -> None:
+    await suspended_run(world)
+    world.clock.advance(3_600)
+    await suspended_by(world, changed)
+    world.clock.step(-1_800)
+    async with world.engine(fixed) as engine:
+        run = engine.run("a")
+        await until_async(lambda: has_status(run, "completed"))
+        await check_history(engine.store, "a", fixed)
+
+
 async def test_the_same_code_is_not_tried_twice(world: World) -> None:
     """Each code is tried once, with its own diagnosis; restarts read nothing and write nothing."""
 

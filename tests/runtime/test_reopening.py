@@ -195,6 +195,17 @@ async def test_time_in_which_it_had_ended_does_not_count(world: World) -> None:
         assert not [event for event in await events_of(run) if isinstance(event, TimerFired)]
 
 
+async def test_it_goes_on_at_once_though_the_clock_was_set_back(world: World) -> None:
+    """Its note is dated behind its end, and nobody waits until that time has come again."""
+    async with world.engine(load) as engine:
+        run = await fails(engine, load())
+        outside.down = False
+        world.clock.step(-HOUR)
+        await engine.reopen("r")
+        assert await soon(run.result()) == 13
+    await check_history(await world.store(), "r", load)
+
+
 @task(stop=stop_after_attempt(3), wait=wait_fixed(5), deadline=60)
 async def patient() -> int:
     outside.numbers.append(attempt().number)
