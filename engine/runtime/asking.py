@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from engine.core.events import RequestAnswered, RequestFailed, RequestReceived
+from engine.core.events import RequestAnswered, RequestFailed, RequestReceived, RunReopened
 from engine.core.failures import ErrorInfo, decode_error, rebuild
 from engine.errors import HistoryError, RequestFailedError, RequestRefused, RunEnded
 from engine.runtime.histories import HistoryEvent, head_of, read_events
@@ -18,7 +18,7 @@ from engine.runtime.letters import refusal_stream
 from engine.runtime.sending import send_data
 from engine.runtime.watches import Watch
 from engine.workflows import Request
-from eventstore import EventStore, Message, StreamNotFound
+from eventstore import EventStore, Message, StreamHead, StreamNotFound
 
 __all__ = ["PendingRequest"]
 
@@ -50,6 +50,7 @@ class PendingRequest(Generic[R_co]):
         self._watch = watch
         self._request = request
         self._seen = 0  # events looked at
+        self._reopened_at = 0  # the version of the last of them that took an end back
         self._accepted = False
         self._answer: HistoryEvent | None = None
 
@@ -60,7 +61,7 @@ class PendingRequest(Generic[R_co]):
 
     async def accepted(self) -> None:
         """Wait until the workflow has accepted it. Raises `RequestRefused`, `RunEnded`, `RunNotFound`."""
-        looked_back = False
+        looked_back, since = False, 0
         while not self._accepted:
             bell = self._watch.bell()
             try:
@@ -69,18 +70,35 @@ class PendingRequest(Generic[R_co]):
                     return
                 await self._check_refused()
                 head = await head_of(self._desk.store, self.run_id)
+                since = since or head.version
                 if self._seen < head.version:
                     continue
-                if not looked_back and all(waiting.id != self.id for waiting in head.messages):
+                in_box = any(waiting.id == self.id for waiting in head.messages)
+                if not (looked_back or in_box):
                     looked_back, self._seen = True, 0  # it is in the box no more: it was taken before it was sent again
                     continue
-                if head.closed:
-                    raise RunEnded(f"run {self.run_id!r} ended before it took request {self.id!r}")
+                await self._check_taken(head, in_box=in_box, since=since)
                 self._desk.check()
                 self._desk.watch(self._watch)
                 await asyncio.wait([bell], timeout=LOOK_SECONDS)  # a refusal is no event, and may ring nothing
             finally:
                 self._watch.forget(bell)
+
+    async def _check_taken(self, head: StreamHead, *, in_box: bool, since: int) -> None:
+        """Raise `RunEnded` when an end of the run has turned it away, though that may have been taken back.
+
+        No run ends over mail: behind an end nothing is left of what was sent before. So it is gone when the run was
+        reopened behind the version that it had when it was sent (`since`, or earlier); or at any time, and there is
+        no mail now that it could be among.
+        """
+        if head.closed:
+            raise RunEnded(f"run {self.run_id!r} ended before it took request {self.id!r}")
+        if not in_box and (self._reopened_at > since or (self._reopened_at and not head.messages)):
+            await self._check_refused()  # since it was looked for
+            raise RunEnded(
+                f"run {self.run_id!r} ended before it took request {self.id!r}, and was reopened: send it anew, with"
+                " another id"
+            )
 
     async def answer(self) -> R_co:
         """Wait for the answer. Giving up the wait takes nothing back; ask again, here or with the same id elsewhere.
@@ -122,6 +140,8 @@ class PendingRequest(Generic[R_co]):
         async for item in self._events():
             self._seen = item.version
             event = item.event
+            if isinstance(event, RunReopened):
+                self._reopened_at = item.version
             if not isinstance(event, kinds):
                 continue
             if (event.id if isinstance(event, RequestReceived) else event.request) == self.id:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from engine import Engine, Request, Signal, task, workflow
+from engine import Engine, Request, RunHandle, Signal, task, workflow
 from engine.core.events import RequestAnswered, RequestFailed, RequestReceived
 from engine.errors import NotRecordable, RequestFailedError, RequestRefused, RunCancelledError, RunEnded, RunNotFound
 from eventstore import StoreUnavailable
 from tests.language.talk import client, crashing, has, is_status, requests_in, send_raw
-from tests.runtime.faulty import FaultyStore, at_call
+from tests.runtime.faulty import FaultyStore, Pause, at_call
 from tests.runtime.invariants import check_history
-from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until
+from tests.runtime.worlds import MemoryWorld, World, at_rest, events_of, kinds_of, settle, soon, until, until_async
 
 double = Request("double", int, int)
 nothing = Request("nothing", None, str)
@@ -373,6 +375,79 @@ async def test_a_run_that_ends_unanswered_tells_the_sender(memory: MemoryWorld, 
             await getattr(run, how)()
         with pytest.raises((RunEnded, RequestFailedError)):
             await soon(pending.answer())
+
+
+async def ended_and_reopened(engine: Engine, run: RunHandle[Any], how: str) -> None:
+    await getattr(run, how)()
+    await is_status(run, "cancelled" if how == "cancel" else "terminated")
+    await engine.reopen(run.id)
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+async def test_a_request_that_the_end_turned_away_is_told_so_though_the_run_was_reopened(
+    how: str, world: World
+) -> None:
+    """By whoever asks for it: who waits, who asks again, who has only its id; and others are served as ever."""
+    async with world.engine(serving_late) as engine, client(world) as other:
+        run = await engine.start(serving_late(), id="a")
+        asking = [asyncio.create_task(each.run("a").ask(double, 1, id="q-1")) for each in (engine, other)]
+        await until_async(lambda: waits_for(engine, "a", 1))
+        await ended_and_reopened(engine, run, how)
+        for waiting in asking:
+            with pytest.raises(RunEnded, match="ended before it took"):
+                await soon(waiting)
+        with pytest.raises(RunEnded, match="reopened"):
+            await soon(run.ask(double, 1, id="q-1"))
+        with pytest.raises(RunEnded, match="reopened"):
+            await soon(other.run("a").pending_request(double, "q-1").answer())
+        later = asyncio.create_task(run.ask(double, 2, id="q-2"))
+        await until_async(lambda: waits_for(engine, "a", 1))
+        await settle()
+        assert not later.done()
+        world.clock.advance(100)
+        assert await soon(later) == 4
+        with pytest.raises(RequestRefused):
+            await soon(run.ask(double, -1, id="q-3"))
+        await run.signal(stop, True)
+        assert await soon(run.result()) == "stopped"
+        await check_history(engine.store, "a", serving_late)
+
+
+async def test_who_waits_hears_of_an_end_that_was_taken_back_whatever_else_waits_there(world: World) -> None:
+    """It saw neither the end nor an empty box: only that the run has gone on behind an end."""
+    async with world.engine(serving_late) as engine, watching(world) as (other, store):
+        run = await engine.start(serving_late(), id="a")
+        asking = asyncio.create_task(run.ask(double, 1, id="q-1"))
+        await until_async(lambda: waits_for(engine, "a", 1))
+        pause = Pause(store, behind=True, when=lambda name, argument: (name, argument) == ("head", "run:a"))
+        waiting = asyncio.create_task(other.run("a").pending_request(double, "q-1").accepted())
+        await soon(pause.reached.wait())
+        await ended_and_reopened(engine, run, "cancel")
+        with pytest.raises(RunEnded):
+            await soon(asking)
+        later = asyncio.create_task(run.ask(double, 2, id="q-2"))
+        await until_async(lambda: waits_for(engine, "a", 1))
+        pause.let_go.set()
+        with pytest.raises(RunEnded, match="reopened"):
+            await soon(waiting)
+        world.clock.advance(100)
+        assert await soon(later) == 4
+
+
+@asynccontextmanager
+async def watching(world: World) -> AsyncIterator[tuple[Engine, FaultyStore]]:
+    """A client whose calls of the store can be held back."""
+    handle = await world.store()
+    store = FaultyStore(handle)
+    try:
+        async with Engine(store, workflows=[], clock=world.clock) as engine:
+            yield engine, store
+    finally:
+        await world.release(handle)
+
+
+async def waits_for(engine: Engine, run_id: str, count: int) -> bool:
+    return len((await engine.store.head(f"run:{run_id}")).messages) == count
 
 
 async def test_a_request_to_a_finished_or_unknown_run(memory: MemoryWorld) -> None:
