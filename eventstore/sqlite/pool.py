@@ -4,7 +4,9 @@ What is asked for while every connection is busy waits in one queue, and a threa
 the next by itself. Its answers lie ready for the loop, which is woken by the first and takes all that are there by
 then. So a thousand runs that are read at once do not wake it a thousand times, and no answer waits for another.
 
-Who wants to read one moment of the store, in a transaction across several visits, has a connection to itself meanwhile.
+Who wants to read one moment of the store, in a transaction across several visits, has a connection to itself meanwhile,
+which may last as long as an export does. It is the next to get one; but one is left for what is asked in the queue,
+however many want one to themselves.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class ReadPool:
     async def reserved(self) -> AsyncIterator[Connection]:
         """A connection for one reader, to whom `on` gives it as often as it likes, in a transaction of its own."""
         self._check_open()
-        if self._free:
+        if self._free and self._may_lend():
             self._lent.add(connection := self._free.pop())
         else:
             connection = await self._next_free()
@@ -115,7 +117,8 @@ class ReadPool:
     async def _next_free(self) -> Connection:
         wanted: asyncio.Future[Connection] = self._loop.create_future()
         self._wanted.append(wanted)
-        self._grow()
+        if self._may_lend():
+            self._grow()
         try:
             return await wanted
         except asyncio.CancelledError:
@@ -149,10 +152,12 @@ class ReadPool:
         self._lent.discard(connection)
         if self._closed:
             return
-        while self._wanted:
+        while self._wanted and self._may_lend():
             if not (wanted := self._wanted.popleft()).done():
                 self._lent.add(connection)
                 wanted.set_result(connection)
+                if self._queue and self._all == self._lent and not self._opening:
+                    self._grow()  # there is room for one more, or those in the queue hear that it cannot be had
                 return
         if self._queue:
             self._visit(connection)
@@ -195,12 +200,18 @@ class ReadPool:
     def _is_closed(self) -> StoreClosed:
         return StoreClosed(f"the store at {self.path} was closed")
 
+    # -- on the loop, and on threads -----------------------------------------------------------------------------------
+
+    def _may_lend(self) -> bool:
+        """Whether one more may be had to oneself, so that one is left."""
+        return len(self._lent) < max(1, READERS_MAX - 1)
+
     # -- on a thread ---------------------------------------------------------------------------------------------------
 
     def _answer_some(self, connection: Connection) -> None:
         with suppress(RuntimeError):  # the loop was closed under us: the program has ended without closing the store
             with suppress(IndexError):  # another thread was the faster one
-                while self._queue and not self._wanted:
+                while self._queue and not (self._wanted and self._may_lend()):
                     self._answer(*self._queue.popleft(), connection)
             self._loop.call_soon_threadsafe(self._back, connection)
 

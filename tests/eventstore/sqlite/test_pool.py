@@ -46,6 +46,25 @@ class Gate:
         self._let_go.set()
 
 
+class Export:
+    """Somebody who has a connection to himself until it ends."""
+
+    def __init__(self, readers: ReadPool) -> None:
+        self.began = False
+        self._over = asyncio.Event()
+        self._task = asyncio.create_task(self._read(readers))
+
+    async def _read(self, readers: ReadPool) -> None:
+        async with readers.reserved() as mine:
+            assert await readers.on(mine, number(1)) == 1
+            self.began = True
+            await self._over.wait()
+
+    async def end(self) -> None:
+        self._over.set()
+        await asyncio.wait_for(self._task, 20)
+
+
 async def held(readers: ReadPool, count: int) -> tuple[list[Gate], list[asyncio.Task[str]]]:
     """That many of its threads have something to do."""
     gates = [Gate() for _ in range(count)]
@@ -198,6 +217,44 @@ async def test_one_that_was_given_to_somebody_who_is_gone_is_given_to_the_next(
     await asyncio.wait([gone])
     assert gone.cancelled()
     assert await asyncio.wait_for(waiting, 20) == 1
+
+
+async def test_however_many_want_a_connection_of_their_own_one_is_left_for_all_others(readers: ReadPool) -> None:
+    """Exports, one behind the other without end: what is short does not wait for any of them."""
+    exports = [Export(readers) for _ in range(5)]
+    await eventually(lambda: exports[1].began)
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*(readers.run(number(value)) for value in range(20))) == list(range(20))
+    gates, tasks = await held(readers, 1)
+    late = asyncio.create_task(readers.run(number(7)))
+    await asyncio.sleep(0)
+    await let_go(gates, tasks)
+    assert await late == 7
+    for export, following in zip(exports, [*exports[2:], None, None], strict=True):
+        assert following is None or not following.began
+        assert await readers.run(number(1)) == 1
+        await export.end()
+        await eventually(lambda following=following: following is None or following.began)
+    assert len(readers._all) == READERS_MAX
+    assert not readers._lent
+
+
+async def test_who_waits_behind_the_last_one_that_was_given_away_hears_if_there_is_no_other(
+    readers: ReadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates, tasks = await held(readers, 1)
+    monkeypatch.setattr(pool, "open_reader", lambda _: 1 // 0)
+    export = Export(readers)
+    waiting = asyncio.create_task(readers.run(number(1)))
+    await asyncio.sleep(0)
+    await eventually(lambda: not readers._opening)
+    await let_go(gates, tasks)
+    async with asyncio.timeout(20):
+        with pytest.raises(ZeroDivisionError):
+            await waiting
+    assert export.began
+    await export.end()
+    assert await readers.run(number(2)) == 2
 
 
 async def test_closing_waits_for_what_runs_and_refuses_what_waits(path: str) -> None:
