@@ -209,7 +209,7 @@ class Lease(Protocol):
         """
 
 
-class Commit(Struct, frozen=True, kw_only=True, gc=False):
+class Commit(Struct, frozen=True, kw_only=True):  # seen by the garbage collector, for `transaction` may be anything
     """One atomic step of one stream: all of it happens, or none.
 
     Order of refusal, each leaving everything as it was: `InvalidArgument` / `CommitTooLarge` /

@@ -33,8 +33,11 @@ __all__ = [
 ]
 
 
-class CommitRequest(Struct, frozen=True, eq=False, gc=False):
-    """A commit that was found well-formed, with its events as they are stored."""
+class CommitRequest(Struct, frozen=True, eq=False):
+    """A commit that was found well-formed, with its events as they are stored.
+
+    The garbage collector sees it: the error that refuses it knows the frames that know this, and its future the error.
+    """
 
     future: asyncio.Future[Any]
     commit: Commit
