@@ -83,6 +83,7 @@ class Calls:
         finally:
             if pending.held and not loop.poisoned:
                 _cancel_at_next_await(loop, pending)
+            del pending  # an error that came out of it knows this frame
 
     def _schedule(self, call: Call[Any], loop: DeterministicLoop) -> PendingTask:
         host = self._host

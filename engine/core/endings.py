@@ -42,7 +42,11 @@ def ending_of(
             pinned = "" if wish.newest else next_.version
             return ContinuedAsNew(at=at, pinned=not wish.newest, version=pinned), arguments
     except (DefinitionError, NotRecordable, PayloadTooLarge, ArgumentsError) as refused:
-        error = refused
+        return _failed(refused, at=at)  # not under a name that lasts: it knows this frame
+    return _failed(error, at=at)
+
+
+def _failed(error: BaseException, *, at: int) -> tuple[Ending, bytes]:
     info = describe(error)
     return RunFailed(at=at, error=info.type), encode_error(info)
 

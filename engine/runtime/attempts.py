@@ -158,10 +158,13 @@ async def run_attempt(
         return HandedOut()
     except BaseException as error:
         failure = failure_of(error, definition, running)
-    if isinstance(failure.error, NotRecordable | PayloadTooLarge):
-        return Failed(failure.described())  # another attempt would return the same kind of thing
-    arguments = work.args, dict(work.kwargs)
-    return await after_failure(definition, pending, attempts, failure, arguments, clock=clock, running=running)
+    try:
+        if isinstance(failure.error, NotRecordable | PayloadTooLarge):
+            return Failed(failure.described())  # another attempt would return the same kind of thing
+        arguments = work.args, dict(work.kwargs)
+        return await after_failure(definition, pending, attempts, failure, arguments, clock=clock, running=running)
+    finally:
+        del failure  # the error knows this frame
 
 
 class Ready(Struct, frozen=True):

@@ -77,11 +77,11 @@ async def _limited(
             return await running
     except TimeoutError as error:
         if limit.expired():
-            raise over[0] from error
+            raise over.pop() from error  # it knows this frame
         raise
     finally:
-        timeout.set(None)
-        listening.set(None)
+        timeout.close()
+        listening.close()
 
 
 def timed_out(definition: Task[..., Any], *, whole: bool) -> TaskTimeout:

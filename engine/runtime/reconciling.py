@@ -88,10 +88,14 @@ async def run_reconciliation(
         return Failed(describe(_in_vain(definition, attempts, error)))
     except BaseException as error:
         failure: Failure = failure_of(error, definition, running)
-    outcome = await after_failure(definition, pending, attempts, failure, (args, kwargs), clock=clock, running=running)
-    if isinstance(outcome, Retried):
-        return AskedInVain(outcome.error, outcome.retry_at)
-    return Failed(describe(_in_vain(definition, attempts, failure.error)))
+    try:
+        asked = args, kwargs
+        outcome = await after_failure(definition, pending, attempts, failure, asked, clock=clock, running=running)
+        if isinstance(outcome, Retried):
+            return AskedInVain(outcome.error, outcome.retry_at)
+        return Failed(describe(_in_vain(definition, attempts, failure.error)))
+    finally:
+        del failure  # the error knows this frame
 
 
 def _in_vain(definition: Task[..., Any], attempts: Attempts, failure: BaseException) -> TaskInterrupted:

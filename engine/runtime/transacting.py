@@ -82,7 +82,8 @@ class Transacting:
         self._traceback: Any = None  # of that, down to here: what the store adds to it says nothing of the task
         self._context = contextvars.copy_context()
         self._under_way = False
-        self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failure: BaseException | None = None
 
     # -- what the attempt does ----------------------------------------------------------------------------------------
 
@@ -98,7 +99,9 @@ class Transacting:
                 if not self._under_way and not self._ended.done():
                     self._ended.cancel()
                     raise
-        return self._ended.result()
+        self._ended.result()
+        failure, self._failure = self._failure, None  # it knows the frames of `call`, and they this
+        return failure
 
     # -- what its run's driver does -----------------------------------------------------------------------------------
 
@@ -135,10 +138,11 @@ class Transacting:
 
     def failed(self, error: BaseException) -> bool:
         """Its commit has failed. Whether that is a failure of the attempt, and no other."""
-        raised, self._raised = self._raised, None
+        raised, traceback = self._raised, self._traceback
+        self._raised = self._traceback = None  # as above
         refused = isinstance(error, TransactionRefused)  # for what it did, or in place of what is no `Exception`
         if raised is not None and (error is raised or (refused and error.__cause__ is raised)):
-            self._end(raised.with_traceback(self._traceback))
+            self._end(raised.with_traceback(traceback))
         elif refused:
             self._end(error)
         else:
@@ -148,7 +152,8 @@ class Transacting:
 
     def _end(self, failure: BaseException | None) -> None:
         if not self._ended.done():
-            self._ended.set_result(failure)
+            self._failure = failure
+            self._ended.set_result(None)
 
 
 async def run_transaction(

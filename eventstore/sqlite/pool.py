@@ -74,7 +74,10 @@ class ReadPool:
             self._visit(self._free.pop())
         else:
             self._grow()
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # an error of it knows this frame
 
     @asynccontextmanager
     async def reserved(self) -> AsyncIterator[Connection]:

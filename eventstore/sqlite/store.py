@@ -148,14 +148,20 @@ class SqliteStore(SqliteKeeping, Moving):
         validate_commit(commit, self.capabilities)
         future: asyncio.Future[StreamHead] = asyncio.get_running_loop().create_future()
         writer.submit(commit_request(commit, future))
-        return await future  # the caller's own: cancelling it cancels no batch
+        try:
+            return await future  # the caller's own: cancelling it cancels no batch
+        finally:
+            del future  # an error of it knows this frame
 
     async def send(self, message: Message) -> None:
         writer = self._open_writer()
         validate_message(message)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         writer.submit(SendRequest(future, message))
-        await future
+        try:
+            await future
+        finally:
+            del future  # as above
 
     async def head(self, stream: str) -> StreamHead:
         self._check_open()

@@ -1,6 +1,7 @@
 """What has left memory is gone at once: it does not wait for the garbage collector, which would go through all of it.
 
-A run that has failed may wait for it: an error knows the frames that it came through, and they know the error.
+An error knows the frames that it came through, and none of ours knows it for longer than it is raised in. What Python's
+own (`TaskGroup`, 3.11's `wait_for`, a thread's future) or the author's keep of it is theirs.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from tenacity import stop_after_attempt, wait_fixed
 from engine import Engine, NotHappened, RunHandle, task, workflow
 from engine.core.instance import Instance
 from engine.core.loop import DeterministicLoop
-from engine.errors import RunCancelledError
+from engine.errors import RunCancelledError, RunFailedError
+from engine.runtime.alarms import OneAlarm
 from engine.runtime.board import Board
+from engine.runtime.dispatch import Running
 from engine.runtime.driver import Driver
 from engine.runtime.pump import Pump
 from engine.workflows import durable
@@ -27,7 +30,7 @@ from tests.runtime.faulty import FaultyStore, Pause
 from tests.runtime.test_costs import step, steps, wide
 from tests.runtime.worlds import PATIENCE_SECONDS, MemoryWorld, at_rest, settle, soon, until, until_async
 
-OF_A_RUN = (Board, DeterministicLoop, Driver, Instance, Pump)
+OF_A_RUN = (Board, DeterministicLoop, Driver, Instance, Pump, Running)
 RUNS = 3
 
 
@@ -50,6 +53,64 @@ async def epochs(left: int) -> int:
 @workflow
 async def parent(count: int) -> int:
     return await steps(count)
+
+
+@task
+async def breaks(n: int) -> int:
+    raise ConnectionError(n)
+
+
+@task(timeout=100, heartbeat_timeout=50)
+async def limited(n: int) -> int:
+    return n
+
+
+async def does_not_answer(n: int) -> None:
+    raise TimeoutError(n)
+
+
+@task(stop=stop_after_attempt(2), wait=wait_fixed(0), reconcile=does_not_answer)
+async def asks_in_vain(n: int) -> int:
+    raise ConnectionError(n)
+
+
+@workflow
+async def fails(count: int) -> int:
+    return sum(await asyncio.gather(*(breaks(n) for n in range(count))))
+
+
+@workflow
+async def raises(count: int) -> int:
+    await limited(count)
+    raise ValueError(count)
+
+
+@workflow
+async def asks(count: int) -> int:
+    return await asks_in_vain(count)
+
+
+@workflow
+async def mother_of_failures(count: int) -> int:
+    return await fails(count)
+
+
+@workflow
+async def returns_what_cannot_be(count: int) -> Any:
+    return object()
+
+
+@workflow
+async def recovers(count: int) -> int:
+    try:
+        return await breaks(count)
+    except ConnectionError:
+        return count
+
+
+async def has_failed(run: RunHandle[Any], world: MemoryWorld) -> None:
+    with pytest.raises(RunFailedError):
+        await run.result()
 
 
 async def ends(run: RunHandle[Any], world: MemoryWorld) -> None:
@@ -87,6 +148,12 @@ def living() -> Counter[str]:
         (lambda: parent(3), ends, 10),
         (lambda: epochs(3), ends, 10),
         (lambda: naps(3), is_cancelled, 10),
+        (lambda: fails(3), has_failed, 10),
+        (lambda: raises(3), has_failed, 10),
+        (lambda: asks(3), has_failed, 10),
+        (lambda: mother_of_failures(3), has_failed, 10),
+        (lambda: returns_what_cannot_be(3), has_failed, 10),
+        (lambda: recovers(3), ends, 10),
         (lambda: naps(3), rests_and_is_put_away, 0),
         (lambda: naps(3), rests_and_comes_back, 0),
         (lambda: naps(3), rests_and_comes_back, 10),
@@ -99,6 +166,7 @@ async def test_a_run_leaves_nothing_to_the_garbage_collector(
     cached: int,
 ) -> None:
     workflows: list[Any] = [steps, wide, naps, epochs, parent]
+    workflows += [fails, raises, asks, mother_of_failures, returns_what_cannot_be, recovers]
     async with Engine(memory.data, workflows=workflows, clock=memory.clock, cached=cached) as engine:
         await settle()
         gc.collect()
@@ -111,6 +179,26 @@ async def test_a_run_leaves_nothing_to_the_garbage_collector(
             assert living() - before == Counter()
         finally:
             gc.enable()
+
+
+async def test_an_attempt_with_limits_leaves_nothing_to_the_garbage_collector(memory: MemoryWorld) -> None:
+    async with Engine(memory.data, workflows=[limiting], clock=memory.clock) as engine:
+        await soon((await engine.start(limiting())).result())
+        await settle()
+        gc.collect()
+        gc.disable()
+        try:
+            before = sum(isinstance(found, OneAlarm) for found in gc.get_objects())
+            await soon((await engine.start(limiting())).result())
+            await settle(200)
+            assert sum(isinstance(found, OneAlarm) for found in gc.get_objects()) == before
+        finally:
+            gc.enable()
+
+
+@workflow
+async def limiting() -> int:
+    return await limited(1) + await limited(2)
 
 
 # -- what is said to a run that is gone --------------------------------------------------------------------------------
