@@ -11,7 +11,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -48,9 +48,7 @@ class ValueCodec:
         self.type = type_
         self.where = where
         self._carriage = INLINE if bytes_max == PAYLOAD_INLINE_BYTES else Carriage(bytes_max)
-        self._decoder = _decoder(type_, where)
-        self.tabular = _holds_tables(type_)
-        self._foreign = _runs_code(type_)
+        self._decoder, self.tabular, self._foreign = _read(type_, where)
 
     def encode(self, value: Any, carriage: Carriage | None = None) -> bytes:
         """The value as JSON. Raises `NotRecordable` or `PayloadTooLarge`, naming what and where."""
@@ -124,12 +122,11 @@ class ArgumentsCodec:
         kinds = {p.kind for p in self._signature.parameters.values()}
         self._simple = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}
         fields = [(p.name, _field_type(p, self._signature), UNSET) for p in self.parameters]
-        for parameter in self.parameters:
-            _decoder(parameter.type, f"parameter {parameter.name!r} of {where}")
+        read = [_read(each.type, f"parameter {each.name!r} of {where}") for each in self.parameters]
         self._struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=False)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
-        self.tabular = any(_holds_tables(parameter.type) for parameter in self.parameters)
-        self._foreign = any(_runs_code(parameter.type) for parameter in self.parameters)
+        self.tabular = any(each.tabular for each in read)
+        self._foreign = any(each.foreign for each in read)
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise the `TypeError` that calling the function would raise for arguments its signature does not take."""
@@ -241,31 +238,29 @@ def _field_type(parameter: Parameter, signature: inspect.Signature) -> Any:
     return type_ | msgspec.UnsetType if type_ is not Any else Any
 
 
-def _decoder(type_: Any, where: str) -> msgspec.json.Decoder[Any]:
+class _Read(NamedTuple):
+    """An annotation, read: what decodes its values, whether there are tables in them, and whether reading one may run
+    code of whoever wrote the type (a `__post_init__`, say).
+    """
+
+    decoder: msgspec.json.Decoder[Any]
+    tabular: bool
+    foreign: bool
+
+
+def _read(type_: Any, where: str) -> _Read:
+    refusal = f"{where} is annotated {_type_text(type_)}, which cannot be written as typed JSON"
+    advice = "use builtins, Structs, dataclasses, datetimes, UUIDs, Decimals, enums or bytes, or hand on a path"
     try:
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(type_)
     except TypeError as error:
-        raise DefinitionError(
-            f"{where} is annotated {_type_text(type_)}, which cannot be written as typed JSON ({error}):"
-            " use builtins, Structs, dataclasses, datetimes, UUIDs, Decimals, enums or bytes, or hand on a path"
-        ) from error
-    if any(table_kind(each) is None for each in _custom_types(type_)):
-        raise DefinitionError(
-            f"{where} is annotated {_type_text(type_)}, which cannot be written as typed JSON:"
-            " use builtins, Structs, dataclasses, datetimes, UUIDs, Decimals, enums or bytes, or hand on a path"
-        )
-    return decoder
-
-
-def _custom_types(type_: Any) -> list[Any]:
-    """The classes that msgspec would leave to a hook which the annotation itself is, or directly holds."""
-    return [found.cls for found in _held_types(type_) or () if isinstance(found, msgspec.inspect.CustomType)]
-
-
-def _runs_code(type_: Any) -> bool:
-    """Whether reading a value of it may run code of whoever wrote its type: a `__post_init__`, say."""
+        raise DefinitionError(f"{refusal} ({error}): {advice}") from error
     held = _held_types(type_)
-    return held is None or any(isinstance(found, _CLASSES) for found in held)
+    # Classes that msgspec would leave to a hook: tables, for which there is one, and what has none.
+    kinds = [table_kind(found.cls) for found in held or () if isinstance(found, msgspec.inspect.CustomType)]
+    if None in kinds:
+        raise DefinitionError(f"{refusal}: {advice}")
+    return _Read(decoder, bool(kinds), held is None or any(isinstance(found, _CLASSES) for found in held))
 
 
 def _held_types(type_: Any) -> list[msgspec.inspect.Type] | None:
@@ -318,10 +313,6 @@ def _encode(value: Any, where: str, carriage: Carriage, *, tabular: bool = False
 def _decode_tables(data: bytes, type_: Any, where: str, carriage: Carriage) -> Any:
     plain, tables = unpack(data)
     return msgspec.json.decode(plain, type=type_, dec_hook=carriage.detaching(tables, where))
-
-
-def _holds_tables(type_: Any) -> bool:
-    return any(table_kind(each) is not None for each in _custom_types(type_))
 
 
 def _finite(value: Any, hook: Callable[[Any], Any] | None = None) -> bool:
