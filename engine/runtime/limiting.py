@@ -77,7 +77,7 @@ async def _limited(
             return await running
     except TimeoutError as error:
         if limit.expired():
-            raise over.pop() from error  # it knows this frame
+            raise over.pop(0) from error  # it knows this frame
         raise
     finally:
         timeout.close()
