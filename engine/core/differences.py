@@ -7,6 +7,7 @@ engine's own business.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -20,8 +21,11 @@ from engine.core.events import (
     Fact,
     Note,
     PayloadsDestroyed,
+    PrefixEnded,
     RequestReceived,
     RunForked,
+    RunReopened,
+    RunStarted,
     SignalReceived,
     TimerStarted,
 )
@@ -141,32 +145,61 @@ def _keys(ordered: list[T], history: Sequence[T], run_id: str, *, values: bool) 
     """What is compared. The ids of children begin with that of their parent: a fork's own, or one of its origins'."""
     own = [run_id, *(item.event.origin for item in history if isinstance(item.event, RunForked))]
     own.sort(key=len, reverse=True)
-    return [_key(item, own, values=values) for item in ordered]
+    lengths = _lengths(history)
+    return [_key(item, own, lengths, values=values) for item in ordered]
 
 
-def _key(item: Recorded, own: list[str], *, values: bool) -> bytes:
+def _lengths(history: Sequence[Recorded]) -> dict[int, int]:
+    """How long each timer runs, by version: from the run's own time then, whenever it was that it was recorded.
+
+    The one of the run's own deadline, which no code has asked for, runs for as long as is left: that says how quick
+    the epochs before were.
+    """
+    lengths: dict[int, int] = {}
+    now, within = 0, False
+    for item in history:
+        event = item.event
+        if isinstance(event, RunStarted):
+            within = event.deadline > 0
+        if isinstance(event, Fact | RunReopened | PrefixEnded):
+            now = max(now, event.at)
+        elif isinstance(event, TimerStarted) and (event.site or not within):
+            lengths[item.version] = event.deadline - now
+    return lengths
+
+
+def _key(item: Recorded, own: list[str], lengths: dict[int, int], *, values: bool) -> bytes:
     event = item.event
-    fields: dict[str, Any] = {key: value for key, value in to_builtins(event).items() if key not in _NOT_COMPARED}
+    # Field by field: whether one that has its default is written out depends on which object it is, not on its value.
+    names = (name for name in event.__struct_fields__ if name not in _NOT_COMPARED)
+    fields: dict[str, Any] = {name: to_builtins(getattr(event, name)) for name in names}
+    fields["type"] = type(event).__name__
     if isinstance(event, TimerStarted):
-        fields["after"] = event.deadline - event.at
+        fields["after"] = lengths.get(item.version)
     if isinstance(event, SignalReceived | RequestReceived):
         del fields["id"]  # of the message
     if "request" in fields:
         del fields["request"], fields["id"]
     if isinstance(run := fields.get("run"), str):
         fields["run"] = next((run.removeprefix(each) for each in own if run.startswith(f"{each}/")), run)
-    value = _error(item.payload) if fields["type"] in _ERRORS else item.payload
+    value = _error(item.payload, own) if fields["type"] in _ERRORS else item.payload
     if not values:
         value = None
     return msgspec.json.encode([fields, None if value is None else value.hex()])
 
 
-def _error(payload: bytes | None) -> bytes | None:
-    """What an error says, without its traceback: that names lines."""
+def _error(payload: bytes | None, own: list[str]) -> bytes | None:
+    """What an error says, without its traceback, which names lines, and the run's own id, in quotes or in that of
+    a child.
+    """
     try:
         found = None if payload is None else msgspec.json.decode(payload)
     except (ValueError, RecursionError):
         return payload
     if not isinstance(found, dict):
         return payload
-    return msgspec.json.encode([found.get("type"), found.get("message")])
+    message = found.get("message")
+    if isinstance(message, str):
+        ids = "|".join(map(re.escape, own))
+        message = re.sub(rf"(?<=['\"])(?:{ids})(?=['\"/])", "", message)
+    return msgspec.json.encode([found.get("type"), message])

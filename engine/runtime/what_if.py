@@ -23,6 +23,7 @@ from engine.core.events import (
     Fact,
     PrefixEnded,
     RunForked,
+    RunReopened,
     RunStarted,
     SendAccepted,
     SignalReceived,
@@ -75,6 +76,7 @@ async def suppose(
     head = await head_of(store, run_id)
     check_remembers(head)
     recorded = [item async for item in read_events(store, run_id, until=head.version)]
+    check_remembers(await head_of(store, run_id))  # that what we have read was whole
     cut = cut_of(recorded, run_id, at=at, substituted=substitute)
     definition = definitions.require(cut.started.workflow, cut.started.version)
     prefix = [item for item in recorded if item.version <= cut.until]
@@ -102,7 +104,9 @@ class _Supposition:
         retold: bool,
     ) -> None:
         self.history: list[HistoryEvent] = []
-        self.answered: dict[str, bytes | None] = {}  # arguments of the task calls that were, by id
+        self.answered: dict[
+            tuple[int, str], bytes | None
+        ] = {}  # arguments of the task calls that were, by epoch and id
         self.asked_otherwise: list[str] = []
         self.problem = ""
         self._timers: set[tuple[int, str]] = set()  # that are known from the history, by deadline and id
@@ -111,14 +115,16 @@ class _Supposition:
         self._state = RunState(run_id=run_id)
         self._replayer = Replayer(definition, run_id, versions=definitions.find, tables=TABLES)
         self._instance = self._replayer.instance
-        last = next(item for item in reversed(prefix) if isinstance(item.event, Fact))
+        # Its time there: of its last fact, or when it last went on after it had stood still.
+        moments = Fact | RunReopened | PrefixEnded
+        moment = max(item.event.at for item in prefix if isinstance(item.event, moments))
         origin = self._state.run_id.removesuffix("~?")
         fork = RunForked(at=prefix[0].event.at, origin=origin, version=prefix[-1].version, digest="")
         try:
             self._replay(fork, None)
             for item in prefix:
                 self._replay(item.event, item.payload)
-            self._replay(PrefixEnded(at=last.event.at, retold=retold), None)
+            self._replay(PrefixEnded(at=moment, retold=retold), None)
             decided = self._replayer.finish()
         except Mismatch as mismatch:
             raise RepairRefused(
@@ -179,7 +185,7 @@ class _Supposition:
                 return True
             del facts[index]
             if isinstance(fact, TaskCompleted | TaskFailed):
-                self.answered[fact.id] = self._instance.pending[fact.id].arguments
+                self.answered[self._instance.epoch, fact.id] = self._instance.pending[fact.id].arguments
             self._tell(structs.replace(fact, at=max(fact.at, self._now)), item.payload)
             return True
         return False
@@ -213,6 +219,8 @@ class _Supposition:
         epoch = before.epoch + 1
         starts = (n for n, item in enumerate(facts) if isinstance(item.event, RunStarted) and item.event.epoch == epoch)
         beginning = next(starts, len(facts))
+        if beginning < len(facts):
+            at = max(at, facts[beginning].event.at)  # it began then, whatever took so long
         for item in facts[:beginning]:
             if isinstance(item.event, SignalReceived):  # it came between the two, and is among what is carried on
                 self._tell(item.event, item.payload)
@@ -245,11 +253,14 @@ class _Supposition:
 
     def compare_arguments(self, counting: list[HistoryEvent]) -> None:
         """Find the calls that were answered as they were recorded, though they were made with other arguments."""
+        epoch = 0
         for item in counting:
             event = item.event
-            if not isinstance(event, TaskScheduled) or event.id not in self.answered:
+            if isinstance(event, RunStarted):
+                epoch = event.epoch
+            if not isinstance(event, TaskScheduled) or (epoch, event.id) not in self.answered:
                 continue
-            if self.answered.pop(event.id) != item.payload:
+            if self.answered.pop((epoch, event.id)) != item.payload:
                 self.asked_otherwise.append(event.id)
 
     def outcome(self, run_id: str, recorded: list[HistoryEvent], *, never_called: tuple[str, ...]) -> WhatIf:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine import Request, Signal, WhatIf, durable, task, workflow
+from engine.core.events import PrefixEnded, RunStarted, TimerFired, TimerStarted
 from engine.errors import NotRecordable, RepairRefused, ResultError, RunNotFound, UnknownWorkflow
 from eventstore import EventStore
 from tests.runtime.plays import PLAYS, Play, stage
@@ -209,7 +210,7 @@ async def test_a_run_that_has_continued_as_new(world: World) -> None:
         assert await soon(run.result()) == 5
         for at in range(1, len(await events_of(run)) + 1):
             found = await engine.what_if("r", at=at)
-            assert (found.would_be.result, found.diff.rows) == (b"5", ()), at
+            assert (found.would_be.result, found.diff.rows, found.asked_otherwise) == (b"5", (), ()), at
 
 
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
@@ -254,3 +255,106 @@ async def breaks() -> int:
 @workflow
 async def failing() -> int:
     return await breaks()
+
+
+@workflow
+async def child(n: int) -> int:
+    return n
+
+
+@workflow
+async def mother(parent_close: Any) -> int:
+    return await child.options(parent_close=parent_close)(3)
+
+
+async def test_an_option_that_is_its_default_is_no_difference(world: World) -> None:
+    """Whichever object it is: what was read from a history, and what the code says, are two."""
+    async with world.engine(mother, child) as engine:
+        for n, said in enumerate(["cancel", "-cancel"[1:]]):
+            run = await engine.start(mother(said), id=f"r{n}")
+            assert await soon(run.result()) == 3
+            assert (await engine.what_if(run.id, at=1)).diff.rows == ()
+        assert [row.left.event.type for row in (await engine.diff("r0", "r1")).rows if row.left] == []
+
+
+@workflow
+async def unlucky() -> int:
+    raise ValueError("out of luck")
+
+
+@workflow
+async def foster() -> int:
+    return await unlucky()
+
+
+async def test_an_end_that_names_a_child_is_the_same_end(world: World) -> None:
+    """Its id begins with that of the run, which is another one."""
+    async with world.engine(foster, unlucky) as engine:
+        for n in range(2):
+            run = await engine.start(foster(), id=f"r{n}")
+            with pytest.raises(ResultError, match=f"'r{n}/unlucky#1' failed"):
+                await soon(run.result())
+            assert (await engine.what_if(run.id, at=1)).diff.rows == ()
+        assert (await engine.diff("r0", "r1")).rows == ()
+
+
+@workflow
+async def idle() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_deadline_that_passed_is_the_same_end(world: World) -> None:
+    """Its error names the run, which is another one."""
+    async with world.engine(idle) as engine:
+        run = await engine.start(idle(), id="r", deadline=5)
+        with pytest.raises(ResultError, match="'r'"):
+            await ended(world, run)
+        assert (await engine.what_if("r", at=1)).diff.rows == ()
+
+
+@workflow
+async def slow() -> int:
+    price = await rate(1)
+    await asyncio.sleep(30)
+    return price
+
+
+async def test_time_does_not_go_back_to_before_a_fork(world: World) -> None:
+    """A fork that was told its start anew has its deadline counted from then; a what-if of it has as much time."""
+    async with world.engine(slow) as engine:
+        assert await ended(world, await engine.start(slow(), id="r", deadline=1_000)) == 3
+        world.clock.advance(500)
+        assert await ended(world, await engine.fork("r", at=1, id="f")) == 3
+        at = next(n for n, event in enumerate(await events_of(engine.run("f")), 1) if isinstance(event, PrefixEnded))
+        found = await engine.what_if("f", at=at)
+        assert (found.would_be.result, found.diff.rows) == (b"3", ())
+        (started,) = [item.event for item in found.history if isinstance(item.event, TimerStarted)][:1]
+        assert started.deadline - started.at == 1_000 * 1_000_000
+
+
+@workflow
+async def naps(n: int) -> int:
+    if n:
+        await durable.continue_as_new(naps(n - 1))
+    await asyncio.sleep(5)
+    return n
+
+
+async def test_an_epoch_begins_when_it_began(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fires in it fires at its time: else it would come before what has called it off."""
+    monkeypatch.setattr("engine.runtime.writing.COMMIT_EVENTS_MAX", 1)
+    async with world.engine(naps) as engine:
+        commit = engine.store.commit
+
+        async def slowly(what: Any) -> Any:
+            world.clock.advance(1)
+            return await commit(what)
+
+        monkeypatch.setattr(engine.store, "commit", slowly)
+        run = await engine.start(naps(1), id="r")
+        assert await ended(world, run) == 0
+        was = [event.at for event in await events_of(run) if isinstance(event, RunStarted | TimerFired)]
+        assert was[1] > was[0]
+        found = await engine.what_if("r", at=1)
+        would_be = [item.event.at for item in found.history if isinstance(item.event, RunStarted | TimerFired)]
+        assert (would_be, found.diff.rows) == (was, ())
