@@ -365,7 +365,8 @@ class RunState(Struct, kw_only=True):
     def _repair(self, event: RunReopened | RunForked | PrefixEnded) -> None:
         match event:
             case RunForked(origin=origin, version=version):
-                self.origin, self.origin_version = origin, version
+                if not self.origin:  # one that is copied says what the origin is a fork of
+                    self.origin, self.origin_version = origin, version
             case RunReopened():
                 self.reopened += 1
                 if event.takes_back != "end":

@@ -28,7 +28,7 @@ from engine.core.events import (
     TaskFailed,
 )
 from engine.errors import HistoryError, RepairRefused, RunPrunedError
-from engine.runtime.histories import HistoryEvent, read_events
+from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
 from engine.runtime.streams import run_id_of
 from eventstore import EventStore, StreamHead
 
@@ -88,6 +88,7 @@ async def read_prefix(store: EventStore, head: StreamHead, *, at: int, substitut
             kept = None
         elif kept is not None:
             kept.append(item)
+    check_remembers(await head_of(store, run_id))  # that what we have read was whole
     return Prefix(store, run_id, cutting.cut(), kept)
 
 
@@ -115,8 +116,7 @@ class _Cutting:
         self._ends = False
         self._terminated = 0  # the version at which it was ended without its code, if nothing has taken that back
         self._open = False  # there may be decisions of it
-        self._is_fork = False
-        self._own_from = 0  # of a fork: from here on its history is its own
+        self._copied = 0  # prefixes that have not ended, each within the one before: a fork has its own history behind
 
     def take(self, item: HistoryEvent) -> bool:
         """The next event. Whether it is needed to know where the cut is, or those behind it may be."""
@@ -133,7 +133,7 @@ class _Cutting:
         # A termination is no turn. It may have come into one that was not all written: that is decided anew.
         at = self._terminated - 1 if self._terminated else self._at
         run_id, started, fact = self._run_id, self._started, self._fact
-        if self._is_fork and not self._own_from:
+        if self._copied:
             raise RepairRefused(
                 f"version {at} of run {run_id!r} stands in what it has copied as a fork: fork its origin, or cut later"
             )
@@ -161,10 +161,10 @@ class _Cutting:
             case RunTerminated():
                 self._terminated = item.version
             case RunForked():
-                self._is_fork = True
+                self._copied += 1
             case PrefixEnded(retold=retold):
-                self._base = self._own_from = item.version
-                self._open, self._ends = retold, False
+                self._copied -= 1
+                self._base, self._open, self._ends = item.version, retold, False
             case _:
                 return
 

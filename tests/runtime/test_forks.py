@@ -173,6 +173,28 @@ async def test_from_every_version_it_comes_to_the_same_end(world: World) -> None
     await check_store(await world.store(), nightly)
 
 
+async def test_a_fork_of_a_fork_of_a_fork_is_cut_in_its_own_history(world: World) -> None:
+    """What it has copied ends where its own prefix does, not where one ends that is copied; and it says whose it is."""
+    async with world.engine(nightly) as engine:
+        await soon((await engine.start(nightly(4), id="r")).result())
+        origin = "r"
+        for new_id in ("f", "ff"):
+            last = len(await events_of(engine.run(origin)))
+            assert await soon((await engine.fork(origin, at=last, id=new_id)).result()) == 44
+            state = await engine.run(new_id).state()
+            assert (state.origin, state.origin_version) == (origin, last - 1)
+            origin = new_id
+        events = await events_of(engine.run("ff"))
+        inner, own = (n for n, event in enumerate(events, 1) if isinstance(event, PrefixEnded))
+        for at in range(inner - 1, own):
+            with pytest.raises(RepairRefused, match="stands in what it has copied as a fork"):
+                await engine.fork("ff", at=at)
+            with pytest.raises(RepairRefused, match="stands in what it has copied as a fork"):
+                await engine.what_if("ff", at=at)
+        assert await soon((await engine.fork("ff", at=own, id="fff")).result()) == 44
+    await check_store(await world.store(), nightly)
+
+
 async def test_with_the_result_of_a_task_given(world: World) -> None:
     async with world.engine(nightly) as engine:
         run = await engine.start(nightly(4), id="r")
