@@ -38,6 +38,10 @@ async def outcome_letters(
             raise RepairRefused(
                 f"child run {child!r} was pruned: what came of it can be told to run {run_id!r} no more"
             )
+        if outcome.payload is None and outcome.status in ("completed", "failed"):
+            raise RepairRefused(
+                f"child run {child!r} was made to forget what came of it: that can be told to run {run_id!r} no more"
+            )
         mail = ChildMail(
             call=id_,
             epoch=instance.epoch,

@@ -69,7 +69,9 @@ class Observer:
         distant = [watch for watch in self._watches if not watch.resident]
         for start in range(0, len(distant), FIND_LIMIT_MAX):
             by_stream = {stream_of(watch.run_id): watch for watch in distant[start : start + FIND_LIMIT_MAX]}
-            page = await self._store.find(StreamQuery(streams=tuple(by_stream), limit=FIND_LIMIT_MAX))
+            # Also one that was pruned since we looked: it has ended meanwhile.
+            query = StreamQuery(streams=tuple(by_stream), pruned=None, limit=FIND_LIMIT_MAX)
+            page = await self._store.find(query)
             for head in page.items:
                 watch = by_stream[head.stream]
                 seen = (head.version, head.updated_at)

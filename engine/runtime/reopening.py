@@ -201,6 +201,7 @@ async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id
     turn: LastTurn | None = None
     try:
         await feed(replayer, store, head)
+        check_remembers(await head_of(store, run_id))  # that what we have read was whole
         turn = replayer.last_turn
         if head.attributes.get(STATUS) != "terminated":
             note = structs.replace(note, takes_back=await _what_is_taken_back(store, replayer, run_id))
@@ -211,6 +212,7 @@ async def _plan(store: EventStore, head: StreamHead, definitions: Served, run_id
             store, replayer.instance, but={item.event.id for item in decided}, stamp=f"reopen:{head.version + 1}"
         )
     except Mismatch as mismatch:
+        check_remembers(await head_of(store, run_id))
         if note.takes_back == "end" and _is_half_written(turn, replayer, mismatch):
             _check_unheard(turn.decisions.values(), run_id)
             return await _plan(store, head, definitions, run_id, structs.replace(note, takes_back="decisions"))

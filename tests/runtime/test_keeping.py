@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -215,6 +216,23 @@ async def marked(text: str) -> str:
     await load(text)
     durable.set_attributes(stage="last", weight=7)
     return text
+
+
+@pytest.mark.parametrize("text", ["x", "bad"])
+async def test_a_fork_is_not_told_what_a_child_has_forgotten(world: World, text: str) -> None:
+    """It would be suspended for that, and no code could mend it."""
+    async with world.engine(family, nightly) as engine:
+        run = await engine.start(family(text), id="f")
+        if text == "x":
+            await run.signal(go, "on")
+            await soon(run.result())
+        else:
+            with pytest.raises(HoldfastError):
+                await soon(run.result())
+        assert await engine.destroy_payloads("f-child") > 0
+        with pytest.raises(RepairRefused, match="child run 'f-child' was made to forget what came of it"):
+            await engine.fork("f", at=2)
+        assert await soon((await engine.rerun("f", id="again")).status()) == "running"
 
 
 async def test_own_attributes_go_with_the_payloads_that_gave_them(world: World) -> None:
@@ -529,6 +547,54 @@ async def test_beside_a_running_engine(world: World) -> None:
         await world.release(store)
         assert (await verify(engine.store)).findings == ()
         assert await soon((await engine.start(nightly("z"), id="last")).result()) == "zzzz"
+
+
+async def test_who_awaits_a_run_that_is_pruned_as_soon_as_it_has_ended_is_told(world: World) -> None:
+    """Whoever awaits it elsewhere looks now and then; the end, and that it was pruned, may come between two looks."""
+    looked, look = asyncio.Event(), asyncio.Event()
+
+    async def stand_still(name: str, _: Any) -> None:
+        if name == "find":
+            looked.set()
+            await look.wait()
+
+    async with world.engine(waiting) as engine, Engine(FaultyStore(engine.store), clock=world.clock) as elsewhere:
+        run = await engine.start(waiting("x"), id="r")
+        elsewhere.store.before = stand_still  # type: ignore[attr-defined]
+        result = asyncio.create_task(elsewhere.run("r").result())
+        await soon(looked.wait())
+        await run.signal(go, "on")
+        assert await soon(run.result()) == "xon"
+        await pruned(engine, "r")
+        look.set()
+        with pytest.raises(RunPrunedError):
+            await soon(result)
+
+
+class ReadLate(FaultyStore):
+    """Something happens between a look at the head of a run and the first event that is read."""
+
+    first: Callable[[], Coroutine[Any, Any, Any]] | None = None
+
+    async def read(self, stream: str, **what: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+        if stream == "run:r" and what.get("after", 0) == 0 and (first := self.first) is not None:
+            self.first = None
+            await first()
+        async for event in super().read(stream, **what):
+            yield event
+
+
+@pytest.mark.parametrize("what", ["reopen", "fork", "what_if"])
+async def test_who_repairs_a_run_that_is_pruned_as_its_history_is_read_is_told(world: World, what: str) -> None:
+    async with world.engine(nightly) as engine:
+        await ended(engine, "r", "bad")
+        await free(engine.store, "r")
+        late = ReadLate(engine.store)
+        async with Engine(late, workflows=[nightly], only=["nobody"], clock=world.clock) as elsewhere:
+            late.first = lambda: engine.prune("r")
+            with pytest.raises(RunPrunedError):
+                await (elsewhere.reopen("r") if what == "reopen" else getattr(elsewhere, what)("r", at=1))
+            assert late.first is None
 
 
 async def test_who_prunes_and_who_reopens_at_once_do_not_both(world: World) -> None:
