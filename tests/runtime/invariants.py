@@ -242,7 +242,14 @@ def check_events(events: list[Any]) -> None:
         demand(
             not told.suspended
             or isinstance(
-                event, RunResumed | RunTerminated | RunReopened | RunSuspended | AttemptOutcomeIgnored | SignalIgnored
+                event,
+                RunResumed
+                | RunTerminated
+                | RunReopened
+                | PrefixEnded  # behind which nothing of a fork is held
+                | RunSuspended
+                | AttemptOutcomeIgnored
+                | SignalIgnored,
             ),
             f"{where}: while suspended",
         )

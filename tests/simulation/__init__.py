@@ -5,7 +5,8 @@
 event loop of our own (`loops`), where each worker and client is an actor, as a process would be: it can be killed
 between any two callbacks, or frozen and go on later. What is checked at the end is in `checks`, what is held against
 every commit and every answer in `books` and `seen` (limits: `limits`, signals of runs: `sends`, repairs: `repaired` and
-`copies`, debounced calls: `bursts`, memos: `kept`); a scenario that fails is made as small as it gets (`shrinking`).
+`copies`, what they may write: `footprints`, what-ifs: `supposing`, debounced calls: `bursts`, memos: `kept`, what was taken
+away: `taken`); a scenario that fails is made as small as it gets (`shrinking`).
 
 It deliberately does not know SQLite, threads or real processes: tests/crash kills those.
 """

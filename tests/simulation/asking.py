@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine import Request, RunHandle
-from engine.errors import RequestFailedError, RequestRefused, RunEnded
+from engine.errors import HistoryError, RequestFailedError, RequestRefused, RunEnded, RunPrunedError
 
 if TYPE_CHECKING:
     from tests.simulation.playing import Play
@@ -25,4 +25,9 @@ async def ask(play: Play, handle: RunHandle[Any], request: Request[int, Any], id
             outcome = "failed"
         except RunEnded:
             outcome = "ended"
+        except (RunPrunedError, HistoryError) as error:  # nobody knows any more
+            play.ledger.taken.missed(handle.id, error)
+            return
+        if outcome == "ended" and handle.id in play.ledger.taken.pruned:
+            return  # it takes no more questions, and nobody knows what came of this one
         play.ledger.answers.heard(handle.id, id_, value, outcome)

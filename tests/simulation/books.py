@@ -71,6 +71,7 @@ class Wishes:
         self.ever: dict[str, set[type]] = {}  # how a run has ended, each time
         self.children: dict[str, dict[str, ChildStarted]] = {}  # by run and their own id: of its epoch
         self.told: dict[str, set[str]] = {}  # runs, by what mail they have taken
+        self.reopened: set[str] = set()
         self.cancelled: set[str] = set()  # children whose await was cancelled while their parent ran
 
     def noted(self, run_id: str, events: Iterable[Any], mail: Collection[bytes], now: float) -> None:
@@ -94,6 +95,7 @@ class Wishes:
                     terminated = isinstance(event, RunTerminated)
                 case RunReopened():
                     self.ended.pop(run_id, None)
+                    self.reopened.add(run_id)
                     self.terminated.pop(run_id, None)  # whoever wanted that has had it
         if "terminate" in kinds and not was_over:
             self.checks["who is terminated ends so"] += 1
@@ -123,7 +125,7 @@ class Wishes:
         told = self.told.get(child.run, set())
         if child.parent_close == "abandon" and "terminate" in told:
             OUTSIDE.broke("children", f"{child.run} was abandoned by {run_id}, and terminated")
-        if end.at <= parent.at:
+        if end.at <= parent.at or child.run in self.reopened:
             return
         self.checks["children end as their calls said"] += 1
         late = end.at > parent.at + LATE_SECONDS

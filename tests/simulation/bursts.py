@@ -33,13 +33,14 @@ class Bursts:
         self.longest: float | None = None
         self.slack = 0.0  # seconds by which clocks are apart, or are set
         self.calls: dict[str, _Call] = {}  # by run
-        self.wanted: dict[str, int] = {}  # what each was called with, as its caller has heard
+        self.wanted: dict[str, int] = {}  # what each was called with
         self.given: dict[str, int] = {}  # what each run has begun with
         self.begun: set[str] = set()
         self.last: CallDebounced | None = None
 
-    def called(self, event: CallDebounced, time: float) -> None:
-        """A call is recorded."""
+    def called(self, event: CallDebounced, n: int, time: float) -> None:
+        """A call with that number is recorded, whether or not its caller hears of it."""
+        self.wanted[event.run] = n
         before, since = self.last, event.at
         if before is not None and before.begins_at > event.at:
             since = before.since
@@ -54,6 +55,12 @@ class Bursts:
         if (event.since, event.begins_at) != (since, round(begins_at)):
             OUTSIDE.broke("debounced", f"{event} behind {before} is to begin at {begins_at}, and counts since {since}")
         self.calls[event.run], self.last = _Call(event, time), event
+
+    def acknowledged(self, run_id: str, n: int) -> None:
+        """The caller has heard that its call is on record."""
+        self.checks["a call that was acknowledged is on record"] += 1
+        if self.wanted.get(run_id) != n:
+            OUTSIDE.broke("debounced", f"{run_id} was called with {n}, and on record is {self.wanted.get(run_id)}")
 
     def noted(self, run_id: str, events: Iterable[Any], payloads: Iterable[bytes | None], time: float) -> None:
         """A commit was accepted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.core.events import (
@@ -17,20 +18,32 @@ from engine.core.events import (
     RunTerminated,
     decode_header,
 )
+from eventstore import EventStore
 from eventstore.memory import MemoryStore
 from tests.runtime.invariants import ENDS, Broken, check_history, check_store, counting
 from tests.simulation.copies import check_copy
+from tests.simulation.given import number_of, programs_of
 from tests.simulation.materials import judge_materials
 from tests.simulation.oracle import FAILED, ends_of
 from tests.simulation.outside import OUTSIDE
-from tests.simulation.programs import WORKFLOWS, fails_to_answer, kinds_of, served
+from tests.simulation.programs import WORKFLOWS, fails_to_answer, given_in, kinds_of, served
 from tests.simulation.scenarios import Run, Scenario
 from tests.simulation.stores import Ledger
+from tests.simulation.taken import Remembered
 
-__all__ = ["allowed_of", "judge", "program_of"]
+__all__ = ["allowed_of", "judge"]
 
-Allowed: TypeAlias = list[list[frozenset[str] | None]]
-"""By run and epoch: see `ends_of`."""
+Ends: TypeAlias = frozenset[str] | None
+"""See `ends_of`."""
+
+
+class Allowed(Struct):
+    """What its programs may result in."""
+
+    of_runs: list[list[Ends]]  # by run and epoch
+    of_children: dict[str, Ends]  # by what they are given to do; of those that may be repaired
+
+
 CALM = frozenset(
     {"seq", "gather", "group", "lock", "within", "shield", "serve", "child", "spawn", "guide", "receive", "take"}
     | {
@@ -60,13 +73,18 @@ CALM = frozenset(
 
 
 def allowed_of(scenario: Scenario) -> Allowed:
-    """What its programs may result in. Runs loops of its own."""
-    return [[ends_of(program) for program in run.epochs] for run in scenario.runs]
+    """Runs loops of its own."""
+    of_children: dict[str, Ends] = {}
+    for run in scenario.runs:
+        if any(repair.of == "child" for repair in run.repairs):
+            of_children |= {json.dumps(each): ends_of(each) for program in run.epochs for each in given_in(program)}
+    return Allowed([[ends_of(program) for program in run.epochs] for run in scenario.runs], of_children)
 
 
-async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed: Allowed) -> None:
+async def judge(there: MemoryStore, scenario: Scenario, ledger: Ledger, allowed: Allowed) -> None:
     """Says what is broken to the outside (`OUTSIDE.broke`)."""
-    await ledger.compare(store)
+    await ledger.compare(there)
+    store: Any = Remembered(there, ledger.taken)
     try:
         await check_store(store, *WORKFLOWS)  # grammar of events, timers, digests, marks, replay
         ledger.checks["histories, digests and replays"] += sum(name.startswith("run:") for name in ledger.headers)
@@ -75,31 +93,45 @@ async def judge(store: MemoryStore, scenario: Scenario, ledger: Ledger, allowed:
     ledger.wishes.judge()
     ledger.sends.judge()
     ledger.bursts.judge()
+    await ledger.footprints.judge(there)
+    await ledger.taken.judge(there, ledger.headers)
     for number, run in enumerate(scenario.runs):
-        ledger.checks["ends as on plain asyncio"] += await _ended(store, f"r{number}", run, allowed[number], ledger)
+        ledger.checks["ends as on plain asyncio"] += await _ended(
+            store, f"r{number}", run, allowed.of_runs[number], ledger
+        )
     await _judge_children(store, ledger)
     for new_id, copy in ledger.repaired.copies.items():
         ledger.checks["copies are what they copy"] += await check_copy(store, new_id, copy)
-        number = int(copy.origin.removeprefix("r"))
         # Nobody but its origin's history has asked it to end, and it has no key.
-        run = replace(scenario.runs[number], cancel_at=None, terminate_at=None, key="", on_conflict="queue")
-        ledger.checks["ends as on plain asyncio"] += await _ended(store, new_id, run, allowed[number], ledger)
+        ledger.checks["ends as on plain asyncio"] += await _repaired(store, new_id, scenario, allowed, ledger)
+    for run_id in [run_id for run_id, life in ledger.repaired.lives.items() if life.reopened and "/" in run_id]:
+        ledger.checks["ends as on plain asyncio"] += await _repaired(store, run_id, scenario, allowed, ledger)
     if scenario.assets:
         ledger.checks["assets published once"] += await judge_materials(store)
-    for pool in store._streams._pools.everything():
+    for pool in there._streams._pools.everything():
         ledger.checks["permits free at the end"] += 1
         is_rate = pool.limit is not None and pool.limit.window is not None  # stamps leave by themselves
         kept = pool._permits.keys() - set(pool.abandoned("", None))  # those of the dead are free for whoever wants them
         if (kept and not is_rate) or pool.waiting:
             text = f"{pool.name!r}: {sorted(kept)} held, {pool.waiting} waiting: {pool._permits} {pool._waiters}"
             OUTSIDE.broke("permits kept", text)
-    if left := [lease.worker for lease in store._leases.values() if lease.fresh() and not lease.stalled]:
+    if left := [lease.worker for lease in there._leases.values() if lease.fresh() and not lease.stalled]:
         OUTSIDE.broke("leases kept", str(left))
 
 
-async def _ended(
-    store: MemoryStore, run_id: str, run: Run, allowed: list[frozenset[str] | None], ledger: Ledger
-) -> int:
+async def _repaired(store: EventStore, run_id: str, scenario: Scenario, allowed: Allowed, ledger: Ledger) -> int:
+    """Likewise, of a copy, or of a child that was reopened, which its parent may have asked to end."""
+    number = number_of(run_id)
+    assert number is not None
+    programs = await programs_of(store, run_id)
+    run = replace(scenario.runs[number], terminate_at=None, key="", on_conflict="queue", epochs=programs)
+    run = replace(run, cancel_at=0.0 if "/" in run_id else None)
+    if programs != scenario.runs[number].epochs:
+        return await _ended(store, run_id, run, [allowed.of_children.get(json.dumps(programs[0]))], ledger)
+    return await _ended(store, run_id, run, allowed.of_runs[number], ledger)
+
+
+async def _ended(store: EventStore, run_id: str, run: Run, allowed: list[Ends], ledger: Ledger) -> int:
     """Whether its end is one that plain asyncio allows. Returns how many programs were held against it."""
     if f"run:{run_id}" not in ledger.headers and run.on_conflict == "attach":
         return 0  # its client had another one instead
@@ -139,20 +171,14 @@ async def _ended(
     if kinds <= CALM:
         ledger.answers.judge_calm(run_id, served.name, fails_to_answer)
     result = await _payload(store, run_id)
-    for value, ends in zip(result, allowed, strict=True):
+    results = result if ledger.repaired.lives[run_id].workflow == "sim" else [result]
+    for value, ends in zip(results, allowed, strict=True):
         if ends is not None and json.dumps(value) not in ends:
             OUTSIDE.broke("result", f"{run_id} resulted in {json.dumps(value)}, and can only in {sorted(ends)}")
     return len(allowed)
 
 
-async def program_of(store: MemoryStore, run_id: str) -> Any:
-    """What a child that has begun was given to do."""
-    async for item in store.read(f"run:{run_id}"):
-        if isinstance(decode_header(item.header), RunStarted):
-            return json.loads(item.payload or b"")["program"]
-
-
-async def _judge_children(store: MemoryStore, ledger: Ledger) -> None:
+async def _judge_children(store: EventStore, ledger: Ledger) -> None:
     """A child that has left all of its blocks has answered all that it took."""
     for run_id, end in ledger.wishes.ended.items():
         if (
@@ -160,11 +186,11 @@ async def _judge_children(store: MemoryStore, ledger: Ledger) -> None:
             and isinstance(end.event, RunCompleted)
             and any(one[0] == run_id for one in ledger.answers.asked)
         ):
-            if set(kinds_of(await program_of(store, run_id))) <= CALM:
+            if {kind for each in await programs_of(store, run_id) for kind in kinds_of(each)} <= CALM:
                 ledger.answers.judge_calm(run_id, served.name, fails_to_answer)
 
 
-async def _payload(store: MemoryStore, run_id: str) -> Any:
+async def _payload(store: EventStore, run_id: str) -> Any:
     """What the run recorded at its end."""
     found: Any = None
     async for item in store.read(f"run:{run_id}"):

@@ -13,9 +13,12 @@ from engine import Engine, Request, RunHandle
 from engine.errors import (
     EngineClosed,
     EngineFailed,
+    HistoryError,
     RunCancelledError,
+    RunConflict,
     RunEnded,
     RunFailedError,
+    RunPrunedError,
     RunSuspendedError,
     RunTerminatedError,
     SingletonHeld,
@@ -106,6 +109,9 @@ class Client:
             handle = await engine.start(
                 call, id=self.id, signals=first, delay=run.delay, deadline=run.deadline, **options
             )
+        except RunConflict as error:  # likewise, and nobody can tell any more whether it is the same
+            self.play.ledger.taken.missed(self.id, error)
+            return True
         except RunEnded:  # of an earlier life's: it is there, and is not told any more
             return True
         except SingletonHeld as error:
@@ -124,6 +130,8 @@ class Client:
                 await do(handle)
             except RunEnded:
                 OUTSIDE.checks["too late"] += 1
+            except RunPrunedError as error:
+                self.play.ledger.taken.missed(handle.id, error)
             self.done += 1
         await self.await_end(handle)
         await self.mender.mend(engine, handle)
@@ -142,22 +150,35 @@ class Client:
 
     async def _look(self, engine: Engine, at: float) -> None:
         await self._until(at)
-        seen, handle = self.play.ledger.seen, engine.run(self.id)
+        try:
+            await self._see(engine, engine.run(self.id))
+        except (RunPrunedError, HistoryError) as error:
+            self.play.ledger.taken.missed(self.id, error)
+        self.looks.remove(at)
+
+    async def _see(self, engine: Engine, handle: RunHandle[Any]) -> None:
+        seen = self.play.ledger.seen
         since = seen.count(self.id)
         seen.was_read(self.id, since, await handle.read(phase), -1)
         since = len(seen.feeds.get(self.id, ()))
-        seen.was_followed(self.id, since, [value async for value in handle.feed(report, follow=False)])
+        values = [value async for value in handle.feed(report, follow=False)]
+        if self.play.ledger.taken.has(self.id):
+            return  # those that were destroyed are left out
+        seen.was_followed(self.id, since, values)
         if (given := seen.attributes.get(self.id)) is not None:
             wanted = given[-1]
             page = await engine.runs(attributes=wanted)
-            seen.was_found(self.id, wanted, self.id in [summary.id for summary in page.items])
-        self.looks.remove(at)
+            if not self.play.ledger.taken.has(self.id):  # since
+                seen.was_found(self.id, wanted, self.id in [summary.id for summary in page.items])
 
     async def await_end(self, handle: RunHandle[Any]) -> None:
         """Its end; a run that is parked, for its workers died under it, is let go on, as a person would."""
         while True:
             try:
                 await handle.result()
+            except (RunPrunedError, HistoryError) as error:  # it had a result
+                self.play.ledger.taken.missed(handle.id, error)
+                return
             except RunSuspendedError:
                 state = await handle.state()
                 if state.diagnosis is not None and state.diagnosis.reason != "crashes":

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from engine.core.events import PrefixEnded, RunForked, RunStarted, decode_header
-from eventstore import RecordedEvent
-from eventstore.memory import MemoryStore
+from eventstore import EventStore, RecordedEvent
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.repaired import Copy
 
 __all__ = ["check_copy"]
 
 
-async def check_copy(store: MemoryStore, new_id: str, copy: Copy) -> int:
+async def check_copy(store: EventStore, new_id: str, copy: Copy) -> int:
     """Whether it begins as its origin did. Returns 1."""
     origin = [item async for item in store.read(f"run:{copy.origin}")]
     items = [item async for item in store.read(f"run:{new_id}")]
@@ -23,12 +22,13 @@ async def check_copy(store: MemoryStore, new_id: str, copy: Copy) -> int:
 
 def _rerun(origin: list[RecordedEvent], items: list[RecordedEvent], origin_id: str) -> str:
     """The same call; everything else is its own."""
-    was, began = decode_header(origin[0].header), decode_header(items[0].header)
+    started = next(item for item in origin if isinstance(decode_header(item.header), RunStarted))  # behind a prefix
+    was, began = decode_header(started.header), decode_header(items[0].header)
     assert isinstance(was, RunStarted)
     if not isinstance(began, RunStarted) or (began.rerun_of, began.workflow) != (origin_id, was.workflow):
         return f"it begins with {began}"
-    if items[0].payload != origin[0].payload:
-        return f"its arguments are {items[0].payload!r}, not {origin[0].payload!r}"
+    if items[0].payload != started.payload:
+        return f"its arguments are {items[0].payload!r}, not {started.payload!r}"
     if began.seed == was.seed or began.singleton or began.waits:
         return f"{began} is not a run of its own, beside {was}"
     first, told = [_told(some, was.carried) for some in (origin, items)]

@@ -25,11 +25,27 @@ from itertools import count
 from random import Random
 from typing import Any
 
-__all__ = ["ACTOR", "Actor", "OutOfBounds", "SimulatedLoop"]
+from tests.runtime.worlds import START
+
+__all__ = ["ACTOR", "Actor", "Clock", "OutOfBounds", "SimulatedLoop"]
 
 
 class OutOfBounds(BaseException):
     """Nothing can happen any more, or it takes too long: not an `Exception`, so that nobody under test catches it."""
+
+
+class Clock:
+    """An actor's clock: the loop's time, what somebody has set it by, and how far it is off."""
+
+    def __init__(self, loop: SimulatedLoop, skew: float = 0) -> None:
+        self._loop = loop
+        self.step = skew
+
+    def now(self) -> int:
+        return START + round((self._loop.time() + self.step) * 1_000_000)
+
+    def monotonic(self) -> float:
+        return 1_000 + self._loop.time()
 
 
 class Actor:

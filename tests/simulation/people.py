@@ -1,5 +1,5 @@
 """People outside of the simulated machines, whose own do not fail: they let children go on that are parked, pause some,
-change limits, ask children, debounce calls, and answer whoever gave them a completion token.
+change limits, ask children, and answer whoever gave them a completion token.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from engine import Engine, Request, RunHandle
-from engine.errors import RunEnded, TokenError
+from engine.errors import HistoryError, RunEnded, RunPrunedError, TokenError
 from tests.simulation.asking import ask
-from tests.simulation.checks import program_of
+from tests.simulation.given import programs_of
 from tests.simulation.outside import OUTSIDE, Letter
-from tests.simulation.programs import WORKFLOWS, asked, kinds_of, served, sim
-from tests.simulation.scenarios import Run
+from tests.simulation.programs import asked, served
+from tests.simulation.scenarios import Run, count_of
 from tests.simulation.tasks import POOL, handed
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class People:
                     if "/" not in run_id or run is None or run_id in seen or not stream.head().version:
                         continue
                     seen.add(run_id)
-                    program = await program_of(self.play.store, run_id)
-                    takes = kinds_of(program).count("take")
+                    takes = count_of("take", await programs_of(self.play.remembered, run_id))
                     questions = [(asked, 0.0, n) for n in range(takes)]
                     questions += [(served, seconds, value) for seconds, value in run.child_asks]
                     for number, one in enumerate(questions):
@@ -74,21 +73,6 @@ class People:
         """Whoever has asked hears of it, also if that is the end."""
         while self.unheard:
             await asyncio.sleep(1)
-
-    async def debounce(self) -> None:
-        """Calls something again and again; whoever serves begins what comes of it."""
-        burst, book = self.play.scenario.burst, self.play.ledger.bursts
-        if burst is None:
-            return
-        book.seconds, book.longest, book.slack = burst.seconds, burst.longest, self.play.ledger.keys.slack
-        async with Engine(
-            self.play.store, clock=self.play.clock, entropy=self.play.entropy, workflows=WORKFLOWS, only=["nobody"]
-        ) as engine:
-            for n, at in enumerate(burst.calls):
-                await asyncio.sleep(max(0.0, at - self.play.loop.time()))
-                call = sim([["ok", n, 0]], [])
-                handle = await engine.debounce(call, key="k", seconds=burst.seconds, longest=burst.longest)
-                book.wanted[handle.id] = n
 
     async def pause_children(self, run_id: str, run: Run) -> None:
         """Those that a run has at that moment, and lets them go on later."""
@@ -145,5 +129,7 @@ class People:
                 await engine.reject(letter.token, "no", by="bank")
         except (RunEnded, TokenError):  # its epoch is over
             OUTSIDE.checks["too late"] += 1
+        except (RunPrunedError, HistoryError) as error:
+            self.play.ledger.taken.missed(letter.one[0], error)
         finally:
             OUTSIDE.sending = None

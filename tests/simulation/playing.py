@@ -23,17 +23,20 @@ from msgspec import Struct
 from engine import Engine, Rate
 from engine.errors import EngineFailed
 from engine.runtime.watchdog import Watchdog
-from eventstore import EventStoreError
-from tests.runtime.worlds import START
+from eventstore import EventStoreError, StreamHead
+from tests.simulation.callers import callers_of
 from tests.simulation.checks import allowed_of, judge
 from tests.simulation.clients import Client
-from tests.simulation.loops import Actor, OutOfBounds, SimulatedLoop
+from tests.simulation.given import number_of
+from tests.simulation.loops import Actor, Clock, OutOfBounds, SimulatedLoop
 from tests.simulation.materials import RUN_ID, materialized, offered
 from tests.simulation.outside import OUTSIDE
 from tests.simulation.people import People
 from tests.simulation.programs import WORKFLOWS
 from tests.simulation.scenarios import TTL_SECONDS, Fault, Run, Scenario
 from tests.simulation.stores import DELAYS, Handle, Ledger, watched_store
+from tests.simulation.sweeping import Sweeper
+from tests.simulation.taken import Remembered
 from tests.simulation.tasks import LIMITS, POOL, RATE
 
 __all__ = ["Outcome", "Play", "forget", "play"]
@@ -45,20 +48,6 @@ SLOW_SECONDS = 2 * TTL_SECONDS
 """From a worker's look at anything until what it makes of that is on record: it may be frozen, and calls take their time."""
 FOLLOWING_SECONDS = 0.5
 """Between two looks of a worker's program at its engine."""
-
-
-class Clock:
-    """An actor's clock: the loop's time, what somebody has set it by, and how far it is off."""
-
-    def __init__(self, loop: SimulatedLoop, skew: float = 0) -> None:
-        self._loop = loop
-        self.step = skew
-
-    def now(self) -> int:
-        return START + round((self._loop.time() + self.step) * 1_000_000)
-
-    def monotonic(self) -> float:
-        return 1_000 + self._loop.time()
 
 
 class Outcome(Struct):
@@ -85,9 +74,7 @@ class Play:
         self.loop.seconds_max = SECONDS_MAX
         self.loop.set_exception_handler(self._complained)
         self.clock = Clock(self.loop)
-        self.clocks = [
-            Clock(self.loop, scenario.skew * slot) for slot in range(scenario.workers + len(scenario.runs) + 1)
-        ]
+        self.clocks = [Clock(self.loop, scenario.skew * slot) for slot in range(scenario.slots_all)]
         self.ledger = Ledger(self.loop.time, LIMITS)
         self.ledger.keys.key_of = {f"r{number}": run.key for number, run in enumerate(scenario.runs)}
         self.ledger.keys.replacing = {f"r{n}" for n, run in enumerate(scenario.runs) if run.on_conflict == "replace"}
@@ -97,6 +84,7 @@ class Play:
         self.ledger.kept.slack = self.ledger.keys.slack + (SLOW_SECONDS if slow else 0)
         self.entropy = Random(f"entropy {scenario.seed}").randbytes
         self.store = watched_store(self.clock, self.entropy, lease_ttl=TTL_SECONDS, ledger=self.ledger)
+        self.remembered: Any = Remembered(self.store, self.ledger.taken)
         self.faults: Counter[str] = Counter()
         self.alive: dict[int, Actor] = {}  # by slot
         self.retired = False
@@ -268,7 +256,8 @@ class Play:
         timed.append(self.loop.create_task(people.ask_children()))
         timed += [self.loop.create_task(people.pause_children(f"r{n}", run)) for n, run in enumerate(scenario.runs)]
         clients = [Client(self, number, run).whole() for number, run in enumerate(scenario.runs)]
-        clients.append(people.debounce())
+        clients += callers_of(self)
+        clients.append(Sweeper(self).whole())
         if scenario.assets:
             clients.append(self.materialize())
         await asyncio.gather(*clients)
@@ -285,13 +274,18 @@ class Play:
 
     async def children_end(self) -> None:
         """Those that their parents have left behind are asked to end, and end too."""
-        while any(not stream.closed for stream in self.runs()):
+        while any(not stream.closed and not self.ledger.taken.cut_off(stream.attributes) for stream in self.runs()):
             await asyncio.sleep(1)
 
     def run_of(self, run_id: str) -> Run | None:
         """Whose client's it is, or its descendant, or a copy of it; None: nobody's of them."""
-        of = run_id.partition("/")[0].partition("-")[0].removeprefix("r")
-        return self.scenario.runs[int(of)] if of.isdecimal() else None
+        number = number_of(run_id)
+        return None if number is None else self.scenario.runs[number]
+
+    def head_of(self, run_id: str) -> StreamHead | None:
+        """How its stream is, without a question to the store that could fail."""
+        stream = self.store._streams._streams.get(f"run:{run_id}")
+        return None if stream is None else stream.head()
 
     def is_nobodys(self, run_id: str) -> bool:
         """Whether it has no client."""
@@ -326,6 +320,7 @@ def _machine(seed: int, chunk: int = 1_000) -> Iterator[None]:
             mock.patch.object(anyio.to_thread, "run_sync", _inline),
             mock.patch("eventstore.memory.POLL_SECONDS", 0.25),
             mock.patch("engine.runtime.writing.COMMIT_EVENTS_MAX", chunk),
+            mock.patch("engine.runtime.forking.CHUNK_EVENTS", chunk),
             mock.patch.object(sys, "unraisablehook", lambda _unraisable: None),  # of coroutines of the dead
             warnings.catch_warnings(),
         ):

@@ -22,6 +22,7 @@ __all__ = [
     "asked",
     "children_of",
     "fails_to_answer",
+    "given_in",
     "kinds_of",
     "phase",
     "report",
@@ -230,6 +231,12 @@ WORKFLOWS = (sim, sim_child)
 
 def children_of(program: Any) -> list[Any]:
     return [part for part in program[2:] if isinstance(part, list)]
+
+
+def given_in(program: Any) -> list[Any]:
+    """The programs of all child runs that it starts, and that these start."""
+    own = [program[3]] if program[0] in ("child", "spawn", "guide") else []
+    return own + [given for child in children_of(program) for given in given_in(child)]
 
 
 def kinds_of(program: Any) -> list[str]:

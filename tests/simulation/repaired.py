@@ -15,8 +15,10 @@ from engine.core.calls import CANCELLED
 from engine.core.event_kinds import Decision, Fact
 from engine.core.events import (
     CancelRequested,
+    ChildFailed,
     ChildStarted,
     MessageSent,
+    PayloadsDestroyed,
     PrefixEnded,
     RequestAnswered,
     RequestFailed,
@@ -43,17 +45,20 @@ SAID = (ChildStarted, MessageSent, RequestAnswered, RequestFailed)
 class _Life(Struct):
     """What a repair depends on, of one run."""
 
+    workflow: str = ""
     fact: Any = None  # the last one
     decisions: list[Any] = field(default_factory=list)  # behind it
     begun: bool = False  # an attempt of one of them: then all of them are on record
     end: Any = None
     reopened: int = 0
-    children: bool = False
+    children: dict[str, str] = field(default_factory=dict)  # their runs, by the call
     once: bool = False
     key: bool = False
     sends: bool = False
     waits: bool = False
     carried: bool = False
+    forgotten: bool = False
+    copied: bool = False  # some of it: it is a fork
 
     def was_terminated(self) -> bool:
         """Whether it ended without its code, perhaps in the middle of a turn."""
@@ -78,19 +83,26 @@ _REFUSALS: dict[str, Callable[[_Life], bool]] = {
     "attempts of it are still under way": lambda _: True,
     "there is nothing to go on with": lambda life: isinstance(life.end, RunCompleted),
     "has its singleton key": lambda life: life.key,
-    "has not ended, and run": lambda life: life.children,
+    "has not ended, and run": lambda life: bool(life.children),
     "it has said something to others": lambda life: any(isinstance(each, SAID) for each in life.decisions),
     "says that it is never tried again": lambda life: life.once,
+    "were destroyed": lambda life: life.forgotten,
+    "was pruned": lambda life: bool(life.children),  # one of them
+    "was made to forget": lambda life: bool(life.children),
     "its code ends it again": lambda life: not (life.begun if life.was_terminated() else life.was_called_back()),
 }
 """Why a run that has ended may be refused, by what is said, and when that is so."""
 
 
 _UNCUTTABLE: dict[str, Callable[[_Life], bool]] = {
-    "has not ended, and run": lambda life: life.children,
+    "has not ended, and run": lambda life: bool(life.children),
     "is under way": lambda life: life.sends,
     "stands before it had begun": lambda life: life.waits,
     "stands before all that it began with": lambda life: life.carried,
+    "stands in what it has copied": lambda life: life.copied,
+    "were destroyed": lambda life: life.forgotten,
+    "was pruned": lambda life: bool(life.children),  # one of them
+    "was made to forget": lambda life: bool(life.children),
 }
 """Likewise: why it may not be forked."""
 
@@ -109,6 +121,7 @@ class Repaired:
         self.checks = checks
         self.lives: dict[str, _Life] = {}
         self.copies: dict[str, Copy] = {}  # those that were made
+        self.forked: Callable[[str], object] = lambda _: None  # somebody makes a fork of it
         self.depths: dict[str, int] = {}  # of forks that are being made: a fork may have copied another's beginning
 
     def count_copied(self, run_id: str, events: Iterable[Any]) -> int:
@@ -116,6 +129,8 @@ class Repaired:
         copied = 0
         for number, event in enumerate(events, 1):
             if isinstance(event, RunForked):
+                self.forked(event.origin)
+                self.lives.setdefault(run_id, _Life()).copied = True
                 self.depths[run_id] = self.depths.get(run_id, 0) + 1
             if self.depths.get(run_id):
                 copied = number
@@ -123,13 +138,19 @@ class Repaired:
                 self.depths[run_id] -= 1
         return copied
 
-    def noted(self, run_id: str, events: Iterable[Any]) -> None:
-        """A commit was accepted."""
+    def noted(self, run_id: str, events: list[Any], copied: int) -> None:
+        """A commit was accepted, the first events of which are not the run's own."""
         life = self.lives.setdefault(run_id, _Life())
-        for event in events:
+        for number, event in enumerate(events):
             match event:
-                case RunReopened():
+                case RunReopened() if number >= copied:
                     self._reopened(run_id, life, event)
+                case RunReopened():
+                    life.end = None
+                    life.decisions = life.decisions if event.takes_back == "end" else []
+                case PrefixEnded(retold=retold):
+                    life.end, life.begun = None, False  # what was begun is its origin's
+                    life.decisions = [] if retold else life.decisions
                 case _ if isinstance(event, ENDS):
                     life.end = event
                 case Fact():
@@ -140,10 +161,13 @@ class Repaired:
                     life.begun = life.begun or any(each.id == event.id for each in life.decisions)
             match event:
                 case RunStarted(singleton=key, waits=waits, carried=carried):
+                    life.workflow = event.workflow
                     life.key, life.waits = life.key or bool(key), life.waits or waits
                     life.carried = life.carried or bool(carried)
-                case ChildStarted():
-                    life.children = True
+                case ChildStarted(id=id_, run=child):
+                    life.children[id_] = child
+                case PayloadsDestroyed():
+                    life.forgotten = True
                 case MessageSent():
                     life.sends = True
                 case TaskScheduled(task="once"):
@@ -158,6 +182,10 @@ class Repaired:
             OUTSIDE.broke("reopened", f"{run_id} had ended with {life.end}, and {event} is taken back")
         if life.was_called_back() and event.takes_back != "turn":
             OUTSIDE.broke("reopened", f"{life.fact} has ended {run_id}, and still counts: {event}")
+        if isinstance(life.fact, ChildFailed) and event.takes_back == "turn":
+            child = self.lives[life.children[life.fact.id]]
+            if not child.reopened or not isinstance(child.end, RunCompleted):
+                OUTSIDE.broke("reopened", f"{run_id} is not told of {life.fact}, and that has ended with {child.end}")
         life.end, life.reopened = None, life.reopened + 1
         if event.takes_back != "end":
             life.decisions = []
@@ -184,8 +212,17 @@ class Repaired:
         """There is none, and this is why."""
         self.checks["who is refused is told why"] += 1
         life = self.lives[copy.origin]
+        if copy.kind != "fork" and life.forgotten and "were destroyed" in text:
+            return
         if copy.kind != "fork" or not any(said in text and holds(life) for said, holds in _UNCUTTABLE.items()):
             OUTSIDE.broke("refused", f"{copy}: {text}")
+
+    def not_supposed(self, run_id: str, text: str) -> None:
+        """It is not said what would have come of it, and this is why."""
+        self.checks["who is refused is told why"] += 1
+        life = self.lives[run_id]
+        if not any(said in text and holds(life) for said, holds in _UNCUTTABLE.items()):
+            OUTSIDE.broke("refused", f"what-if of {run_id}: {text}")
 
     def refused(self, asked: Asked, text: str) -> None:
         """It was not, and this is why."""

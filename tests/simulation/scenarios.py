@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tests.simulation.drawing import draw
 from tests.simulation.programs import kinds_of
 
-__all__ = ["Burst", "Fault", "Repair", "Run", "Scenario", "count_of", "scenario_of", "text_of"]
+__all__ = ["Burst", "Fault", "Repair", "Run", "Scenario", "Sweep", "count_of", "scenario_of", "text_of"]
 
 TTL_SECONDS = 10.0
 COUNTED = ("die before", "die after", "refuse", "lose reply")
@@ -31,9 +31,10 @@ class Fault(Struct, frozen=True):
 class Repair(Struct, frozen=True):
     """What the client of a run does about it once it has ended."""
 
-    kind: str  # reopen, rerun or fork
+    kind: str  # reopen, rerun, fork or what-if
     behind: float  # seconds since its end, or since the end of what came of the repair before
-    part: float = 0  # of its history that a fork lives through
+    of: str = "run"  # or the last copy that was made of it, or a child
+    part: float = 0  # of its history that a fork lives through; of its children, those before the one that it is of
     given: bool = False  # whether the fork is given the outcome that stands there, if one does
 
 
@@ -65,6 +66,16 @@ class Burst(Struct, frozen=True):
     calls: tuple[float, ...]  # when each is made
     seconds: float
     longest: float | None
+    callers: int = 1  # who make them in turn
+
+
+class Sweep(Struct, frozen=True):
+    """Something that is taken away of a run."""
+
+    kind: str  # prune, or forget: its values
+    at: float
+    part: float  # of those that have ended, or have not, those before the one that it is of
+    open: bool = False  # of those that have not, and are left as they are
 
 
 class Scenario(Struct, frozen=True):
@@ -85,6 +96,23 @@ class Scenario(Struct, frozen=True):
     burst: Burst | None = None
     assets: bool = False  # whether a few are materialized beside the runs
     chunk: int = 1_000  # events of one commit at most: a larger step is several, and a crash may come between
+
+    sweeps: tuple[Sweep, ...] = ()
+
+    @property
+    def sweeper(self) -> int:
+        """The slot of whoever takes something away: behind the clients, and whoever wants assets."""
+        return self.workers + len(self.runs) + 1
+
+    @property
+    def first_caller(self) -> int:
+        """The slot of whoever debounces first."""
+        return self.sweeper + 1
+
+    @property
+    def slots_all(self) -> int:
+        """Of whoever has an engine."""
+        return self.first_caller + (self.burst.callers if self.burst is not None else 0)
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -112,8 +140,28 @@ def scenario_of(seed: int) -> Scenario:
         chunk=chance.choice([1, 3, 1_000, 1_000]),
         assets=chance.random() < 0.12,
         burst=_burst(chance) if chance.random() < 0.15 else None,
+        sweeps=_sweeps(chance) if chance.random() < 0.15 else (),
     )
-    return replace(drawn, faults=_storm(chance, workers)) if chance.random() < 0.1 else drawn
+    if chance.random() < 0.1:
+        return replace(drawn, faults=_storm(chance, workers))
+    others = [*range(drawn.first_caller, drawn.slots_all), *([drawn.sweeper] if drawn.sweeps else [])]
+    if others:
+        more = [_fault_of(chance, chance.choice(others), 3) for _ in range(chance.choice([2, 4, 8]))]
+        return replace(drawn, faults=(*drawn.faults, *more))
+    return drawn
+
+
+def _sweeps(chance: Random) -> tuple[Sweep, ...]:
+    drawn = [
+        Sweep(
+            chance.choice(["prune", "prune", "forget"]),
+            chance.random() * chance.choice([5, 20, 60]),
+            chance.random(),
+            chance.random() < 0.15,
+        )
+        for _ in range(chance.choice([1, 2, 4]))
+    ]
+    return tuple(sorted(drawn, key=lambda sweep: sweep.at))
 
 
 def _burst(chance: Random) -> Burst:
@@ -122,7 +170,7 @@ def _burst(chance: Random) -> Burst:
     calls = [chance.random() * 3]
     for gap in gaps[: chance.randint(1, 5)]:
         calls.append(calls[-1] + gap)
-    return Burst(tuple(calls), seconds, chance.choice([None, seconds, 2 * seconds]))
+    return Burst(tuple(calls), seconds, chance.choice([None, seconds, 2 * seconds]), chance.choice([1, 1, 2]))
 
 
 def _storm(chance: Random, workers: int) -> tuple[Fault, ...]:
@@ -140,6 +188,7 @@ def _run(chance: Random) -> Run:
     reads = chance.randint(1, 4) if count_of("publish", epochs) or count_of("mark", epochs) else 0
     takes = count_of("take", epochs)
     takes += chance.choice([0, 0, 1]) if takes else 0
+    children = sum(count_of(kind, epochs) for kind in ("child", "spawn", "guide"))
     return Run(
         epochs=epochs,
         start_at=start,
@@ -155,7 +204,9 @@ def _run(chance: Random) -> Run:
         children=_pause(chance, start) if chance.random() < 0.1 else None,
         delay=(delay := chance.choice([0, 0.5, 3, 25]) if chance.random() < 0.15 else None),
         deadline=(delay or 0) + chance.choice([0.5, 2, 10, 60]) if chance.random() < 0.15 else None,
-        repairs=_repairs(chance) if chance.random() < (0.7 if count_of("outage", epochs) else 0.25) else (),
+        repairs=_repairs(chance, children=bool(children))
+        if chance.random() < (0.7 if count_of("outage", epochs) else 0.3)
+        else (),
     )
 
 
@@ -165,16 +216,21 @@ def _child_asks(chance: Random) -> tuple[tuple[float, int], ...]:
     )
 
 
-def _repairs(chance: Random) -> tuple[Repair, ...]:
-    return tuple(
-        Repair(
-            chance.choice(["reopen", "reopen", "rerun", "fork", "fork"]),
-            chance.choice([0, 0, 1, 15]),
-            part=chance.random(),
-            given=chance.random() < 0.5,
+def _repairs(chance: Random, *, children: bool) -> tuple[Repair, ...]:
+    drawn: list[Repair] = []
+    for _ in range(chance.choice([1, 1, 2, 3, 4])):
+        of = ["run", "run", *(["child"] * 2 if children else [])]
+        of += ["copy"] * 3 if any(each.kind in ("rerun", "fork") for each in drawn) else []
+        drawn.append(
+            Repair(
+                chance.choice(["reopen", "reopen", "rerun", "fork", "fork", "fork", "what-if"]),
+                chance.choice([0, 0, 1, 15]),
+                of=chance.choice(of),
+                part=chance.random(),
+                given=chance.random() < 0.5,
+            )
         )
-        for _ in range(chance.choice([1, 1, 2, 3]))
-    )
+    return tuple(drawn)
 
 
 def _single(chance: Random, run: Run) -> Run:
@@ -200,11 +256,16 @@ def _pause(chance: Random, start: float) -> tuple[float, float]:
 
 
 def _fault(chance: Random, slots: int, workers: int) -> Fault:
-    kind = chance.choice(COUNTED * 2 + TIMED)
     # Most befall workers; a client's store fails as well.
-    slot = chance.randrange(workers) if chance.random() < 0.75 else chance.randrange(slots)
+    return _fault_of(chance, chance.randrange(workers) if chance.random() < 0.75 else chance.randrange(slots))
+
+
+def _fault_of(chance: Random, slot: int, calls: int = 100) -> Fault:
+    """What befalls whoever is in that slot, who makes about so many calls."""
+    kind = chance.choice(COUNTED * 2 + TIMED)
     if kind in COUNTED:
         longest = (4, 12, 25) if kind.startswith("die") else (6, 20, 100)  # half of the calls are no commits
+        longest = longest if calls == 100 else (calls, 2 * calls, 4 * calls)
         return Fault(kind, slot, chance.randint(1, chance.choice(longest)))
     at = chance.random() * chance.choice([3, 10, 60])
     much = {
@@ -229,6 +290,7 @@ def text_of(scenario: Scenario) -> str:
         lines.append("{2} slot(s) from {0:.3f} until {1:.3f}".format(*scenario.tight))
     if scenario.burst is not None:
         lines.append(f"debounced: {scenario.burst}")
+    lines += [f"{sweep.kind} at {sweep.at:.3f}: {sweep}" for sweep in scenario.sweeps]
     for number, run in enumerate(scenario.runs):
         what = [f"run r{number}: started at {run.start_at:.3f} s"]
         what += [] if run.delay is None else [f"delayed by {run.delay:g} s"]
@@ -254,12 +316,15 @@ def text_of(scenario: Scenario) -> str:
 
 
 def _repair_text(repair: Repair) -> str:
-    cut = f" at {repair.part:.0%}" + " with an outcome" * repair.given if repair.kind == "fork" else ""
-    return f"then {repair.kind}{cut} behind {repair.behind:g} s"
+    cut = f" at {repair.part:.0%}" if repair.kind in ("fork", "what-if") or repair.of == "child" else ""
+    cut += " with an outcome" * (repair.given and repair.kind in ("fork", "what-if"))
+    return f"then {repair.kind} of the {repair.of}{cut} behind {repair.behind:g} s"
 
 
 def _fault_text(scenario: Scenario, fault: Fault) -> str:
     who = f"worker {fault.slot}" if fault.slot < scenario.workers else f"client {fault.slot - scenario.workers}"
+    who = "sweeper" if fault.slot == scenario.sweeper else who
+    who = f"caller {fault.slot - scenario.first_caller}" if fault.slot >= scenario.first_caller else who
     if fault.kind in COUNTED:
         return f"fault: {who}: {fault.kind} {'commit' if fault.kind.startswith('die') else 'call'} {fault.at:g}"
     return f"fault: {who}: {fault.kind} at {fault.at:.3f} s" + (f", {fault.much:g}" if fault.much else "")

@@ -19,6 +19,7 @@ TRIES_MAX = 400
 PLAIN = {
     "assets": False,
     "burst": None,
+    "sweeps": (),
     "tight": None,
     "rate": (5, 1),
     "order": "fifo",

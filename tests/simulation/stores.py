@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from engine.core.events import (
     AttemptHeartbeat,
@@ -27,12 +27,13 @@ from engine.core.events import (
     decode_header,
 )
 from engine.core.lineage import idempotency_key
-from eventstore import NEW, Clock, Commit, EventStore, Lease, StreamHead
+from eventstore import NEW, Clock, Commit, EventStore, Lease, Message, StreamHead
 from eventstore.memory import MemoryStore
 from eventstore.rules import Streams
 from tests.runtime.faulty import Fault, FaultyStore
 from tests.simulation.books import Answers, Keys, Wishes
 from tests.simulation.bursts import Bursts
+from tests.simulation.footprints import Footprints
 from tests.simulation.kept import Kept
 from tests.simulation.limits import Limits
 from tests.simulation.loops import Actor
@@ -40,6 +41,7 @@ from tests.simulation.outside import OUTSIDE
 from tests.simulation.repaired import Repaired
 from tests.simulation.seen import Seen
 from tests.simulation.sends import Sends
+from tests.simulation.taken import Taken
 
 __all__ = ["DELAYS", "Handle", "Ledger", "watched_store"]
 
@@ -74,6 +76,9 @@ class Ledger:
         self.repaired = Repaired(self.checks)
         self.bursts = Bursts(self.checks)
         self.kept = Kept(self.checks)
+        self.footprints = Footprints(self.checks)
+        self.taken = Taken(self.checks, self.wishes)
+        self.repaired.forked = self.taken.forked.add
         self.sends = Sends(self.checks, self.wishes.ever)
 
     def claimed(self, stream: str, token: int) -> None:
@@ -86,6 +91,7 @@ class Ledger:
         stream, version, before = commit.stream, head.version, self.versions.get(commit.stream, 0)
         owner = self.owners.get(stream)
         self.commits += 1
+        self.footprints.written(stream, [new.header for new in commit.events], existed=existed)
         self.checks["one writer per stream"] += 1
         if commit.lease is not None:
             token = commit.lease.token
@@ -123,7 +129,9 @@ class Ledger:
                 self.kept.memoised(decode_header(new.header))
         elif stream.startswith("debounce:"):
             for new in commit.events:
-                self.bursts.called(decode_header(new.header), self.time())
+                doing = self.footprints.now()
+                event: Any = decode_header(new.header)
+                self.bursts.called(event, -1 if doing is None else doing.n, self.time())
         elif stream.startswith("pool:") and commit.attributes:
             self.limits.set_to(stream.partition(":")[2], commit.attributes)
 
@@ -134,7 +142,7 @@ class Ledger:
         self.wishes.noted(run_id, own, mail, self.time())
         self.keys.noted(run_id, own)
         self.sends.noted(run_id, own)
-        self.repaired.noted(run_id, own)
+        self.repaired.noted(run_id, events, copied)
         self.kept.noted(run_id, own)
         self.bursts.noted(run_id, events, payloads, self.time())
         self.answers.noted(run_id, events, payloads)
@@ -172,10 +180,15 @@ class Ledger:
     async def compare(self, store: EventStore) -> None:
         """Everything that was acknowledged is there, as it was."""
         for stream, headers in self.headers.items():
+            if stream.removeprefix("run:") in self.taken.pruned:
+                continue
             there = [item.header async for item in store.read(stream)]
             self.checks["no acknowledged event lost"] += len(headers)
             if there != headers:
                 OUTSIDE.broke("lost", f"{stream} acknowledged {len(headers)} events, and has {len(there)} or others")
+
+
+TAKING = (b'{"type":"RunPruned"', b'{"type":"PayloadsDestroyed"')
 
 
 class Watched(Streams):
@@ -187,8 +200,12 @@ class Watched(Streams):
         stream = self._streams.get(commit.stream)
         again = stream is not None and stream.last_commit == commit.id
         box = {} if stream is None or not commit.consumes else dict(stream.mailbox)
+        takes = stream is not None and any(event.header.startswith(TAKING) for event in commit.events)
+        before = (stream.head(), [*stream.events]) if takes else None
         head = super().apply(commit)
         if not again:
+            if before is not None:
+                self.ledger.taken.noted(commit.stream.partition(":")[2], commit.events[0].header, *before)
             self.ledger.accepted(
                 commit,
                 head,
@@ -197,6 +214,10 @@ class Watched(Streams):
                 alive=self._is_alive,
             )
         return head
+
+    def deliver(self, message: Message, now: int) -> Literal["not_found", "closed"] | None:
+        self.ledger.footprints.told(message.stream, message.sender)
+        return super().deliver(message, now)
 
     def take(self, stream: Any, token: int) -> StreamHead:
         head = super().take(stream, token)
@@ -231,6 +252,7 @@ class Handle(FaultyStore):
         delays: list[float],
     ) -> None:
         super().__init__(inner)
+        self.inner: MemoryStore = inner
         self._actor = actor
         self._next_fault = plan
         self._kill = kill
@@ -276,6 +298,20 @@ class Handle(FaultyStore):
             raise self._error("read")
         async for event in self.inner.read(stream, after=after, until=until, proof=proof):
             yield event
+
+    async def forget(self, stream: str, *, versions: Collection[int] | None = None) -> int:
+        forgotten: int = await self._call("forget", stream, lambda: self.inner.forget(stream, versions=versions))
+        return forgotten
+
+    async def prune(self, stream: str, *, until: int) -> int:
+        pruned: int = await self._call("prune", stream, lambda: self.inner.prune(stream, until=until))
+        return pruned
+
+    def leaves(self, *, after: int = 0) -> AsyncIterator[Any]:
+        return self.inner.leaves(after=after)
+
+    def kept(self, stream: str, *, after: int = 0) -> AsyncIterator[Any]:
+        return self.inner.kept(stream, after=after)
 
     @asynccontextmanager
     async def lease(self, worker: str) -> AsyncIterator[Lease]:
