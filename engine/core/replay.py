@@ -147,17 +147,19 @@ class Replayer:
     def feed_all(self, page: Iterable[Recorded]) -> None:
         """The next events, as they are stored. The run's loop is made the running one once, not for every fact."""
         rest = iter(page)
-        while not self.instance.begun and (first := next(rest, None)) is not None:
-            self._feed_each((first,))
+        if not self.instance.begun:
+            self._feed_each(rest, until_begun=True)
         self.instance.together(lambda: self._feed_each(rest))
 
-    def _feed_each(self, page: Iterable[Recorded]) -> None:
+    def _feed_each(self, page: Iterable[Recorded], *, until_begun: bool = False) -> None:
         for recorded in page:
             try:
                 event = decode_known(recorded.header)
             except (ValueError, RecursionError):
                 self._unreadable(recorded)
             self.feed(recorded.version, event, recorded.payload)
+            if until_begun and self._fact_version == recorded.version and self.instance.begun:  # it begins at a fact
+                return
 
     def _unreadable(self, recorded: Recorded) -> NoReturn:
         version = recorded.version
