@@ -69,7 +69,9 @@ class Definition(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """A call, not yet begun. Raises `ArgumentsError` for arguments that the signature does not take."""
-        self.arguments.check(args, kwargs)
+        arguments = self.arguments
+        if kwargs or len(args) != arguments.plain:
+            arguments.check(args, kwargs)
         return Call(self, args, kwargs, sys._getframe(1))
 
     def map(

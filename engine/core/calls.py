@@ -44,6 +44,8 @@ class CallHost(Protocol):
     epoch: int
     deadline: int
     carriage: Carriage
+    asking: bool
+    ending: bool
 
     @property
     def loop(self) -> DeterministicLoop: ...
@@ -87,14 +89,16 @@ class Calls:
 
     def _schedule(self, call: Call[Any], loop: DeterministicLoop) -> PendingTask:
         host = self._host
-        host.check_open(call)
+        if host.asking or host.ending:  # `begin` has looked at the rest of what `check_open` does
+            host.check_open(call)
         definition = call.definition
         arguments = definition.arguments.encode(call.args, call.kwargs, host.carriage)
         # The result's codec is made here, so that an annotation which cannot be recorded fails before the task runs.
-        if definition.result.tabular:
-            host.carriage.table_codec(definition.result.where)
+        result = definition.result
+        if result.tabular:
+            host.carriage.table_codec(result.where)
         id_ = loop.current_branch().next_id(definition.name)
-        pending = self.tasks[id_] = PendingTask(loop, self, id_, definition, arguments=arguments)
+        pending = self.tasks[id_] = PendingTask(loop, self, id_, definition, arguments=arguments, result=result)
         event = TaskScheduled(at=loop.now, id=id_, site=call.site, task=definition.name)
         host.decide(event, arguments)
         return pending
@@ -204,7 +208,7 @@ class Calls:
             raise HistoryError(f"{fact!r}: the workflow does not wait for such a task")
         if isinstance(fact, TaskCompleted):
             payload = payload if payload is not None else present(None, fact.id)
-            value = pending.definition.result.decode(payload, self._host.carriage)
+            value = pending.result_codec.decode(payload, self._host.carriage)
             del self.tasks[fact.id]
             if not pending.done():
                 pending.set_result(value)

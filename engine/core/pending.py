@@ -9,6 +9,7 @@ from engine.core.call import Definition, OnCancel
 from engine.core.carriage import Carriage
 from engine.core.events import ParentClose
 from engine.core.handles import LoopFuture, WorkflowTimer
+from engine.core.values import ValueCodec
 
 __all__ = ["Canceller", "PendingCall", "PendingChild", "PendingTask", "PendingTimer"]
 
@@ -61,7 +62,7 @@ class PendingCall(LoopFuture):
 class PendingTask(PendingCall):
     """A task call. `scheduled_at` in microseconds: deadlines over all attempts count from there."""
 
-    __slots__ = ("arguments", "scheduled_at")
+    __slots__ = ("arguments", "result_codec", "scheduled_at")
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class PendingTask(PendingCall):
         definition: Definition[..., Any],
         *,
         arguments: bytes,
+        result: ValueCodec,
     ) -> None:
         # All of the class between, in place: a fan-out makes many.
         self.stable_hash = loop.next_hash()
@@ -83,6 +85,7 @@ class PendingTask(PendingCall):
         self.held = 0
         self.cancel_message = None
         self.arguments = arguments
+        self.result_codec = result
         self.scheduled_at: int = loop.now
 
 

@@ -105,7 +105,7 @@ class Parameter(Struct, frozen=True):
 class ArgumentsCodec:
     """Writes and reads the arguments of one function's calls."""
 
-    __slots__ = ("_decoder", "_foreign", "_names", "_signature", "_simple", "_struct", "parameters", "tabular", "where")
+    __slots__ = ("_decoder", "_foreign", "_signature", "_simple", "_struct", "parameters", "plain", "tabular", "where")
 
     def __init__(self, fn: Callable[..., Any], where: str, *, signature: inspect.Signature | None = None) -> None:
         """`signature`: of the calls, if not the function's own."""
@@ -118,9 +118,10 @@ class ArgumentsCodec:
             )
             for p in self._signature.parameters.values()
         )
-        self._names = tuple(parameter.name for parameter in self.parameters)
         kinds = {p.kind for p in self._signature.parameters.values()}
         self._simple = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}
+        # How many arguments `check` need not be asked about, if all are given by position; -1: about any.
+        self.plain = len(self.parameters) if self._simple else -1
         fields = [(p.name, _field_type(p, self._signature), UNSET) for p in self.parameters]
         read = [_read(each.type, f"parameter {each.name!r} of {where}") for each in self.parameters]
         self._struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=False)
@@ -130,8 +131,6 @@ class ArgumentsCodec:
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise the `TypeError` that calling the function would raise for arguments its signature does not take."""
-        if self._simple and not kwargs and len(args) == len(self._names):
-            return
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
