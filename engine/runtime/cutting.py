@@ -88,8 +88,12 @@ async def read_prefix(store: EventStore, head: StreamHead, *, at: int, substitut
             kept = None
         elif kept is not None:
             kept.append(item)
-    check_remembers(await head_of(store, run_id))  # that what we have read was whole
-    return Prefix(store, run_id, cutting.cut(), kept)
+    try:
+        cut = cutting.cut()
+    except RepairRefused:
+        check_remembers(await head_of(store, run_id))  # perhaps it was pruned since we looked
+        raise
+    return Prefix(store, run_id, cut, kept)
 
 
 def cut_of(history: list[HistoryEvent], run_id: str, *, at: int, substituted: Collection[str]) -> Cut:

@@ -348,7 +348,7 @@ CANARIES: list[tuple[Callable[[pytest.MonkeyPatch], None], int, set[str]]] = [
     (attempts_counted_anew, 50, {"history"}),
     (forks_with_the_keys_of_their_origin, 3, {"keys shared"}),
     (forks_that_leave_something_out, 3, {"copies"}),
-    (reruns_of_nothing, 31, {"stuck"}),
+    (reruns_of_nothing, 110, {"stuck"}),
     (deaf_children, 30, {"stuck"}),
     (nobody_is_superseded, 115, {"debounced"}),
     (bursts_without_end, 24, {"debounced"}),
