@@ -158,8 +158,8 @@ class Replayer:
             except (ValueError, RecursionError):
                 self._unreadable(recorded)
             self.feed(recorded.version, event, recorded.payload)
-            if until_begun and self._fact_version == recorded.version and self.instance.begun:  # it begins at a fact
-                return
+            if until_begun and self._fact_version == recorded.version and self.instance.begun:
+                return  # at a fact: the one before it has begun the run
 
     def _unreadable(self, recorded: Recorded) -> NoReturn:
         version = recorded.version
@@ -264,8 +264,6 @@ class Replayer:
                 self.instance.run_id = event.origin
             case PrefixEnded():
                 self._end_prefix(event)
-            case _:
-                return
 
     # -- what a person has taken back, or forked -----------------------------------------------------------------------
 
