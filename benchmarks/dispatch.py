@@ -27,6 +27,7 @@ from workloads import burn, burn_in_a_coroutine, burn_in_a_process, burn_in_a_th
 from engine import Attempt, Task
 from engine.core.carriage import INLINE
 from engine.executors import Executor, LoopExecutor, ProcessExecutor, ThreadExecutor, Work
+from engine.tasks import GivenNames
 
 SIZES = (
     Option("tasks", 1_000, "attempts of each kind in each round"),
@@ -35,7 +36,7 @@ SIZES = (
     Option("rounds", 5, "times that each is measured, in turn"),
 )
 
-_ATTEMPT = {"run_id": "r", "task_id": "r/t#1", "task": "t", "number": 1, "idempotency_key": "0" * 32, "scheduled_at": 0}
+_ATTEMPT = Attempt(run_id="r", task_id="r/t#1", task="t", number=1, scheduled_at=0, _names=GivenNames("0" * 32, ""))
 
 
 def main(arguments: Sequence[str] | None = None) -> Report:
@@ -123,7 +124,7 @@ async def _run_ours(executor: Executor, definition: Task[..., Any], tasks: int, 
         async with free:
             assert executor.slots.try_take()
             args, kwargs = definition.arguments.decode(arguments, INLINE)
-            await executor.run(Work(definition, arguments, args, kwargs, Attempt(**_ATTEMPT, _token=str)))
+            await executor.run(Work(definition, arguments, args, kwargs, _ATTEMPT))
 
     await asyncio.gather(*(asyncio.create_task(one()) for _ in range(tasks)))
 

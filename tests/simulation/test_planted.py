@@ -176,7 +176,7 @@ def attempts_counted_anew(patch: pytest.MonkeyPatch) -> None:
 def forks_with_the_keys_of_their_origin(patch: pytest.MonkeyPatch) -> None:
     """What a fork does goes by the keys of the run that it is a fork of."""
     patch.setattr(
-        "engine.runtime.dispatch.idempotency_key",
+        "engine.runtime.tokens.idempotency_key",
         lambda run_id, *task: idempotency_key(run_id.partition("-fork")[0], *task),
     )
 
