@@ -7,11 +7,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from engine import Engine
-from engine.errors import EngineClosed, EngineFailed
-from eventstore import EventStoreError
 from tests.simulation.footprints import Doing
 from tests.simulation.loops import Actor
-from tests.simulation.outside import OUTSIDE
 from tests.simulation.programs import WORKFLOWS, sim
 from tests.simulation.scenarios import Burst
 
@@ -33,21 +30,14 @@ class Caller:
         self.left = [(n, at) for n, at in enumerate(burst.calls) if n % burst.callers == number]
 
     async def whole(self) -> None:
-        while self.left:
-            await self.play.life(self.slot, self._visit)
-            await asyncio.sleep(0.3)
+        await self.play.lives(self.slot, self._visit, lambda: not self.left)
 
     async def _visit(self, actor: Actor) -> None:
         """One life; whoever serves begins what comes of it."""
-        try:
-            async with self.play.engine(self.slot, actor, workflows=WORKFLOWS, only=["nobody"]) as engine:
-                while self.left:
-                    await self._call(engine, *self.left[0])
-                    del self.left[0]
-        except (EventStoreError, EngineClosed):
-            return
-        except EngineFailed as error:
-            OUTSIDE.check_end(actor, error)
+        async with self.play.engine(self.slot, actor, workflows=WORKFLOWS, only=["nobody"]) as engine:
+            while self.left:
+                await self._call(engine, *self.left[0])
+                del self.left[0]
 
     async def _call(self, engine: Engine, n: int, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self.play.loop.time()))

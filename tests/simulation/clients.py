@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from engine import Engine, Request, RunHandle
 from engine.errors import (
-    EngineClosed,
-    EngineFailed,
     HistoryError,
     RunCancelledError,
     RunConflict,
@@ -23,7 +21,6 @@ from engine.errors import (
     RunTerminatedError,
     SingletonHeld,
 )
-from eventstore import EventStoreError
 from tests.simulation.asking import ask
 from tests.simulation.loops import Actor
 from tests.simulation.mending import Mender
@@ -72,31 +69,24 @@ class Client:
 
     async def whole(self) -> None:
         await asyncio.sleep(self.run.start_at)
-        while not self.over:
-            await self.play.life(self.slot, self._visit)
-            await asyncio.sleep(0.3)
+        await self.play.lives(self.slot, self._visit, lambda: self.over)
 
     async def _visit(self, actor: Actor) -> None:
         """One life."""
         own = not self.begun or self.mender.left  # what is reopened is tried with the code
         options: Any = {"workflows": WORKFLOWS, "only": [self.id]} if own else {}
-        try:
-            async with self.play.engine(self.slot, actor, **options) as engine:
-                if not self.begun:
-                    self.begun = await self._begin(engine)
-                    if self.number % 2 or not self.begun:
-                        return  # whoever serves goes on with it
-                handle = engine.run(self.joined or self.id)
-                if self.joined:  # what there is to do was for a run of its own
-                    self.todo, self.questions, self.looks, self.mender.left = [], [], [], []
-                left = [one for one in self.questions if one[2] not in self.answered]
-                doing = [self._do(engine, handle), *(self.ask(handle, *one) for one in left)]
-                await self.all_of([*doing, *(self._look(engine, at) for at in self.looks)])
-                self.over = True
-        except (EventStoreError, EngineClosed):
-            return
-        except EngineFailed as error:
-            OUTSIDE.check_end(actor, error)
+        async with self.play.engine(self.slot, actor, **options) as engine:
+            if not self.begun:
+                self.begun = await self._begin(engine)
+                if self.number % 2 or not self.begun:
+                    return  # whoever serves goes on with it
+            handle = engine.run(self.joined or self.id)
+            if self.joined:  # what there is to do was for a run of its own
+                self.todo, self.questions, self.looks, self.mender.left = [], [], [], []
+            left = [one for one in self.questions if one[2] not in self.answered]
+            doing = [self._do(engine, handle), *(self.ask(handle, *one) for one in left)]
+            await self.all_of([*doing, *(self._look(engine, at) for at in self.looks)])
+            self.over = True
 
     async def _begin(self, engine: Engine) -> bool:
         """Whether there is a run to have."""

@@ -21,7 +21,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine import Engine, Rate
-from engine.errors import EngineFailed
+from engine.errors import EngineClosed, EngineFailed
 from engine.runtime.watchdog import Watchdog
 from eventstore import EventStoreError, StreamHead
 from tests.simulation.callers import callers_of
@@ -178,6 +178,23 @@ class Play:
             OUTSIDE.broke("raised", f"{actor}: {type(error).__name__}: {error}")
         self.alive.pop(slot, None)
 
+    async def lives(
+        self, slot: int, visit: Callable[[Actor], Coroutine[Any, Any, None]], over: Callable[[], bool]
+    ) -> None:
+        """One life after the other, until that is over, of a client whose engine may end under it."""
+
+        async def one(actor: Actor) -> None:
+            try:
+                await visit(actor)
+            except (EventStoreError, EngineClosed):
+                return
+            except EngineFailed as error:
+                OUTSIDE.check_end(actor, error)
+
+        while not over():
+            await self.life(slot, one)
+            await asyncio.sleep(0.3)
+
     def handle(self, slot: int, actor: Actor) -> Handle:
         scenario = self.scenario
         return Handle(
@@ -231,18 +248,11 @@ class Play:
         slot, done = self.scenario.workers + len(self.scenario.runs), asyncio.Event()
 
         async def visit(actor: Actor) -> None:
-            try:
-                async with self.engine(slot, actor, serves=True, only=[RUN_ID]) as engine:
-                    await materialized(engine, actor.assets)
-                    done.set()
-            except EventStoreError:
-                return
-            except EngineFailed as error:
-                OUTSIDE.check_end(actor, error)
+            async with self.engine(slot, actor, serves=True, only=[RUN_ID]) as engine:
+                await materialized(engine, actor.assets)
+                done.set()
 
-        while not done.is_set():
-            await self.life(slot, visit)
-            await asyncio.sleep(0.3)
+        await self.lives(slot, visit, done.is_set)
 
     async def whole(self) -> None:
         """From the first worker to the last judgement."""

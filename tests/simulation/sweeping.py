@@ -6,12 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from engine import Engine
-from engine.errors import EngineClosed, EngineFailed, KeepingRefused, RunPrunedError
-from eventstore import EventStoreError
+from engine.errors import KeepingRefused, RunPrunedError
 from tests.simulation.footprints import Doing
 from tests.simulation.given import number_of
 from tests.simulation.loops import Actor
-from tests.simulation.outside import OUTSIDE
 from tests.simulation.scenarios import Sweep
 
 if TYPE_CHECKING:
@@ -31,27 +29,20 @@ class Sweeper:
         self.taken = play.ledger.taken
 
     async def whole(self) -> None:
-        while self.left:
-            await self.play.life(self.slot, self._visit)
-            await asyncio.sleep(0.3)
+        await self.play.lives(self.slot, self._visit, lambda: not self.left)
 
     async def _visit(self, actor: Actor) -> None:
         """One life."""
-        try:
-            async with self.play.engine(self.slot, actor) as engine:
-                while self.left:
-                    sweep = self.left[0]
-                    await asyncio.sleep(max(0.0, sweep.at - self.play.loop.time()))
-                    while not (what := self.what or self._choose(sweep)):
-                        await asyncio.sleep(1)
-                    self.what = what
-                    await self._sweep(engine, sweep, what)
-                    del self.left[0]
-                    self.what = ""
-        except (EventStoreError, EngineClosed):
-            return
-        except EngineFailed as error:
-            OUTSIDE.check_end(actor, error)
+        async with self.play.engine(self.slot, actor) as engine:
+            while self.left:
+                sweep = self.left[0]
+                await asyncio.sleep(max(0.0, sweep.at - self.play.loop.time()))
+                while not (what := self.what or self._choose(sweep)):
+                    await asyncio.sleep(1)
+                self.what = what
+                await self._sweep(engine, sweep, what)
+                del self.left[0]
+                self.what = ""
 
     def _choose(self, sweep: Sweep) -> str:
         """One of those that have ended; or, to be refused, that have not."""
