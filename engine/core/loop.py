@@ -137,7 +137,7 @@ class DeterministicLoop(GeneratorKeeper, LoopSettings, ForbiddenSurface, Forbidd
             self._running = callback
             self._stepping = branch if type(branch) is BranchTask else None
             try:
-                # By far the most have none or one, and a call with a list of them takes four times as long.
+                # By far the most have none or one, and a call with a list of them takes twice as long.
                 if not args:
                     context.run(callback)
                 elif len(args) == 1:

@@ -189,8 +189,8 @@ class Driver:
 
     async def step(self) -> None:
         """See `pump.Pumped`: decide, write, act."""
-        first = self._backlog or self._reopening
-        if self.own_sql.waiting and not first and self.own_sql.is_next(self.instance, self.intake):
+        due_first = self._backlog or self._reopening
+        if self.own_sql.waiting and not due_first and self.own_sql.is_next(self.instance, self.intake):
             await self.own_sql.commit_next(self, self.board)
             return
         step = self._decide()

@@ -31,7 +31,7 @@ class Spawner:
     ) -> asyncio.Task[None]:
         """Start it; the task may be cancelled, or left alone. `ended` is called when it is done, however it ended.
 
-        `name` is the task's, for who debugs: asyncio would count one up for each, which takes longer than the rest.
+        `name` is the task's, for who debugs: asyncio would make one up for each.
         `context`: what it runs in; None for a copy of the caller's.
         """
         task = asyncio.get_running_loop().create_task(coro, name=name, context=context)

@@ -227,11 +227,9 @@ class Step(Struct):
 
     def deliveries(self) -> list[Arrival]:
         """What the commits said of the messages, as facts for those who await it."""
-        if not self.awaited:
-            return []
         reasons = {each.id: each.reason for each in self.undelivered}
         arrivals: list[Arrival] = []
-        for id_, event in self.awaited.items():
+        for id_, event in (self.awaited or {}).items():
             reason = reasons.get(id_)
             if isinstance(event, MessageSent):
                 fact = SendAccepted(at=0, id=event.id) if reason is None else rejected(event.id, reason)

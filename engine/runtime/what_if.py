@@ -105,9 +105,8 @@ class _Supposition:
         retold: bool,
     ) -> None:
         self.history: list[HistoryEvent] = []
-        self.answered: dict[
-            tuple[int, str], bytes | None
-        ] = {}  # arguments of the task calls that were, by epoch and id
+        # Arguments of the task calls that were answered, by epoch and id.
+        self.answered: dict[tuple[int, str], bytes | None] = {}
         self.asked_otherwise: list[str] = []
         self.problem = ""
         self._timers: set[tuple[int, str]] = set()  # that are known from the history, by deadline and id
