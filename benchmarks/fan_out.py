@@ -6,6 +6,7 @@ how much memory the process came to hold at most above what it held before. The 
 their logarithms: 1 is linear, 2 would be quadratic.
 
 `--processes 2` has two worker processes on the one store, each with a run that gathers half of the tasks.
+`--on-loop 1` has the store write on the loop's own thread, but where growth is looked at.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import Any
 
 from processes import in_fresh_process, peak_bytes, resident_bytes
 from raw import ROWS_PER_COMMIT, event_rows, rows_written_per_second
-from report import Aim, Option, Report, exponent, options, publish, spread
+from report import ON_LOOP, Aim, Option, Report, exponent, options, publish, spread
 from together import seconds_together
 from workloads import fan_out_seconds
 
 SIZES = (
     Option("tasks", 10_000, "tasks gathered in each round; the other sizes are a tenth of it to twice as many"),
     Option("processes", 1, "worker processes on the one store, each with a run and its share of the tasks"),
+    ON_LOOP,
     Option("rounds", 5, "times that engine and baseline are measured, in turn"),
 )
 PARTS = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     given = options("A fan-out in one run against raw batched rows, and its growth.", SIZES, arguments)
     ratios, engine, raw = [], [], []
     count = given.tasks // given.processes
-    shares = [{"count": count, "run_id": f"fan_out-{index}"} for index in range(given.processes)]
+    on_loop = bool(given.on_loop)
+    shares = [{"count": count, "run_id": f"fan_out-{index}", "on_loop": on_loop} for index in range(given.processes)]
     with tempfile.TemporaryDirectory(dir=given.directory) as name:
         directory = Path(name)
         asyncio.run(fan_out_seconds(directory / "warm.db", count=min(given.tasks, 100)))

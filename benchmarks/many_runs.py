@@ -8,7 +8,7 @@ Python looks for garbage each time that 700 more objects live than before, and a
 may choose another number for all of its process (`gc.set_threshold`); `--gc-threshold` shows what that gains.
 
 `--processes 2` has two worker processes on the one store, each with half of the runs: what one file takes is the limit
-of all of them together.
+of all of them together. `--on-loop 1` has the store write on the loop's own thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raw import ROWS_PER_COMMIT, event_rows, rows_written_per_second
-from report import Aim, Option, Report, options, publish, spread
+from report import ON_LOOP, Aim, Option, Report, options, publish, spread
 from together import seconds_together
 from workloads import many_runs_seconds
 
@@ -29,6 +29,7 @@ SIZES = (
     Option("tasks", 5, "tasks of each run, one after the other"),
     Option("processes", 1, "worker processes on the one store, each with its share of the runs"),
     Option("gc_threshold", 0, "for gc.set_threshold in this process, baseline included; 0 for Python's own"),
+    ON_LOOP,
     Option("rounds", 5, "times that engine and baseline are measured, in turn"),
 )
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
         gc.set_threshold(given.gc_threshold)
     ratios, engine, raw, runs = [], [], [], []
     written = 0
-    share = {"runs": given.runs // given.processes, "tasks": given.tasks}
+    share = {"runs": given.runs // given.processes, "tasks": given.tasks, "on_loop": bool(given.on_loop)}
     with tempfile.TemporaryDirectory(dir=given.directory) as name:
         directory = Path(name)
         asyncio.run(many_runs_seconds(directory / "warm.db", runs=min(given.runs, 20), tasks=given.tasks))

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from engine.core.events import decode_header
-from eventstore.sqlite.opening import open_reader, open_writer
+from eventstore.sqlite.opening import Writing, open_reader, open_writer
 
 __all__ = ["ROWS_PER_COMMIT", "Row", "event_rows", "read_and_decode", "rows_written_per_second"]
 
@@ -53,7 +53,7 @@ def rows_written_per_second(rows: list[Row], path: Path, *, rows_per_commit: int
 
 
 def _written_per_second(rows: list[Row], path: Path, rows_per_commit: int) -> float:
-    connection, _ = open_writer(str(path), synchronous="EXTRA")
+    connection, _ = open_writer(str(path), Writing())
     with closing(connection):
         started = time.perf_counter()
         if rows_per_commit == 1:

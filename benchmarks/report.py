@@ -15,12 +15,12 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-__all__ = ["Aim", "Option", "Report", "Spread", "exponent", "options", "publish", "spread"]
+__all__ = ["ON_LOOP", "Aim", "Option", "Report", "Spread", "exponent", "options", "publish", "spread"]
 
 
 class Spread(Struct, frozen=True):
@@ -69,6 +69,10 @@ class Report(Struct, frozen=True, kw_only=True):
     parameters: dict[str, int]
     measured: dict[str, Any]  # the numbers behind the ratio, and beside it; names carry units
     machine: Machine
+
+
+ON_LOOP: Final = Option("on_loop", 0, "1 to have the store write on the loop's own thread")
+"""See `eventstore.sqlite.SqliteStore.open`."""
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -4,6 +4,8 @@ One run awaits one task after the other. Beside it, the same number of the same 
 a row. The ratio is steps per second over raw commits per second: 1 would be a step that costs its commit and nothing
 else. A step writes three rows (completed, scheduled, started) in its one commit.
 
+`--on-loop 1` has the store write on the loop's own thread, as ``sqlite:///runs.db?writes_on=loop`` does.
+
 Rounds are short and many, because a disk may be slow in one second and fast in the next.
 """
 
@@ -15,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raw import event_rows, rows_written_per_second
-from report import Aim, Option, Report, options, publish, spread
+from report import ON_LOOP, Aim, Option, Report, options, publish, spread
 from workloads import steps_seconds
 
 SIZES = (
     Option("steps", 200, "steps of the run in each round"),
+    ON_LOOP,
     Option("rounds", 15, "times that engine and baseline are measured, in turn"),
 )
 
@@ -32,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> Report:
         asyncio.run(steps_seconds(directory / "warm.db", count=min(given.steps, 50)))
         for index in range(given.rounds):
             store = directory / f"engine-{index}.db"
-            engine.append(given.steps / asyncio.run(steps_seconds(store, count=given.steps)))
+            seconds = asyncio.run(steps_seconds(store, count=given.steps, on_loop=bool(given.on_loop)))
+            engine.append(given.steps / seconds)
             rows = event_rows(store)[: given.steps]
             raw.append(rows_written_per_second(rows, directory / f"raw-{index}.db", rows_per_commit=1))
             ratios.append(engine[-1] / raw[-1])

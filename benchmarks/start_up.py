@@ -21,7 +21,7 @@ from report import Option, Report, options, publish, spread
 from workloads import many_runs_seconds, steps, url_of
 
 from engine import Engine
-from eventstore.sqlite.opening import open_writer
+from eventstore.sqlite.opening import Writing, open_writer
 
 SIZES = (
     Option("rounds", 15, "times that each is measured, in turn"),
@@ -112,7 +112,7 @@ async def _open_engine(path: Path) -> tuple[float, float]:
 
 def _open_by_hand(path: Path) -> float:
     started = time.perf_counter()
-    connection, _ = open_writer(str(path), synchronous="EXTRA")
+    connection, _ = open_writer(str(path), Writing())
     connection.close()
     return (time.perf_counter() - started) * 1_000
 

@@ -65,14 +65,14 @@ burn_in_a_thread = task(executor="threads")(burn)
 burn_in_a_coroutine = task(_burn)
 
 
-def url_of(path: Path) -> str:
-    """The URL of the store in this file."""
-    return f"sqlite:///{path}"
+def url_of(path: Path, *, on_loop: bool = False) -> str:
+    """The URL of the store in this file, which writes on the loop's own thread if asked to."""
+    return f"sqlite:///{path}" + "?writes_on=loop" * on_loop
 
 
-async def steps_seconds(path: Path, *, count: int) -> float:
+async def steps_seconds(path: Path, *, count: int, on_loop: bool = False) -> float:
     """From `start` to the result, of one run with `count` steps, on a new store."""
-    async with Engine(url_of(path), workflows=[steps]) as engine:
+    async with Engine(url_of(path, on_loop=on_loop), workflows=[steps]) as engine:
         started = time.perf_counter()
         run = await engine.start(steps(count), id="steps")
         result = await run.result()
@@ -86,10 +86,15 @@ def _at_once() -> None:
 
 
 async def fan_out_seconds(
-    path: Path, *, count: int, run_id: str = "fan_out", ready: Callable[[], object] = _at_once
+    path: Path,
+    *,
+    count: int,
+    run_id: str = "fan_out",
+    on_loop: bool = False,
+    ready: Callable[[], object] = _at_once,
 ) -> float:
     """From `start` to the result, of one run with `count` tasks at once. `ready` is called before."""
-    async with Engine(url_of(path), workflows=[fan_out]) as engine:
+    async with Engine(url_of(path, on_loop=on_loop), workflows=[fan_out]) as engine:
         ready()
         started = time.perf_counter()
         run = await engine.start(fan_out(count), id=run_id)
@@ -99,11 +104,13 @@ async def fan_out_seconds(
     return seconds
 
 
-async def many_runs_seconds(path: Path, *, runs: int, tasks: int, ready: Callable[[], object] = _at_once) -> float:
+async def many_runs_seconds(
+    path: Path, *, runs: int, tasks: int, on_loop: bool = False, ready: Callable[[], object] = _at_once
+) -> float:
     """From the first `start` to the last result, of so many runs of so many steps, all started at once. `ready` is
     called before.
     """
-    async with Engine(url_of(path), workflows=[steps]) as engine:
+    async with Engine(url_of(path, on_loop=on_loop), workflows=[steps]) as engine:
         ready()
         started = time.perf_counter()
         handles = await asyncio.gather(*(engine.start(steps(tasks)) for _ in range(runs)))

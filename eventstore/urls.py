@@ -1,6 +1,7 @@
 """Stores by URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory:``.
 
-Options follow a question mark: ``sqlite:///runs.db?synchronous=NORMAL``. What is not known is refused, never ignored.
+Options follow a question mark: ``sqlite:///runs.db?synchronous=NORMAL&writes_on=loop``, see `SqliteStore.open`. What is
+not known is refused, never ignored.
 Each kind of store is imported when it is asked for.
 """
 
@@ -17,7 +18,7 @@ from eventstore.port import EventStore
 __all__ = ["open_store", "shown_url"]
 
 _USER: Final = re.compile(r"(://)(?!/)[^?#]*@")  # a password may hold a slash
-_PLAIN_OPTIONS: Final = frozenset({"synchronous"})
+_PLAIN_OPTIONS: Final = frozenset({"synchronous", "writes_on"})
 _HOLDS_SECRETS: Final = re.compile(r"[@?&;=]")  # a user and password, or options: a folder or a bucket alone has none
 _FORMS: Final = "sqlite:///relative.db, sqlite:////absolute.db or memory:"
 
@@ -63,14 +64,17 @@ async def _open_sqlite(url: str, options: dict[str, str], *, clock: Clock | None
     if path == ":memory:":
         raise InvalidArgument(f"store URL {shown_url(url)!r}: a store in memory is 'memory:'")
     synchronous = options.pop("synchronous", "EXTRA").upper()
+    writes_on = options.pop("writes_on", "thread").lower()
     _refuse_rest(url, options)
-    from eventstore.sqlite import SqliteStore, is_synchronous  # noqa: PLC0415 - only who wants it
+    from eventstore.sqlite import SqliteStore, is_synchronous, is_writes_on  # noqa: PLC0415 - only who wants it
 
     if not is_synchronous(synchronous):
         raise InvalidArgument(
             f"store URL {shown_url(url)!r}: synchronous is EXTRA, FULL or NORMAL, not {synchronous!r}"
         )
-    return await SqliteStore.open(path, clock=clock, synchronous=synchronous, read_only=read_only)
+    if not is_writes_on(writes_on):
+        raise InvalidArgument(f"store URL {shown_url(url)!r}: writes_on is thread or loop, not {writes_on!r}")
+    return await SqliteStore.open(path, clock=clock, synchronous=synchronous, writes_on=writes_on, read_only=read_only)
 
 
 def shown_url(url: str) -> str:

@@ -16,7 +16,9 @@ from contextlib import closing, suppress
 from typing import Final, Literal, TypeAlias, TypeGuard, get_args
 from urllib.parse import quote
 
-from eventstore.errors import NotAStore, SchemaTooNew, StoreUnavailable
+from msgspec import Struct
+
+from eventstore.errors import InvalidArgument, NotAStore, SchemaTooNew, StoreUnavailable
 from eventstore.sqlite.failures import unavailable
 from eventstore.sqlite.guard import Guard, Identity
 from eventstore.sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
@@ -26,13 +28,17 @@ __all__ = [
     "LOG_BYTES_MAX",
     "PAGE_BYTES",
     "Synchronous",
+    "WritesOn",
+    "Writing",
     "is_synchronous",
+    "is_writes_on",
     "open_guard",
     "open_reader",
     "open_writer",
 ]
 
 Synchronous: TypeAlias = Literal["EXTRA", "FULL", "NORMAL"]
+WritesOn: TypeAlias = Literal["thread", "loop"]
 
 BUSY_SECONDS: Final = 5.0
 """How long to wait for a program that locks the database without taking the guard (a shell)."""
@@ -51,9 +57,28 @@ _JOURNAL_BYTES: Final = 20
 _EMPTY: Final = bytes(4)
 
 
+class Writing(Struct, frozen=True):
+    """How a store writes."""
+
+    synchronous: Synchronous = "EXTRA"
+    on: WritesOn = "thread"
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidArgument`."""
+        if not is_synchronous(self.synchronous):
+            raise InvalidArgument(f"synchronous must be EXTRA, FULL or NORMAL, not {self.synchronous!r}")
+        if not is_writes_on(self.on):
+            raise InvalidArgument(f"writes_on must be thread or loop, not {self.on!r}")
+
+
 def is_synchronous(word: str) -> TypeGuard[Synchronous]:
     """Whether this is one of SQLite's levels that a store may have."""
     return word in get_args(Synchronous)
+
+
+def is_writes_on(word: str) -> TypeGuard[WritesOn]:
+    """Whether this is one of the places where transactions may run."""
+    return word in get_args(WritesOn)
 
 
 def open_guard(path: str) -> Guard:
@@ -78,16 +103,18 @@ def open_guard(path: str) -> Guard:
         raise unavailable(error, path) from error
 
 
-def open_writer(path: str, *, synchronous: Synchronous) -> tuple[sqlite3.Connection, Identity]:
+def open_writer(path: str, writing: Writing) -> tuple[sqlite3.Connection, Identity]:
     """A writable connection with the newest schema. The caller holds the guard.
+
+    Only one that writes on the loop may be used by other threads than this one, by one at a time.
 
     Raises `NotAStore`, `SchemaTooNew` or `StoreUnavailable`.
     """
     try:
         _create_private(path)
-        connection = _connect(path, "rw", statements=_CACHED_STATEMENTS)
+        connection = _connect(path, "rw", moves=writing.on == "loop")
         try:
-            connection.execute(f"PRAGMA synchronous={synchronous}")
+            connection.execute(f"PRAGMA synchronous={writing.synchronous}")
             _harden(connection)
             _check_is_ours(connection, path)
             _switch_to_log(connection, path)
@@ -120,7 +147,7 @@ def open_reader(path: str) -> sqlite3.Connection:
             )
         _look_without_touching(path)
         mode = "ro&immutable=1" if _cannot_change(path) else "ro"
-        connection = _connect(path, mode, statements=_CACHED_STATEMENTS)
+        connection = _connect(path, mode)
         try:
             _harden(connection)
             _check_is_ours(connection, path, empty_is_ours=False)
@@ -164,13 +191,14 @@ def _cannot_change(path: str) -> bool:
     return True
 
 
-def _connect(path: str, mode: str, *, statements: int) -> sqlite3.Connection:
+def _connect(path: str, mode: str, *, moves: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(path)}?mode={mode}",
         uri=True,
         isolation_level=None,  # transactions begin where we say
         timeout=BUSY_SECONDS,
-        cached_statements=statements,
+        cached_statements=_CACHED_STATEMENTS,
+        check_same_thread=not moves,
     )
 
 

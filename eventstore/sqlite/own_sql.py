@@ -15,6 +15,7 @@ disk). No savepoint survives that, so `TransactionLost` tells the caller to do t
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final, TypeAlias
@@ -135,12 +136,13 @@ class _Rules:
 class _Handle:
     """The `Transaction` that the function is given."""
 
-    __slots__ = ("_connection", "_rules", "_stream", "failure", "lost")
+    __slots__ = ("_connection", "_rules", "_stream", "_thread", "failure", "lost")
 
     def __init__(self, connection: sqlite3.Connection, rules: _Rules, stream: str) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._rules: Final = rules
         self._stream: Final = stream
+        self._thread: Final = threading.get_ident()
         self.failure: sqlite3.Error | None = None  # an error that poisons the store, whoever catches it
         self.lost = False  # SQLite has ended the transaction
 
@@ -159,6 +161,8 @@ class _Handle:
         self._connection = None
 
     def _checked(self, sql: str, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            raise self._refusal(sql, "it is for the thread that the function runs on")
         connection = self._connection
         if connection is None:
             raise self._refusal(sql, "the transaction is over: it ends when the function returns")

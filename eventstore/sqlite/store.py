@@ -21,7 +21,7 @@ from eventstore.sqlite.claiming import dead_owners, find_candidates
 from eventstore.sqlite.keeping import SqliteKeeping
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.moving import Moving
-from eventstore.sqlite.opening import Synchronous, is_synchronous
+from eventstore.sqlite.opening import Synchronous, WritesOn, Writing
 from eventstore.sqlite.reading import Readers
 from eventstore.sqlite.requests import (
     BatchOutcome,
@@ -109,17 +109,19 @@ class SqliteStore(SqliteKeeping, Moving):
         clock: Clock | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         synchronous: Synchronous = "EXTRA",
+        writes_on: WritesOn = "thread",
         lease_ttl: float = LEASE_TTL_SECONDS,
         read_only: bool = False,
     ) -> SqliteStore:
         """Open the store at `path`, creating it if there is no file, and bring an older schema up to date.
 
         `synchronous` "NORMAL" loses acknowledged commits when the power fails (never when the process dies).
+        `writes_on` "loop" has each transaction run on the event loop's own thread, which stands still for it, for as
+        long as the disk takes and while other processes write: quicker for a program whose loop serves nothing else.
         `lease_ttl` is in seconds, of the leases given out here. Read-only, a store must exist, and commits, messages
         and leases are refused. Raises `NotAStore`, `SchemaTooNew`, `StoreUnavailable`, `InvalidArgument`.
         """
-        if not is_synchronous(synchronous):
-            raise InvalidArgument(f"synchronous must be EXTRA, FULL or NORMAL, not {synchronous!r}")
+        writing = Writing(synchronous, writes_on)
         if not lease_ttl > 0:
             raise InvalidArgument(f"lease_ttl must be more than 0 seconds, not {lease_ttl!r}")
         real = os.path.realpath(path)  # noqa: ASYNC240 - once; the files beside it are named after the true name
@@ -128,9 +130,7 @@ class SqliteStore(SqliteKeeping, Moving):
         leases: dict[int, SqliteLease] = {}
         transactor = None
         if not read_only:
-            transactor = Transactor(
-                real, synchronous=synchronous, clock=clock, entropy=entropy, files=files, leases=leases
-            )
+            transactor = Transactor(real, writing=writing, clock=clock, entropy=entropy, files=files, leases=leases)
         store = cls(real, clock=clock, files=files, leases=leases, transactor=transactor)
         try:
             if store._writer is None:

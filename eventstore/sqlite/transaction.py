@@ -1,17 +1,18 @@
-"""One batch, one transaction, one fsync: what runs on the writer's thread.
+"""One batch, one transaction, one fsync: what runs where the writer has it run.
 
 `Transactor` owns the writable connection. A batch is: take the guard, BEGIN IMMEDIATE, load every stream it names in
 one statement, apply the requests in memory (`apply`), write what changed in a handful of statements, COMMIT, look that
 the files are still the ones opened. The number of calls into SQLite does not grow with the number of commits, but for
 those which bring SQL of their own (`own_sql`).
 
-After an I/O error, corruption, or files that were replaced, it is poisoned: every later batch is refused.
+After an I/O error, corruption, files that were replaced, or an interruption, it is poisoned: later batches are refused.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any, Final, TypeVar, assert_never
 
 from eventstore.clock import Clock
@@ -26,7 +27,7 @@ from eventstore.sqlite.installing import Installing, follow
 from eventstore.sqlite.leases import LeaseFiles, SqliteLease
 from eventstore.sqlite.loading import Memory, Named, load_mail
 from eventstore.sqlite.log import Log
-from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Synchronous, open_guard, open_writer
+from eventstore.sqlite.opening import BUSY_SECONDS, PAGE_BYTES, Writing, open_guard, open_writer
 from eventstore.sqlite.own_sql import OwnSql, TransactionLost
 from eventstore.sqlite.permits import SqlitePools
 from eventstore.sqlite.requests import (
@@ -66,20 +67,20 @@ _STREAM_BYTES: Final = 400
 
 
 class Transactor:
-    """The writable connection of a store, and the batches that run on it. Used by one thread only."""
+    """The writable connection of a store, and the batches that run on it. Used by one thread at a time."""
 
     def __init__(
         self,
         path: str,
         *,
-        synchronous: Synchronous,
+        writing: Writing,
         clock: Clock,
         entropy: Callable[[int], bytes],
         files: LeaseFiles,
         leases: Mapping[int, SqliteLease],
     ) -> None:
         self._path: Final = path
-        self._synchronous: Final[Synchronous] = synchronous
+        self.writing: Final = writing
         self._clock: Final = clock
         self._entropy: Final = entropy
         self._files: Final = files
@@ -96,7 +97,7 @@ class Transactor:
         guard = open_guard(self._path)
         try:
             with guard.held(GUARD_SECONDS):
-                self._connection, identity = open_writer(self._path, synchronous=self._synchronous)
+                self._connection, identity = open_writer(self._path, self.writing)
                 self._log = Log(identity)
                 self._cursor = self._connection.cursor()
                 self._files.sweep()
@@ -122,14 +123,11 @@ class Transactor:
             guard.close()
 
     def _close_connection(self, connection: sqlite3.Connection) -> None:
-        try:
+        # What is not brought in stays in the log, where the next to open finds it.
+        with closing(connection), suppress(sqlite3.Error):
             if self.poison is None:
                 connection.execute("PRAGMA busy_timeout=0")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error:
-            pass  # what is not brought in stays in the log, where the next to open finds it
-        finally:
-            connection.close()
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed. No lock, no disk."""
@@ -238,6 +236,10 @@ class Transactor:
             if poisons(error):
                 self.poison = failure
             raise failure from error
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a Ctrl-C, on the loop: what was committed is not known
+                self.poison = StoreUnavailable(f"a write to {self._path} was interrupted: open the store anew")
+            raise
 
     def _run(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> BatchOutcome:
         assert self._guard is not None

@@ -5,12 +5,16 @@ next. Nothing is ever delayed in the hope of more. A request belongs to a batch 
 that is cancelled before is never written, one that is cancelled after is only not told. Callers wait on futures of
 their own, so cancelling one cannot reach a transaction, and no await stands between BEGIN and COMMIT.
 
+A store may write on the loop's own thread instead (`Writing.on`), which spares each batch two changes of threads: the
+loop stands still while a batch runs, and takes the next one behind what is ready to run.
+
 This module knows when and together with what a request runs, and not what it does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -51,7 +55,9 @@ class Writer:
 
     def __init__(self, transactor: Transactor, *, on_outcome: Callable[[BatchOutcome], None]) -> None:
         self._transactor: Final = transactor
-        self._checkpoints: Final = Checkpoints(transactor)  # used on the thread only
+        self._checkpoints: Final = Checkpoints(transactor)  # used where batches run
+        self._on_loop: Final = transactor.writing.on == "loop"
+        self._context: Final = contextvars.Context()  # of batches on the loop: not that of who happens to ask
         self._on_outcome: Final = on_outcome  # told of every committed batch before its callers are
         self._loop: Final = asyncio.get_running_loop()
         self._queue: Final[deque[Request]] = deque()
@@ -83,7 +89,7 @@ class Writer:
 
     async def data_version(self) -> int:
         """See `Transactor.data_version`."""
-        return await on_thread(self._opened(), self._transactor.data_version)
+        return await self._between_batches(self._transactor.data_version)
 
     async def keep(self, work: Callable[[sqlite3.Connection, Timestamp], T]) -> T:
         """See `Transactor.keep`: between two batches. Cancelling it does not stop what has begun."""
@@ -93,7 +99,7 @@ class Writer:
             self._checkpoints.after(outcome)
             return done
 
-        return await on_thread(self._opened(), run)
+        return await self._between_batches(run)
 
     async def finish(self) -> None:
         """Wait until everything that is queued is done."""
@@ -119,29 +125,55 @@ class Writer:
             raise StoreUnavailable("the writable connection is closed")
         return self._connection
 
+    async def _between_batches(self, work: Callable[[], T]) -> T:
+        connection = self._opened()
+        if not self._on_loop:
+            return await on_thread(connection, work)
+        await asyncio.sleep(0)  # others have their turn between two pieces of work
+        self._opened()
+        return work()
+
     def _start(self) -> None:
-        submit(self._opened(), self._work)
+        connection = self._opened()
+        if self._on_loop:
+            self._loop.call_soon(self._work_on_loop, context=self._context)
+        else:
+            submit(connection, self._work)
         self._running = True
 
     def _work(self) -> None:
         """On the thread: one batch; its answers go back to the loop before the log is looked after."""
         requests = self._take()
-        outcome: BatchOutcome | Exception | None = None
-        if requests:
-            try:
-                match requests:
-                    case [InstallRequest() as request]:
-                        outcome = self._transactor.install(request)
-                    case _:
-                        outcome = self._transactor.run(requests)
-            except Exception as failure:
-                outcome = failure
+        outcome = self._run(requests)
         try:
             self._loop.call_soon_threadsafe(self._deliver, requests, outcome)
         except RuntimeError:  # the loop was closed under us: the program has ended without closing the store
             return
         if isinstance(outcome, BatchOutcome):
             self._checkpoints.after(outcome)
+
+    def _work_on_loop(self) -> None:
+        requests = self._take()
+        try:
+            outcome = self._run(requests)
+        except BaseException as interruption:  # a Ctrl-C: it goes on its way, and who waits is told
+            self._deliver(requests, StoreUnavailable(f"the write was interrupted by {interruption!r}"))
+            raise
+        self._deliver(requests, outcome)
+        if isinstance(outcome, BatchOutcome):
+            self._checkpoints.after(outcome)
+
+    def _run(self, requests: list[Request]) -> BatchOutcome | Exception | None:
+        try:
+            match requests:
+                case []:
+                    return None
+                case [InstallRequest() as request]:
+                    return self._transactor.install(request)
+                case _:
+                    return self._transactor.run(requests)
+        except Exception as failure:
+            return failure
 
     def _take(self) -> list[Request]:
         """The next batch: in order, without those whose callers have gone, up to the limits."""

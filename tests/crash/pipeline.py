@@ -123,7 +123,7 @@ class Killing:
 
 async def main(arguments: argparse.Namespace) -> Any:
     global EFFECTS_UNTIL_KILLED
-    store: Any = await SqliteStore.open(arguments.db, lease_ttl=arguments.ttl)
+    store: Any = await SqliteStore.open(arguments.db, lease_ttl=arguments.ttl, writes_on=arguments.writes_on)
     where, _, number = arguments.kill.partition(":")
     if where == "effect":
         EFFECTS_UNTIL_KILLED = int(number)
@@ -153,6 +153,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=4)
     parser.add_argument("--runs", nargs="+", default=["a"])
     parser.add_argument("--ttl", type=float, default=10.0)
+    parser.add_argument("--writes-on", default="thread")
     parser.add_argument("--name", default=None)
     parser.add_argument("--client", action="store_true")
     parser.add_argument("--kill", default="", help="before:N, after:N (commits), effect:N")

@@ -10,15 +10,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 
 from engine.core.events import TaskCompleted, TaskStarted, decode_header
 from engine.core.lineage import idempotency_key
-from eventstore.sqlite import SqliteStore
+from eventstore.sqlite import SqliteStore, WritesOn
 from tests.crash.pipeline import holding, pipeline
 from tests.runtime.invariants import check_history
 
@@ -128,8 +129,8 @@ async def lives(stage: Stage, kills: Iterator[str], expected: int) -> int:
     """Run the pipeline again and again, killed each time as told, to its end; returns how often it was killed."""
     done: dict[str, int] = {}
     killed = 0
-    while True:
-        result = stage.run("--kill", next(kills))
+    for writes_on in cycle(get_args(WritesOn)):
+        result = stage.run("--kill", next(kills), "--writes-on", writes_on)
         counts = Counter(effect.key for effect in stage.effects())
         for key, count in done.items():
             assert counts[key] == count, "a task ran again whose completion was recorded"

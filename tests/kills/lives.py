@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec import Struct, field
 
@@ -27,7 +27,7 @@ from engine.audit import verify
 from engine.core.events import TaskCompleted, decode_header
 from engine.core.lineage import idempotency_key
 from eventstore import EventStoreError
-from eventstore.sqlite import SqliteStore
+from eventstore.sqlite import SqliteStore, WritesOn
 from tests.architecture.source import ROOT
 from tests.crash.pipeline import pipeline
 from tests.kills.points import Hit, count, tracing
@@ -76,6 +76,7 @@ class _Trial:
     def begin(self, before: list[str], *, ttl: float = 10.0) -> subprocess.Popen[str]:
         self._lives += 1
         command = [sys.executable, "-m", "tests.crash.pipeline", str(self.database), "--runs", *RUNS, "--ttl", str(ttl)]
+        command += ["--writes-on", self._chance.choice(get_args(WritesOn))]
         return subprocess.Popen(
             [*before, *command],
             cwd=ROOT,

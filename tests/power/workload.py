@@ -247,7 +247,7 @@ def make_old(path: str) -> None:
     opening.MIGRATIONS, opening.SCHEMA_VERSION = every[:1], 1
     guard = opening.open_guard(path)
     with guard.held(5.0):
-        opening.open_writer(path, synchronous="EXTRA")[0].close()
+        opening.open_writer(path, opening.Writing())[0].close()
     guard.close()
     opening.MIGRATIONS, opening.SCHEMA_VERSION = every, newest
 

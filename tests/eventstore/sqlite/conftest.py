@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from eventstore.sqlite import SqliteStore
+from eventstore.sqlite import SqliteStore, WritesOn
 
 Opener = Callable[..., Awaitable[SqliteStore]]
 
@@ -19,13 +19,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
+@pytest.fixture(params=get_args(WritesOn))
+def writes_on(request: pytest.FixtureRequest) -> WritesOn:
+    """Where the store's transactions run: all that it promises holds for both."""
+    place: WritesOn = request.param
+    return place
+
+
 @pytest.fixture
-async def opened(path: Path) -> AsyncIterator[Opener]:
+async def opened(path: Path, writes_on: WritesOn) -> AsyncIterator[Opener]:
     """Opens stores on `path` and closes them at the end."""
     stores: list[SqliteStore] = []
 
     async def open_store(**options: Any) -> SqliteStore:
-        store = await SqliteStore.open(options.pop("path", path), **options)
+        store = await SqliteStore.open(options.pop("path", path), **{"writes_on": writes_on, **options})
         stores.append(store)
         return store
 

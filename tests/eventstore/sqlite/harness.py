@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eventstore.conformance import TurnedClock
 from eventstore.port import EventStore, Lease, Timestamp
-from eventstore.sqlite import SqliteStore
+from eventstore.sqlite import SqliteStore, WritesOn
 from eventstore.sqlite.leases import SqliteLease
 
 
@@ -15,13 +15,14 @@ class SqliteHarness:
 
     reopenable = True
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, writes_on: WritesOn) -> None:
+        self._writes_on: WritesOn = writes_on
         self._path = directory / "conformance.db"
         self._clock = TurnedClock()
         self._open: list[SqliteStore] = []
 
     async def open(self) -> EventStore:
-        store = await SqliteStore.open(self._path, clock=self._clock)
+        store = await SqliteStore.open(self._path, clock=self._clock, writes_on=self._writes_on)
         self._open.append(store)
         return store
 

@@ -225,6 +225,7 @@ async def test_a_caller_that_left_before_the_batch_is_not_written(store: SqliteS
     assert {head.stream for head in (await store.find(ANY)).items} == {"run:stayed"}
 
 
+@pytest.mark.parametrize("writes_on", ["thread"], indirect=True)
 async def test_a_caller_that_left_during_the_batch_is_written_and_the_others_are_told(store: SqliteStore) -> None:
     taken, gate, run = threading.Event(), threading.Event(), store._transactor.run
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from eventstore.conformance import CHECKS, Check, name_of
+from eventstore.sqlite import WritesOn
 from tests.eventstore.sqlite.harness import SqliteHarness
 
 
 @pytest.fixture
-async def harness(tmp_path: Path) -> AsyncIterator[SqliteHarness]:
-    harness = SqliteHarness(tmp_path)
+async def harness(tmp_path: Path, writes_on: WritesOn) -> AsyncIterator[SqliteHarness]:
+    harness = SqliteHarness(tmp_path, writes_on)
     yield harness
     await harness.aclose()
 

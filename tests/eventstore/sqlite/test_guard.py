@@ -21,6 +21,7 @@ from tests.eventstore.sqlite.children import child
 from tests.eventstore.sqlite.conftest import Opener
 
 
+@pytest.mark.parametrize("writes_on", ["thread"], indirect=True)
 async def test_a_commit_waits_for_the_guard(path: Path, store: SqliteStore) -> None:
     other = Guard(f"{path}-guard")
     try:
@@ -222,6 +223,7 @@ connection.execute("ROLLBACK")
 """
 
 
+@pytest.mark.parametrize("writes_on", ["thread"], indirect=True)
 async def test_a_shell_in_a_transaction_is_waited_for(path: Path, store: SqliteStore) -> None:
     async with child(SHELL, path) as shell:
         await shell.expect("locked")

@@ -17,7 +17,7 @@ from eventstore import NEW, Commit, InvalidArgument, NewEvent, NotAStore, Schema
 from eventstore.conformance.harness import begin, event, history, step
 from eventstore.sqlite import SqliteStore, schema, sqlite_version
 from eventstore.sqlite.guard import SqliteVersion
-from eventstore.sqlite.opening import PAGE_BYTES, open_writer
+from eventstore.sqlite.opening import PAGE_BYTES, Writing, open_writer
 from eventstore.sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
 from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.children import PATIENCE_SECONDS, child
@@ -308,7 +308,7 @@ async def test_an_older_store_is_brought_up_to_date(
     """A file of the first schema: not for those who only read, until somebody has opened it for writing."""
     monkeypatch.setattr("eventstore.sqlite.opening.MIGRATIONS", MIGRATIONS[:1])
     monkeypatch.setattr("eventstore.sqlite.opening.SCHEMA_VERSION", 1)
-    connection, _ = open_writer(str(path), synchronous="NORMAL")
+    connection, _ = open_writer(str(path), Writing(synchronous="NORMAL"))
     connection.execute(
         "INSERT INTO streams (id, name, version, digest, created_at, updated_at, held, closed, claims, control, data,"
         " attributes) VALUES (7, 'run:old', 0, x'00', 1, 1, 0, 0, 0, 0, 0, '{}')"

@@ -355,7 +355,7 @@ async def test_an_error_of_the_medium_poisons_whoever_catches_it(
 async def test_another_thread_has_no_use_for_the_handle(store: SqliteStore) -> None:
     def hands_on(transaction: Transaction) -> bytes:
         def elsewhere() -> bytes:
-            with pytest.raises(sqlite3.ProgrammingError):
+            with pytest.raises(TransactionRefused, match="for the thread that the function runs on"):
                 transaction.execute("SELECT 1")
             return b"refused"
 
@@ -469,7 +469,7 @@ async def test_the_suite_finds_a_planted_bug(
 ) -> None:
     (wanted,) = [one for one in CHECKS if name_of(one) == check]
     monkeypatch.setattr(*target, planted)
-    harness = SqliteHarness(tmp_path)
+    harness = SqliteHarness(tmp_path, "loop")
     try:
         with pytest.raises((AssertionError, sqlite3.Error)):
             await wanted(harness)
