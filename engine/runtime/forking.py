@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from msgspec import Struct
@@ -27,16 +28,24 @@ from engine.core.events import (
     PrefixEnded,
     RunBegun,
     RunForked,
+    RunTerminated,
     StatePublished,
     encode_header,
 )
 from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
-from engine.errors import RepairRefused, RunConflict
+from engine.errors import HoldfastError, RepairRefused, RunConflict, RunPrunedError
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.cutting import Prefix, read_prefix
-from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
+from engine.runtime.histories import (
+    HistoryEvent,
+    check_remembers,
+    head_of,
+    head_or_none,
+    moment_behind,
+    read_events,
+)
 from engine.runtime.large_values import TABLES
 from engine.runtime.mail import CompletionMail, data_message
 from engine.runtime.serving import Served
@@ -45,12 +54,24 @@ from engine.runtime.streams import (
     STATUS,
     VERSION,
     WORKFLOW,
+    new_event,
     own_attribute,
     run_id_of,
     state_attribute,
     stream_of,
 )
-from eventstore import NEW, Clock, Commit, EventStore, Message, NewEvent, StreamNotFound, VersionConflict
+from eventstore import (
+    NEW,
+    Clock,
+    Commit,
+    EventStore,
+    EventStoreError,
+    MailWaiting,
+    Message,
+    NewEvent,
+    StreamNotFound,
+    VersionConflict,
+)
 
 __all__ = ["fork"]
 
@@ -72,6 +93,41 @@ async def fork(
     next_id: Callable[[], str],
 ) -> None:
     """Make the fork; the same again is the same fork. Raises as `Engine.fork`."""
+    try:
+        await _make(
+            store,
+            definitions,
+            run_id,
+            new_id,
+            at=at,
+            substitute=substitute,
+            by=by,
+            reason=reason,
+            clock=clock,
+            next_id=next_id,
+        )
+    except (HoldfastError, EventStoreError):
+        try:
+            check_remembers(await head_of(store, run_id))
+        except (RunPrunedError, RepairRefused):  # also what reads as damage: it was taken away while we read
+            await _end_half(store, new_id, run_id, by=by, clock=clock, next_id=next_id)
+            raise
+        raise
+
+
+async def _make(
+    store: EventStore,
+    definitions: Served,
+    run_id: str,
+    new_id: str,
+    *,
+    at: int,
+    substitute: Mapping[str, Any],
+    by: str,
+    reason: str,
+    clock: Clock,
+    next_id: Callable[[], str],
+) -> None:
     origin = await head_of(store, run_id)
     check_remembers(origin)
     prefix = await read_prefix(store, origin, at=at, substituted=substitute)
@@ -177,6 +233,36 @@ async def _append(
             f"run {run_id_of(stream)!r} was made by somebody else at the same time: choose another id, or ask again"
         ) from None
     return head.version
+
+
+async def _end_half(
+    store: EventStore, run_id: str, origin: str, *, by: str, clock: Clock, next_id: Callable[[], str]
+) -> None:
+    """End what there is of a fork that cannot become whole any more.
+
+    Pruning looks for such forks, and one may be begun between that look and the end of the origin's history.
+    """
+    while True:
+        head = await head_or_none(store, stream_of(run_id))
+        if head is None or head.closed or WORKFLOW in head.attributes or head.attributes.get(ORIGIN) != origin:
+            return
+        reason = f"the history of its origin, run {origin!r}, was taken away before all that the fork needs was copied"
+        note = RunTerminated(at=await moment_behind(store, head, clock), by=by, reason=reason)
+        with suppress(VersionConflict, MailWaiting):  # somebody else does the same; or what has come meanwhile goes too
+            await store.commit(
+                Commit(
+                    id=next_id(),
+                    stream=head.stream,
+                    expected_version=head.version,
+                    events=(new_event(note),),
+                    attributes={STATUS: "terminated"},
+                    consumes=tuple(message.id for message in head.messages),
+                    drained=True,
+                    closed=True,
+                    held=False,
+                )
+            )
+            return
 
 
 class _There(Struct):

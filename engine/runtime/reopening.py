@@ -59,9 +59,11 @@ from engine.runtime.streams import (
     BOUND,
     CODE,
     LET_ON,
+    ORIGIN,
     QUEUED,
     SINGLETON,
     STATUS,
+    WORKFLOW,
     new_event,
     own_attribute,
     run_id_of,
@@ -183,6 +185,8 @@ def _key_of(head: StreamHead) -> tuple[Permit, ...]:
 
 
 def _check_ended(head: StreamHead, run_id: str) -> None:
+    if ORIGIN in head.attributes and WORKFLOW not in head.attributes:
+        raise RepairRefused(f"run {run_id!r} is a fork that is not made to its end: there is nothing to go on with")
     status = head.attributes.get(STATUS)
     if head.closed and status in _ENDS:
         return

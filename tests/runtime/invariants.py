@@ -109,9 +109,12 @@ async def check_store(store: EventStore, *definitions: Definition[..., Any]) -> 
     while True:
         page = await store.find(StreamQuery(category="run", cursor=cursor, limit=500))
         for head in page.items:
-            of = [definition for definition in definitions if definition.name == head.attributes["workflow"]]
+            of = [definition for definition in definitions if definition.name == head.attributes.get("workflow")]
             events = await check_history(store, head.stream.partition(":")[2], *of)
-            await check_attributes(store, head)
+            if "workflow" in head.attributes:
+                await check_attributes(store, head)
+            else:
+                demand(isinstance(events[0], RunForked), f"{head.stream} has no workflow, and is no fork that is made")
             first = events[0] if events else None  # a fork has no key, whatever its origin had
             if isinstance(first, RunStarted) and first.singleton:
                 had.setdefault((first.workflow, first.singleton), []).extend(await spans_of(store, head.stream))

@@ -284,7 +284,7 @@ class Play:
 
     async def children_end(self) -> None:
         """Those that their parents have left behind are asked to end, and end too."""
-        while any(not stream.closed and not self.ledger.taken.cut_off(stream.attributes) for stream in self.runs()):
+        while any(not stream.closed for stream in self.runs()):
             await asyncio.sleep(1)
 
     def run_of(self, run_id: str) -> Run | None:

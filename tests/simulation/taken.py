@@ -75,13 +75,6 @@ class Taken:
         """Whether something of it was taken away."""
         return run_id in self.before
 
-    def cut_off(self, attributes: Mapping[str, Any]) -> bool:
-        """Of the stream of a run: whether it is a fork that is made to no end, for its origin was taken away meanwhile.
-
-        Pruning looks for such forks beforehand, and one may be begun between that look and the commit.
-        """
-        return "workflow" not in attributes and attributes.get("origin") in self.before
-
     def refused(self, run_id: str, text: str) -> None:
         """It stays, and this is why."""
         self.checks["who is refused is told why"] += 1
@@ -147,8 +140,7 @@ class Remembered:
     async def find(self, query: StreamQuery) -> Page[StreamHead]:
         page = await self.inner.find(query)
         gone = self.taken.before if query.cursor is None else {}
-        left = [head for head in page.items if not self.taken.cut_off(head.attributes)]
-        there = [head for head in left if self._before(head.stream) is None]
+        there = [head for head in page.items if self._before(head.stream) is None]
         return replace(page, items=(*(before.head for before in gone.values()), *there))
 
     async def kept(self, stream: str) -> AsyncIterator[KeptDigest]:
