@@ -109,10 +109,11 @@ class Transactor:
 
     def close(self) -> None:
         """Bring the log into the database, close the connection under the guard, and the guard. Never raises."""
-        guard, connection = self._guard, self._connection
+        guard, connection, cursor = self._guard, self._connection, self._cursor
         self._guard = self._connection = self._cursor = None
-        if guard is None or connection is None:
+        if guard is None or connection is None or cursor is None:
             return
+        cursor.close()  # the frames of a failure that somebody keeps know it, and would keep the files open
         try:
             try:
                 with guard.held(GUARD_SECONDS):

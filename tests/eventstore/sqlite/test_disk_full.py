@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from eventstore import StoreUnavailable
+from eventstore.conformance.harness import begin, event, history, step
 from eventstore.sqlite import SqliteStore
 from eventstore.sqlite.threads import on_thread
 from tests.eventstore.sqlite.children import child
@@ -71,15 +73,29 @@ async def test_a_full_disk(tmp_path: Path) -> None:
     assert lines[1:] == ["True", "True"]
 
 
-async def test_a_full_database(path: Path, store: SqliteStore) -> None:
-    from eventstore import StoreUnavailable
-    from eventstore.conformance.harness import begin, event, history, step
-
+async def fill(store: SqliteStore) -> None:
+    """Begin a run, and leave room for two pages."""
     await begin(store, "run:a")
     connection = store._transactor._connection
     pages = await on_thread(store._writer._connection, lambda: connection.execute("PRAGMA page_count").fetchone()[0])
     limit = f"PRAGMA max_page_count={pages + 2}"
     await on_thread(store._writer._connection, lambda: connection.execute(limit).fetchone())
+
+
+async def test_who_keeps_the_error_keeps_no_file_open(path: Path, store: SqliteStore) -> None:
+    """Nor its locks: its frames know what was executed, and SQLite closes nothing before that is gone."""
+    await fill(store)
+    with pytest.raises(StoreUnavailable, match="no space is left") as kept:
+        await store.commit(step("run:a", 1, event(payload=bytes(100_000))))
+    await store.aclose()
+    assert kept.value.__cause__ is not None
+    descriptors = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert [name for name in descriptors if name.startswith(str(path))] == []
+
+
+async def test_a_full_database(path: Path, store: SqliteStore) -> None:
+    await fill(store)
+    connection = store._transactor._connection
     with pytest.raises(StoreUnavailable, match="no space is left"):
         await store.commit(step("run:a", 1, event(payload=bytes(100_000))))
     assert await history(store, "run:a") == ["begun"]
