@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from msgspec import Struct
@@ -73,10 +73,28 @@ from eventstore import (
     VersionConflict,
 )
 
-__all__ = ["fork"]
+__all__ = ["fork", "whole_or_ended"]
 
 CHUNK_EVENTS: Final = 500
 """Events that are copied in one commit."""
+
+
+@asynccontextmanager
+async def whole_or_ended(
+    store: EventStore, run_id: str, new_id: str, *, by: str, clock: Clock, next_id: Callable[[], str]
+) -> AsyncIterator[None]:
+    """Within it run `new_id` is made as a fork of another: what cannot become whole any more, because the origin's
+    history was taken away, is ended, and that is the error, whatever it read as.
+    """
+    try:
+        yield
+    except (HoldfastError, EventStoreError):
+        try:
+            check_remembers(await head_of(store, run_id))
+        except (RunPrunedError, RepairRefused):
+            await _end_half(store, new_id, run_id, by=by, clock=clock, next_id=next_id)
+            raise
+        raise
 
 
 async def fork(
@@ -92,42 +110,7 @@ async def fork(
     clock: Clock,
     next_id: Callable[[], str],
 ) -> None:
-    """Make the fork; the same again is the same fork. Raises as `Engine.fork`."""
-    try:
-        await _make(
-            store,
-            definitions,
-            run_id,
-            new_id,
-            at=at,
-            substitute=substitute,
-            by=by,
-            reason=reason,
-            clock=clock,
-            next_id=next_id,
-        )
-    except (HoldfastError, EventStoreError):
-        try:
-            check_remembers(await head_of(store, run_id))
-        except (RunPrunedError, RepairRefused):  # also what reads as damage: it was taken away while we read
-            await _end_half(store, new_id, run_id, by=by, clock=clock, next_id=next_id)
-            raise
-        raise
-
-
-async def _make(
-    store: EventStore,
-    definitions: Served,
-    run_id: str,
-    new_id: str,
-    *,
-    at: int,
-    substitute: Mapping[str, Any],
-    by: str,
-    reason: str,
-    clock: Clock,
-    next_id: Callable[[], str],
-) -> None:
+    """Make the fork; the same again is the same fork. Raises as `Engine.fork`. To be called within `whole_or_ended`."""
     origin = await head_of(store, run_id)
     check_remembers(origin)
     prefix = await read_prefix(store, origin, at=at, substituted=substitute)

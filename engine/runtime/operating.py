@@ -13,7 +13,7 @@ from engine.core.call import Call
 from engine.core.identity import check_run_id
 from engine.errors import HoldfastError
 from engine.runtime.forgetting import forget
-from engine.runtime.forking import fork
+from engine.runtime.forking import fork, whole_or_ended
 from engine.runtime.handle import RunHandle
 from engine.runtime.limits import LimitState, read_limits, set_limit, slots_of
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
@@ -223,18 +223,21 @@ class Operations(ABC):
         `RunConflict`, `UnknownWorkflow`; `NotRecordable` for a result that is not of its task's type.
         """
         new_id = check_run_id(self._new_id(run_id) if id is None else id)
-        await fork(
-            self.store,
-            self.definitions,
-            check_run_id(run_id),
-            new_id,
-            at=at,
-            substitute=substitute,
-            by=by,
-            reason=reason,
-            clock=self._clock,
-            next_id=self.message_id,
-        )
+        async with whole_or_ended(
+            self.store, check_run_id(run_id), new_id, by=by, clock=self._clock, next_id=self.message_id
+        ):
+            await fork(
+                self.store,
+                self.definitions,
+                run_id,
+                new_id,
+                at=at,
+                substitute=substitute,
+                by=by,
+                reason=reason,
+                clock=self._clock,
+                next_id=self.message_id,
+            )
         return self.run(new_id)
 
     async def what_if(self, run_id: str, *, at: int, substitute: Mapping[str, Any] = NONE_GIVEN) -> WhatIf:
