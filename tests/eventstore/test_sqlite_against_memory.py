@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -52,7 +52,7 @@ from eventstore.conformance import TurnedClock
 from eventstore.errors import EventStoreError
 from eventstore.memory import MemoryLease, MemoryStore
 from eventstore.port import RecordedEvent, StreamHead
-from eventstore.sqlite import SqliteStore
+from eventstore.sqlite import SqliteStore, WritesOn
 from tests.eventstore import canaries, permit_canaries
 from tests.eventstore.sqlite.harness import SqliteHarness
 from tests.runtime.slices import some
@@ -142,11 +142,15 @@ class Step(Struct, frozen=True):
 
 class SameEntropy(SqliteHarness):
     def __init__(self, directory: Path, clock: TurnedClock) -> None:
-        super().__init__(directory)
+        super().__init__(directory, "thread")
         self._clock = clock
 
     async def open(self) -> SqliteStore:
-        store = await SqliteStore.open(self._path, clock=self._clock, entropy=entropy, synchronous="NORMAL")
+        """The first writes on its thread, the second on the loop, and so on."""
+        on: WritesOn = get_args(WritesOn)[len(self._open) % 2]
+        store = await SqliteStore.open(
+            self._path, clock=self._clock, entropy=entropy, synchronous="NORMAL", writes_on=on
+        )
         self._open.append(store)
         return store
 
