@@ -19,9 +19,24 @@ from tests.architecture.source import ROOT
 
 FOLDER = ROOT / "benchmarks"
 TINY = {
-    "sequential": ["--steps", "5", "--rounds", "2"],
-    "many_runs": ["--runs", "4", "--tasks", "2", "--processes", "2", "--gc-threshold", "900", "--rounds", "2"],
-    "fan_out": ["--tasks", "10", "--processes", "2", "--rounds", "1"],
+    "sequential": ["--steps", "5", "--on-loop", "1", "--rounds", "2"],
+    "many_runs": [
+        *(
+            "--runs",
+            "4",
+            "--tasks",
+            "2",
+            "--processes",
+            "2",
+            "--gc-threshold",
+            "900",
+            "--on-loop",
+            "1",
+            "--rounds",
+            "2",
+        ),
+    ],
+    "fan_out": ["--tasks", "10", "--processes", "2", "--on-loop", "0", "--rounds", "1"],
     "replay": ["--tasks", "10", "--rounds", "2"],
     "long_history": ["--tasks", "12", "--epochs", "3", "--rounds", "2"],
     "start_up": ["--rounds", "1", "--runs", "2"],

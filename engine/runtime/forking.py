@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.core.compare import Mismatch
 from engine.core.events import (
@@ -48,6 +48,7 @@ from engine.runtime.histories import (
 )
 from engine.runtime.large_values import TABLES
 from engine.runtime.mail import CompletionMail, data_message
+from engine.runtime.recovery import signals_noted
 from engine.runtime.serving import Served
 from engine.runtime.streams import (
     ORIGIN,
@@ -70,6 +71,7 @@ from eventstore import (
     Message,
     NewEvent,
     StreamNotFound,
+    UnknownMessage,
     VersionConflict,
 )
 
@@ -229,23 +231,31 @@ async def _end_half(
         head = await head_or_none(store, stream_of(run_id))
         if head is None or head.closed or WORKFLOW in head.attributes or head.attributes.get(ORIGIN) != origin:
             return
+        at = await moment_behind(store, head, clock)
         reason = f"the history of its origin, run {origin!r}, was taken away before all that the fork needs was copied"
-        note = RunTerminated(at=await moment_behind(store, head, clock), by=by, reason=reason)
-        with suppress(VersionConflict, MailWaiting):  # somebody else does the same; or what has come meanwhile goes too
-            await store.commit(
-                Commit(
-                    id=next_id(),
-                    stream=head.stream,
-                    expected_version=head.version,
-                    events=(new_event(note),),
-                    attributes={STATUS: "terminated"},
-                    consumes=tuple(message.id for message in head.messages),
-                    drained=True,
-                    closed=True,
-                    held=False,
-                )
-            )
-            return
+        mail = Commit(
+            id=next_id(),
+            stream=head.stream,
+            expected_version=head.version,
+            events=tuple(signals_noted(head, at)),
+            consumes=tuple(message.id for message in head.messages),
+        )
+        end = structs.replace(
+            mail,
+            events=(*mail.events, new_event(RunTerminated(at=at, by=by, reason=reason))),
+            attributes={STATUS: "terminated"},
+            drained=True,
+            closed=True,
+            held=False,
+        )
+        with suppress(VersionConflict, UnknownMessage):  # somebody else does the same
+            try:
+                await store.commit(end)
+            except MailWaiting:  # more than a head shows, or it has come meanwhile: what is known goes first
+                if mail.consumes:
+                    await store.commit(structs.replace(mail, id=next_id()))
+            else:
+                return
 
 
 class _There(Struct):

@@ -57,6 +57,7 @@ __all__ = [
     "give_up",
     "rebuild_run",
     "settle",
+    "signals_noted",
     "suspend",
     "terminate",
     "try_run",
@@ -264,7 +265,7 @@ async def terminate(
         await store.send(letter)
     while True:
         at = await moment_behind(store, head, clock)
-        mail_noted, seen = _signals_of(head, at), tuple(message.id for message in head.messages)
+        mail_noted, seen = signals_noted(head, at), tuple(message.id for message in head.messages)
         end = new_event(RunTerminated(at=at, by=mail.by, reason=mail.reason))
         commit = _rest(head, lease, next_id(), [*mail_noted, end], {STATUS: "terminated"}, held=False, closed=True)
         sends = tuple(letters[:COMMIT_MESSAGES_MAX])
@@ -279,7 +280,8 @@ async def terminate(
             return
 
 
-def _signals_of(head: StreamHead, at: int) -> list[NewEvent]:
+def signals_noted(head: StreamHead, at: int) -> list[NewEvent]:
+    """That the signals which a head shows come to nothing: who sent them was told that they arrived."""
     found: list[NewEvent] = []
     for message in head.messages:
         if isinstance(signal := mail_or_none(message), SignalMail):

@@ -238,6 +238,8 @@ class OwnSql:
         except Exception:
             raise
         except BaseException as error:  # what ends a thread or a task is not to end the store's, nor its caller's
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # a Ctrl-C, where the store writes on the loop
             raise TransactionRefused(stream, statement=None, reason=f"it raised {error!r}") from error
         finally:
             handle.end()

@@ -116,8 +116,7 @@ class SqliteStore(SqliteKeeping, Moving):
         """Open the store at `path`, creating it if there is no file, and bring an older schema up to date.
 
         `synchronous` "NORMAL" loses acknowledged commits when the power fails (never when the process dies).
-        `writes_on` "loop" has each transaction run on the event loop's own thread, which stands still for it, for as
-        long as the disk takes and while other processes write: quicker for a program whose loop serves nothing else.
+        `writes_on` "loop" has the event loop's own thread write, which stands still for it: see docs/store.md.
         `lease_ttl` is in seconds, of the leases given out here. Read-only, a store must exist, and commits, messages
         and leases are refused. Raises `NotAStore`, `SchemaTooNew`, `StoreUnavailable`, `InvalidArgument`.
         """
@@ -267,6 +266,7 @@ class SqliteStore(SqliteKeeping, Moving):
     async def aclose(self) -> None:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
+            self._closing.add_done_callback(self._close_now)
             self._ring()
         await asyncio.shield(self._closing)
 
@@ -360,28 +360,22 @@ class SqliteStore(SqliteKeeping, Moving):
     # Open, closed, unusable.
 
     async def _close(self) -> None:
-        try:
-            if self._writer is not None:
-                if self._leases:
-                    tokens = tuple(self._leases)
-                    self._writer.submit_unattended(lambda future: LeaseEnding(future, tokens))
-                await self._writer.finish()
-            self._drop_leases()
-            await self._readers.aclose()  # before the writer: whoever closes last brings the log in
-            if self._writer is not None:
-                await self._writer.aclose()
-        except BaseException:
-            # The loop is ending and cancels every task; a thread left behind would keep the process from ending.
-            self._drop_leases()
+        if self._writer is not None:
+            if tokens := tuple(self._leases):
+                self._writer.submit_unattended(lambda future: LeaseEnding(future, tokens))
+            await self._writer.finish()
+        _end_all(self._leases)
+        await self._readers.aclose()  # before the writer: whoever closes last brings the log in
+        if self._writer is not None:
+            await self._writer.aclose()
+
+    def _close_now(self, closing: asyncio.Future[None]) -> None:
+        """Closing failed, or was cancelled at the loop's end, perhaps before it began: no thread is to outlive that."""
+        if closing.cancelled() or closing.exception() is not None:
+            _end_all(self._leases)
             self._readers.close_now()
             if self._writer is not None:
                 self._writer.close_now()
-            raise
-
-    def _drop_leases(self) -> None:
-        for lease in self._leases.values():
-            lease.end()
-        self._leases.clear()
 
     def _open_writer(self) -> Writer:
         self._check_open()
@@ -398,3 +392,9 @@ class SqliteStore(SqliteKeeping, Moving):
     def _poison(self, failure: StoreUnavailable) -> None:
         if self._transactor is not None:
             self._transactor.poison = failure
+
+
+def _end_all(leases: dict[int, SqliteLease]) -> None:
+    for lease in leases.values():
+        lease.end()
+    leases.clear()

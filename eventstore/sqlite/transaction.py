@@ -114,14 +114,12 @@ class Transactor:
         if guard is None or connection is None or cursor is None:
             return
         cursor.close()  # the frames of a failure that somebody keeps know it, and would keep the files open
-        try:
+        with closing(guard):
             try:
                 with guard.held(GUARD_SECONDS):
                     self._close_connection(connection)
             except StoreUnavailable:  # a stopped process has the guard; readers of the log lose nothing
                 connection.close()
-        finally:
-            guard.close()
 
     def _close_connection(self, connection: sqlite3.Connection) -> None:
         # What is not brought in stays in the log, where the next to open finds it.
@@ -237,10 +235,11 @@ class Transactor:
             if poisons(error):
                 self.poison = failure
             raise failure from error
-        except BaseException as error:
-            if not isinstance(error, Exception):  # a Ctrl-C, on the loop: what was committed is not known
-                self.poison = StoreUnavailable(f"a write to {self._path} was interrupted: open the store anew")
-            raise
+
+    def interrupt(self) -> StoreUnavailable:
+        """Take in that a batch was interrupted, by a Ctrl-C on the loop: what was committed is not known."""
+        self.poison = self.poison or StoreUnavailable(f"a write to {self._path} was interrupted: open the store anew")
+        return self.poison
 
     def _run(self, connection: sqlite3.Connection, requests: Sequence[Request]) -> BatchOutcome:
         assert self._guard is not None

@@ -119,6 +119,8 @@ class Writer:
         connection, self._connection = self._connection, None
         if connection is not None:
             close_now(connection, self._transactor.close)
+        while self._queue:
+            _fail(self._queue.popleft(), StoreUnavailable("the store was closed before it was written"))
 
     def _opened(self) -> Connection:
         if self._connection is None:
@@ -131,7 +133,12 @@ class Writer:
             return await on_thread(connection, work)
         await asyncio.sleep(0)  # others have their turn between two pieces of work
         self._opened()
-        return work()
+        try:
+            return work()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a Ctrl-C
+                self._transactor.interrupt()
+            raise
 
     def _start(self) -> None:
         connection = self._opened()
@@ -143,7 +150,8 @@ class Writer:
 
     def _work(self) -> None:
         """On the thread: one batch; its answers go back to the loop before the log is looked after."""
-        requests = self._take()
+        requests: list[Request] = []
+        self._take(requests)
         outcome = self._run(requests)
         try:
             self._loop.call_soon_threadsafe(self._deliver, requests, outcome)
@@ -153,15 +161,23 @@ class Writer:
             self._checkpoints.after(outcome)
 
     def _work_on_loop(self) -> None:
-        requests = self._take()
+        requests: list[Request] = []
         try:
+            self._take(requests)
             outcome = self._run(requests)
-        except BaseException as interruption:  # a Ctrl-C: it goes on its way, and who waits is told
-            self._deliver(requests, StoreUnavailable(f"the write was interrupted by {interruption!r}"))
+            self._deliver(requests, outcome)
+            if isinstance(outcome, BatchOutcome):
+                self._checkpoints.after(outcome)
+        except BaseException:
+            self._give_up(requests)
             raise
-        self._deliver(requests, outcome)
-        if isinstance(outcome, BatchOutcome):
-            self._checkpoints.after(outcome)
+
+    def _give_up(self, requests: list[Request]) -> None:
+        """A Ctrl-C came, anywhere between taking these and telling of them: it goes on, and nobody waits for ever."""
+        failure = self._transactor.interrupt()
+        for request in requests:
+            _fail(request, failure)
+        self._go_on()
 
     def _run(self, requests: list[Request]) -> BatchOutcome | Exception | None:
         try:
@@ -175,10 +191,9 @@ class Writer:
         except Exception as failure:
             return failure
 
-    def _take(self) -> list[Request]:
-        """The next batch: in order, without those whose callers have gone, up to the limits."""
+    def _take(self, taken: list[Request]) -> None:
+        """Fill in the next batch: in order, without those whose callers have gone, up to the limits."""
         queue = self._queue
-        taken: list[Request] = []
         rows = size = 0
         while queue and len(taken) < BATCH_REQUESTS_MAX:
             request = queue[0]
@@ -195,16 +210,22 @@ class Writer:
                     pass
             if taken and (rows > BATCH_ROWS_MAX or size > BATCH_BYTES_MAX):
                 break
-            queue.popleft()
-            if request.future.done():
-                continue
-            taken.append(request)
-            if isinstance(request, InstallRequest):
+            if not request.future.done():
+                taken.append(request)
+            queue.popleft()  # behind that: an interruption between the two loses nobody
+            if taken and isinstance(taken[0], InstallRequest):
                 break
-        return taken
 
     def _deliver(self, requests: list[Request], outcome: BatchOutcome | Exception | None) -> None:
         """On the loop: start the next batch, then tell everybody of this one."""
+        try:
+            self._go_on()
+            self._tell(requests, outcome)
+        except BaseException:
+            self._give_up(requests)
+            raise
+
+    def _go_on(self) -> None:
         if self._queue:
             self._start()
         else:
@@ -212,6 +233,8 @@ class Writer:
             if self._idle is not None:
                 self._idle.set()
                 self._idle = None
+
+    def _tell(self, requests: list[Request], outcome: BatchOutcome | Exception | None) -> None:
         match outcome:
             case BatchOutcome():
                 self._on_outcome(outcome)
@@ -219,8 +242,7 @@ class Writer:
                     self._answer(request, answer)
             case Exception():
                 for request in requests:
-                    if not request.future.done():
-                        request.future.set_exception(outcome)
+                    _fail(request, outcome)
             case None:
                 pass
 
@@ -236,6 +258,11 @@ class Writer:
         elif isinstance(request, LeaseRequest) and isinstance(answer, SqliteLease):
             answer.end()
             self.submit_unattended(lambda unattended: LeaseEnding(unattended, (answer.token,)))
+
+
+def _fail(request: Request, failure: Exception) -> None:
+    if not request.future.done():
+        request.future.set_exception(failure)
 
 
 def _look(future: asyncio.Future[Any]) -> None:

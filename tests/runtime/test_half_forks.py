@@ -119,6 +119,28 @@ async def test_a_fork_whose_maker_died_is_ended_when_it_is_asked_for_again(ended
         assert (head.closed, head.messages) == (True, ())
 
 
+async def test_what_waits_for_it_is_noted_however_much_it_is(
+    ended_wide: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a head shows: who sent them was told that they arrived."""
+    monkeypatch.setattr("eventstore.mailbox.MAILBOX_PAGE", 10)
+    monkeypatch.setattr("eventstore.sqlite.mailboxes.MAILBOX_PAGE", 10)
+    dying = FaultyStore(await ended_wide.store(), at_call(1, "die after", only="commit"))
+    with pytest.raises((StoreUnavailable, EngineFailed)):
+        async with Engine(dying, workflows=[wide], clock=ended_wide.clock, only=()) as engine:
+            await engine.fork("r", at=60, id="half")
+    async with Engine(await ended_wide.store(), workflows=[wide], clock=ended_wide.clock, only=()) as engine:
+        half = engine.run("half")
+        for number in range(25):
+            await half.signal(word, str(number))
+        await prune_it(engine)
+        with pytest.raises(RunPrunedError):
+            await soon(engine.fork("r", at=60, id="half"))
+        kinds = await kinds_of(half)
+        assert (kinds.count("SignalIgnored"), kinds[-1]) == (25, "RunTerminated")
+        assert (await engine.store.head("run:half")).closed
+
+
 async def test_a_run_that_is_no_fork_of_it_is_left_alone(ended_wide: World) -> None:
     async with ended_wide.engine(wide, holding) as engine:
         await engine.start(holding(), id="mine")

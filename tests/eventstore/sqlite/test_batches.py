@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from eventstore import NEW, Commit, LeaseLost, Message, NewEvent, VersionConflict
 from eventstore.conformance.harness import ANY, begin, data, event, history, step
-from eventstore.sqlite import SqliteStore, statements, writing
+from eventstore.sqlite import SqliteStore, WritesOn, statements, writing
 from eventstore.sqlite.requests import SendRequest
 from eventstore.sqlite.threads import on_thread
 from eventstore.sqlite.writer import BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_ROWS_MAX
@@ -245,6 +245,27 @@ async def test_a_caller_that_left_during_the_batch_is_written_and_the_others_are
     gate.set()
     await stayed
     assert {head.stream for head in (await store.find(ANY)).items} == {"run:left", "run:stayed"}
+
+
+def test_closing_that_is_cancelled_before_it_begins_leaves_no_thread(path: Path, writes_on: WritesOn) -> None:
+    """As `asyncio.run` does it at its end to whoever has only just asked. The process never ended."""
+    before = set(threading.enumerate())
+
+    async def main() -> None:
+        store = await SqliteStore.open(path, writes_on=writes_on)
+        await begin(store, "run:a")
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.sleep(0)
+        store._closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+
+    asyncio.run(main())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+        assert not thread.is_alive()
+    with closing(sqlite3.connect(path)) as plain:
+        assert plain.execute("SELECT count(*) FROM events").fetchone() == (1,)
 
 
 async def test_the_end_of_a_program_does_not_lose_what_was_queued(path: Path) -> None:

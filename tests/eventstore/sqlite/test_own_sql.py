@@ -16,7 +16,7 @@ from eventstore import NEW, StoreUnavailable, StreamHead, StreamQuery, Transacti
 from eventstore.conformance import CHECKS, TurnedClock, name_of
 from eventstore.conformance.harness import begin, claim, event, history, step
 from eventstore.port import TRANSACTION_SECONDS_MAX
-from eventstore.sqlite import SqliteStore, own_sql
+from eventstore.sqlite import SqliteStore, WritesOn, own_sql
 from eventstore.sqlite.own_sql import OwnSql
 from eventstore.sqlite.schema import MIGRATIONS, STORE_TABLES
 from eventstore.sqlite.threads import on_thread
@@ -319,7 +319,13 @@ async def test_rows_that_fail_on_their_way_are_all_undone(store: SqliteStore) ->
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
-async def test_errors_that_no_future_should_hold_are_causes(store: SqliteStore, error: BaseException) -> None:
+async def test_errors_that_no_future_should_hold_are_causes(
+    opened: Opener, error: BaseException, writes_on: WritesOn
+) -> None:
+    if isinstance(error, KeyboardInterrupt):  # on the loop it would be a Ctrl-C: see test_writing_on_the_loop.py
+        writes_on = "thread"
+    store = await opened(writes_on=writes_on)
+
     def fails(_: Transaction) -> bytes:
         raise error
 

@@ -15,9 +15,11 @@ import pytest
 from eventstore import InvalidArgument, StoreUnavailable, Transaction
 from eventstore.conformance.harness import ANY, begin, data, event, history, step
 from eventstore.sqlite import SqliteStore, WritesOn
+from eventstore.sqlite.checkpoints import Checkpoints
 from eventstore.sqlite.guard import Guard
 from eventstore.sqlite.log import Log
 from eventstore.sqlite.transaction import Transactor
+from eventstore.sqlite.writer import Writer
 from eventstore.urls import open_store
 from tests.eventstore.sqlite.children import child
 from tests.eventstore.sqlite.conftest import Opener
@@ -140,21 +142,31 @@ class Pressed(KeyboardInterrupt):
     """As a second Ctrl-C raises it, wherever the thread of the loop is."""
 
 
-@pytest.mark.parametrize("committed", [False, True])
-def test_a_ctrl_c_in_a_transaction_hangs_nobody_and_loses_nothing(
-    path: Path, committed: bool, writes_on: WritesOn, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("where", "committed"),
+    [
+        ((Writer, "_take"), False),
+        ((Transactor, "_write"), False),
+        ((Log, "verify"), True),
+        ((Writer, "_tell"), True),
+        ((Checkpoints, "after"), True),
+    ],
+)
+def test_a_ctrl_c_during_a_write_hangs_nobody_and_loses_nothing(
+    path: Path, where: tuple[type, str], committed: bool, writes_on: WritesOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was acknowledged is there; what was not is whole or absent; the store says that it is to be opened anew."""
     ended: list[str] = []
 
     def press(*_: object, **__: object) -> int:
+        monkeypatch.undo()
         raise Pressed
 
     async def main() -> None:
         store = await SqliteStore.open(path, writes_on=writes_on)
         try:
             await begin(store, "run:a")
-            monkeypatch.setattr(*(Log, "verify") if committed else (Transactor, "_write"), press)
+            monkeypatch.setattr(*where, press)
             try:
                 await store.commit(step("run:a", 1, event("interrupted")))
             except asyncio.CancelledError:  # `asyncio.run` cancels what is still there, and waits for it
@@ -178,8 +190,24 @@ def test_a_ctrl_c_in_a_transaction_hangs_nobody_and_loses_nothing(
     with pytest.raises(Pressed):
         asyncio.run(main())
     assert ended == ["cancelled", "closed"]
-    monkeypatch.undo()
     assert asyncio.run(look()) == (["begun", "interrupted"] if committed else ["begun"])
+
+
+def test_a_ctrl_c_in_a_function_of_the_callers_is_not_taken_for_its_refusal(path: Path, writes_on: WritesOn) -> None:
+    async def main() -> None:
+        store = await SqliteStore.open(path, writes_on=writes_on)
+        try:
+            await begin(store, "run:a")
+
+            def own(_: Transaction) -> bytes:
+                raise Pressed
+
+            await store.commit(step("run:a", 1, event(), transaction=own))
+        finally:
+            await store.aclose()
+
+    with pytest.raises(Pressed):
+        asyncio.run(main())
 
 
 WRITER = """
