@@ -21,20 +21,7 @@ FOLDER = ROOT / "benchmarks"
 TINY = {
     "sequential": ["--steps", "5", "--on-loop", "1", "--rounds", "2"],
     "many_runs": [
-        *(
-            "--runs",
-            "4",
-            "--tasks",
-            "2",
-            "--processes",
-            "2",
-            "--gc-threshold",
-            "900",
-            "--on-loop",
-            "1",
-            "--rounds",
-            "2",
-        ),
+        "--runs", "4", "--tasks", "2", "--processes", "2", "--gc-threshold", "900", "--on-loop", "1", "--rounds", "2",
     ],
     "fan_out": ["--tasks", "10", "--processes", "2", "--on-loop", "0", "--rounds", "1"],
     "replay": ["--tasks", "10", "--rounds", "2"],
@@ -51,7 +38,7 @@ TINY = {
     "opening": ["--runs", "10", "--rounds", "1"],
     "signals": ["--signals", "10", "--singly", "2", "--rounds", "1"],
     "log_size": ["--tasks", "10", "--rounds", "1"],
-}
+}  # fmt: skip
 MEASURED = {
     "sequential": {"engine_steps_per_second", "raw_commits_per_second"},
     "many_runs": {"rows", "engine_rows_per_second", "engine_runs_per_second", "raw_rows_per_second"},

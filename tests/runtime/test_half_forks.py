@@ -70,6 +70,14 @@ async def ended_wide(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+async def leave_half(world: World) -> None:
+    """A fork `half` of run `r`, whose maker dies behind its first part."""
+    dying = FaultyStore(await world.store(), at_call(1, "die after", only="commit"))
+    with pytest.raises((StoreUnavailable, EngineFailed)):
+        async with Engine(dying, workflows=[wide], clock=world.clock, only=()) as engine:
+            await engine.fork("r", at=60, id="half")
+
+
 @pytest.mark.parametrize(
     ("taking", "said"), [(prune_it, "'r' was pruned"), (destroy_it, "payloads of run 'r' were destroyed")]
 )
@@ -102,11 +110,7 @@ async def test_a_fork_whose_origin_is_taken_away_meanwhile_is_ended(
 
 
 async def test_a_fork_whose_maker_died_is_ended_when_it_is_asked_for_again(ended_wide: World) -> None:
-    given = await ended_wide.store()
-    dying = FaultyStore(given, at_call(1, "die after", only="commit"))
-    with pytest.raises((StoreUnavailable, EngineFailed)):
-        async with Engine(dying, workflows=[wide], clock=ended_wide.clock, only=()) as engine:
-            await engine.fork("r", at=60, id="half")
+    await leave_half(ended_wide)
     async with Engine(await ended_wide.store(), workflows=[wide], clock=ended_wide.clock, only=()) as engine:
         half = engine.run("half")
         assert await half.status() == "paused"
@@ -125,10 +129,7 @@ async def test_what_waits_for_it_is_noted_however_much_it_is(
     """More than a head shows: who sent them was told that they arrived."""
     monkeypatch.setattr("eventstore.mailbox.MAILBOX_PAGE", 10)
     monkeypatch.setattr("eventstore.sqlite.mailboxes.MAILBOX_PAGE", 10)
-    dying = FaultyStore(await ended_wide.store(), at_call(1, "die after", only="commit"))
-    with pytest.raises((StoreUnavailable, EngineFailed)):
-        async with Engine(dying, workflows=[wide], clock=ended_wide.clock, only=()) as engine:
-            await engine.fork("r", at=60, id="half")
+    await leave_half(ended_wide)
     async with Engine(await ended_wide.store(), workflows=[wide], clock=ended_wide.clock, only=()) as engine:
         half = engine.run("half")
         for number in range(25):
