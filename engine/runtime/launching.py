@@ -4,13 +4,14 @@ Until its first commit is durable a new run is nobody's but the launch's: the id
 exists, which this worker may even be claiming at the same moment.
 
 So many are under way at once, and the others wait at the door: what has begun gets on before more begins. Of a thousand
-runs that are started at once some hundred are then in memory at a time, and not all of them from first to last.
+runs that are started at once some hundred are then in memory at a time, and not all of them from first to last. Whether
+there is room for a run is asked when it is its turn: what waits at the door takes none.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -56,17 +57,18 @@ _OPEN: Final = AtTheDoor()
 
 
 class Launches:
-    """The launches of one worker that are under way, by run id."""
+    """The launches of one worker that are under way, by run id. `room_left`: for how many more runs it has room."""
 
-    def __init__(self, site: Site, residents: Residents, paused: Container[str]) -> None:
+    def __init__(
+        self, site: Site, residents: Residents, paused: Container[str], *, room_left: Callable[[], int]
+    ) -> None:
         self._site = site
         self._residents = residents
         self._paused = paused  # workflows, by name
+        self._room_left = room_left
         self._under_way: dict[str, _Launch] = {}
         self._door = asyncio.Semaphore(LAUNCHES_AT_ONCE)
-
-    def __len__(self) -> int:
-        return len(self._under_way)
+        self.begun = 0  # of those under way: they are in memory, the others wait at the door
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._under_way
@@ -82,8 +84,8 @@ class Launches:
     ) -> None:
         """Create a run that is driven here; returns when its first turn is durable.
 
-        Where the worker stops before it is its turn, or its workflow is paused, it is only recorded; cancelled before
-        that, it is not made.
+        Where the worker is full or stops when it is its turn, or its workflow is paused, it is only recorded; cancelled
+        before that, it is not made.
 
         Raises what the store raises: `VersionConflict` when a stream of that name exists, whoever owns it; `LeaseLost`
         when there is none and the worker's lease is lost. And `EngineFailed` once the engine cannot go on.
@@ -92,7 +94,7 @@ class Launches:
         try:
             launch.has_place = await self._door.acquire()
             self._site.check()
-            if not (self._site.stopping or definition.name in self._paused):
+            if not (self._site.stopping or definition.name in self._paused or self._room_left() <= 0):
                 driver = self._new_driver(definition, run_id, at=fact.at)
                 launch.begin(driver, Arrival(fact, arguments, attributes=attributes))
         finally:
@@ -116,6 +118,8 @@ class Launches:
         self._under_way.pop(launch.run_id, None)
         if launch.has_place:
             self._door.release()
+        if launch.driver is not None:
+            self.begun -= 1
         if written and launch.driver is not None:
             self._residents.adopt(launch.driver)
 
@@ -184,6 +188,7 @@ class _Launch:
     def begin(self, driver: Driver, arrival: Arrival) -> None:
         """Let it begin: it is over when its first commit is durable, or refused."""
         self.driver = driver
+        self._launches.begun += 1
         driver.pen.first_commit = self._over
         driver.begin(arrival)
 

@@ -106,7 +106,7 @@ class Worker:
         warn, limit = capacity.turn_seconds
         self.watchdog = Watchdog(clock, warn=warn, limit=limit)
         self.residents = Residents(watches, cached=capacity.cached)
-        self.launches = Launches(self, self.residents, self.paused)
+        self.launches = Launches(self, self.residents, self.paused, room_left=self._room_left)
         self.suspects = Suspects(self)
         self.codes = Codes()
         self.mending = Mending(self, name=name, only=self._only)
@@ -224,8 +224,7 @@ class Worker:
 
         Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
         """
-        full = self._room_left() - self._asked_for <= 0
-        if full or self.stopping or signals or fact.begins_at or definition.name in self.paused:
+        if self.stopping or signals or fact.begins_at or definition.name in self.paused:
             await self.launches.enqueue(definition, run_id, fact, arguments, signals, attributes=attributes)
         else:
             await self.launches.launch(definition, run_id, fact, arguments, attributes=attributes)
@@ -328,7 +327,8 @@ class Worker:
         return claimable(self.definitions, self.paused, self._only, codes=codes)
 
     def _room_left(self) -> int:
-        return self._capacity.runs - len(self.residents.drivers) - len(self._rebuilding) - len(self.launches)
+        taken = len(self.residents.drivers) + len(self._rebuilding) + self.launches.begun
+        return self._capacity.runs - taken - self._asked_for
 
     def take(self, head: StreamHead) -> None:
         """A stream was claimed."""

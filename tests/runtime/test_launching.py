@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, RunHandle, workflow
+from engine import Engine, RunHandle, task, workflow
 from engine.errors import EngineFailed
+from engine.runtime import histories
 from engine.runtime.launching import LAUNCHES_AT_ONCE
 from eventstore import NEW, StoreUnavailable, StreamNotFound
 from tests.runtime.faulty import FaultyStore, leave
@@ -32,6 +33,18 @@ async def numbered(n: int) -> int:
     return n
 
 
+@task
+async def endless(n: int) -> None:
+    began.append(n)
+    await asyncio.Event().wait()
+
+
+@workflow
+async def busy(n: int) -> None:
+    """Stays in memory."""
+    await endless(n)
+
+
 class Door:
     """Holds back every commit that makes a run, until `open` is set; then fails it, if it is told to."""
 
@@ -50,11 +63,14 @@ class Door:
 
 
 @asynccontextmanager
-async def crowd(memory: MemoryWorld) -> AsyncIterator[tuple[Engine, Door, list[asyncio.Task[RunHandle[int]]]]]:
+async def crowd(
+    memory: MemoryWorld, **options: Any
+) -> AsyncIterator[tuple[Engine, Door, list[asyncio.Task[RunHandle[int]]]]]:
     """An engine in which many runs have been started, and the first of them are being written."""
     store = FaultyStore(memory.data)
     door = Door(store)
-    async with Engine(store, workflows=[numbered], clock=memory.clock) as engine:
+    async with Engine(store, workflows=[numbered], clock=memory.clock, grace=0, **options) as engine:
+        await settle()  # its first claim is over, which kept room for what it might find
         starts = starting(engine)
         await until(lambda: door.held)
         yield engine, door, starts
@@ -73,6 +89,41 @@ async def test_so_many_begin_at_once_and_the_others_behind_them(memory: MemoryWo
         assert await soon(asyncio.gather(*(run.result() for run in runs))) == list(range(MANY))
         assert began == list(range(MANY))  # in the order in which they were started
         await check_store(memory.data, numbered)
+
+
+async def waiting(memory: MemoryWorld) -> list[int]:
+    """Which of them were recorded first, for whoever has room to claim."""
+    found = []
+    for n in range(MANY):
+        started = await histories.read_beginning(memory.data, f"run-{n}")
+        assert started is not None
+        found += [n] * started[0].waits
+    return found
+
+
+async def test_whether_there_is_room_is_asked_when_it_is_their_turn(memory: MemoryWorld) -> None:
+    """More at the door than there is room for: those before them have ended by then, and nobody has to be claimed."""
+    async with crowd(memory, runs=MANY - 1) as (_, door, starts):
+        await settle(200)
+        door.open.set()
+        runs = await soon(asyncio.gather(*starts))
+        assert await soon(asyncio.gather(*(run.result() for run in runs))) == list(range(MANY))
+        assert began == list(range(MANY))
+        assert await waiting(memory) == []
+
+
+async def test_those_that_find_no_room_at_their_turn_are_recorded(memory: MemoryWorld) -> None:
+    room = LAUNCHES_AT_ONCE + 2
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[busy], clock=memory.clock, grace=0, runs=room) as engine:
+        await settle()
+        runs = await soon(asyncio.gather(*(engine.start(busy(n), id=f"run-{n}") for n in range(MANY))))
+        await settle(200)
+        assert began == list(range(room))
+        assert await waiting(memory) == list(range(room, MANY))
+        await runs[0].cancel()
+        await until(lambda: len(began) > room)  # its place is another's
+        assert len(set(began)) == len(began) == room + 1
 
 
 async def test_one_that_is_called_off_before_its_turn_is_not_made(memory: MemoryWorld) -> None:
