@@ -18,44 +18,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from engine.core.compare import Mismatch
 from engine.core.events import (
     PrefixEnded,
     RunBegun,
     RunForked,
-    RunTerminated,
     StatePublished,
     encode_header,
 )
 from engine.core.fold import RunState
 from engine.core.instance import Instance
 from engine.core.replay import Replayer
-from engine.errors import HoldfastError, RepairRefused, RunConflict, RunPrunedError
+from engine.errors import RepairRefused, RunConflict
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.cutting import Prefix, read_prefix
-from engine.runtime.histories import (
-    HistoryEvent,
-    check_remembers,
-    head_of,
-    head_or_none,
-    moment_behind,
-    read_events,
-)
+from engine.runtime.histories import HistoryEvent, check_remembers, head_of, read_events
 from engine.runtime.large_values import TABLES
 from engine.runtime.mail import CompletionMail, data_message
-from engine.runtime.recovery import signals_noted
 from engine.runtime.serving import Served
 from engine.runtime.streams import (
     ORIGIN,
     STATUS,
     VERSION,
     WORKFLOW,
-    new_event,
     own_attribute,
     run_id_of,
     state_attribute,
@@ -66,37 +55,16 @@ from eventstore import (
     Clock,
     Commit,
     EventStore,
-    EventStoreError,
-    MailWaiting,
     Message,
     NewEvent,
     StreamNotFound,
-    UnknownMessage,
     VersionConflict,
 )
 
-__all__ = ["fork", "whole_or_ended"]
+__all__ = ["fork"]
 
 CHUNK_EVENTS: Final = 500
 """Events that are copied in one commit."""
-
-
-@asynccontextmanager
-async def whole_or_ended(
-    store: EventStore, run_id: str, new_id: str, *, by: str, clock: Clock, next_id: Callable[[], str]
-) -> AsyncIterator[None]:
-    """Within it run `new_id` is made as a fork of another: what cannot become whole any more, because the origin's
-    history was taken away, is ended, and that is the error, whatever it read as.
-    """
-    try:
-        yield
-    except (HoldfastError, EventStoreError):
-        try:
-            check_remembers(await head_of(store, run_id))
-        except (RunPrunedError, RepairRefused):
-            await _end_half(store, new_id, run_id, by=by, clock=clock, next_id=next_id)
-            raise
-        raise
 
 
 async def fork(
@@ -112,7 +80,10 @@ async def fork(
     clock: Clock,
     next_id: Callable[[], str],
 ) -> None:
-    """Make the fork; the same again is the same fork. Raises as `Engine.fork`. To be called within `whole_or_ended`."""
+    """Make the fork; the same again is the same fork. Raises as `Engine.fork`.
+
+    To be called within `half_forks.whole_or_ended`.
+    """
     origin = await head_of(store, run_id)
     check_remembers(origin)
     prefix = await read_prefix(store, origin, at=at, substituted=substitute)
@@ -218,44 +189,6 @@ async def _append(
             f"run {run_id_of(stream)!r} was made by somebody else at the same time: choose another id, or ask again"
         ) from None
     return head.version
-
-
-async def _end_half(
-    store: EventStore, run_id: str, origin: str, *, by: str, clock: Clock, next_id: Callable[[], str]
-) -> None:
-    """End what there is of a fork that cannot become whole any more.
-
-    Pruning looks for such forks, and one may be begun between that look and the end of the origin's history.
-    """
-    while True:
-        head = await head_or_none(store, stream_of(run_id))
-        if head is None or head.closed or WORKFLOW in head.attributes or head.attributes.get(ORIGIN) != origin:
-            return
-        at = await moment_behind(store, head, clock)
-        reason = f"the history of its origin, run {origin!r}, was taken away before all that the fork needs was copied"
-        mail = Commit(
-            id=next_id(),
-            stream=head.stream,
-            expected_version=head.version,
-            events=tuple(signals_noted(head, at)),
-            consumes=tuple(message.id for message in head.messages),
-        )
-        end = structs.replace(
-            mail,
-            events=(*mail.events, new_event(RunTerminated(at=at, by=by, reason=reason))),
-            attributes={STATUS: "terminated"},
-            drained=True,
-            closed=True,
-            held=False,
-        )
-        with suppress(VersionConflict, UnknownMessage):  # somebody else does the same
-            try:
-                await store.commit(end)
-            except MailWaiting:  # more than a head shows, or it has come meanwhile: what is known goes first
-                if mail.consumes:
-                    await store.commit(structs.replace(mail, id=next_id()))
-            else:
-                return
 
 
 class _There(Struct):

@@ -25,6 +25,7 @@ from engine.errors import (
 )
 from engine.runtime import asking
 from engine.runtime.asking import PendingRequest
+from engine.runtime.half_forks import is_half
 from engine.runtime.histories import HistoryEvent, Outcome, check_whole, head_of, outcome_of, read_events, read_state
 from engine.runtime.large_values import LARGE
 from engine.runtime.mail import (
@@ -118,6 +119,9 @@ class Desk(asking.Desk, Protocol):
 
     def message_id(self) -> str: ...
 
+    async def end_half_fork(self, run_id: str, *, by: str, reason: str) -> None:
+        """End a fork that was not made to its end. See `half_forks`."""
+
 
 class RunHandle(Generic[R_co]):
     """A run of one engine. Handles are cheap; any number of them may stand for one run.
@@ -191,7 +195,7 @@ class RunHandle(Generic[R_co]):
         """Ask the run to end; the workflow may clean up. Durable when this returns; a finished run is left as it is.
 
         It takes effect when a worker has the run; a suspended run is then terminated without its code. One that has not
-        begun ends without it, too.
+        begun ends without it, too, and a fork that was not made to its end is terminated at once.
         """
         await self._send(CancelMail(by=by, reason=reason))
 
@@ -341,6 +345,10 @@ class RunHandle(Generic[R_co]):
 
     async def _send(self, mail: ControlMail) -> None:
         head = await head_of(self._store, self.id)
+        if is_half(head) and isinstance(mail, CancelMail | TerminateMail):  # nobody works on it, to take that up
+            reason = mail.reason or "it had not been made to its end"
+            await self._desk.end_half_fork(self.id, by=mail.by, reason=reason)
+            head = await head_of(self._store, self.id)
         if not head.closed:
             await self._store.send(control_message(stream_of(self.id), self._desk.message_id(), mail))
 

@@ -13,7 +13,8 @@ from engine.core.call import Call
 from engine.core.identity import check_run_id
 from engine.errors import HoldfastError
 from engine.runtime.forgetting import forget
-from engine.runtime.forking import fork, whole_or_ended
+from engine.runtime.forking import fork
+from engine.runtime.half_forks import end_half, whole_or_ended
 from engine.runtime.handle import RunHandle
 from engine.runtime.limits import LimitState, read_limits, set_limit, slots_of
 from engine.runtime.pausing import PausedWorkflow, pause_workflow, read_paused, unpause_workflow
@@ -239,6 +240,10 @@ class Operations(ABC):
                 next_id=self.message_id,
             )
         return self.run(new_id)
+
+    async def end_half_fork(self, run_id: str, *, by: str, reason: str) -> None:
+        """See `handle.Desk`."""
+        await end_half(self.store, run_id, by=by, reason=reason, clock=self._clock, next_id=self.message_id)
 
     async def what_if(self, run_id: str, *, at: int, substitute: Mapping[str, Any] = NONE_GIVEN) -> WhatIf:
         """What would have come of a run, had it been forked at a version: told all that happened to it behind that.

@@ -96,7 +96,8 @@ async def why_it_stays(store: EventStore, head: StreamHead) -> str | None:
             return f"run {run_id!r} is a child of run {parent!r}, which has not ended"
     forks = StreamQuery(category=RUN_CATEGORY, attributes={ORIGIN: run_id, WORKFLOW: None}, closed=False, limit=1)
     for fork in (await store.find(forks)).items:
-        return f"run {run_id_of(fork.stream)!r}, a fork of run {run_id!r}, is not made to its end: fork it once more"
+        half = run_id_of(fork.stream)
+        return f"run {half!r}, a fork of run {run_id!r}, is not made to its end: fork it once more, or cancel it"
     return None
 
 

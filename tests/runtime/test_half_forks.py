@@ -10,7 +10,7 @@ import pytest
 
 from engine import Engine, Signal, task, workflow
 from engine.audit import verify
-from engine.errors import EngineFailed, HoldfastError, RepairRefused, RunPrunedError, RunTerminatedError
+from engine.errors import EngineFailed, HoldfastError, RepairRefused, RunConflict, RunPrunedError, RunTerminatedError
 from eventstore import EventStore, StoreUnavailable
 from tests.runtime.faulty import FaultyStore, at_call
 from tests.runtime.worlds import World, kinds_of, soon
@@ -114,13 +114,72 @@ async def test_a_fork_whose_maker_died_is_ended_when_it_is_asked_for_again(ended
     async with Engine(await ended_wide.store(), workflows=[wide], clock=ended_wide.clock, only=()) as engine:
         half = engine.run("half")
         assert await half.status() == "paused"
-        await half.cancel(reason="it takes so long")  # what waits for it goes with it
+        await half.pause(reason="it takes so long")  # what waits for it goes with it
         await prune_it(engine)
         with pytest.raises(RunPrunedError):
             await engine.fork("r", at=60, id="half")
         assert await half.status() == "terminated"
         head = await engine.store.head("run:half")
         assert (head.closed, head.messages) == (True, ())
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+async def test_one_whose_maker_died_is_ended_by_who_cancels_it(ended_wide: World, how: str) -> None:
+    """Nobody works on it, who would take the request up: it stood there as paused, for ever."""
+    await leave_half(ended_wide)
+    async with Engine(await ended_wide.store(), workflows=[wide], clock=ended_wide.clock, only=()) as engine:
+        half = engine.run("half")
+        await half.signal(word, "lost")
+        await getattr(half, how)(by="ann", reason="a slip")
+        with pytest.raises(RunTerminatedError, match="'half' was terminated: a slip"):
+            await soon(half.result())
+        kinds = await kinds_of(half)
+        assert (kinds[0], kinds[-2:]) == ("RunForked", ["SignalIgnored", "RunTerminated"])
+        head = await engine.store.head("run:half")
+        assert (head.closed, head.messages, head.attributes["status"]) == (True, (), "terminated")
+        await getattr(half, how)()  # it has ended: it is left as it is
+        assert await kinds_of(half) == kinds
+        with pytest.raises(RunConflict, match="another one than this fork"):
+            await engine.fork("r", at=59, id="half")
+        assert (await verify(engine.store)).findings == ()
+
+
+async def test_one_that_is_cancelled_while_it_is_made_is_ended_and_its_maker_told(ended_wide: World) -> None:
+    async def cancel_it(engine: Engine) -> None:
+        await engine.run("half").cancel()
+
+    store = TakenAway(await ended_wide.store(), cancel_it)
+    async with (
+        Engine(await ended_wide.store(), workflows=[wide], clock=ended_wide.clock, only=()) as other,
+        Engine(store, workflows=[wide], clock=ended_wide.clock, only=()) as engine,
+    ):
+        store.engine = other
+        with pytest.raises(RunConflict, match="at the same time"):
+            await engine.fork("r", at=60, id="half")
+        with pytest.raises(RunTerminatedError, match="it had not been made to its end"):
+            await soon(engine.run("half").result())
+
+
+async def test_one_that_becomes_whole_as_it_is_cancelled_is_cancelled_as_any_run(ended_wide: World) -> None:
+    """Between the look and the end its maker was quicker."""
+    await leave_half(ended_wide)
+
+    async def make_it_whole(_name: str, argument: Any) -> None:
+        if any(event.header.startswith(b'{"type":"RunTerminated"') for event in getattr(argument, "events", ())):
+            store.before = None
+            await other.fork("r", at=60, id="half")
+
+    store = FaultyStore(await ended_wide.store())
+    async with (
+        ended_wide.engine(wide) as other,
+        Engine(store, workflows=[wide], clock=ended_wide.clock, only=()) as engine,
+    ):
+        store.before = make_it_whole
+        half = engine.run("half")
+        await half.cancel(reason="too late")
+        assert store.before is None
+        assert (await kinds_of(half)).count("PrefixEnded") == 1
+        assert await half.status() != "terminated"
 
 
 async def test_what_waits_for_it_is_noted_however_much_it_is(
