@@ -5,7 +5,8 @@ exists, which this worker may even be claiming at the same moment.
 
 So many are under way at once, and the others wait at the door: what has begun gets on before more begins. Of a thousand
 runs that are started at once some hundred are then in memory at a time, and not all of them from first to last. Whether
-there is room for a run is asked when it is its turn: what waits at the door takes none.
+there is room for a run is asked when it is its turn: what waits at the door takes none. But as many may wait there as
+may be in memory, and what comes beyond is recorded at once: who starts a run wants to hear soon that it is durable.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class Launches:
         self._under_way: dict[str, _Launch] = {}
         self._door = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self.begun = 0  # of those under way: they are in memory, the others wait at the door
+
+    def __len__(self) -> int:
+        return len(self._under_way)
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._under_way

@@ -224,7 +224,8 @@ class Worker:
 
         Raises `VersionConflict` when the id is taken, `LeaseLost` when it is not and the worker must take a new lease.
         """
-        if self.stopping or signals or fact.begins_at or definition.name in self.paused:
+        crowded = len(self.launches) >= self._capacity.runs
+        if crowded or self.stopping or signals or fact.begins_at or definition.name in self.paused:
             await self.launches.enqueue(definition, run_id, fact, arguments, signals, attributes=attributes)
         else:
             await self.launches.launch(definition, run_id, fact, arguments, attributes=attributes)

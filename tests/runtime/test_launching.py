@@ -102,14 +102,33 @@ async def waiting(memory: MemoryWorld) -> list[int]:
 
 
 async def test_whether_there_is_room_is_asked_when_it_is_their_turn(memory: MemoryWorld) -> None:
-    """More at the door than there is room for: those before them have ended by then, and nobody has to be claimed."""
-    async with crowd(memory, runs=MANY - 1) as (_, door, starts):
+    """As many at the door as may be in memory, and one is there: those before them have ended when it is their turn."""
+    store = FaultyStore(memory.data)
+    async with Engine(store, workflows=[numbered, busy], clock=memory.clock, grace=0, runs=MANY) as engine:
+        await engine.start(busy(-1))
+        await until(lambda: began == [-1])
+        door = Door(store)
+        starts = starting(engine)
         await settle(200)
+        assert began == [-1, *range(LAUNCHES_AT_ONCE)]
         door.open.set()
         runs = await soon(asyncio.gather(*starts))
         assert await soon(asyncio.gather(*(run.result() for run in runs))) == list(range(MANY))
-        assert began == list(range(MANY))
+        assert began == [-1, *range(MANY)]
         assert await waiting(memory) == []
+
+
+async def test_as_many_wait_at_the_door_as_may_be_in_memory(memory: MemoryWorld) -> None:
+    """What comes beyond is recorded at once: who starts it hears soon that it is durable."""
+    room = LAUNCHES_AT_ONCE + 2
+    async with crowd(memory, runs=room) as (_, door, starts):
+        await settle(200)
+        assert began == list(range(LAUNCHES_AT_ONCE))  # which nobody lets on
+        assert door.held == MANY - (room - LAUNCHES_AT_ONCE)  # all are being written, but for the two at the door
+        door.open.set()
+        runs = await soon(asyncio.gather(*starts))
+        assert await soon(asyncio.gather(*(run.result() for run in runs))) == list(range(MANY))
+        assert await waiting(memory) == list(range(room, MANY))
 
 
 async def test_those_that_find_no_room_at_their_turn_are_recorded(memory: MemoryWorld) -> None:
