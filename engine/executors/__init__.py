@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.executors.coroutines import LoopExecutor
-from engine.executors.port import Encoded, Executor, Nowhere, Slots, Work, WorkFailed
+from engine.executors.port import Encoded, Executor, NotBegun, Nowhere, Slots, Work, WorkFailed
 from engine.executors.processes import ProcessExecutor
 from engine.executors.threads import ThreadExecutor
 from engine.tasks import bind_attempt
@@ -12,6 +12,7 @@ __all__ = [
     "Encoded",
     "Executor",
     "LoopExecutor",
+    "NotBegun",
     "Nowhere",
     "ProcessExecutor",
     "Slots",

@@ -26,6 +26,7 @@ class LoopExecutor:
 
     async def run(self, work: Work) -> Any:
         try:
+            work.begin()
             bind_attempt(work.attempt)
             return await work.fn(*work.args, **work.kwargs)
         finally:

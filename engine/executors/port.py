@@ -18,7 +18,15 @@ from engine.core.failures import ErrorInfo, rebuild
 from engine.errors import DefinitionError
 from engine.tasks import Attempt, Contact, Task
 
-__all__ = ["Encoded", "Executor", "Nowhere", "Slots", "Work", "WorkFailed"]
+__all__ = ["Encoded", "Executor", "NotBegun", "Nowhere", "Slots", "Work", "WorkFailed"]
+
+
+class NotBegun(Exception):
+    """The work was not begun: its engine may not have the run any more. See `Work.begin`."""
+
+
+def _always() -> bool:
+    return True
 
 
 class Work(Struct, frozen=True):
@@ -31,11 +39,17 @@ class Work(Struct, frozen=True):
     attempt: Attempt
     instead: Callable[..., Any] | None = None  # of the task's function: what asks about an attempt, here and now
     bytes_max: int = PAYLOAD_INLINE_BYTES  # of its result, encoded
+    may_begin: Callable[[], bool] = _always  # asked from whatever thread it is to begin in
 
     @property
     def fn(self) -> Callable[..., Any]:
         """The function to call with `args` and `kwargs`."""
         return self.task.fn if self.instead is None else self.instead
+
+    def begin(self) -> None:
+        """To be called where it begins, and right before that, however long the way there took. Raises `NotBegun`."""
+        if not self.may_begin():
+            raise NotBegun
 
     @property
     def contact(self) -> Contact:
@@ -83,6 +97,7 @@ class Executor(Protocol):
         """Run it in a slot taken before: return its result (or `Encoded`), or raise what it raised (or `WorkFailed`).
 
         * The slot is given back exactly once, when the work has ended or is certain never to begin.
+        * `work.begin()` is called before anything of the work, as near to it as can be; what it raises is raised.
         * Cancelling the caller asks the work to end: it is cancelled, killed, or finds `attempt().cancelled`. Work that
           does not end keeps its slot.
         * `attempt()` is there, with all that it says; heartbeats reach `work.contact.beat`, the engine's closing

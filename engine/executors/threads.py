@@ -70,8 +70,9 @@ class _Passage:
             if self._left:
                 return None
             self._begun = True
-        bind_attempt(work.attempt)
         try:
+            work.begin()
+            bind_attempt(work.attempt)
             return work.fn(*work.args, **work.kwargs)
         except GeneratorExit as error:
             # Thrown into whoever awaits it, this one would close coroutines instead of being an outcome.

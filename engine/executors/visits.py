@@ -73,6 +73,7 @@ class Visit:
                 process = self._process = used or await Process.start()
                 if self._called_off:
                     process.ask_to_end()
+                self._work.begin()
                 answer = await process.perform(order, self._work.contact)
                 if answer is not None:
                     return _outcome(answer)

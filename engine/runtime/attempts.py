@@ -6,6 +6,7 @@ Nothing here writes: an `Outcome` comes back, and the run's driver records it.
 from __future__ import annotations
 
 from asyncio import CancelledError
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import anyio.to_thread
@@ -18,7 +19,7 @@ from engine.core.loop import TIME_MAX
 from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.errors import ArgumentsError, DefinitionError, NotRecordable, PayloadTooLarge
-from engine.executors import Encoded, Executor, Work, WorkFailed
+from engine.executors import Encoded, Executor, NotBegun, Work, WorkFailed
 from engine.runtime.alarms import Alarms
 from engine.runtime.heartbeats import Pulse
 from engine.runtime.limiting import timed_out, within
@@ -40,6 +41,7 @@ __all__ = [
     "Ready",
     "Retried",
     "Reused",
+    "Withheld",
     "after_failure",
     "encoded",
     "failure_of",
@@ -92,6 +94,10 @@ class AskedInVain(Struct, frozen=True):
     retry_at: int
 
 
+class Withheld(Struct, frozen=True):
+    """The attempt was not begun: its process stood still on the way there, and others may have the run."""
+
+
 class Reused(Struct, frozen=True):
     """No attempt was made: the result is that of a task call `id` in the run of that id, encoded, known to decode."""
 
@@ -101,7 +107,7 @@ class Reused(Struct, frozen=True):
 
 
 Outcome: TypeAlias = (
-    Completed | Committed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain | Reused
+    Completed | Committed | Retried | Failed | HandedOut | FoundDone | FoundUndone | AskedInVain | Withheld | Reused
 )
 
 
@@ -110,6 +116,7 @@ class Asked(Protocol):
 
     asked_to_end: bool
     pulse: Pulse
+    may_begin: Callable[[], bool]
     failed_with: BaseException | None
 
     @property
@@ -145,7 +152,7 @@ async def run_attempt(
     running: Asked,
 ) -> Outcome:
     """Run one attempt in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
-    ready = make_ready(pending, attempt, executor=executor, clock=clock)
+    ready = make_ready(pending, attempt, executor=executor, clock=clock, may_begin=running.may_begin)
     if isinstance(ready, Failed):
         return ready
     work, definition = ready.work, ready.work.task
@@ -156,6 +163,8 @@ async def run_attempt(
         return Completed(await encoded(await limited, definition, pending, running))
     except CompletedLater:
         return HandedOut()
+    except NotBegun:
+        return Withheld()
     except BaseException as error:
         failure = failure_of(error, definition, running)
     try:
@@ -177,7 +186,9 @@ class Ready(Struct, frozen=True):
     whole: bool
 
 
-def make_ready(pending: PendingTask, attempt: Attempt, *, executor: Executor, clock: Clock) -> Ready | Failed:
+def make_ready(
+    pending: PendingTask, attempt: Attempt, *, executor: Executor, clock: Clock, may_begin: Callable[[], bool]
+) -> Ready | Failed:
     """What an attempt in a slot taken before begins with; or why it cannot begin, and then the slot is given back."""
     definition: Any = pending.definition
     try:
@@ -190,7 +201,8 @@ def make_ready(pending: PendingTask, attempt: Attempt, *, executor: Executor, cl
     if seconds is not None and seconds <= 0:
         executor.slots.give_back()
         return Failed(describe(timed_out(definition, whole=True)))
-    work = Work(definition, pending.arguments, args, kwargs, attempt, bytes_max=pending.carriage.bytes_max)
+    bytes_max = pending.carriage.bytes_max
+    work = Work(definition, pending.arguments, args, kwargs, attempt, bytes_max=bytes_max, may_begin=may_begin)
     return Ready(work, seconds, whole)
 
 

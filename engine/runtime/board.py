@@ -24,7 +24,7 @@ from engine.core.pending import PendingTask
 from engine.core.replay import Attempts
 from engine.executors import Executor
 from engine.runtime.alarms import Alarm
-from engine.runtime.attempts import Failed, Outcome
+from engine.runtime.attempts import Failed, Outcome, Withheld
 from engine.runtime.dispatch import Running
 from engine.runtime.flow import Flow
 from engine.runtime.intake import Intake
@@ -33,6 +33,7 @@ from engine.runtime.limiting import timed_out
 from engine.runtime.memos import Lookups
 from engine.runtime.outcomes import heartbeat
 from engine.runtime.own_sql import OwnSql
+from engine.runtime.pen import Pen
 from engine.runtime.reconciling import interrupted, is_cut_off, must_ask
 from engine.runtime.site import Site
 from engine.runtime.starts import Starts
@@ -53,6 +54,10 @@ class BoardOwner(Protocol):
     intake: Intake
     flow: Flow
     own_sql: OwnSql
+    pen: Pen
+
+    def broke(self, error: Exception) -> None:
+        """The run is not to go on here."""
 
     def kick(self) -> None:
         """A granted slot waits to be used, or something has arrived."""
@@ -176,6 +181,8 @@ class Board:
         self.starts.ended(task_id)
         if outcome is None and not self._closed and self.asks(task_id) and not self._dispatcher.stopped:
             self.starts.enqueue(task_id)  # it was cut off as it was asked to; the outside knows how far it had come
+        elif isinstance(outcome, Withheld) and not self._closed:
+            self._owner.broke(self._owner.pen.too_late())
         elif not self._closed:
             self._owner.attempt_ended(task_id, number, outcome)
 
@@ -207,6 +214,7 @@ class Board:
             instance=self._instance,
             asking=asking,
             transact=self._owner.own_sql.add,
+            may_begin=self._owner.pen.lease.fresh,  # the process may have stood still since the step was durable
         )
 
     def call_off(self, task_id: str) -> None:

@@ -76,17 +76,26 @@ class Running:
         "_pending",
         "asked_to_end",
         "failed_with",
+        "may_begin",
         "number",
         "pulse",
         "task",
     )
 
     def __init__(
-        self, dispatcher: Dispatcher, asker: Asker, pending: PendingTask, executor: Executor, number: int
+        self,
+        dispatcher: Dispatcher,
+        asker: Asker,
+        pending: PendingTask,
+        executor: Executor,
+        number: int,
+        *,
+        may_begin: Callable[[], bool],
     ) -> None:
         self.number = number
         self.asked_to_end = False
         self.failed_with: BaseException | None = None
+        self.may_begin = may_begin
         self.pulse = Pulse(dispatcher.clock, dispatcher.alarms, self._beat)
         self.task: asyncio.Task[None]
         self._begun = False
@@ -219,11 +228,13 @@ class Dispatcher:
         *,
         instance: Instance,
         transact: Callable[[Transacting], None],
+        may_begin: Callable[[], bool],
         asking: bool = False,
     ) -> Running:
         """Begin an attempt, in a slot taken before, whose `TaskStarted` is durable.
 
-        `transact`: hands the run's driver an attempt that is a commit. `asking`: ask what became of the attempt.
+        `transact`: hands the run's driver an attempt that is a commit. `may_begin`: whether the run is still
+        this engine's, asked from any thread. `asking`: ask what became of the attempt.
         """
         definition: Any = pending.definition
         run: Callable[..., Awaitable[Outcome]] = run_reconciliation if asking else run_attempt
@@ -231,7 +242,7 @@ class Dispatcher:
             run = partial(run_transaction, transact=transact)
         elif self.stand_in is not None:
             executor = StandingIn(executor, definition, self.stand_in)
-        running = Running(self, asker, pending, executor, attempts.started)
+        running = Running(self, asker, pending, executor, attempts.started, may_begin=may_begin)
         attempt = Attempt(
             run_id=asker.run_id,
             task_id=pending.id,

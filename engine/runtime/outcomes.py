@@ -16,6 +16,7 @@ from engine.runtime.attempts import (
     Outcome,
     Retried,
     Reused,
+    Withheld,
 )
 from engine.runtime.steps import Arrival, ignored, task_cancelled, task_failed
 
@@ -46,7 +47,7 @@ def recorded(
             return _handed_out(instance, task_id, number)
         case FoundUndone() | AskedInVain():
             return _asked(instance, task_id, number, outcome)
-        case Committed():
+        case Committed() | Withheld():
             return None
         case None if stopping:
             return None

@@ -73,8 +73,11 @@ class Pen:
             if step.ended is None:
                 self._refused = 0
         if step.starting and not self.lease.fresh():
-            # A pause longer than the lease: others may have taken over since the commit. Begin nothing.
-            raise LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
+            raise self.too_late()  # others may have taken over since the commit: begin nothing
+
+    def too_late(self) -> LeaseLost:
+        """That the process stood still for longer than its lease."""
+        return LeaseLost(self.stream, token=self.lease.token, reason="its beat is too old to act on")
 
     async def write_own(self, event: NewEvent, transaction: Callable[[Transaction], bytes]) -> None:
         """Write a fact, its payload what the transaction returns, in one commit with the SQL that this executes.

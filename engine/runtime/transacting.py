@@ -168,7 +168,7 @@ async def run_transaction(
     transact: Callable[[Transacting], None],
 ) -> Outcome:
     """Run one attempt in a slot taken before. Only a cancellation that was asked for comes out as an exception."""
-    ready = make_ready(pending, attempt, executor=executor, clock=clock)
+    ready = make_ready(pending, attempt, executor=executor, clock=clock, may_begin=running.may_begin)
     if isinstance(ready, Failed):
         return ready
     work, definition = ready.work, ready.work.task

@@ -42,6 +42,7 @@ class PoolExecutor:
             raise
 
     def _call(self, work: Work) -> Any:
+        work.begin()
         bind_attempt(work.attempt)
         try:
             return work.fn(*work.args, **work.kwargs)

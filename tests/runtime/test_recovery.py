@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from engine import Engine, attempt, task, workflow
 from engine.core.events import TaskCompleted, TaskStarted
 from eventstore import EventStore
+from eventstore.memory import MemoryLease
 from tests.runtime.faulty import FaultyStore
 from tests.runtime.invariants import check_history, check_store
 from tests.runtime.worlds import (
@@ -242,6 +244,62 @@ async def test_a_lapsed_lease_is_noticed_soon_on_sqlite(worlds) -> None:
         run = await soon(engine.start(gate.workflow(2), id="b"), seconds=10)
         assert await soon(run.result(), seconds=10) == 2
         await check_store(engine.store, gate.workflow)
+
+
+@task(executor="threads")
+def in_a_thread() -> int:
+    inside.append(attempt().number)
+    return 1
+
+
+@task(executor="processes")
+def in_a_process() -> int:
+    return attempt().number
+
+
+@task
+async def on_the_loop() -> int:
+    inside.append(attempt().number)
+    return 1
+
+
+inside: list[int] = []
+
+
+@workflow
+async def one_of(where: str) -> int:
+    return await {"loop": on_the_loop, "threads": in_a_thread, "processes": in_a_process}[where]()
+
+
+@pytest.mark.parametrize("where", ["loop", "threads", "processes"])
+async def test_who_stands_still_between_the_last_look_and_the_attempt_begins_nothing(
+    worlds, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start is on record, the lease was fresh; then the process is stopped for an hour, on the way to the attempt."""
+    world = worlds(lease_ttl=10)
+    inside.clear()
+    asked: list[int] = []
+    original = MemoryLease.fresh
+
+    def fresh(lease: MemoryLease) -> bool:
+        answer = original(lease)
+        if sys._getframe(1).f_code.co_filename.endswith("pen.py") and not asked:
+            asked.append(lease.token)
+            lease.stall()  # from here on no beat comes
+            world.clock.advance(3_600)
+        return answer
+
+    monkeypatch.setattr(MemoryLease, "fresh", fresh)
+    async with world.engine(one_of) as engine:
+        run = await engine.start(one_of(where), id="a")
+        assert await soon(run.result()) == (2 if where == "processes" else 1)
+        assert inside == ([] if where == "processes" else [2])  # under a new lease; the first attempt never began
+        started = [event for event in await events_of(run) if isinstance(event, TaskStarted)]
+        assert [event.attempt for event in started] == [1, 2]
+        assert engine._worker is not None
+        assert engine._worker.dispatcher.running == set()
+        await check_history(world.data, "a", one_of)
+    assert asked
 
 
 async def test_effects_begin_on_one_side_only(worlds) -> None:

@@ -1,10 +1,13 @@
-"""Checks: cancelling reaches the work, or its slot stays taken until it has really ended."""
+"""Checks: cancelling reaches the work, or its slot stays taken until it has really ended; and what may not begin."""
 
 from __future__ import annotations
 
 import asyncio
 
-from engine.executors.conformance.harness import ExecutorHarness, all_free, begin, result_of, soon
+from msgspec import structs
+
+from engine.executors.conformance.harness import ExecutorHarness, all_free, begin, failure_of, result_of, soon
+from engine.executors.port import NotBegun
 
 
 async def work_hears_that_it_is_asked_to_end(harness: ExecutorHarness) -> None:
@@ -36,6 +39,16 @@ async def work_that_does_not_look_is_ended_or_keeps_its_slot(harness: ExecutorHa
         assert executor.slots.free == 0
         assert not executor.slots.try_take()
         guest.release()
+    await all_free(executor)
+    assert await result_of(executor, harness.guest("echo", 1)) == 1
+
+
+async def work_that_may_not_begin_does_not(harness: ExecutorHarness) -> None:
+    """Its engine stood still for too long on the way there, say."""
+    executor = harness.open()
+    guest = harness.guest("echo", 1)
+    guest.work = structs.replace(guest.work, may_begin=lambda: False)
+    assert isinstance(await failure_of(executor, guest), NotBegun)
     await all_free(executor)
     assert await result_of(executor, harness.guest("echo", 1)) == 1
 
