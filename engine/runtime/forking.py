@@ -214,7 +214,12 @@ async def _there(store: EventStore, run_id: str, wanted: RunForked) -> _There | 
             wanted.substituted,
         )
         if same and isinstance(event, RunForked):
-            return _There(event, head.version, WORKFLOW in head.attributes)
+            whole = WORKFLOW in head.attributes
+            if head.closed and not whole:
+                raise RunConflict(
+                    f"run {run_id!r} is this fork, ended before it was made to its end: choose another id"
+                )
+            return _There(event, head.version, whole)
     raise RunConflict(f"run {run_id!r} exists already, and is another one than this fork: choose another id")
 
 

@@ -141,6 +141,9 @@ async def test_one_whose_maker_died_is_ended_by_who_cancels_it(ended_wide: World
         assert await kinds_of(half) == kinds
         with pytest.raises(RunConflict, match="another one than this fork"):
             await engine.fork("r", at=59, id="half")
+        with pytest.raises(RunConflict, match="ended before it was made to its end: choose another id"):
+            await engine.fork("r", at=60, id="half")
+        assert await kinds_of(half) == kinds
         assert (await verify(engine.store)).findings == ()
 
 
