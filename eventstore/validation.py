@@ -82,10 +82,13 @@ def validate_commit(commit: Commit, capabilities: frozenset[Capability] = frozen
         _validate_sends(stream, commit.sends)
     if commit.alarm is not None and commit.alarm is not UNSET:
         validate_timestamp(commit.alarm, "alarm")
-    _validate_marks(commit)
+    marks = type(commit.drained), type(commit.release), type(commit.progress)
+    if marks != _BOOLEANS or commit.held is not UNSET or commit.closed is not UNSET:
+        _validate_marks(commit)
     if commit.attributes is not UNSET:
         validate_attributes(commit.attributes)
-    _validate_capabilities(commit, capabilities)
+    if commit.permits or commit.transaction is not None:
+        _validate_capabilities(commit, capabilities)
 
 
 def validate_message(message: Message) -> None:
@@ -147,24 +150,22 @@ def validate_timeout(timeout: float) -> None:
 def validate_stream(stream: str) -> None:
     """Refuse what is not ``category:name``. Raises `InvalidArgument`."""
     validate_name(stream, "stream")
-    category, _, name = stream.partition(":")
-    if not category or not name:
+    if not 0 < stream.find(":") < len(stream) - 1:
         raise InvalidArgument(f"stream {stream!r} must be named 'category:name', both parts non-empty")
 
 
 def validate_name(name: str, what: str) -> None:
     """Refuse a name that is empty, too long, not UTF-8, or holds NUL. Raises `InvalidArgument`; `what` says whose."""
+    if type(name) is str and name.isascii() and 0 < len(name) <= NAME_BYTES_MAX and "\x00" not in name:
+        return  # nearly all names
     if type(name) is not str or not name:
         raise InvalidArgument(f"{what} must be a non-empty string, not {name!r}")
     if "\x00" in name:
         raise InvalidArgument(f"{what} {name!r} holds a NUL character")
-    if name.isascii():
-        size = len(name)
-    else:
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise InvalidArgument(f"{what} {name!r} holds a lone surrogate and has no UTF-8 form") from None
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{what} {name!r} holds a lone surrogate and has no UTF-8 form") from None
     if size > NAME_BYTES_MAX:
         raise InvalidArgument(
             f"{what} {name[:40]!r}... has {size} bytes in UTF-8, at most {NAME_BYTES_MAX} are allowed"
@@ -205,9 +206,11 @@ def _validate_events(stream: str, events: tuple[NewEvent, ...]) -> None:
             " split it"
         )
     for event in events:
-        validate_header(event.header, "event of", stream)
-        if event.payload is not None:
-            validate_payload(event.payload, "event of", stream)
+        header, payload = event.header, event.payload
+        if not _is_header(header):
+            validate_header(header, "event of", stream)
+        if payload is not None and (type(payload) is not bytes or len(payload) > PAYLOAD_BYTES_MAX):
+            validate_payload(payload, "event of", stream)
 
 
 def _validate_consumes(stream: str, consumes: tuple[str, ...]) -> None:
@@ -234,9 +237,6 @@ def _validate_sends(stream: str, sends: tuple[Message, ...]) -> None:
 
 def _validate_marks(commit: Commit) -> None:
     """Marks are booleans: what only counts as true or false may be another mark in each store."""
-    types = type(commit.drained), type(commit.release), type(commit.progress)
-    if types == _BOOLEANS and commit.held is UNSET and commit.closed is UNSET:
-        return  # nearly all commits: one comparison and not five
     for mark, name in ((commit.held, "held"), (commit.closed, "closed")):
         if mark is not UNSET and type(mark) is not bool:
             raise InvalidArgument(f"{name} of stream {commit.stream!r} must be True, False or UNSET, not {mark!r}")
@@ -283,6 +283,8 @@ def _validate_transaction(commit: Commit) -> None:
 
 def validate_header(header: bytes, what: str, stream: str) -> None:
     """Refuse what is no header. Raises `InvalidArgument` or `CommitTooLarge`; `what` names the part of `stream`."""
+    if _is_header(header):
+        return
     if type(header) is not bytes:
         raise InvalidArgument(f"the header of a {what} {stream!r} must be bytes, not {type(header).__name__}")
     if len(header) > HEADER_BYTES_MAX:
@@ -290,14 +292,18 @@ def validate_header(header: bytes, what: str, stream: str) -> None:
             f"the header of a {what} {stream!r} has {len(header)} bytes, at most {HEADER_BYTES_MAX} are allowed:"
             " values belong into the payload"
         )
+    raise InvalidArgument(f"the header of a {what} {stream!r} is no JSON object in UTF-8: {header[:60]!r}")
+
+
+def _is_header(header: bytes) -> bool:
+    if type(header) is not bytes or len(header) > HEADER_BYTES_MAX or header[:1] != b"{":
+        return False
     try:
         str(header, "utf-8")  # the JSON check below does not look into strings
         _check_json(header)
-        if header[:1] == b"{":
-            return
     except (ValueError, RecursionError):
-        pass
-    raise InvalidArgument(f"the header of a {what} {stream!r} is no JSON object in UTF-8: {header[:60]!r}")
+        return False
+    return True
 
 
 def validate_payload(payload: bytes, what: str, stream: str) -> None:

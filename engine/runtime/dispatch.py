@@ -49,6 +49,9 @@ class Spawn(Protocol):
     ) -> asyncio.Task[None]:
         """`ended` is called when its task is done, however that came about. See `spawning`."""
 
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """Nothing is to be heard of a task's end: its coroutine says so, as the last thing it does."""
+
 
 class Asker(Protocol):
     """A run that wants attempts: what the dispatcher knows of its board."""
@@ -97,7 +100,7 @@ class Running:
         self.failed_with: BaseException | None = None
         self.may_begin = may_begin
         self.pulse = Pulse(dispatcher.clock, dispatcher.alarms, self._beat)
-        self.task: asyncio.Task[None]
+        self.task: asyncio.Task[None] | None = None  # not yet, where the program's loop begins tasks at once
         self._begun = False
         self._dispatcher = dispatcher
         self._asker = asker
@@ -108,7 +111,8 @@ class Running:
         """Ask it to end."""
         self.asked_to_end = True
         self.pulse.cancelled.give()
-        self.task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     def _beat(self, details: bytes | None) -> None:
         self._asker.attempt_beat(self._pending.id, self.number, details)
@@ -137,6 +141,8 @@ class Running:
         self.failed_with = None  # and with it the frames that it was raised in
         self.pulse.finish(write=not isinstance(outcome, _DONE))
         self._asker.attempt_ended(pending.id, self.number, outcome)
+        if self.task is not None:
+            dispatcher.leave(self.task)
 
     @property
     def in_thread(self) -> bool:
@@ -178,6 +184,7 @@ class Dispatcher:
         self.alarms = alarms
         self.breakers = breakers
         self._spawn = spawn
+        self.leave = spawn.leave
         self.stand_in = stand_in
         self.keep = keep  # of large results
         self._stopped = False
@@ -262,6 +269,10 @@ class Dispatcher:
         running.task = self._spawn(live, name=pending.id, context=self._context.copy(), ended=running.ended)
         return running
 
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Those of the attempts that are running."""
+        return [task for running in self.running if (task := running.task) is not None]
+
     def stop(self) -> None:
         """No attempt begins any more; those that run go on, and are told that the engine closes."""
         self._stopped = True
@@ -281,8 +292,7 @@ class Dispatcher:
         try:
             async with asyncio.timeout(seconds):
                 while self.running and not hurried.done():
-                    running = (running.task for running in self.running)
-                    ended: asyncio.Future[Any] = asyncio.gather(*running, return_exceptions=True)
+                    ended: asyncio.Future[Any] = asyncio.gather(*self.tasks(), return_exceptions=True)
                     await asyncio.wait([hurried, ended], return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             return

@@ -39,6 +39,15 @@ class Spawner:
         task.add_done_callback(self._on_end, context=self._context)
         return task
 
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """Called by a task's own coroutine as the last thing it does: nothing of its end is to be heard any more.
+
+        A callback of that would be one more round of the loop for each. What has begun and is cancelled in this very
+        step has ended all the same.
+        """
+        if task.remove_done_callback(self._on_end):  # none yet, where the program's loop begins tasks at once
+            del self._tasks[task]
+
     async def wait(self, *, but: Collection[asyncio.Task[None]] = (), seconds: float) -> None:
         """Wait until all have ended but those named, looking for new ones at least every `seconds`."""
         while tasks := [task for task in self._tasks if task not in but]:

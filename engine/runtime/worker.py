@@ -176,7 +176,7 @@ class Worker:
         self.dispatcher.cancel_all()
         await self.dispatcher.wait_for_attempts(CANCEL_SECONDS, asyncio.Event())
         # What is being written is written; attempts that do not end are left behind, and write nothing any more.
-        await self.spawn.wait(but={running.task for running in self.dispatcher.running}, seconds=CANCEL_SECONDS)
+        await self.spawn.wait(but=self.dispatcher.tasks(), seconds=CANCEL_SECONDS)
         self.residents.clear()
         if self.failure is None:
             await self.suspects.forgive()

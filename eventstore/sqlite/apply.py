@@ -295,19 +295,19 @@ class Batch:
 
     def _append(self, row: StreamRow, request: CommitRequest) -> None:
         digest, version, stream = row.digest, row.version, row.id
-        add = self.events.extend
+        add, salts, used = self.events.extend, self._salts, self._salts_used
         for event, (header, payload) in zip(request.commit.events, request.texts, strict=True):
             version += 1
             if event.payload is None:
                 digest = event_digest(digest, event.header, NO_DIGEST)
                 add((stream, version, header, 0, 0, 0, bytearray(digest)))  # as `statements` says
             else:
-                salt = self._salts[self._salts_used : self._salts_used + SALT_BYTES]
-                self._salts_used += SALT_BYTES
+                salt = salts[used : used + SALT_BYTES]
+                used += SALT_BYTES
                 of_payload = payload_digest(salt, event.payload)
                 digest = event_digest(digest, event.header, of_payload)
                 add((stream, version, header, payload, bytearray(salt), bytearray(of_payload), bytearray(digest)))
-        row.digest, row.version = digest, version
+        row.digest, row.version, self._salts_used = digest, version, used
 
     def _set_state(self, row: StreamRow, commit: Commit) -> None:
         row.updated_at = self.now

@@ -123,9 +123,11 @@ def commit_request(commit: Commit, future: asyncio.Future[Any]) -> CommitRequest
     payloads = size = 0
     for event in commit.events:
         payload = event.payload
-        if payload is not None:
-            payloads += 1
-            size += len(payload)
+        if payload is None:
+            texts.append((event.header.decode(), None))
+            continue
+        payloads += 1
+        size += len(payload)
         texts.append((event.header.decode(), payload_to_row(payload)))
     for message in commit.sends:
         size += len(message.payload or b"")
