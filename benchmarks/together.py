@@ -7,6 +7,7 @@ is processor time, of which a machine has as many as it has processors.
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ProcessPoolExecutor
@@ -24,18 +25,22 @@ _start: Barrier | None = None  # of this process
 
 
 def seconds_together(work: Work, path: Path, shares: list[dict[str, Any]]) -> float:
-    """Seconds until the last of them has ended, from when all engines are open. One share is done in this process."""
+    """Seconds until the last of them has ended, from when all engines are open. One share is done in this process.
+
+    The others collect garbage as often as this one does.
+    """
     if len(shares) == 1:
         return asyncio.run(work(path, **shares[0]))
     context = multiprocessing.get_context("spawn")
-    start = context.Barrier(len(shares))
-    with ProcessPoolExecutor(len(shares), mp_context=context, initializer=_prepare, initargs=(start,)) as pool:
+    prepared = context.Barrier(len(shares)), gc.get_threshold()
+    with ProcessPoolExecutor(len(shares), mp_context=context, initializer=_prepare, initargs=prepared) as pool:
         return max(pool.map(partial(_share, work, path), range(len(shares)), shares))
 
 
-def _prepare(start: Barrier) -> None:
+def _prepare(start: Barrier, thresholds: tuple[int, int, int]) -> None:
     global _start  # noqa: PLW0603 - of a process that does nothing else
     _start = start
+    gc.set_threshold(*thresholds)
 
 
 def _share(work: Work, path: Path, index: int, sizes: dict[str, Any]) -> float:
