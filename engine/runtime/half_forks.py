@@ -27,12 +27,17 @@ from eventstore import (
     VersionConflict,
 )
 
-__all__ = ["end_half", "is_half", "whole_or_ended"]
+__all__ = ["end_half", "is_half", "is_whole", "whole_or_ended"]
+
+
+def is_whole(head: StreamHead) -> bool:
+    """Whether all of the run is there: it is no fork, or one that was made to its end."""
+    return ORIGIN not in head.attributes or WORKFLOW in head.attributes
 
 
 def is_half(head: StreamHead) -> bool:
     """Whether it is a fork that is not whole, and has not been ended."""
-    return not head.closed and ORIGIN in head.attributes and WORKFLOW not in head.attributes
+    return not head.closed and not is_whole(head)
 
 
 @asynccontextmanager

@@ -48,6 +48,7 @@ from engine.errors import RepairRefused
 from engine.runtime.children_told import outcome_letters
 from engine.runtime.codes import GOES_ON
 from engine.runtime.gates import OPEN, due_at, is_waiting
+from engine.runtime.half_forks import is_whole
 from engine.runtime.histories import check_remembers, head_of, moment_behind, read_state
 from engine.runtime.keys import key_permit, pool_of
 from engine.runtime.large_values import TABLES
@@ -59,11 +60,9 @@ from engine.runtime.streams import (
     BOUND,
     CODE,
     LET_ON,
-    ORIGIN,
     QUEUED,
     SINGLETON,
     STATUS,
-    WORKFLOW,
     new_event,
     own_attribute,
     run_id_of,
@@ -185,7 +184,7 @@ def _key_of(head: StreamHead) -> tuple[Permit, ...]:
 
 
 def _check_ended(head: StreamHead, run_id: str) -> None:
-    if ORIGIN in head.attributes and WORKFLOW not in head.attributes:
+    if not is_whole(head):
         raise RepairRefused(f"run {run_id!r} is a fork that is not made to its end: there is nothing to go on with")
     status = head.attributes.get(STATUS)
     if head.closed and status in _ENDS:
